@@ -1,0 +1,3 @@
+//! The `hetra` command.
+
+fn main() {}

@@ -1,0 +1,165 @@
+//! Types of values: dtype and symbolic shape.
+
+use std::fmt;
+use std::sync::Arc;
+
+use hetra_tensor::{DType, Tensor, Value};
+
+/// The extent of one axis.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Dim {
+    /// Known now.
+    Known(usize),
+    /// The same unknown wherever the same name stands.
+    Sym(Arc<str>),
+    /// Nothing is known.
+    Unknown,
+}
+
+impl Dim {
+    /// The extent if it is known.
+    pub fn known(&self) -> Option<usize> {
+        match self {
+            Dim::Known(extent) => Some(*extent),
+            _ => None,
+        }
+    }
+}
+
+impl From<usize> for Dim {
+    fn from(extent: usize) -> Dim {
+        Dim::Known(extent)
+    }
+}
+
+impl fmt::Display for Dim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Dim::Known(extent) => write!(f, "{extent}"),
+            Dim::Sym(name) => f.write_str(name),
+            Dim::Unknown => f.write_str("?"),
+        }
+    }
+}
+
+/// dtype and shape of a tensor; `shape` is `None` when even the rank is unknown.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct TensorType {
+    /// Element type.
+    pub dtype: DType,
+    /// Extents, outermost first.
+    pub shape: Option<Vec<Dim>>,
+}
+
+/// The type of a value.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Type {
+    /// A dense tensor.
+    Tensor(TensorType),
+    /// A list of values of one type.
+    Sequence(Box<Type>),
+    /// A value that may be absent.
+    Optional(Box<Type>),
+    /// Nothing is known yet.
+    Unknown,
+}
+
+impl Type {
+    /// A tensor type with known extents.
+    pub fn tensor(dtype: DType, shape: &[usize]) -> Type {
+        let shape = shape.iter().map(|&extent| Dim::Known(extent)).collect();
+        Type::Tensor(TensorType { dtype, shape: Some(shape) })
+    }
+
+    /// A tensor type from dims.
+    pub fn shaped(dtype: DType, shape: Vec<Dim>) -> Type {
+        Type::Tensor(TensorType { dtype, shape: Some(shape) })
+    }
+
+    /// A tensor type of which only the rank is known.
+    pub fn ranked(dtype: DType, rank: usize) -> Type {
+        Type::Tensor(TensorType { dtype, shape: Some(vec![Dim::Unknown; rank]) })
+    }
+
+    /// A tensor type of unknown rank.
+    pub fn unranked(dtype: DType) -> Type {
+        Type::Tensor(TensorType { dtype, shape: None })
+    }
+
+    /// The type of a value that is there.
+    pub fn of(value: &Value) -> Type {
+        match value {
+            Value::Tensor(tensor) => Type::tensor(tensor.dtype(), tensor.shape()),
+            Value::Sequence(items) => {
+                Type::Sequence(Box::new(items.first().map_or(Type::Unknown, |item| {
+                    // Items may differ in shape: only the dtype is common to all.
+                    item.dtype().map_or(Type::Unknown, Type::unranked)
+                })))
+            }
+            Value::Optional(inner) => {
+                Type::Optional(Box::new(inner.as_ref().map_or(Type::Unknown, |v| Type::of(v))))
+            }
+        }
+    }
+
+    /// The tensor type, if this is one.
+    pub fn as_tensor(&self) -> Option<&TensorType> {
+        match self {
+            Type::Tensor(tensor) => Some(tensor),
+            _ => None,
+        }
+    }
+
+    /// The dtype, if this is a tensor.
+    pub fn dtype(&self) -> Option<DType> {
+        self.as_tensor().map(|tensor| tensor.dtype)
+    }
+
+    /// The dims, if this is a tensor of known rank.
+    pub fn dims(&self) -> Option<&[Dim]> {
+        self.as_tensor().and_then(|tensor| tensor.shape.as_deref())
+    }
+
+    /// The shape, if this is a tensor and every extent is known.
+    pub fn known_shape(&self) -> Option<Vec<usize>> {
+        self.dims()?.iter().map(Dim::known).collect()
+    }
+
+    /// Whether a tensor fits this type: same dtype, same rank, same known extents.
+    pub fn accepts(&self, tensor: &Tensor) -> bool {
+        match self {
+            Type::Tensor(wanted) => {
+                wanted.dtype == tensor.dtype()
+                    && wanted.shape.as_ref().is_none_or(|dims| {
+                        dims.len() == tensor.rank()
+                            && dims
+                                .iter()
+                                .zip(tensor.shape())
+                                .all(|(dim, extent)| dim.known().is_none_or(|d| d == *extent))
+                    })
+            }
+            Type::Optional(inner) => inner.accepts(tensor),
+            Type::Unknown => true,
+            Type::Sequence(_) => false,
+        }
+    }
+}
+
+impl fmt::Display for Type {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Type::Tensor(TensorType { dtype, shape: None }) => write!(f, "{dtype}[..]"),
+            Type::Tensor(TensorType { dtype, shape: Some(dims) }) => {
+                write!(f, "{dtype}[")?;
+                for (axis, dim) in dims.iter().enumerate() {
+                    let comma = if axis > 0 { "," } else { "" };
+                    write!(f, "{comma}{dim}")?;
+                }
+                f.write_str("]")
+            }
+            Type::Sequence(item) => write!(f, "seq<{item}>"),
+            Type::Optional(item) => write!(f, "opt<{item}>"),
+            Type::Unknown => f.write_str("_"),
+        }
+    }
+}

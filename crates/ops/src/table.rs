@@ -1,0 +1,50 @@
+//! The table of all operators: the only place that lists them.
+
+use std::collections::HashMap;
+use std::sync::OnceLock;
+
+use crate::def::OpDef;
+
+/// Every operator, by family.
+pub static ALL_OPS: &[&[&OpDef]] = &[crate::arithmetic::OPS, crate::control::OPS];
+
+fn by_name() -> &'static HashMap<&'static str, &'static OpDef> {
+    static INDEX: OnceLock<HashMap<&'static str, &'static OpDef>> = OnceLock::new();
+    INDEX.get_or_init(|| ALL_OPS.iter().copied().flatten().map(|def| (def.name, *def)).collect())
+}
+
+/// The operator of this name (`Node::op`).
+pub fn find(name: &str) -> Option<&'static OpDef> {
+    by_name().get(name).copied()
+}
+
+/// The operator that an ONNX file means by this domain and name.
+pub fn find_onnx(domain: &str, name: &str) -> Option<&'static OpDef> {
+    type Index = HashMap<(&'static str, &'static str), &'static OpDef>;
+    static INDEX: OnceLock<Index> = OnceLock::new();
+    let index = INDEX.get_or_init(|| {
+        let rows = ALL_OPS.iter().copied().flatten();
+        rows.flat_map(|def| def.onnx.iter().map(|row| ((row.domain, row.name), *def))).collect()
+    });
+    let domain = if domain == "ai.onnx" { "" } else { domain };
+    index.get(&(domain, name)).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_documented() {
+        let rows: Vec<_> = ALL_OPS.iter().copied().flatten().collect();
+        assert_eq!(by_name().len(), rows.len(), "two rows share a name");
+        let mut seen = std::collections::BTreeSet::new();
+        for def in rows {
+            assert!(def.doc.ends_with('.'), "{}: its doc is a sentence", def.name);
+            assert!(def.inputs.min <= def.inputs.max && def.outputs.min <= def.outputs.max);
+            for row in def.onnx {
+                assert!(seen.insert((row.domain, row.name)), "{} is claimed twice", row.name);
+            }
+        }
+    }
+}

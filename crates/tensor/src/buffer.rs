@@ -1,0 +1,79 @@
+//! Aligned memory blocks, with a limit on what one block may take.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::tensor::TensorError;
+
+/// One cache line; blocks are made of these so that every block starts on a line.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct Line([u8; 64]);
+
+// SAFETY: `Line` is 64 plain bytes with no padding (size equals alignment), so all-zero bytes and
+// any other bit pattern are valid values.
+unsafe impl bytemuck::Zeroable for Line {}
+// SAFETY: as above; `repr(C)`, `Copy`, no padding, no invalid bit patterns, no pointers.
+unsafe impl bytemuck::Pod for Line {}
+
+/// Most bytes that one tensor may take: sizes come from files, so they need a limit.
+static BYTES_MAX: AtomicUsize = AtomicUsize::new(8 << 30);
+
+/// The current limit for one block, in bytes.
+pub fn bytes_max() -> usize {
+    BYTES_MAX.load(Ordering::Relaxed)
+}
+
+/// Sets the limit for one block, in bytes, for the whole process.
+pub fn set_bytes_max(bytes: usize) {
+    BYTES_MAX.store(bytes, Ordering::Relaxed);
+}
+
+/// A block of memory that starts on a 64-byte boundary.
+pub struct Buffer {
+    lines: Box<[Line]>,
+}
+
+impl Buffer {
+    /// A zeroed block of at least `bytes` bytes.
+    ///
+    /// # Errors
+    /// `TooLarge` when `bytes` is over [`bytes_max`] or the system has no such block.
+    pub fn zeroed(bytes: usize) -> Result<Buffer, TensorError> {
+        let too_large = TensorError::TooLarge { bytes: bytes as u128 };
+        if bytes > bytes_max() {
+            return Err(too_large);
+        }
+        match bytemuck::allocation::try_zeroed_slice_box::<Line>(bytes.div_ceil(64)) {
+            Ok(lines) => Ok(Buffer { lines }),
+            Err(()) => Err(too_large),
+        }
+    }
+
+    /// Bytes in the block, a multiple of 64.
+    pub fn capacity(&self) -> usize {
+        self.lines.len() * 64
+    }
+
+    /// All bytes of the block.
+    pub fn bytes(&self) -> &[u8] {
+        bytemuck::cast_slice(&self.lines)
+    }
+
+    /// All bytes of the block, to write.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        bytemuck::cast_slice_mut(&mut self.lines)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_are_aligned_and_limited() {
+        let block = Buffer::zeroed(65).unwrap();
+        assert_eq!(block.capacity(), 128);
+        assert_eq!(block.bytes().as_ptr() as usize % 64, 0);
+        assert!(matches!(Buffer::zeroed(usize::MAX / 2), Err(TensorError::TooLarge { .. })));
+    }
+}

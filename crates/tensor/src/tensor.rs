@@ -1,0 +1,359 @@
+//! Dense, row-major, shared tensors.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::buffer::Buffer;
+use crate::dtype::{DType, Element};
+use crate::shape::{Shape, element_count};
+use crate::view::TensorView;
+
+/// What can be wrong with a tensor or a request to one.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages say what each field is")]
+pub enum TensorError {
+    #[error("a tensor of {bytes} bytes is over the limit or does not fit in memory")]
+    TooLarge { bytes: u128 },
+    #[error("wanted {wanted}, got {got}")]
+    DType { wanted: DType, got: DType },
+    #[error("shape {shape:?} holds {wanted} elements, got {got}")]
+    Count { shape: Shape, wanted: usize, got: usize },
+    #[error("shapes {left:?} and {right:?} do not broadcast")]
+    Broadcast { left: Shape, right: Shape },
+    #[error("no cast from {from} to {to}")]
+    Cast { from: DType, to: DType },
+    #[error("`{text}` is not a number")]
+    Number { text: String },
+    #[error("axis {axis} is out of range for rank {rank}")]
+    Axis { axis: i64, rank: usize },
+}
+
+/// The storage: number bytes or strings, shared.
+#[derive(Clone)]
+enum Data {
+    Bytes(Arc<Buffer>),
+    Strings(Arc<Vec<String>>),
+}
+
+/// A dense, row-major tensor in host memory. Cloning shares the storage.
+#[derive(Clone)]
+pub struct Tensor {
+    dtype: DType,
+    shape: Shape,
+    count: usize,
+    data: Data,
+}
+
+impl Tensor {
+    /// A tensor of zeros (`false`, empty strings).
+    ///
+    /// # Errors
+    /// `TooLarge` when the size overflows or is over the limit.
+    pub fn zeros(dtype: DType, shape: &[usize]) -> Result<Tensor, TensorError> {
+        let count = element_count(shape)?;
+        let data = if dtype == DType::String {
+            let bytes = count as u128 * size_of::<String>() as u128;
+            if bytes > crate::bytes_max() as u128 {
+                return Err(TensorError::TooLarge { bytes });
+            }
+            Data::Strings(Arc::new(vec![String::new(); count]))
+        } else {
+            Data::Bytes(Arc::new(Buffer::zeroed(byte_size(dtype, count)?)?))
+        };
+        Ok(Tensor { dtype, shape: shape.to_vec(), count, data })
+    }
+
+    /// A tensor over a block that may hold old data: every element must be written before it is
+    /// read. Takes the block when it is large enough, else allocates.
+    ///
+    /// # Errors
+    /// `TooLarge` when the size overflows or is over the limit.
+    pub fn in_buffer(dtype: DType, shape: &[usize], block: Buffer) -> Result<Tensor, TensorError> {
+        let count = element_count(shape)?;
+        if dtype == DType::String || block.capacity() < byte_size(dtype, count)? {
+            return Tensor::zeros(dtype, shape);
+        }
+        Ok(Tensor { dtype, shape: shape.to_vec(), count, data: Data::Bytes(Arc::new(block)) })
+    }
+
+    /// Gives the block back if nobody else shares it.
+    pub fn into_buffer(self) -> Option<Buffer> {
+        match self.data {
+            Data::Bytes(block) => Arc::into_inner(block),
+            Data::Strings(_) => None,
+        }
+    }
+
+    /// A tensor that copies `values`.
+    ///
+    /// # Errors
+    /// `Count` when the shape does not hold that many.
+    pub fn from_slice<T: Element>(shape: &[usize], values: &[T]) -> Result<Tensor, TensorError> {
+        Tensor::from_bytes(T::DTYPE, shape, bytemuck::cast_slice(values))
+    }
+
+    /// A tensor of one dimension.
+    ///
+    /// # Panics
+    /// Only when the memory limit is reached by a slice that is already in memory.
+    pub fn vector<T: Element>(values: &[T]) -> Tensor {
+        Tensor::from_slice(&[values.len()], values).expect("a slice in memory fits")
+    }
+
+    /// A tensor without dimensions.
+    pub fn scalar<T: Element>(value: T) -> Tensor {
+        Tensor::from_slice(&[], &[value]).expect("one element fits")
+    }
+
+    /// A tensor of booleans.
+    ///
+    /// # Errors
+    /// `Count` when the shape does not hold that many.
+    pub fn from_bools(shape: &[usize], values: &[bool]) -> Result<Tensor, TensorError> {
+        let bytes: Vec<u8> = values.iter().map(|&value| u8::from(value)).collect();
+        Tensor::from_bytes(DType::Bool, shape, &bytes)
+    }
+
+    /// A tensor of strings.
+    ///
+    /// # Errors
+    /// `Count` when the shape does not hold that many.
+    pub fn from_strings(shape: &[usize], values: Vec<String>) -> Result<Tensor, TensorError> {
+        let count = element_count(shape)?;
+        if count != values.len() {
+            let shape = shape.to_vec();
+            return Err(TensorError::Count { shape, wanted: count, got: values.len() });
+        }
+        let data = Data::Strings(Arc::new(values));
+        Ok(Tensor { dtype: DType::String, shape: shape.to_vec(), count, data })
+    }
+
+    /// A tensor from its bytes: little endian, row-major, packed when narrower than a byte.
+    ///
+    /// # Errors
+    /// `Count` when the bytes are not exactly what the shape needs.
+    pub fn from_bytes(dtype: DType, shape: &[usize], bytes: &[u8]) -> Result<Tensor, TensorError> {
+        let count = element_count(shape)?;
+        let wanted = byte_size(dtype, count)?;
+        if wanted != bytes.len() || dtype == DType::String {
+            let got = bytes.len() * 8 / dtype.bits().max(1);
+            return Err(TensorError::Count { shape: shape.to_vec(), wanted: count, got });
+        }
+        let mut block = Buffer::zeroed(wanted)?;
+        block.bytes_mut()[..wanted].copy_from_slice(bytes);
+        if dtype == DType::Bool {
+            // Any other byte than 0 means true; we keep the invariant that storage is 0 or 1.
+            block.bytes_mut()[..wanted].iter_mut().for_each(|byte| *byte = u8::from(*byte != 0));
+        }
+        Ok(Tensor { dtype, shape: shape.to_vec(), count, data: Data::Bytes(Arc::new(block)) })
+    }
+
+    /// The element type.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// The extent of each axis.
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// Number of axes.
+    pub fn rank(&self) -> usize {
+        self.shape.len()
+    }
+
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    /// No elements.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Bytes of the elements (for strings: of their text).
+    pub fn byte_len(&self) -> usize {
+        match &self.data {
+            Data::Bytes(_) => self.dtype.bytes(self.count).unwrap_or(0),
+            Data::Strings(strings) => strings.iter().map(String::len).sum(),
+        }
+    }
+
+    /// The bytes of the elements; empty for strings.
+    pub fn bytes(&self) -> &[u8] {
+        match &self.data {
+            Data::Bytes(block) => &block.bytes()[..self.byte_len()],
+            Data::Strings(_) => &[],
+        }
+    }
+
+    /// The bytes to write; copies the storage first if it is shared. Empty for strings.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        let len = self.byte_len();
+        let Data::Bytes(block) = &mut self.data else { return &mut [] };
+        if Arc::get_mut(block).is_none() {
+            let mut copy = Buffer::zeroed(len).expect("a copy of a block within the limit");
+            copy.bytes_mut()[..len].copy_from_slice(&block.bytes()[..len]);
+            *block = Arc::new(copy);
+        }
+        &mut Arc::get_mut(block).expect("made unique above").bytes_mut()[..len]
+    }
+
+    /// Whether nobody else shares the storage, so that it may be written in place.
+    pub fn is_unique(&self) -> bool {
+        match &self.data {
+            Data::Bytes(block) => Arc::strong_count(block) == 1,
+            Data::Strings(strings) => Arc::strong_count(strings) == 1,
+        }
+    }
+
+    /// Whether both tensors share one storage.
+    pub fn shares_storage(&self, other: &Tensor) -> bool {
+        match (&self.data, &other.data) {
+            (Data::Bytes(a), Data::Bytes(b)) => Arc::ptr_eq(a, b),
+            (Data::Strings(a), Data::Strings(b)) => Arc::ptr_eq(a, b),
+            _ => false,
+        }
+    }
+
+    /// The elements as a slice.
+    ///
+    /// # Errors
+    /// `DType` when the elements are of another type.
+    pub fn as_slice<T: Element>(&self) -> Result<&[T], TensorError> {
+        if T::DTYPE != self.dtype {
+            return Err(TensorError::DType { wanted: T::DTYPE, got: self.dtype });
+        }
+        Ok(bytemuck::cast_slice(self.bytes()))
+    }
+
+    /// The elements as a slice to write; copies the storage first if it is shared.
+    ///
+    /// # Errors
+    /// `DType` when the elements are of another type.
+    pub fn as_mut_slice<T: Element>(&mut self) -> Result<&mut [T], TensorError> {
+        if T::DTYPE != self.dtype {
+            return Err(TensorError::DType { wanted: T::DTYPE, got: self.dtype });
+        }
+        Ok(bytemuck::cast_slice_mut(self.bytes_mut()))
+    }
+
+    /// Booleans as bytes 0 or 1.
+    ///
+    /// # Errors
+    /// `DType` when the elements are of another type.
+    pub fn as_bools(&self) -> Result<&[u8], TensorError> {
+        if self.dtype != DType::Bool {
+            return Err(TensorError::DType { wanted: DType::Bool, got: self.dtype });
+        }
+        Ok(self.bytes())
+    }
+
+    /// The strings.
+    ///
+    /// # Errors
+    /// `DType` when the elements are of another type.
+    pub fn as_strings(&self) -> Result<&[String], TensorError> {
+        match &self.data {
+            Data::Strings(strings) => Ok(strings),
+            Data::Bytes(_) => Err(TensorError::DType { wanted: DType::String, got: self.dtype }),
+        }
+    }
+
+    /// The same elements under another shape; shares the storage.
+    ///
+    /// # Errors
+    /// `Count` when the shape holds another number of elements.
+    pub fn reshape(&self, shape: &[usize]) -> Result<Tensor, TensorError> {
+        let count = element_count(shape)?;
+        if count != self.count {
+            let shape = shape.to_vec();
+            return Err(TensorError::Count { shape, wanted: count, got: self.count });
+        }
+        Ok(Tensor { shape: shape.to_vec(), ..self.clone() })
+    }
+
+    /// The same bytes read as another dtype of the same width (bit cast); shares the storage.
+    ///
+    /// # Errors
+    /// `Cast` when the widths differ or either is a string.
+    pub fn bit_cast(&self, dtype: DType) -> Result<Tensor, TensorError> {
+        if dtype.bits() != self.dtype.bits() || dtype == DType::String {
+            return Err(TensorError::Cast { from: self.dtype, to: dtype });
+        }
+        Ok(Tensor { dtype, ..self.clone() })
+    }
+
+    /// A strided view of the whole tensor.
+    pub fn view(&self) -> TensorView<'_> {
+        TensorView::of(self)
+    }
+
+    /// dtype and shape, such as `f32[2,3]`.
+    pub fn describe(&self) -> String {
+        let extents: Vec<String> = self.shape.iter().map(usize::to_string).collect();
+        format!("{}[{}]", self.dtype, extents.join(","))
+    }
+}
+
+fn byte_size(dtype: DType, count: usize) -> Result<usize, TensorError> {
+    dtype.bytes(count).ok_or(TensorError::TooLarge { bytes: u128::MAX })
+}
+
+impl PartialEq for Tensor {
+    fn eq(&self, other: &Tensor) -> bool {
+        self.dtype == other.dtype
+            && self.shape == other.shape
+            && match (&self.data, &other.data) {
+                (Data::Strings(a), Data::Strings(b)) => a == b,
+                _ => self.bytes() == other.bytes(),
+            }
+    }
+}
+
+impl fmt::Debug for Tensor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.describe())?;
+        if let Data::Strings(strings) = &self.data {
+            return f.debug_list().entries(strings.iter().take(8)).finish();
+        }
+        match crate::to_f64(self) {
+            Ok(values) => f.debug_list().entries(values.iter().take(8)).finish(),
+            Err(_) => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clones_share_until_written() {
+        let a = Tensor::vector(&[1.0f32, 2.0]);
+        let mut b = a.clone();
+        assert!(a.shares_storage(&b));
+        b.as_mut_slice::<f32>().unwrap()[0] = 5.0;
+        assert_eq!(a.as_slice::<f32>().unwrap(), [1.0, 2.0]);
+        assert_eq!(b.as_slice::<f32>().unwrap(), [5.0, 2.0]);
+    }
+
+    #[test]
+    fn wrong_requests_are_errors() {
+        let a = Tensor::vector(&[1i64, 2, 3]);
+        assert!(a.as_slice::<f32>().is_err());
+        assert!(a.reshape(&[2]).is_err());
+        assert!(Tensor::zeros(DType::F32, &[1 << 40, 1 << 40]).is_err());
+        assert!(Tensor::from_bytes(DType::F32, &[2], &[0; 7]).is_err());
+    }
+
+    #[test]
+    fn buffers_go_round() {
+        let a = Tensor::in_buffer(DType::F32, &[4], Buffer::zeroed(64).unwrap()).unwrap();
+        let shared = a.clone();
+        assert!(a.into_buffer().is_none());
+        assert!(shared.into_buffer().is_some());
+    }
+}
