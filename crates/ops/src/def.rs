@@ -90,6 +90,8 @@ pub struct OpDef {
     /// Types of the outputs, from types and known values of the inputs. Unknown extents are fine;
     /// a wrong one is not: the planner relies on it.
     pub infer: fn(&InferCtx<'_>) -> Result<Vec<Type>, OpError>,
+    /// The value of the output where the types of the inputs alone tell it (Shape, Size).
+    pub from_types: Option<fn(&InferCtx<'_>) -> Option<Tensor>>,
     /// Arithmetic operations, from the types of inputs and outputs.
     pub work: fn(&InferCtx<'_>, &[Type]) -> Work,
     /// The plain reference.
@@ -110,6 +112,7 @@ impl OpDef {
         pure: true,
         upgrade: None,
         infer: crate::context::infer_unknown,
+        from_types: None,
         work: crate::work::per_output_element,
         eval: |_| Err(OpError::unsupported("no reference")),
     };

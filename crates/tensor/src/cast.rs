@@ -290,8 +290,10 @@ fn write_floats(dtype: DType, bytes: &mut [u8], values: &[f64], options: Options
 fn write_ints(dtype: DType, bytes: &mut [u8], values: &[i64], wide: bool, options: Options) {
     let exact = |value: i64| if wide { i128::from(value as u64) } else { i128::from(value) };
     match dtype {
-        DType::F32 => write(bytes, values, |value| exact(value) as f32),
-        DType::F64 => write(bytes, values, |value| exact(value) as f64),
+        DType::F32 if wide => write(bytes, values, |value| value as u64 as f32),
+        DType::F32 => write(bytes, values, |value| value as f32),
+        DType::F64 if wide => write(bytes, values, |value| value as u64 as f64),
+        DType::F64 => write(bytes, values, |value| value as f64),
         DType::F16 => write(bytes, values, |value| f16::from_f32(int_to_odd(exact(value)))),
         DType::BF16 => write(bytes, values, |value| bf16::from_f32(int_to_odd(exact(value)))),
         DType::I8 | DType::U8 => write(bytes, values, |value| value as u8),

@@ -1,0 +1,153 @@
+//! The CPU as a device: finds a kernel for each node, or runs the reference.
+
+use std::sync::Arc;
+
+use hetra_device::{
+    Call, Device, DeviceError, DeviceInfo, Driver, DriverState, Found, Part, Program, Support,
+};
+use hetra_ir::{Graph, Node};
+use hetra_ops::{Kind, OpError, find};
+use hetra_tensor::Value;
+
+use crate::programs;
+
+/// Finds the one CPU of this machine.
+pub struct CpuDriver;
+
+impl Driver for CpuDriver {
+    fn name(&self) -> &'static str {
+        "cpu"
+    }
+
+    fn discover(&self) -> Vec<Found> {
+        let info = describe(default_threads());
+        vec![Found { info, state: DriverState::Found, hint: String::new() }]
+    }
+
+    fn open(&self, id: &str, threads: Option<usize>) -> Result<Arc<dyn Device>, DeviceError> {
+        if id != "cpu" {
+            return Err(DeviceError::NoDevice { id: id.to_string(), found: "cpu".to_string() });
+        }
+        Ok(Arc::new(CpuDevice::new(threads)?))
+    }
+}
+
+/// Most threads that may be asked for.
+const THREADS_MAX: usize = 1024;
+
+fn default_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+fn describe(threads: usize) -> DeviceInfo {
+    DeviceInfo {
+        id: "cpu".to_string(),
+        name: model_name(),
+        driver: "cpu".to_string(),
+        version: env!("CARGO_PKG_VERSION").to_string(),
+        memory_bytes: memory_bytes(),
+        threads,
+        features: crate::kernels::features().into_iter().map(str::to_string).collect(),
+    }
+}
+
+fn proc_field(file: &str, field: &str) -> Option<String> {
+    let text = std::fs::read_to_string(file).ok()?;
+    let line = text.lines().find(|line| line.starts_with(field))?;
+    Some(line.split_once(':')?.1.trim().to_string())
+}
+
+fn model_name() -> String {
+    proc_field("/proc/cpuinfo", "model name")
+        .unwrap_or_else(|| format!("{} processor", std::env::consts::ARCH))
+}
+
+fn memory_bytes() -> Option<u64> {
+    let text = proc_field("/proc/meminfo", "MemTotal")?;
+    let kibibytes: u64 = text.split_whitespace().next()?.parse().ok()?;
+    kibibytes.checked_mul(1024)
+}
+
+/// The CPU of this machine, with a number of threads.
+pub struct CpuDevice {
+    info: DeviceInfo,
+    pool: rayon::ThreadPool,
+}
+
+impl CpuDevice {
+    /// A device of `threads` threads (`None`: one for each core the process may use).
+    ///
+    /// # Errors
+    /// When the number is 0 or too large, or the system gives no more threads.
+    pub fn new(threads: Option<usize>) -> Result<CpuDevice, DeviceError> {
+        let threads = threads.unwrap_or_else(default_threads);
+        let failed = |reason: String| DeviceError::Failed { device: "cpu".to_string(), reason };
+        if threads == 0 || threads > THREADS_MAX {
+            return Err(failed(format!("{threads} threads: wanted 1 to {THREADS_MAX}")));
+        }
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .thread_name(|index| format!("hetra-cpu-{index}"))
+            .build()
+            .map_err(|error| failed(error.to_string()))?;
+        Ok(CpuDevice { info: describe(threads), pool })
+    }
+}
+
+impl Device for CpuDevice {
+    fn info(&self) -> &DeviceInfo {
+        &self.info
+    }
+
+    fn supports(&self, node: &Node, graph: &Graph) -> Support {
+        match find(&node.op) {
+            None => Support::No("unknown operator".to_string()),
+            Some(_) if programs::claims(node, graph) => Support::Kernel,
+            Some(_) => Support::Reference,
+        }
+    }
+
+    fn compile(&self, part: &Part<'_>) -> Result<Arc<dyn Program>, DeviceError> {
+        let &[id] = part.nodes else {
+            return Err(DeviceError::Failed {
+                device: self.info.id.clone(),
+                reason: format!("takes one node at a time, got {}", part.nodes.len()),
+            });
+        };
+        let node = part.graph.node(id);
+        let def = find(&node.op).ok_or_else(|| DeviceError::Unsupported {
+            device: self.info.id.clone(),
+            node: node.label(part.graph),
+            op: node.op.clone(),
+            reason: "unknown operator".to_string(),
+        })?;
+        if let Some(program) = programs::compile(part, node) {
+            return Ok(program);
+        }
+        let name = match def.kind {
+            Kind::View => "view",
+            Kind::Control => "bodies",
+            _ => "reference",
+        };
+        Ok(Arc::new(Reference { name }))
+    }
+
+    fn scope(&self, work: &mut (dyn FnMut() + Send)) {
+        self.pool.install(work);
+    }
+}
+
+/// Runs a node by its operator's reference.
+struct Reference {
+    name: &'static str,
+}
+
+impl Program for Reference {
+    fn run(&self, call: Call<'_>) -> Result<Vec<Value>, OpError> {
+        call.reference()
+    }
+
+    fn kernel(&self) -> &str {
+        self.name
+    }
+}

@@ -1,0 +1,134 @@
+//! Which instruction set the kernels use, and how one generic loop is compiled for each.
+//!
+//! A kernel is a small struct that implements [`Kernel`]: its `run` is written once over a
+//! [`Simd`] token. [`Isa::dispatch`] calls it inside a function that has the right target features,
+//! so that everything inlined into it is compiled for that instruction set.
+
+use super::simd::{Avx2, Avx512, Portable, Simd};
+use std::sync::OnceLock;
+
+/// An instruction set, from the weakest to the strongest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Isa {
+    /// Plain Rust, four lanes; runs everywhere.
+    Portable,
+    /// AVX2 with FMA, eight lanes.
+    Avx2,
+    /// AVX-512 F, BW, DQ, VL and VNNI, sixteen lanes.
+    Avx512,
+}
+
+/// Work that can be compiled for any instruction set. `run` must be `#[inline(always)]`, or its
+/// body would be compiled without the target features.
+pub trait Kernel {
+    /// What the work gives back.
+    type Output;
+    /// Does the work with the vectors of `S`.
+    fn run<S: Simd>(self, s: S) -> Self::Output;
+}
+
+/// The strongest instruction set of this machine, whatever the environment says.
+pub fn detected() -> Isa {
+    static BEST: OnceLock<Isa> = OnceLock::new();
+    *BEST.get_or_init(detect)
+}
+
+#[cfg(target_arch = "x86_64")]
+fn detect() -> Isa {
+    let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+    let avx512 = avx2
+        && is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512dq")
+        && is_x86_feature_detected!("avx512vl")
+        && is_x86_feature_detected!("avx512vnni");
+    match (avx512, avx2) {
+        (true, _) => Isa::Avx512,
+        (false, true) => Isa::Avx2,
+        _ => Isa::Portable,
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn detect() -> Isa {
+    Isa::Portable
+}
+
+/// The instruction set to use: the detected one, or a lower one that `HETRA_CPU` asks for
+/// (`avx2` or `portable`). Read once.
+pub fn isa() -> Isa {
+    static CHOSEN: OnceLock<Isa> = OnceLock::new();
+    *CHOSEN.get_or_init(|| {
+        let asked = match std::env::var("HETRA_CPU").as_deref() {
+            Ok("portable") => Isa::Portable,
+            Ok("avx2") => Isa::Avx2,
+            _ => Isa::Avx512,
+        };
+        asked.min(detected())
+    })
+}
+
+impl Isa {
+    /// Every instruction set that this machine can run; tests loop over it.
+    pub fn available() -> Vec<Isa> {
+        [Isa::Portable, Isa::Avx2, Isa::Avx512].into_iter().filter(|i| *i <= detected()).collect()
+    }
+
+    /// Runs `kernel` compiled for this instruction set, or for the strongest one the machine has
+    /// if this one is missing.
+    #[inline]
+    pub fn dispatch<K: Kernel>(self, kernel: K) -> K::Output {
+        match self.min(detected()) {
+            Isa::Portable => kernel.run(Portable::new()),
+            // SAFETY: `min(detected())` proves that the machine has these features.
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => unsafe { run_avx2(kernel) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => unsafe { run_avx512(kernel) },
+            #[cfg(not(target_arch = "x86_64"))]
+            _ => kernel.run(Portable::new()),
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+fn run_avx2<K: Kernel>(kernel: K) -> K::Output {
+    // SAFETY: this function's own target features are the token's condition.
+    kernel.run(unsafe { Avx2::new() })
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+fn run_avx512<K: Kernel>(kernel: K) -> K::Output {
+    // SAFETY: this function's own target features are the token's condition.
+    kernel.run(unsafe { Avx512::new() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Lanes;
+    impl Kernel for Lanes {
+        type Output = usize;
+        #[inline(always)]
+        fn run<S: Simd>(self, _: S) -> usize {
+            S::LANES
+        }
+    }
+
+    #[test]
+    fn each_level_runs_its_own_width() {
+        for isa in Isa::available() {
+            let want = match isa {
+                Isa::Portable => 4,
+                Isa::Avx2 => 8,
+                Isa::Avx512 => 16,
+            };
+            assert_eq!(isa.dispatch(Lanes), want);
+        }
+        assert!(isa() <= detected());
+    }
+}

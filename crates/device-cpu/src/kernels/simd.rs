@@ -1,0 +1,315 @@
+//! The vector vocabulary that every kernel is written in.
+//!
+//! [`Simd`] is implemented by three tokens. A token of an x86 type exists only where its
+//! instructions may run (its constructor is unsafe), so that arithmetic on it is safe; only raw
+//! loads and stores stay unsafe. All methods inline into the dispatching function of `isa.rs`.
+
+/// Arithmetic on vectors of f32 and i32 with the same number of lanes.
+pub trait Simd: Copy + Send + Sync + 'static {
+    /// Lanes in a vector.
+    const LANES: usize;
+    /// Rows that the matrix kernels keep in registers at once, with two vectors of columns.
+    const MR: usize;
+    /// Bytes of the k axis that one `dot` step takes: 4 for u8·i8, 2 for i16·i16.
+    const KG: usize;
+    /// A vector of f32.
+    type F: Copy;
+    /// A vector of i32.
+    type I: Copy;
+    /// One truth value for each lane.
+    type M: Copy;
+
+    /// All lanes equal to `x`.
+    fn splat(self, x: f32) -> Self::F;
+    /// All lanes equal to `x`.
+    fn isplat(self, x: i32) -> Self::I;
+    /// Reads `LANES` floats.
+    /// # Safety
+    /// `p` must be readable for `LANES` floats; any alignment.
+    unsafe fn load(self, p: *const f32) -> Self::F;
+    /// Reads the first `n <= LANES` floats; the other lanes are zero.
+    /// # Safety
+    /// `p` must be readable for `n` floats.
+    unsafe fn load_n(self, p: *const f32, n: usize) -> Self::F;
+    /// Writes `LANES` floats.
+    /// # Safety
+    /// `p` must be writable for `LANES` floats.
+    unsafe fn store(self, p: *mut f32, v: Self::F);
+    /// Writes the first `n <= LANES` lanes.
+    /// # Safety
+    /// `p` must be writable for `n` floats.
+    unsafe fn store_n(self, p: *mut f32, v: Self::F, n: usize);
+    /// Reads `LANES` 32-bit integers.
+    /// # Safety
+    /// `p` must be readable for `LANES` integers.
+    unsafe fn iload(self, p: *const i32) -> Self::I;
+    /// Writes `LANES` 32-bit integers.
+    /// # Safety
+    /// `p` must be writable for `LANES` integers.
+    unsafe fn istore(self, p: *mut i32, v: Self::I);
+
+    /// `a + b`.
+    fn add(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a - b`.
+    fn sub(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a * b`.
+    fn mul(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a / b`.
+    fn div(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a * b + c`, with one rounding where the hardware has it.
+    fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+    /// `a > b ? a : b`: a NaN in either gives `b`.
+    fn max(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a < b ? a : b`: a NaN in either gives `b`.
+    fn min(self, a: Self::F, b: Self::F) -> Self::F;
+    /// Square root, correctly rounded.
+    fn sqrt(self, a: Self::F) -> Self::F;
+    /// Nearest integer, ties to even.
+    fn round(self, a: Self::F) -> Self::F;
+    /// `a < b` for each lane; false for NaN.
+    fn lt(self, a: Self::F, b: Self::F) -> Self::M;
+    /// Whether each lane is NaN.
+    fn is_nan(self, a: Self::F) -> Self::M;
+    /// `m ? a : b`.
+    fn select(self, m: Self::M, a: Self::F, b: Self::F) -> Self::F;
+    /// Nearest integer; lanes out of range give `i32::MIN`.
+    fn to_int(self, a: Self::F) -> Self::I;
+    /// Exact where below 2^24, else rounded.
+    fn to_float(self, a: Self::I) -> Self::F;
+    /// The same bits as integers.
+    fn bits(self, a: Self::F) -> Self::I;
+    /// The same bits as floats.
+    fn from_bits(self, a: Self::I) -> Self::F;
+    /// Wrapping `a + b`.
+    fn iadd(self, a: Self::I, b: Self::I) -> Self::I;
+    /// Wrapping `a - b`.
+    fn isub(self, a: Self::I, b: Self::I) -> Self::I;
+    /// Low half of `a * b`.
+    fn imul(self, a: Self::I, b: Self::I) -> Self::I;
+    /// Bitwise and.
+    fn iand(self, a: Self::I, b: Self::I) -> Self::I;
+    /// Bitwise or.
+    fn ior(self, a: Self::I, b: Self::I) -> Self::I;
+    /// Shift left.
+    fn shl<const N: u32>(self, a: Self::I) -> Self::I;
+    /// Shift right, copying the sign.
+    fn sar<const N: u32>(self, a: Self::I) -> Self::I;
+    /// `c` + the dot product of each lane's `KG` packed numbers of `a` (u8 or i16) and `b` (i8 or
+    /// i16). Exact: nothing saturates.
+    fn dot(self, a: Self::I, b: Self::I, c: Self::I) -> Self::I;
+
+    /// `|a|`.
+    #[inline(always)]
+    fn abs(self, a: Self::F) -> Self::F {
+        self.from_bits(self.iand(self.bits(a), self.isplat(0x7fff_ffff)))
+    }
+    /// `|a|` with the sign of `b`.
+    #[inline(always)]
+    fn copysign(self, a: Self::F, b: Self::F) -> Self::F {
+        let sign = self.iand(self.bits(b), self.isplat(i32::MIN));
+        self.from_bits(self.ior(self.bits(self.abs(a)), sign))
+    }
+    /// The lanes as an array; lanes past `LANES` are zero.
+    #[inline(always)]
+    fn to_array(self, a: Self::F) -> [f32; 16] {
+        let mut out = [0.0; 16];
+        // SAFETY: `LANES <= 16` for each implementation.
+        unsafe { self.store(out.as_mut_ptr(), a) };
+        out
+    }
+    /// Sum of the lanes, as a tree (the same order each time).
+    #[inline(always)]
+    fn hsum(self, a: Self::F) -> f32 {
+        let mut x = self.to_array(a);
+        let mut n = Self::LANES;
+        while n > 1 {
+            n /= 2;
+            for i in 0..n {
+                x[i] += x[i + n];
+            }
+        }
+        x[0]
+    }
+    /// Greatest lane; NaN if any lane is NaN.
+    #[inline(always)]
+    fn hmax(self, a: Self::F) -> f32 {
+        let x = self.to_array(a);
+        x[1..Self::LANES].iter().fold(x[0], |m, &v| if v > m || v.is_nan() { v } else { m })
+    }
+    /// Least lane; NaN if any lane is NaN.
+    #[inline(always)]
+    fn hmin(self, a: Self::F) -> f32 {
+        let x = self.to_array(a);
+        x[1..Self::LANES].iter().fold(x[0], |m, &v| if v < m || v.is_nan() { v } else { m })
+    }
+    /// The greater, or NaN if either is NaN.
+    #[inline(always)]
+    fn max_nan(self, a: Self::F, b: Self::F) -> Self::F {
+        self.select(self.is_nan(a), a, self.max(a, b))
+    }
+    /// The lesser, or NaN if either is NaN.
+    #[inline(always)]
+    fn min_nan(self, a: Self::F, b: Self::F) -> Self::F {
+        self.select(self.is_nan(a), a, self.min(a, b))
+    }
+    /// Reads the first `LANES` floats of a slice.
+    #[inline(always)]
+    fn loads(self, x: &[f32]) -> Self::F {
+        assert!(x.len() >= Self::LANES);
+        // SAFETY: the length was just checked.
+        unsafe { self.load(x.as_ptr()) }
+    }
+    /// Reads up to `LANES` floats of a slice; missing lanes are zero.
+    #[inline(always)]
+    fn loads_tail(self, x: &[f32]) -> Self::F {
+        // SAFETY: no more floats are read than the slice has.
+        unsafe { self.load_n(x.as_ptr(), x.len().min(Self::LANES)) }
+    }
+    /// Writes the first `LANES` floats of a slice.
+    #[inline(always)]
+    fn stores(self, x: &mut [f32], v: Self::F) {
+        assert!(x.len() >= Self::LANES);
+        // SAFETY: the length was just checked.
+        unsafe { self.store(x.as_mut_ptr(), v) }
+    }
+    /// Writes as many lanes as the slice has room for.
+    #[inline(always)]
+    fn stores_tail(self, x: &mut [f32], v: Self::F) {
+        // SAFETY: no more floats are written than the slice has.
+        unsafe { self.store_n(x.as_mut_ptr(), v, x.len().min(Self::LANES)) }
+    }
+}
+
+/// Plain Rust on four lanes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Portable(());
+
+impl Portable {
+    /// Always allowed.
+    pub fn new() -> Self {
+        Portable(())
+    }
+}
+
+macro_rules! lanes {
+    ($($name:ident($($arg:ident: $ty:ty),+) -> $out:ty = |$i:ident| $body:expr;)+) => {$(
+        #[inline(always)]
+        fn $name(self, $($arg: $ty),+) -> $out {
+            std::array::from_fn(|$i| $body)
+        }
+    )+};
+}
+
+impl Simd for Portable {
+    const LANES: usize = 4;
+    const MR: usize = 4;
+    const KG: usize = 2;
+    type F = [f32; 4];
+    type I = [i32; 4];
+    type M = [bool; 4];
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> [f32; 4] {
+        [x; 4]
+    }
+    #[inline(always)]
+    fn isplat(self, x: i32) -> [i32; 4] {
+        [x; 4]
+    }
+    #[inline(always)]
+    unsafe fn load(self, p: *const f32) -> [f32; 4] {
+        // SAFETY: the caller promises four readable floats.
+        unsafe { p.cast::<[f32; 4]>().read_unaligned() }
+    }
+    #[inline(always)]
+    unsafe fn load_n(self, p: *const f32, n: usize) -> [f32; 4] {
+        // SAFETY: only lanes below `n`, which the caller promises, are read.
+        std::array::from_fn(|i| if i < n { unsafe { *p.add(i) } } else { 0.0 })
+    }
+    #[inline(always)]
+    unsafe fn store(self, p: *mut f32, v: [f32; 4]) {
+        // SAFETY: the caller promises four writable floats.
+        unsafe { p.cast::<[f32; 4]>().write_unaligned(v) }
+    }
+    #[inline(always)]
+    unsafe fn store_n(self, p: *mut f32, v: [f32; 4], n: usize) {
+        for (i, x) in v.iter().enumerate().take(n) {
+            // SAFETY: `i < n`, which the caller promises.
+            unsafe { *p.add(i) = *x };
+        }
+    }
+    #[inline(always)]
+    unsafe fn iload(self, p: *const i32) -> [i32; 4] {
+        // SAFETY: the caller promises four readable integers.
+        unsafe { p.cast::<[i32; 4]>().read_unaligned() }
+    }
+    #[inline(always)]
+    unsafe fn istore(self, p: *mut i32, v: [i32; 4]) {
+        // SAFETY: the caller promises four writable integers.
+        unsafe { p.cast::<[i32; 4]>().write_unaligned(v) }
+    }
+    lanes! {
+        add(a: [f32; 4], b: [f32; 4]) -> [f32; 4] = |i| a[i] + b[i];
+        sub(a: [f32; 4], b: [f32; 4]) -> [f32; 4] = |i| a[i] - b[i];
+        mul(a: [f32; 4], b: [f32; 4]) -> [f32; 4] = |i| a[i] * b[i];
+        div(a: [f32; 4], b: [f32; 4]) -> [f32; 4] = |i| a[i] / b[i];
+        fma(a: [f32; 4], b: [f32; 4], c: [f32; 4]) -> [f32; 4] = |i| a[i] * b[i] + c[i];
+        max(a: [f32; 4], b: [f32; 4]) -> [f32; 4] = |i| if a[i] > b[i] { a[i] } else { b[i] };
+        min(a: [f32; 4], b: [f32; 4]) -> [f32; 4] = |i| if a[i] < b[i] { a[i] } else { b[i] };
+        sqrt(a: [f32; 4]) -> [f32; 4] = |i| a[i].sqrt();
+        round(a: [f32; 4]) -> [f32; 4] = |i| round_even(a[i]);
+        lt(a: [f32; 4], b: [f32; 4]) -> [bool; 4] = |i| a[i] < b[i];
+        is_nan(a: [f32; 4]) -> [bool; 4] = |i| a[i].is_nan();
+        select(m: [bool; 4], a: [f32; 4], b: [f32; 4]) -> [f32; 4] = |i| if m[i] { a[i] } else { b[i] };
+        to_int(a: [f32; 4]) -> [i32; 4] = |i| int_of(a[i]);
+        to_float(a: [i32; 4]) -> [f32; 4] = |i| a[i] as f32;
+        bits(a: [f32; 4]) -> [i32; 4] = |i| a[i].to_bits() as i32;
+        from_bits(a: [i32; 4]) -> [f32; 4] = |i| f32::from_bits(a[i] as u32);
+        iadd(a: [i32; 4], b: [i32; 4]) -> [i32; 4] = |i| a[i].wrapping_add(b[i]);
+        isub(a: [i32; 4], b: [i32; 4]) -> [i32; 4] = |i| a[i].wrapping_sub(b[i]);
+        imul(a: [i32; 4], b: [i32; 4]) -> [i32; 4] = |i| a[i].wrapping_mul(b[i]);
+        iand(a: [i32; 4], b: [i32; 4]) -> [i32; 4] = |i| a[i] & b[i];
+        ior(a: [i32; 4], b: [i32; 4]) -> [i32; 4] = |i| a[i] | b[i];
+        dot(a: [i32; 4], b: [i32; 4], c: [i32; 4]) -> [i32; 4] = |i| dot2(a[i], b[i], c[i]);
+    }
+    #[inline(always)]
+    fn shl<const N: u32>(self, a: [i32; 4]) -> [i32; 4] {
+        a.map(|x| x << N)
+    }
+    #[inline(always)]
+    fn sar<const N: u32>(self, a: [i32; 4]) -> [i32; 4] {
+        a.map(|x| x >> N)
+    }
+}
+
+/// Adding and removing 1.5·2^23 rounds to even without a call; larger numbers are whole already.
+#[inline(always)]
+fn round_even(x: f32) -> f32 {
+    const MAGIC: f32 = 12_582_912.0;
+    if x.abs() < 4_194_304.0 { ((x + MAGIC) - MAGIC).copysign(x) } else { x }
+}
+
+#[inline(always)]
+fn int_of(x: f32) -> i32 {
+    let r = if x.abs() < 4_194_304.0 { round_even(x) } else { x.round_ties_even() };
+    if (-2_147_483_648.0..2_147_483_648.0).contains(&r) { r as i32 } else { i32::MIN }
+}
+
+#[inline(always)]
+fn dot2(a: i32, b: i32, c: i32) -> i32 {
+    let lo = i32::from(a as i16) * i32::from(b as i16);
+    c.wrapping_add(lo).wrapping_add((a >> 16) * (b >> 16))
+}
+
+pub use x86::{Avx2, Avx512};
+
+#[cfg(target_arch = "x86_64")]
+#[path = "simd_x86.rs"]
+mod x86;
+
+/// Elsewhere the x86 names are the portable token, which dispatch never reaches under that name.
+#[cfg(not(target_arch = "x86_64"))]
+mod x86 {
+    pub use super::Portable as Avx2;
+    pub use super::Portable as Avx512;
+}

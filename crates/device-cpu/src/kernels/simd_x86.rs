@@ -1,0 +1,203 @@
+//! The two x86 vector tokens. Each method is one instruction, or the two or three that stand for it.
+
+use super::Simd;
+use std::arch::x86_64::*;
+
+/// Eight lanes with AVX2 and FMA.
+#[derive(Clone, Copy, Debug)]
+pub struct Avx2(());
+
+impl Avx2 {
+    /// # Safety
+    /// The machine must have AVX2 and FMA.
+    pub unsafe fn new() -> Self {
+        Avx2(())
+    }
+}
+
+/// Sixteen lanes with AVX-512 F, BW, DQ, VL and VNNI.
+#[derive(Clone, Copy, Debug)]
+pub struct Avx512(());
+
+impl Avx512 {
+    /// # Safety
+    /// The machine must have the five AVX-512 extensions.
+    pub unsafe fn new() -> Self {
+        Avx512(())
+    }
+}
+
+macro_rules! ops {
+    ($($name:ident($($arg:ident: $ty:ty),+) -> $out:ty = $body:expr;)+) => {$(
+        #[inline(always)]
+        fn $name(self, $($arg: $ty),+) -> $out {
+            // SAFETY: the token proves that the machine has the instructions; registers only.
+            unsafe { $body }
+        }
+    )+};
+}
+
+/// The mask with the first `n` lanes set, for AVX2 masked moves.
+#[inline(always)]
+fn mask8(n: usize) -> __m256i {
+    const ONES: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
+    // SAFETY: `8 - min(n, 8)` is at most 8, so the eight integers read are inside the array.
+    unsafe { _mm256_loadu_si256(ONES.as_ptr().add(8 - n.min(8)).cast()) }
+}
+
+#[inline(always)]
+fn mask16(n: usize) -> __mmask16 {
+    ((1u32 << n.min(16)) - 1) as __mmask16
+}
+
+impl Simd for Avx2 {
+    const LANES: usize = 8;
+    const MR: usize = 6;
+    const KG: usize = 2;
+    type F = __m256;
+    type I = __m256i;
+    type M = __m256;
+
+    #[inline(always)]
+    unsafe fn load(self, p: *const f32) -> __m256 {
+        // SAFETY: the caller promises eight readable floats.
+        unsafe { _mm256_loadu_ps(p) }
+    }
+    #[inline(always)]
+    unsafe fn load_n(self, p: *const f32, n: usize) -> __m256 {
+        // SAFETY: masked lanes are not read; the caller promises the first `n`.
+        unsafe { _mm256_maskload_ps(p, mask8(n)) }
+    }
+    #[inline(always)]
+    unsafe fn store(self, p: *mut f32, v: __m256) {
+        // SAFETY: the caller promises eight writable floats.
+        unsafe { _mm256_storeu_ps(p, v) }
+    }
+    #[inline(always)]
+    unsafe fn store_n(self, p: *mut f32, v: __m256, n: usize) {
+        // SAFETY: masked lanes are not written; the caller promises the first `n`.
+        unsafe { _mm256_maskstore_ps(p, mask8(n), v) }
+    }
+    #[inline(always)]
+    unsafe fn iload(self, p: *const i32) -> __m256i {
+        // SAFETY: the caller promises eight readable integers.
+        unsafe { _mm256_loadu_si256(p.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn istore(self, p: *mut i32, v: __m256i) {
+        // SAFETY: the caller promises eight writable integers.
+        unsafe { _mm256_storeu_si256(p.cast(), v) }
+    }
+    ops! {
+        splat(x: f32) -> __m256 = _mm256_set1_ps(x);
+        isplat(x: i32) -> __m256i = _mm256_set1_epi32(x);
+        add(a: __m256, b: __m256) -> __m256 = _mm256_add_ps(a, b);
+        sub(a: __m256, b: __m256) -> __m256 = _mm256_sub_ps(a, b);
+        mul(a: __m256, b: __m256) -> __m256 = _mm256_mul_ps(a, b);
+        div(a: __m256, b: __m256) -> __m256 = _mm256_div_ps(a, b);
+        fma(a: __m256, b: __m256, c: __m256) -> __m256 = _mm256_fmadd_ps(a, b, c);
+        max(a: __m256, b: __m256) -> __m256 = _mm256_max_ps(a, b);
+        min(a: __m256, b: __m256) -> __m256 = _mm256_min_ps(a, b);
+        sqrt(a: __m256) -> __m256 = _mm256_sqrt_ps(a);
+        round(a: __m256) -> __m256 = _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a);
+        lt(a: __m256, b: __m256) -> __m256 = _mm256_cmp_ps::<_CMP_LT_OQ>(a, b);
+        is_nan(a: __m256) -> __m256 = _mm256_cmp_ps::<_CMP_UNORD_Q>(a, a);
+        select(m: __m256, a: __m256, b: __m256) -> __m256 = _mm256_blendv_ps(b, a, m);
+        to_int(a: __m256) -> __m256i = _mm256_cvtps_epi32(a);
+        to_float(a: __m256i) -> __m256 = _mm256_cvtepi32_ps(a);
+        bits(a: __m256) -> __m256i = _mm256_castps_si256(a);
+        from_bits(a: __m256i) -> __m256 = _mm256_castsi256_ps(a);
+        iadd(a: __m256i, b: __m256i) -> __m256i = _mm256_add_epi32(a, b);
+        isub(a: __m256i, b: __m256i) -> __m256i = _mm256_sub_epi32(a, b);
+        imul(a: __m256i, b: __m256i) -> __m256i = _mm256_mullo_epi32(a, b);
+        iand(a: __m256i, b: __m256i) -> __m256i = _mm256_and_si256(a, b);
+        ior(a: __m256i, b: __m256i) -> __m256i = _mm256_or_si256(a, b);
+        dot(a: __m256i, b: __m256i, c: __m256i) -> __m256i = _mm256_add_epi32(c, _mm256_madd_epi16(a, b));
+    }
+    #[inline(always)]
+    fn shl<const N: u32>(self, a: __m256i) -> __m256i {
+        // SAFETY: the token proves that the machine has the instruction.
+        unsafe { _mm256_sllv_epi32(a, _mm256_set1_epi32(N as i32)) }
+    }
+    #[inline(always)]
+    fn sar<const N: u32>(self, a: __m256i) -> __m256i {
+        // SAFETY: the token proves that the machine has the instruction.
+        unsafe { _mm256_srav_epi32(a, _mm256_set1_epi32(N as i32)) }
+    }
+}
+
+impl Simd for Avx512 {
+    const LANES: usize = 16;
+    const MR: usize = 14;
+    const KG: usize = 4;
+    type F = __m512;
+    type I = __m512i;
+    type M = __mmask16;
+
+    #[inline(always)]
+    unsafe fn load(self, p: *const f32) -> __m512 {
+        // SAFETY: the caller promises sixteen readable floats.
+        unsafe { _mm512_loadu_ps(p) }
+    }
+    #[inline(always)]
+    unsafe fn load_n(self, p: *const f32, n: usize) -> __m512 {
+        // SAFETY: masked lanes are not read; the caller promises the first `n`.
+        unsafe { _mm512_maskz_loadu_ps(mask16(n), p) }
+    }
+    #[inline(always)]
+    unsafe fn store(self, p: *mut f32, v: __m512) {
+        // SAFETY: the caller promises sixteen writable floats.
+        unsafe { _mm512_storeu_ps(p, v) }
+    }
+    #[inline(always)]
+    unsafe fn store_n(self, p: *mut f32, v: __m512, n: usize) {
+        // SAFETY: masked lanes are not written; the caller promises the first `n`.
+        unsafe { _mm512_mask_storeu_ps(p, mask16(n), v) }
+    }
+    #[inline(always)]
+    unsafe fn iload(self, p: *const i32) -> __m512i {
+        // SAFETY: the caller promises sixteen readable integers.
+        unsafe { _mm512_loadu_si512(p.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn istore(self, p: *mut i32, v: __m512i) {
+        // SAFETY: the caller promises sixteen writable integers.
+        unsafe { _mm512_storeu_si512(p.cast(), v) }
+    }
+    ops! {
+        splat(x: f32) -> __m512 = _mm512_set1_ps(x);
+        isplat(x: i32) -> __m512i = _mm512_set1_epi32(x);
+        add(a: __m512, b: __m512) -> __m512 = _mm512_add_ps(a, b);
+        sub(a: __m512, b: __m512) -> __m512 = _mm512_sub_ps(a, b);
+        mul(a: __m512, b: __m512) -> __m512 = _mm512_mul_ps(a, b);
+        div(a: __m512, b: __m512) -> __m512 = _mm512_div_ps(a, b);
+        fma(a: __m512, b: __m512, c: __m512) -> __m512 = _mm512_fmadd_ps(a, b, c);
+        max(a: __m512, b: __m512) -> __m512 = _mm512_max_ps(a, b);
+        min(a: __m512, b: __m512) -> __m512 = _mm512_min_ps(a, b);
+        sqrt(a: __m512) -> __m512 = _mm512_sqrt_ps(a);
+        round(a: __m512) -> __m512 = _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a);
+        lt(a: __m512, b: __m512) -> __mmask16 = _mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b);
+        is_nan(a: __m512) -> __mmask16 = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(a, a);
+        select(m: __mmask16, a: __m512, b: __m512) -> __m512 = _mm512_mask_blend_ps(m, b, a);
+        to_int(a: __m512) -> __m512i = _mm512_cvtps_epi32(a);
+        to_float(a: __m512i) -> __m512 = _mm512_cvtepi32_ps(a);
+        bits(a: __m512) -> __m512i = _mm512_castps_si512(a);
+        from_bits(a: __m512i) -> __m512 = _mm512_castsi512_ps(a);
+        iadd(a: __m512i, b: __m512i) -> __m512i = _mm512_add_epi32(a, b);
+        isub(a: __m512i, b: __m512i) -> __m512i = _mm512_sub_epi32(a, b);
+        imul(a: __m512i, b: __m512i) -> __m512i = _mm512_mullo_epi32(a, b);
+        iand(a: __m512i, b: __m512i) -> __m512i = _mm512_and_si512(a, b);
+        ior(a: __m512i, b: __m512i) -> __m512i = _mm512_or_si512(a, b);
+        dot(a: __m512i, b: __m512i, c: __m512i) -> __m512i = _mm512_dpbusd_epi32(c, a, b);
+    }
+    #[inline(always)]
+    fn shl<const N: u32>(self, a: __m512i) -> __m512i {
+        // SAFETY: the token proves that the machine has the instruction.
+        unsafe { _mm512_slli_epi32::<N>(a) }
+    }
+    #[inline(always)]
+    fn sar<const N: u32>(self, a: __m512i) -> __m512i {
+        // SAFETY: the token proves that the machine has the instruction.
+        unsafe { _mm512_srai_epi32::<N>(a) }
+    }
+}

@@ -1,0 +1,6 @@
+//! The CPU device of Hetra.
+//!
+//! [`kernels`] holds the fast loops over plain slices. Each one takes the instruction set to use
+//! as its first argument, so that a test can run all of them on one machine.
+
+pub mod kernels;

@@ -1,0 +1,137 @@
+//! A part to compile, and one call of the compiled program.
+
+use hetra_ir::{Graph, Node, NodeId, Type, ValueId};
+use hetra_ops::{EvalCtx, OpError, Outer, Runner};
+use hetra_tensor::{Buffer, DType, Tensor, TensorError, Value};
+
+/// Why a device cannot do what it was asked.
+#[derive(Debug, Clone, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages say what each field is")]
+pub enum DeviceError {
+    #[error("there is no device `{id}`; found: {found}")]
+    NoDevice { id: String, found: String },
+    #[error("device {device} does not run node `{node}` ({op}): {reason}")]
+    Unsupported { device: String, node: String, op: String, reason: String },
+    #[error("device {device}: {reason}")]
+    Failed { device: String, reason: String },
+}
+
+/// The nodes of a graph that one device compiles together.
+#[derive(Clone, Copy, Debug)]
+pub struct Part<'a> {
+    /// The graph that holds them.
+    pub graph: &'a Graph,
+    /// The nodes, in order.
+    pub nodes: &'a [NodeId],
+    /// What is known of the graph's values, by `ValueId`; extents may be open.
+    pub types: &'a [Type],
+}
+
+impl Part<'_> {
+    /// The constant tensor behind an input of a node, unless callers may replace it.
+    pub fn constant(&self, node: &Node, input: usize) -> Option<&Tensor> {
+        let id: ValueId = node.input(input)?;
+        if self.graph.inputs.contains(&id) {
+            return None;
+        }
+        self.graph.constant(id)
+    }
+}
+
+/// A compiled part.
+pub trait Program: Send + Sync {
+    /// Runs on host values; returns the part's outputs in order.
+    ///
+    /// # Errors
+    /// When the arguments contradict the operator, or memory runs out.
+    fn run(&self, call: Call<'_>) -> Result<Vec<Value>, OpError>;
+
+    /// Name of the kernel, for traces: `gemm avx512`, `reference`.
+    fn kernel(&self) -> &str;
+
+    /// Whether output 0 may be written over input `index` when nobody else needs that input.
+    fn in_place(&self, index: usize) -> bool {
+        let _ = index;
+        false
+    }
+}
+
+/// The arguments of one run of a program.
+pub struct Call<'a> {
+    /// The node that the part was made of (the last one of a larger part).
+    pub node: &'a Node,
+    /// Inputs; an input that dies here is the last reference to its tensor.
+    pub inputs: Vec<Option<Value>>,
+    /// The planner's leave to write output 0 over this input.
+    pub in_place: Option<usize>,
+    /// A block for each output, where the planner has one.
+    pub blocks: Vec<Option<Buffer>>,
+    /// Finds what bodies capture.
+    pub outer: Outer<'a>,
+    /// Runs bodies.
+    pub runner: &'a dyn Runner,
+}
+
+impl Call<'_> {
+    /// The tensor at `index`.
+    ///
+    /// # Errors
+    /// When it is not given or not a tensor.
+    pub fn tensor(&self, index: usize) -> Result<&Tensor, OpError> {
+        let value = self.inputs.get(index).and_then(Option::as_ref);
+        let value = value.ok_or(OpError::MissingInput { index })?;
+        value.as_tensor().ok_or_else(|| OpError::input(index, "a tensor", value.describe()))
+    }
+
+    /// The tensor at `index`, if it is given.
+    pub fn tensor_opt(&self, index: usize) -> Option<&Tensor> {
+        self.inputs.get(index).and_then(Option::as_ref).and_then(Value::as_tensor)
+    }
+
+    /// A tensor for output `index`, in the planner's block where there is one. It may hold old
+    /// data: the kernel writes every element.
+    ///
+    /// # Errors
+    /// `TooLarge` when there is no memory for it.
+    pub fn output(
+        &mut self,
+        index: usize,
+        dtype: DType,
+        shape: &[usize],
+    ) -> Result<Tensor, TensorError> {
+        match self.blocks.get_mut(index).and_then(Option::take) {
+            Some(block) => Tensor::in_buffer(dtype, shape, block),
+            None => Tensor::zeros(dtype, shape),
+        }
+    }
+
+    /// Takes the input that output 0 may be written over, if the planner allows it and nobody
+    /// else holds it.
+    pub fn take_in_place(&mut self, index: usize) -> Option<Tensor> {
+        if self.in_place != Some(index) {
+            return None;
+        }
+        match self.inputs[index].take() {
+            Some(Value::Tensor(tensor)) if tensor.is_unique() => Some(tensor),
+            other => {
+                self.inputs[index] = other;
+                None
+            }
+        }
+    }
+
+    /// Runs the operator's reference on these arguments.
+    ///
+    /// # Errors
+    /// As the operator's `eval`.
+    pub fn reference(&self) -> Result<Vec<Value>, OpError> {
+        let def = hetra_ops::find(&self.node.op)
+            .ok_or_else(|| OpError::unsupported("unknown operator"))?;
+        (def.eval)(&EvalCtx {
+            node: self.node,
+            inputs: &self.inputs,
+            outer: self.outer,
+            runner: self.runner,
+        })
+    }
+}

@@ -1,0 +1,151 @@
+//! The conformance suite: what any device claims, it must do as the reference does.
+//!
+//! A [`Case`] is one node with inputs. [`check`] compiles it on the device, runs it and compares
+//! each output with the reference, bounding the error relative to the output's range.
+
+use std::sync::Arc;
+
+use hetra_ir::{Graph, Node, NodeId, Type, ValueId};
+use hetra_ops::{Interpreter, interpret};
+use hetra_tensor::{Tensor, Value, to_f64};
+
+use crate::{Call, Device, Part, Support};
+
+/// One node with its inputs.
+#[derive(Clone, Debug)]
+pub struct Case {
+    /// What it tests.
+    pub name: String,
+    /// A graph of one node.
+    pub graph: Graph,
+    /// Values of the graph's inputs.
+    pub inputs: Vec<Value>,
+}
+
+/// What became of a case.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// The largest error, relative to the output's range.
+    Passed(f64),
+    /// The device does not claim it.
+    Refused(String),
+    /// It differs, or it failed.
+    Failed(String),
+}
+
+impl Case {
+    /// A case of one node with `outputs` outputs; inputs marked constant are weights.
+    pub fn new(name: &str, node: Node, inputs: Vec<(Option<Tensor>, bool)>, outputs: usize) -> Case {
+        let mut graph = Graph { name: name.to_string(), ..Graph::default() };
+        let mut values = Vec::new();
+        let mut ids = Vec::new();
+        for (index, (tensor, constant)) in inputs.into_iter().enumerate() {
+            ids.push(tensor.map(|tensor| {
+                if constant {
+                    return graph.add_constant(&format!("c{index}"), tensor);
+                }
+                let ty = Type::tensor(tensor.dtype(), tensor.shape());
+                let id = graph.add_value(&format!("i{index}"), ty);
+                graph.inputs.push(id);
+                values.push(Value::Tensor(tensor));
+                id
+            }));
+        }
+        let outs: Vec<ValueId> =
+            (0..outputs).map(|index| graph.add_value(&format!("o{index}"), Type::Unknown)).collect();
+        let mut node = node;
+        node.inputs = ids;
+        node.outputs = outs.iter().copied().map(Some).collect();
+        graph.nodes.push(node);
+        graph.outputs = outs;
+        Case { name: name.to_string(), graph, inputs: values }
+    }
+}
+
+/// Runs one case on a device and on the reference; `tolerance` bounds the error relative to the
+/// largest magnitude of the reference's output.
+pub fn check(device: &dyn Device, case: &Case, tolerance: f64) -> Outcome {
+    let node = &case.graph.nodes[0];
+    match device.supports(node, &case.graph) {
+        Support::No(reason) => return Outcome::Refused(reason),
+        Support::Kernel | Support::Reference => {}
+    }
+    let want = interpret(&case.graph, case.inputs.clone(), &|_| None);
+    let got = run(device, case);
+    match (got, want) {
+        (Ok(got), Ok(want)) => match largest_error(&got, &want) {
+            Ok(error) if error <= tolerance => Outcome::Passed(error),
+            Ok(error) => Outcome::Failed(format!("error {error:.3e} is over {tolerance:.1e}")),
+            Err(reason) => Outcome::Failed(reason),
+        },
+        (Err(_), Err(_)) => Outcome::Passed(0.0),
+        (Ok(_), Err(error)) => Outcome::Failed(format!("only the reference refuses: {error}")),
+        (Err(error), Ok(_)) => Outcome::Failed(format!("only the device refuses: {error}")),
+    }
+}
+
+fn run(device: &dyn Device, case: &Case) -> Result<Vec<Value>, String> {
+    let types: Vec<Type> = case.graph.values.iter().map(|value| value.ty.clone()).collect();
+    let part = Part { graph: &case.graph, nodes: &[NodeId(0)], types: &types };
+    let program = device.compile(&part).map_err(|error| error.to_string())?;
+    let node = &case.graph.nodes[0];
+    let mut given = case.graph.inputs.iter().zip(&case.inputs);
+    let inputs = node
+        .inputs
+        .iter()
+        .map(|id| {
+            let id = (*id)?;
+            case.graph.constants.get(&id).cloned().or_else(|| given.next().map(|(_, v)| v.clone()))
+        })
+        .collect();
+    let blocks = node.outputs.iter().map(|_| None).collect();
+    let mut result = Err("the device did not run".to_string());
+    let mut call = Some(Call {
+        node,
+        inputs,
+        in_place: None,
+        blocks,
+        outer: &|_| None,
+        runner: &Interpreter,
+    });
+    // Programs run on one thread and borrow nothing that another could change.
+    let program: Arc<dyn crate::Program> = program;
+    let mut body = || {
+        if let Some(call) = call.take() {
+            result = program.run(call).map_err(|error| error.to_string());
+        }
+    };
+    body();
+    result
+}
+
+fn largest_error(got: &[Value], want: &[Value]) -> Result<f64, String> {
+    if got.len() < want.len() {
+        return Err(format!("{} outputs, wanted {}", got.len(), want.len()));
+    }
+    let mut largest: f64 = 0.0;
+    for (got, want) in got.iter().zip(want) {
+        let (Some(a), Some(b)) = (got.as_tensor(), want.as_tensor()) else {
+            if got != want {
+                return Err("values differ".to_string());
+            }
+            continue;
+        };
+        if a.dtype() != b.dtype() || a.shape() != b.shape() {
+            return Err(format!("got {}, wanted {}", a.describe(), b.describe()));
+        }
+        let (Ok(a), Ok(b)) = (to_f64(a), to_f64(b)) else {
+            if got != want {
+                return Err("values differ".to_string());
+            }
+            continue;
+        };
+        let range = b.iter().filter(|v| v.is_finite()).fold(1e-6f64, |m, v| m.max(v.abs()));
+        for (x, y) in a.iter().zip(&b) {
+            let same = x == y || (x.is_nan() && y.is_nan());
+            let error = if same { 0.0 } else { (x - y).abs() / range };
+            largest = largest.max(if error.is_nan() { f64::INFINITY } else { error });
+        }
+    }
+    Ok(largest)
+}

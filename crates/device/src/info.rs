@@ -1,0 +1,45 @@
+//! What a device says of itself.
+
+use serde::Serialize;
+
+/// Identity and limits of a device.
+#[derive(Clone, Debug, Serialize)]
+pub struct DeviceInfo {
+    /// What `--device` takes, such as `cpu`.
+    pub id: String,
+    /// What it is, such as the processor's model name.
+    pub name: String,
+    /// The driver that found it.
+    pub driver: String,
+    /// Version of the driver.
+    pub version: String,
+    /// Bytes of memory that it can use; `None` when it does not say.
+    pub memory_bytes: Option<u64>,
+    /// Host threads that it runs on.
+    pub threads: usize,
+    /// Instruction sets and other abilities, such as `avx512f`.
+    pub features: Vec<String>,
+}
+
+/// The state of a driver on this machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DriverState {
+    /// The device works.
+    Found,
+    /// Its driver is there and does not work.
+    Broken,
+    /// Its driver is not installed.
+    Missing,
+}
+
+/// One line of `hetra devices`.
+#[derive(Clone, Debug, Serialize)]
+pub struct Found {
+    /// The device, or as much as is known of it.
+    pub info: DeviceInfo,
+    /// Whether it can be used.
+    pub state: DriverState,
+    /// What is wrong and what to install; empty when found.
+    pub hint: String,
+}

@@ -1,0 +1,66 @@
+//! What a device is: the traits every device implements, the null device to copy from, and the
+//! conformance suite that any device runs.
+//!
+//! A [`Driver`] finds devices; a [`Device`] says what it supports and compiles a [`Part`] of a
+//! graph into a [`Program`]; a program runs on host tensors. Devices with memory of their own
+//! will extend [`Call`]; nothing in the interface is there ahead of its first user.
+//!
+//! The crate knows nothing of cost or placement.
+
+mod call;
+pub mod conformance;
+mod info;
+mod null;
+
+pub use call::{Call, DeviceError, Part, Program};
+pub use info::{DeviceInfo, DriverState, Found};
+pub use null::NullDevice;
+
+use hetra_ir::{Graph, Node};
+use std::sync::Arc;
+
+/// Whether a device can run a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Support {
+    /// By a kernel of its own.
+    Kernel,
+    /// By the reference on the host's processor: correct, not fast.
+    Reference,
+    /// Not at all, and why.
+    No(String),
+}
+
+/// Something that runs parts of a graph.
+pub trait Device: Send + Sync {
+    /// Identity, version, limits.
+    fn info(&self) -> &DeviceInfo;
+
+    /// Whether and how it would run this node.
+    fn supports(&self, node: &Node, graph: &Graph) -> Support;
+
+    /// Prepares a part to run: packs weights, builds kernels. Shapes may still be open.
+    ///
+    /// # Errors
+    /// When it does not support the part, or runs out of a resource.
+    fn compile(&self, part: &Part<'_>) -> Result<Arc<dyn Program>, DeviceError>;
+
+    /// Runs `work` where the device's threads are at hand. Programs run inside.
+    fn scope(&self, work: &mut (dyn FnMut() + Send)) {
+        work();
+    }
+}
+
+/// Finds the devices of one kind.
+pub trait Driver: Send + Sync {
+    /// Such as `cpu`.
+    fn name(&self) -> &'static str;
+
+    /// What is there: devices, or why there is none and what to install.
+    fn discover(&self) -> Vec<Found>;
+
+    /// Opens the device of this id with `threads` host threads (`None`: its own choice).
+    ///
+    /// # Errors
+    /// When there is no such device or it cannot be opened.
+    fn open(&self, id: &str, threads: Option<usize>) -> Result<Arc<dyn Device>, DeviceError>;
+}

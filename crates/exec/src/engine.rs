@@ -1,0 +1,253 @@
+//! A graph compiled for a device, with its plans.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use hetra_device::{Device, DeviceError, Part, Program, Support};
+use hetra_ir::{Graph, NodeId, Type};
+use hetra_ops::{NodeError, OpError, Outer, Runner};
+use hetra_plan::{Hints, Plan};
+use hetra_tensor::{Buffer, Value};
+
+use crate::run;
+use crate::trace::Trace;
+
+/// Most plans that an engine keeps: one for each set of input shapes.
+const PLANS_MAX: usize = 32;
+/// Most idle memories that an engine keeps: one for each overlapping run.
+const MEMORIES_MAX: usize = 8;
+
+/// Why a run or a compilation failed.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages say what each field is")]
+pub enum ExecError {
+    #[error(transparent)]
+    Node(#[from] NodeError),
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    #[error("input `{name}`: wanted {wanted}, got {got}")]
+    Input { name: String, wanted: String, got: String },
+    #[error("the run was lost: {0}")]
+    Lost(String),
+}
+
+/// A graph compiled for one device.
+pub struct Engine {
+    pub(crate) graph: Arc<Graph>,
+    pub(crate) device: Arc<dyn Device>,
+    pub(crate) programs: Vec<Arc<dyn Program>>,
+    /// Engines of the bodies, by the address of the body, which `graph` keeps alive.
+    bodies: HashMap<usize, Engine>,
+    plans: Mutex<Vec<(Vec<Type>, Arc<Plan>)>>,
+    memories: Mutex<Vec<Memory>>,
+}
+
+/// The blocks of the slots of one run, kept for the next.
+pub(crate) type Memory = Vec<Option<Buffer>>;
+
+/// A cache stays usable after a panic elsewhere: its entries are whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+struct ProgramHints<'a>(&'a [Arc<dyn Program>]);
+
+impl Hints for ProgramHints<'_> {
+    fn in_place(&self, node: NodeId, index: usize) -> bool {
+        self.0[node.index()].in_place(index)
+    }
+}
+
+impl Engine {
+    /// Compiles every node of a graph, and of its bodies, for a device.
+    ///
+    /// # Errors
+    /// The first node that the device refuses.
+    pub fn compile(graph: Arc<Graph>, device: Arc<dyn Device>) -> Result<Engine, ExecError> {
+        let declared: Vec<Type> =
+            graph.inputs.iter().map(|&input| graph.ty(input).clone()).collect();
+        let captured: Vec<Type> =
+            graph.captures.iter().map(|capture| graph.ty(capture.inner).clone()).collect();
+        let types = hetra_pass::infer(&graph, &declared, &captured)?.types;
+        let mut programs = Vec::with_capacity(graph.nodes.len());
+        let mut bodies = HashMap::new();
+        for (id, node) in graph.nodes() {
+            if let Support::No(reason) = device.supports(node, &graph) {
+                return Err(ExecError::Device(DeviceError::Unsupported {
+                    device: device.info().id.clone(),
+                    node: node.label(&graph),
+                    op: node.op.clone(),
+                    reason,
+                }));
+            }
+            programs.push(device.compile(&Part { graph: &graph, nodes: &[id], types: &types })?);
+            for (_, body) in node.attrs.graphs() {
+                let engine = Engine::compile(body.clone(), device.clone())?;
+                bodies.insert(Arc::as_ptr(body) as usize, engine);
+            }
+        }
+        Ok(Engine {
+            graph,
+            device,
+            programs,
+            bodies,
+            plans: Mutex::default(),
+            memories: Mutex::default(),
+        })
+    }
+
+    /// The graph.
+    pub fn graph(&self) -> &Arc<Graph> {
+        &self.graph
+    }
+
+    /// The device.
+    pub fn device(&self) -> &Arc<dyn Device> {
+        &self.device
+    }
+
+    /// Name of the kernel of each node.
+    pub fn kernels(&self) -> Vec<&str> {
+        self.programs.iter().map(|program| program.kernel()).collect()
+    }
+
+    /// The plan for inputs (then captures) of these types, made now or taken from the cache.
+    ///
+    /// # Errors
+    /// The first node whose arguments contradict its operator.
+    pub fn plan(&self, types: &[Type]) -> Result<Arc<Plan>, NodeError> {
+        if let Some((_, plan)) = lock(&self.plans).iter().find(|(key, _)| key == types) {
+            return Ok(plan.clone());
+        }
+        let (inputs, captures) = types.split_at(self.graph.inputs.len().min(types.len()));
+        let hints = ProgramHints(&self.programs);
+        let plan = Arc::new(hetra_plan::build(&self.graph, inputs, captures, &hints)?);
+        let mut plans = lock(&self.plans);
+        if plans.len() >= PLANS_MAX {
+            plans.remove(0);
+        }
+        plans.push((types.to_vec(), plan.clone()));
+        Ok(plan)
+    }
+
+    /// Runs on inputs in the order of the graph's; `None` takes the default of an input that has
+    /// one. Times of each step go to `trace` where it is given.
+    ///
+    /// # Errors
+    /// An input that does not fit, or the node that failed.
+    pub fn run(
+        &self,
+        inputs: Vec<Option<Value>>,
+        trace: Option<&mut Trace>,
+    ) -> Result<Vec<Value>, ExecError> {
+        let inputs = self.check_inputs(inputs)?;
+        let mut result = Err(ExecError::Lost("the device did not run".to_string()));
+        let mut arguments = Some((inputs, trace));
+        self.device.scope(&mut || {
+            if let Some((inputs, trace)) = arguments.take() {
+                result = self.run_here(inputs, &NoOuter, trace).map_err(ExecError::from);
+            }
+        });
+        result
+    }
+
+    fn check_inputs(&self, inputs: Vec<Option<Value>>) -> Result<Vec<Value>, ExecError> {
+        let mut given = inputs.into_iter();
+        let mut checked = Vec::with_capacity(self.graph.inputs.len());
+        for &id in &self.graph.inputs {
+            let info = self.graph.value(id);
+            let fault = |got: String| ExecError::Input {
+                name: info.name.clone(),
+                wanted: info.ty.to_string(),
+                got,
+            };
+            let value = given.next().flatten();
+            let value = value.or_else(|| self.graph.constants.get(&id).cloned());
+            let value = value.ok_or_else(|| fault("nothing".to_string()))?;
+            if let Value::Tensor(tensor) = &value
+                && !info.ty.accepts(tensor)
+            {
+                return Err(fault(tensor.describe()));
+            }
+            checked.push(value);
+        }
+        Ok(checked)
+    }
+
+    /// Runs on the current thread.
+    pub(crate) fn run_here(
+        &self,
+        inputs: Vec<Value>,
+        outer: &(dyn OuterValues + Sync),
+        mut trace: Option<&mut Trace>,
+    ) -> Result<Vec<Value>, NodeError> {
+        let started = Instant::now();
+        let captured: Vec<Option<Value>> =
+            self.graph.captures.iter().map(|capture| outer.find(capture.outer)).collect();
+        let mut types: Vec<Type> = inputs.iter().map(Type::of).collect();
+        types.extend(captured.iter().map(|v| v.as_ref().map_or(Type::Unknown, Type::of)));
+        let plan = self.plan(&types)?;
+        if let Some(trace) = trace.as_deref_mut() {
+            trace.plan_ns = started.elapsed().as_nanos() as u64;
+            trace.slot_bytes = plan.slot_bytes();
+        }
+        let mut memory = lock(&self.memories).pop().unwrap_or_default();
+        memory.resize_with(plan.slots.len(), || None);
+        let result = run::run(self, &plan, &mut memory, inputs, captured, trace.as_deref_mut());
+        let mut memories = lock(&self.memories);
+        if memories.len() < MEMORIES_MAX {
+            memories.push(memory);
+        }
+        if let Some(trace) = trace {
+            trace.total_ns = started.elapsed().as_nanos() as u64;
+        }
+        result
+    }
+}
+
+/// Finds values of the graph around a body.
+pub(crate) trait OuterValues {
+    fn find(&self, id: hetra_ir::ValueId) -> Option<Value>;
+}
+
+struct NoOuter;
+
+impl OuterValues for NoOuter {
+    fn find(&self, _: hetra_ir::ValueId) -> Option<Value> {
+        None
+    }
+}
+
+/// Runs bodies by their engines; a graph that is not a body of this engine is interpreted.
+pub(crate) struct Bodies<'a>(pub(crate) &'a Engine);
+
+impl Runner for Bodies<'_> {
+    fn run(
+        &self,
+        body: &Arc<Graph>,
+        inputs: Vec<Value>,
+        outer: Outer<'_>,
+    ) -> Result<Vec<Value>, OpError> {
+        let Some(engine) = self.0.bodies.get(&(Arc::as_ptr(body) as usize)) else {
+            return hetra_ops::Interpreter.run(body, inputs, outer);
+        };
+        // What a body captures is copied (by reference count) so that it does not borrow the
+        // frame around, which its engine may run on other threads.
+        let captured: HashMap<_, _> = engine
+            .graph
+            .captures
+            .iter()
+            .filter_map(|capture| Some((capture.outer, outer(capture.outer)?)))
+            .collect();
+        engine.run_here(inputs, &Captured(captured), None).map_err(OpError::from)
+    }
+}
+
+struct Captured(HashMap<hetra_ir::ValueId, Value>);
+
+impl OuterValues for Captured {
+    fn find(&self, id: hetra_ir::ValueId) -> Option<Value> {
+        self.0.get(&id).cloned()
+    }
+}

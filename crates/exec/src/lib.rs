@@ -1,0 +1,14 @@
+//! Plan and devices to trace.
+//!
+//! An [`Engine`] holds a graph compiled for a device. Shapes may differ from run to run: each set
+//! of input types gets its own plan, kept in a bounded cache. Runs may overlap: each takes a
+//! memory of its own from a bounded pool. Bodies of control-flow nodes are engines too.
+//!
+//! The crate does not know why a plan is as it is.
+
+mod engine;
+mod run;
+mod trace;
+
+pub use engine::{Engine, ExecError};
+pub use trace::{StepTime, Trace};

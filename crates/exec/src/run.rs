@@ -1,0 +1,144 @@
+//! One run of a plan.
+
+use std::time::Instant;
+
+use hetra_device::Call;
+use hetra_ir::{Node, ValueId};
+use hetra_ops::{NodeError, OpError};
+use hetra_plan::{Plan, Step};
+use hetra_tensor::Value;
+
+use crate::engine::{Bodies, Engine, Memory};
+use crate::trace::{StepTime, Trace};
+
+/// The values that are alive.
+struct Frame<'a> {
+    engine: &'a Engine,
+    plan: &'a Plan,
+    memory: &'a mut Memory,
+    env: Vec<Option<Value>>,
+}
+
+pub(crate) fn run(
+    engine: &Engine,
+    plan: &Plan,
+    memory: &mut Memory,
+    inputs: Vec<Value>,
+    captured: Vec<Option<Value>>,
+    mut trace: Option<&mut Trace>,
+) -> Result<Vec<Value>, NodeError> {
+    let graph = &engine.graph;
+    let mut env = vec![None; graph.values.len()];
+    for (&id, value) in graph.inputs.iter().zip(inputs) {
+        env[id.index()] = Some(value);
+    }
+    for (capture, value) in graph.captures.iter().zip(captured) {
+        env[capture.inner.index()] = value;
+    }
+    let mut frame = Frame { engine, plan, memory, env };
+    let started = Instant::now();
+    for step in &plan.steps {
+        let begun = trace.is_some().then(|| started.elapsed());
+        frame.step(step)?;
+        if let (Some(trace), Some(begun)) = (trace.as_deref_mut(), begun) {
+            let duration = started.elapsed() - begun;
+            trace.steps.push(frame.time(step, begun.as_nanos() as u64, duration.as_nanos() as u64));
+        }
+    }
+    frame.outputs()
+}
+
+impl Frame<'_> {
+    fn fault(&self, node: &Node, source: OpError) -> NodeError {
+        NodeError { node: node.label(&self.engine.graph), op: node.op.clone(), source }
+    }
+
+    /// A value: computed, known before the run, or a constant of the graph.
+    fn value(&self, id: ValueId) -> Option<Value> {
+        let computed = self.env[id.index()].as_ref();
+        let known = || self.plan.known.get(&id).or_else(|| self.engine.graph.constants.get(&id));
+        computed.or_else(known).cloned()
+    }
+
+    fn step(&mut self, step: &Step) -> Result<(), NodeError> {
+        let node = self.engine.graph.node(step.node);
+        let mut inputs = Vec::with_capacity(node.inputs.len());
+        for (index, input) in node.inputs.iter().enumerate() {
+            let Some(id) = *input else {
+                inputs.push(None);
+                continue;
+            };
+            // The last reader of an overwritten input takes it, so that nobody else holds it.
+            let value = if step.in_place == Some(index) {
+                self.env[id.index()].take().or_else(|| self.value(id))
+            } else {
+                self.value(id)
+            };
+            if value.is_none() {
+                return Err(self.fault(node, OpError::MissingInput { index }));
+            }
+            inputs.push(value);
+        }
+        let take = |slot: &Option<usize>| slot.and_then(|slot| self.memory[slot].take());
+        let blocks = step.slots.iter().map(take).collect();
+        let outer = |id: ValueId| self.value(id);
+        let call = Call {
+            node,
+            inputs,
+            in_place: step.in_place,
+            blocks,
+            outer: &outer,
+            runner: &Bodies(self.engine),
+        };
+        let result = self.engine.programs[step.node.index()].run(call);
+        let values = result.map_err(|source| self.fault(node, source))?;
+        for (id, value) in node.outputs.iter().zip(values) {
+            if let Some(id) = id {
+                self.env[id.index()] = Some(value);
+            }
+        }
+        self.release(step);
+        Ok(())
+    }
+
+    /// Drops what nobody reads any more; the last holder of a block gives it back to its slot.
+    fn release(&mut self, step: &Step) {
+        for &id in &step.release {
+            let value = self.env[id.index()].take();
+            let (Some(Value::Tensor(tensor)), Some(slot)) = (value, self.plan.home[id.index()])
+            else {
+                continue;
+            };
+            if self.memory[slot].is_none() {
+                self.memory[slot] = tensor.into_buffer();
+            }
+        }
+    }
+
+    fn outputs(&mut self) -> Result<Vec<Value>, NodeError> {
+        let graph = &self.engine.graph;
+        let find = |&id: &ValueId| {
+            self.value(id).ok_or_else(|| NodeError {
+                node: graph.value(id).name.clone(),
+                op: "output".to_string(),
+                source: OpError::invalid("no node gives this value"),
+            })
+        };
+        graph.outputs.iter().map(find).collect()
+    }
+
+    fn time(&self, step: &Step, start_ns: u64, duration_ns: u64) -> StepTime {
+        let graph = &self.engine.graph;
+        let node = graph.node(step.node);
+        let output = node.defs().next();
+        StepTime {
+            node: node.label(graph),
+            op: node.op.clone(),
+            device: self.engine.device.info().id.clone(),
+            kernel: self.engine.programs[step.node.index()].kernel().to_string(),
+            output: output.map_or(String::new(), |id| self.plan.types[id.index()].to_string()),
+            start_ns,
+            duration_ns,
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! One model, every chip.
+//!
+//! ```no_run
+//! use hetra::{Session, Tensor};
+//!
+//! # fn main() -> Result<(), hetra::Error> {
+//! let session = Session::builder().model_file("model.onnx").threads(2).build()?;
+//! let picture = Tensor::from_slice(&[1, 1, 8, 8], &[0.5f32; 64])?;
+//! let outputs = session.run([("image", picture)])?;
+//! println!("{:?}", outputs[0]);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A [`Session`] is compiled once and shared freely between threads; inputs of other shapes get
+//! plans of their own behind the scenes. [`Session::trace`] tells what a run did.
+
+mod outputs;
+mod pending;
+mod session;
+
+pub use hetra_device::{Device, DeviceInfo, DriverState, Found, Support};
+pub use hetra_exec::{StepTime, Trace};
+pub use hetra_ir::{Dim, Graph, Node, Type};
+pub use hetra_onnx::ModelInfo;
+pub use hetra_pass::{Options as PassOptions, PASSES, Report as PassReport};
+pub use hetra_tensor::{DType, Tensor, TensorError, TensorView, Value};
+pub use outputs::Outputs;
+pub use pending::Pending;
+pub use session::{Builder, Error, Port, Session};
+
+use hetra_device::Driver;
+
+/// Every driver that is linked in: the only list of them.
+pub static DRIVERS: &[&dyn Driver] = &[&hetra_device_cpu::CpuDriver];
+
+/// What each driver found on this machine.
+pub fn devices() -> Vec<Found> {
+    DRIVERS.iter().flat_map(|driver| driver.discover()).collect()
+}
+
+/// Opens a device by its id, such as `cpu`, with a number of host threads.
+///
+/// # Errors
+/// When no driver has such a device; the error lists those that were found.
+pub fn open(id: &str, threads: Option<usize>) -> Result<std::sync::Arc<dyn Device>, Error> {
+    let mut found = Vec::new();
+    for driver in DRIVERS {
+        for device in driver.discover() {
+            if device.info.id == id {
+                return Ok(driver.open(id, threads)?);
+            }
+            found.push(device.info.id);
+        }
+    }
+    let found = found.join(", ");
+    Err(hetra_device::DeviceError::NoDevice { id: id.to_string(), found }.into())
+}

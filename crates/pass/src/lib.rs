@@ -1,0 +1,8 @@
+//! Graph to graph.
+//!
+//! [`infer`] tells the type of every value, and the values that can be known before a run.
+//! Everything here is a pure function of its arguments.
+
+mod infer;
+
+pub use infer::{Inferred, infer, infer_body};

@@ -1,0 +1,28 @@
+//! The text form of a plan.
+
+use std::fmt::Write;
+
+use hetra_ir::Graph;
+
+use crate::Plan;
+
+/// A line for each step: what runs, where its outputs live, what dies.
+pub fn print(plan: &Plan, graph: &Graph) -> String {
+    let mut text = String::new();
+    for (index, step) in plan.steps.iter().enumerate() {
+        let node = graph.node(step.node);
+        let _ = write!(text, "{index:4}  {:<28}", node.op);
+        for (output, slot) in node.outputs.iter().zip(&step.slots) {
+            let Some(output) = output else { continue };
+            let ty = &plan.types[output.index()];
+            let _ = match (slot, step.in_place) {
+                (Some(slot), _) => write!(text, " {ty} -> slot {slot}"),
+                (None, Some(input)) => write!(text, " {ty} over input {input}"),
+                (None, None) => write!(text, " {ty}"),
+            };
+        }
+        text.push('\n');
+    }
+    let _ = writeln!(text, "{} slots, {} bytes", plan.slots.len(), plan.slot_bytes());
+    text
+}

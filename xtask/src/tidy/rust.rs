@@ -1,0 +1,157 @@
+//! Rules for Rust files: sizes, the file's own doc, where `unsafe` may stand, names of modules.
+
+use super::Finding;
+use super::scan::{functions, line_of, mask, words};
+
+/// The longest file, tests included.
+const FILE_LINES_MAX: usize = 700;
+
+/// The longest function body.
+const FUNCTION_LINES_MAX: usize = 70;
+
+/// The widest line, in characters.
+const COLUMNS_MAX: usize = 100;
+
+/// The widest line where a string literal stands, which cannot always be broken.
+const COLUMNS_MAX_WITH_STRING: usize = 120;
+
+/// Names that say nothing about what is inside.
+const EMPTY_NAMES: [&str; 7] =
+    ["util", "utils", "common", "helper", "helpers", "manager", "misc"];
+
+/// Checks one Rust file.
+pub(crate) fn check(path: &str, source: &str) -> Vec<Finding> {
+    let masked = mask(source);
+    let mut findings = Vec::new();
+    if !source.starts_with("//!") {
+        let message = "starts with no `//!`: say what the file does and what it leaves to others";
+        findings.push(Finding::new(path, 1, "file-doc", message));
+    }
+    let lines = source.lines().count();
+    if lines > FILE_LINES_MAX {
+        let message = format!("{lines} lines, at most {FILE_LINES_MAX}: split the file");
+        findings.push(Finding::new(path, lines, "file-lines", message));
+    }
+    for function in functions(&masked) {
+        if function.lines > FUNCTION_LINES_MAX {
+            let message = format!(
+                "`{}` has {} lines, at most {FUNCTION_LINES_MAX}: split it",
+                function.name, function.lines
+            );
+            findings.push(Finding::new(path, function.line, "function-lines", message));
+        }
+    }
+    widths(path, source, &mut findings);
+    placement_of_unsafe(path, &masked, &mut findings);
+    names(path, &masked, &mut findings);
+    findings
+}
+
+/// Lines that are too wide. A URL has no limit, a string literal a wider one.
+fn widths(path: &str, source: &str, findings: &mut Vec<Finding>) {
+    for (index, line) in source.lines().enumerate() {
+        let columns = line.chars().count();
+        let max = if line.contains('"') { COLUMNS_MAX_WITH_STRING } else { COLUMNS_MAX };
+        if columns > max && !line.contains("://") {
+            let message = format!("{columns} columns, at most {max}");
+            findings.push(Finding::new(path, index + 1, "width", message));
+        }
+    }
+}
+
+/// The crates in which `unsafe` may stand: those that touch raw memory or a device.
+fn may_be_unsafe(path: &str) -> bool {
+    let Some(folder) = path.strip_prefix("crates/").and_then(|rest| rest.split('/').next()) else {
+        return false;
+    };
+    matches!(folder, "tensor" | "kernel") || folder.starts_with("device-")
+}
+
+/// `unsafe` outside the crates that may have it.
+fn placement_of_unsafe(path: &str, masked: &str, findings: &mut Vec<Finding>) {
+    if may_be_unsafe(path) {
+        return;
+    }
+    for at in words(masked, "unsafe") {
+        let message = "`unsafe` belongs in tensor, kernel and device-* only";
+        findings.push(Finding::new(path, line_of(masked, at), "unsafe", message));
+    }
+}
+
+/// Files, folders and inline modules with a name that says nothing.
+fn names(path: &str, masked: &str, findings: &mut Vec<Finding>) {
+    let stems = path.split('/').map(|part| part.strip_suffix(".rs").unwrap_or(part));
+    for stem in stems.filter(|stem| EMPTY_NAMES.contains(stem)) {
+        let message = format!("`{stem}` says nothing about what is inside: name the subject");
+        findings.push(Finding::new(path, 1, "name", message));
+    }
+    for at in words(masked, "mod") {
+        let rest = masked[at + 3..].trim_start();
+        let Some(name) = EMPTY_NAMES.into_iter().find(|name| words(rest, name).next() == Some(0))
+        else {
+            continue;
+        };
+        let message = format!("`mod {name}` says nothing about what is inside: name the subject");
+        findings.push(Finding::new(path, line_of(masked, at), "name", message));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The lines and rules found in `source` as `path`.
+    fn found(path: &str, source: &str) -> Vec<(usize, &'static str)> {
+        check(path, source).into_iter().map(|finding| (finding.line, finding.rule)).collect()
+    }
+
+    #[test]
+    fn a_plain_file_is_fine() {
+        assert_eq!(found("crates/ir/src/lib.rs", "//! Doc.\n\nfn f() {}\n"), []);
+    }
+
+    #[test]
+    fn a_file_says_what_it_is() {
+        assert_eq!(found("crates/ir/src/a.rs", "fn f() {}\n"), [(1, "file-doc")]);
+    }
+
+    #[test]
+    fn files_and_functions_are_short() {
+        let file = format!("//! Doc.\n{}", "// x\n".repeat(700));
+        assert_eq!(found("crates/ir/src/a.rs", &file), [(701, "file-lines")]);
+        let function = |lines| format!("//! Doc.\nfn f() {{\n{}}}\n", "    g();\n".repeat(lines));
+        assert_eq!(found("crates/ir/src/a.rs", &function(70)), []);
+        assert_eq!(found("crates/ir/src/a.rs", &function(71)), [(2, "function-lines")]);
+    }
+
+    #[test]
+    fn lines_are_narrow_but_for_urls() {
+        let line = |start: &str, columns: usize| {
+            let fill = "x".repeat(columns - start.len());
+            format!("//! Doc.\n{start}{fill}\n")
+        };
+        assert_eq!(found("a.rs", &line("// ", 100)), []);
+        assert_eq!(found("a.rs", &line("// ", 101)), [(2, "width")]);
+        assert_eq!(found("a.rs", &line("// \"\"", 120)), []);
+        assert_eq!(found("a.rs", &line("// \"\"", 121)), [(2, "width")]);
+        assert_eq!(found("a.rs", &line("// https://", 200)), []);
+    }
+
+    #[test]
+    fn unsafe_stands_in_few_crates() {
+        let source = "//! Doc.\n// unsafe\nfn f() { unsafe { g() } }\n";
+        assert_eq!(found("crates/onnx/src/a.rs", source), [(3, "unsafe")]);
+        assert_eq!(found("crates/device/src/a.rs", source), [(3, "unsafe")]);
+        assert_eq!(found("crates/tensor/src/a.rs", source), []);
+        assert_eq!(found("crates/device-cpu/src/a.rs", source), []);
+        assert_eq!(found("crates/onnx/src/a.rs", "//! D.\n#![forbid(unsafe_code)]\n"), []);
+    }
+
+    #[test]
+    fn modules_are_named_for_their_subject() {
+        assert_eq!(found("crates/ir/src/misc.rs", "//! Doc.\n"), [(1, "name")]);
+        assert_eq!(found("crates/ir/tests/common/mod.rs", "//! Doc.\n"), [(1, "name")]);
+        assert_eq!(found("crates/ir/src/a.rs", "//! Doc.\nmod utils {}\n"), [(2, "name")]);
+        assert_eq!(found("crates/ir/src/a.rs", "//! Doc.\nmod utilisation;\n"), []);
+    }
+}
