@@ -78,7 +78,8 @@ impl Workspace {
     /// The folder of large models that is not part of the checkout: `HETRA_SHARED`, else
     /// `shared` beside the workspace. It need not exist.
     pub(crate) fn shared(&self) -> PathBuf {
-        env::var_os("HETRA_SHARED").map_or_else(|| self.root.join("..").join("shared"), PathBuf::from)
+        env::var_os("HETRA_SHARED")
+            .map_or_else(|| self.root.join("..").join("shared"), PathBuf::from)
     }
 
     /// A cargo command that runs in the workspace.
@@ -123,7 +124,9 @@ impl Workspace {
             .args(["ls-files", "--cached", "--others", "--exclude-standard", "-z"])
             .current_dir(&self.root)
             .output()
-            .map_err(|error| format!("git, which lists the files to check, did not run: {error}"))?;
+            .map_err(|error| {
+                format!("git, which lists the files to check, did not run: {error}")
+            })?;
         if !output.status.success() {
             return Err("git ls-files failed: tidy needs a git checkout".into());
         }
@@ -142,12 +145,10 @@ impl Workspace {
 /// Runs `command` with its output in the file `log`, and kills it past `limit`.
 pub(crate) fn run_limited(command: &mut Command, log: &Path, limit: Duration) -> Result<Ended> {
     let out = File::create(log)?;
-    let mut child = command
-        .stdin(Stdio::null())
-        .stdout(out.try_clone()?)
-        .stderr(out)
-        .spawn()
-        .map_err(|error| format!("{} did not start: {error}", command.get_program().display()))?;
+    let mut child =
+        command.stdin(Stdio::null()).stdout(out.try_clone()?).stderr(out).spawn().map_err(
+            |error| format!("{} did not start: {error}", command.get_program().display()),
+        )?;
     let deadline = Instant::now() + limit;
     loop {
         if let Some(status) = child.try_wait()? {

@@ -1,3 +1,77 @@
-//! The `hetra` command.
+//! The `hetra` command: one file per verb, all options declared beside what they do.
+//!
+//! Results go to stdout, logs and progress to stderr; the exit code is 0 only on success.
+#![allow(clippy::print_stdout, reason = "stdout is this program's product")]
+#![allow(clippy::print_stderr, reason = "progress and errors go to stderr")]
 
-fn main() {}
+mod bench;
+mod compare;
+mod conformance;
+mod demo;
+mod devices;
+mod difference;
+mod docs;
+mod images;
+mod inputs;
+mod inspect;
+mod npy;
+mod run;
+mod session;
+mod show;
+mod statistics;
+mod worker;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// One model, every chip: run neural networks (ONNX), and see what happened and why.
+#[derive(Parser)]
+#[command(name = "hetra", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    Devices(devices::Args),
+    Inspect(inspect::Args),
+    Run(run::Args),
+    Compare(compare::Args),
+    Bench(bench::Args),
+    Conformance(conformance::Args),
+    Demo(demo::Args),
+    #[command(hide = true)]
+    DocsOps(docs::Args),
+    #[command(hide = true)]
+    ConformanceWorker(worker::Args),
+}
+
+fn main() -> ExitCode {
+    let verb = match Cli::try_parse() {
+        Ok(cli) => cli.verb,
+        Err(error) => {
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS };
+        }
+    };
+    let result = match verb {
+        Verb::Devices(args) => devices::run(&args),
+        Verb::Inspect(args) => inspect::run(&args),
+        Verb::Run(args) => run::run(&args),
+        Verb::Compare(args) => compare::run(&args),
+        Verb::Bench(args) => bench::run(&args),
+        Verb::Conformance(args) => conformance::run(&args),
+        Verb::Demo(args) => demo::run(&args),
+        Verb::DocsOps(args) => docs::run(&args),
+        Verb::ConformanceWorker(args) => worker::run(&args),
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("{} {error:#}", console::style("error:").red().bold());
+            ExitCode::FAILURE
+        }
+    }
+}

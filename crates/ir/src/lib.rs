@@ -5,14 +5,22 @@
 //! graph; what a body takes from outside is written down as its `captures`, so that data flow is
 //! never hidden in a name.
 //!
+//! [`print`] and [`parse`] are its text form and back; [`verify`] checks what each graph promises.
+//!
 //! This crate knows no operator: what a node means is in `hetra-ops`.
 
 mod attr;
 mod builder;
 mod graph;
+mod parse;
+mod text;
 mod types;
+mod verify;
 
 pub use attr::{Attr, AttrError, Attrs};
 pub use builder::Builder;
 pub use graph::{Capture, Graph, Node, NodeId, ValueId, ValueInfo};
+pub use parse::{ParseError, parse};
+pub use text::{outline, print};
 pub use types::{Dim, TensorType, Type};
+pub use verify::{DEPTH_MAX, Place, VerifyError, VerifyFault, verify};

@@ -6,7 +6,17 @@ use std::sync::OnceLock;
 use crate::def::OpDef;
 
 /// Every operator, by family.
-pub static ALL_OPS: &[&[&OpDef]] = &[crate::arithmetic::OPS, crate::control::OPS];
+pub static ALL_OPS: &[&[&OpDef]] = &[crate::activation::OPS, crate::convert::OPS, crate::logic::OPS, crate::unary::OPS, crate::variadic::OPS, crate::arithmetic::OPS,
+    crate::order::OPS,
+    crate::select::OPS,
+    crate::scatter::OPS,
+    crate::gather::OPS,
+    crate::slice::OPS,
+    crate::movement::OPS,
+    crate::reshape::OPS, crate::attention::OPS,
+    crate::recurrent::OPS,
+    crate::rotary::OPS,
+    crate::control::OPS];
 
 fn by_name() -> &'static HashMap<&'static str, &'static OpDef> {
     static INDEX: OnceLock<HashMap<&'static str, &'static OpDef>> = OnceLock::new();

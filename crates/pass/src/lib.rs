@@ -4,5 +4,7 @@
 //! Everything here is a pure function of its arguments.
 
 mod infer;
+mod work;
 
 pub use infer::{Inferred, infer, infer_body};
+pub use work::work;

@@ -89,9 +89,8 @@ fn refuse(uses: &Uses) -> Option<String> {
     let Some(used) = place(used_name) else { return Some(unknown(used_name)) };
     let meets = matches!((user.0, used.0), (HARDWARE, DECIDING) | (DECIDING, HARDWARE));
     if meets {
-        return (!uses.in_tests).then(|| {
-            format!("depends on `{used_name}`: floors 3 and 4 never see each other")
-        });
+        return (!uses.in_tests)
+            .then(|| format!("depends on `{used_name}`: floors 3 and 4 never see each other"));
     }
     (used >= user).then(|| {
         format!(
@@ -113,9 +112,13 @@ mod tests {
 
     #[test]
     fn lower_floors_and_left_neighbours_are_allowed() {
-        for (user, used) in
-            [("ir", "tensor"), ("plan", "pass"), ("exec", "device"), ("exec", "plan"), ("cli", "hetra")]
-        {
+        for (user, used) in [
+            ("ir", "tensor"),
+            ("plan", "pass"),
+            ("exec", "device"),
+            ("exec", "plan"),
+            ("cli", "hetra"),
+        ] {
             assert_eq!(said(user, used, false), "", "{user} -> {used}");
         }
     }

@@ -46,10 +46,7 @@ impl Finding {
 pub(crate) fn run(workspace: &Workspace) -> Result<bool> {
     let findings = check(workspace)?;
     for finding in &findings {
-        println!(
-            "{}:{}: {} [{}]",
-            finding.file, finding.line, finding.message, finding.rule
-        );
+        println!("{}:{}: {} [{}]", finding.file, finding.line, finding.message, finding.rule);
     }
     if findings.is_empty() {
         println!("tidy: nothing to say");

@@ -16,8 +16,7 @@ const COLUMNS_MAX: usize = 100;
 const COLUMNS_MAX_WITH_STRING: usize = 120;
 
 /// Names that say nothing about what is inside.
-const EMPTY_NAMES: [&str; 7] =
-    ["util", "utils", "common", "helper", "helpers", "manager", "misc"];
+const EMPTY_NAMES: [&str; 7] = ["util", "utils", "common", "helper", "helpers", "manager", "misc"];
 
 /// Checks one Rust file.
 pub(crate) fn check(path: &str, source: &str) -> Vec<Finding> {

@@ -212,7 +212,7 @@ mod tests {
     #[test]
     fn comments_become_spaces() {
         check_mask("a // {\nb", "a     \nb");
-        check_mask("a/* { /* } */ */b", "a                b");
+        check_mask("a/* { /* } */ */b", "a               b");
         check_mask("/* open", "       ");
     }
 

@@ -1,0 +1,80 @@
+//! `hetra compare`
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use console::style;
+use serde_json::json;
+
+use crate::difference::difference;
+use crate::inputs;
+use crate::session::Target;
+use crate::show;
+
+/// Run a model on recorded inputs and compare with recorded outputs
+///
+/// An element may differ by `atol * scale + rtol * |wanted|`, where scale is the largest
+/// magnitude in the wanted output, and at least 1. Exits 1 when any element differs by more.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    target: Target,
+    /// Folder with input_N.pb and output_N.pb (ONNX test layout)
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+    /// Relative tolerance
+    #[arg(long, default_value_t = 1e-3)]
+    rtol: f64,
+    /// Absolute tolerance, for outputs of magnitude 1
+    #[arg(long, default_value_t = 1e-4)]
+    atol: f64,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    let session = args.target.open()?;
+    let inputs = inputs::from_folder(&session, &args.data)?;
+    let types = session.outputs().into_iter().map(|port| port.ty).collect::<Vec<_>>();
+    let wanted = inputs::read_numbered(&args.data, "output", &types)?;
+    anyhow::ensure!(!wanted.is_empty(), "{}: no output_N.pb", args.data.display());
+    let outputs = session.run(inputs).with_context(|| args.target.model.display().to_string())?;
+    let mut table = show::table(&["output", "type", "largest error", "of tolerance", ""], &[2, 3]);
+    let mut rows = Vec::new();
+    let mut passed = true;
+    for (index, want) in wanted.iter().enumerate() {
+        let (name, got) = outputs
+            .iter()
+            .nth(index)
+            .with_context(|| format!("the model has no output {index}"))?;
+        let (ok, error, share, note) = match difference(got, want, args.rtol, args.atol) {
+            Ok(d) if d.over == 0 => (true, d.max_abs, d.worst, String::new()),
+            Ok(d) => {
+                let (at, x, y) = d.at.unwrap_or_default();
+                let note =
+                    format!("{} of {} differ; worst at {at}: {x} for {y}", d.over, d.count);
+                (false, d.max_abs, d.worst, note)
+            }
+            Err(reason) => (false, f64::INFINITY, f64::INFINITY, reason),
+        };
+        passed &= ok;
+        let verdict = if ok { style("ok").green() } else { style("differs").red() };
+        table.add_row([
+            name.to_string(),
+            got.describe(),
+            format!("{error:.3e}"),
+            format!("{:.1} %", share * 100.0),
+            format!("{verdict} {note}"),
+        ]);
+        rows.push(json!({"output": name, "max_error": error, "of_tolerance": share, "passed": ok,
+            "note": note}));
+    }
+    if args.json {
+        println!("{}", json!({"passed": passed, "outputs": rows}));
+    } else {
+        println!("{table}");
+    }
+    Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

@@ -1,0 +1,255 @@
+//! From a picture file to an input tensor.
+
+use std::path::Path;
+use std::str::FromStr;
+
+use anyhow::{Context, Result, bail, ensure};
+use hetra::Type;
+use hetra_tensor::{DType, Tensor};
+use image::imageops::FilterType;
+use image::{DynamicImage, Rgb, RgbImage};
+
+/// What `--preprocess` takes; also its help text.
+pub(crate) const HELP: &str = "\
+Steps for pictures, separated by commas, done in the order written: \
+resize=N (short side to N) or resize=HxW; crop=HxW (from the middle); \
+letterbox=HxW (keep the aspect, pad with grey 114). Then, wherever they stand: \
+color=rgb|bgr|gray, scale=F (pixel 0..255 times F, default 1/255), mean=A:B:C and std=A:B:C \
+(after scaling), layout=nchw|nhwc. Default: resize to the input's height and width, 0..1, \
+layout as the input's shape says. \
+Example: resize=256,crop=224x224,mean=0.485:0.456:0.406,std=0.229:0.224:0.225";
+
+/// One geometric step.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Step {
+    ShortSide(u32),
+    Resize(u32, u32),
+    Crop(u32, u32),
+    Letterbox(u32, u32),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Color {
+    Rgb,
+    Bgr,
+    Gray,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Layout {
+    Nchw,
+    Nhwc,
+}
+
+/// How a picture becomes a tensor.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Preprocess {
+    steps: Vec<Step>,
+    color: Option<Color>,
+    layout: Option<Layout>,
+    scale: f32,
+    mean: Vec<f32>,
+    std: Vec<f32>,
+}
+
+impl Default for Preprocess {
+    fn default() -> Preprocess {
+        Preprocess {
+            steps: Vec::new(),
+            color: None,
+            layout: None,
+            scale: 1.0 / 255.0,
+            mean: vec![0.0],
+            std: vec![1.0],
+        }
+    }
+}
+
+/// Largest side that a step may ask for.
+const SIDE_MAX: u32 = 16_384;
+
+fn side(text: &str) -> Result<u32> {
+    let side: u32 = text.trim().parse().with_context(|| format!("`{text}` is not a size"))?;
+    ensure!((1..=SIDE_MAX).contains(&side), "{side} is not a size from 1 to {SIDE_MAX}");
+    Ok(side)
+}
+
+fn sides(text: &str) -> Result<(u32, u32)> {
+    match text.split_once('x') {
+        Some((height, width)) => Ok((side(height)?, side(width)?)),
+        None => side(text).map(|side| (side, side)),
+    }
+}
+
+fn floats(text: &str) -> Result<Vec<f32>> {
+    text.split(':').map(|part| number(part)).collect()
+}
+
+fn number(text: &str) -> Result<f32> {
+    let parse = |t: &str| t.trim().parse::<f32>().with_context(|| format!("`{t}` is not a number"));
+    match text.split_once('/') {
+        Some((a, b)) => Ok(parse(a)? / parse(b)?),
+        None => parse(text),
+    }
+}
+
+impl FromStr for Preprocess {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Preprocess> {
+        let mut spec = Preprocess::default();
+        for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+            let (key, value) =
+                part.split_once('=').with_context(|| format!("`{part}`: wanted key=value"))?;
+            match key {
+                "resize" if !value.contains('x') => spec.steps.push(Step::ShortSide(side(value)?)),
+                "resize" => sides(value).map(|(h, w)| spec.steps.push(Step::Resize(h, w)))?,
+                "crop" => sides(value).map(|(h, w)| spec.steps.push(Step::Crop(h, w)))?,
+                "letterbox" => sides(value).map(|(h, w)| spec.steps.push(Step::Letterbox(h, w)))?,
+                "color" => {
+                    spec.color = Some(match value {
+                        "rgb" => Color::Rgb,
+                        "bgr" => Color::Bgr,
+                        "gray" | "grey" => Color::Gray,
+                        _ => bail!("color={value}: wanted rgb, bgr or gray"),
+                    });
+                }
+                "layout" => {
+                    spec.layout = Some(match value {
+                        "nchw" | "chw" => Layout::Nchw,
+                        "nhwc" | "hwc" => Layout::Nhwc,
+                        _ => bail!("layout={value}: wanted nchw or nhwc"),
+                    });
+                }
+                "scale" => spec.scale = number(value)?,
+                "mean" => spec.mean = floats(value)?,
+                "std" => spec.std = floats(value)?,
+                _ => bail!("`{key}` is not a preprocessing step; {HELP}"),
+            }
+        }
+        Ok(spec)
+    }
+}
+
+/// The input's layout, channels, height and width, as far as its type tells.
+fn wanted(ty: &Type) -> Result<(Layout, Option<usize>, Option<u32>, Option<u32>)> {
+    let dims = ty.dims().filter(|dims| dims.len() == 4);
+    let dims = dims.with_context(|| format!("a picture needs an input of rank 4, not {ty}"))?;
+    let known: Vec<Option<usize>> = dims.iter().map(hetra::Dim::known).collect();
+    let channels = |extent: Option<usize>| matches!(extent, Some(1 | 3));
+    let pixel = |extent: Option<usize>| extent.and_then(|extent| u32::try_from(extent).ok());
+    if !channels(known[1]) && channels(known[3]) {
+        return Ok((Layout::Nhwc, known[3], pixel(known[1]), pixel(known[2])));
+    }
+    Ok((Layout::Nchw, known[1], pixel(known[2]), pixel(known[3])))
+}
+
+/// Reads a picture for an input of this type.
+pub(crate) fn load(path: &Path, spec: &Preprocess, ty: &Type) -> Result<Tensor> {
+    let picture = image::ImageReader::open(path)?.with_guessed_format()?.decode()?;
+    to_tensor(&picture, spec, ty)
+}
+
+fn to_tensor(picture: &DynamicImage, spec: &Preprocess, ty: &Type) -> Result<Tensor> {
+    let (layout, channels, height, width) = wanted(ty)?;
+    let mut steps = spec.steps.clone();
+    if steps.is_empty() && let (Some(height), Some(width)) = (height, width) {
+        steps.push(Step::Resize(height, width));
+    }
+    let mut picture = picture.to_rgb8();
+    for step in steps {
+        picture = apply(&picture, step)?;
+    }
+    let color = spec.color.unwrap_or(if channels == Some(1) { Color::Gray } else { Color::Rgb });
+    let (height, width) = (picture.height() as usize, picture.width() as usize);
+    let depth = if color == Color::Gray { 1 } else { 3 };
+    let layout = spec.layout.unwrap_or(layout);
+    let mut values = vec![0.0f32; depth * height * width];
+    for (x, y, pixel) in picture.enumerate_pixels() {
+        let Rgb([r, g, b]) = *pixel;
+        let luma = 0.299 * f32::from(r) + 0.587 * f32::from(g) + 0.114 * f32::from(b);
+        let sample = match color {
+            Color::Rgb => [f32::from(r), f32::from(g), f32::from(b)],
+            Color::Bgr => [f32::from(b), f32::from(g), f32::from(r)],
+            Color::Gray => [luma; 3],
+        };
+        let (x, y) = (x as usize, y as usize);
+        for (channel, value) in sample.iter().take(depth).enumerate() {
+            let mean = spec.mean[channel % spec.mean.len()];
+            let std = spec.std[channel % spec.std.len()];
+            let index = match layout {
+                Layout::Nchw => (channel * height + y) * width + x,
+                Layout::Nhwc => (y * width + x) * depth + channel,
+            };
+            values[index] = (value * spec.scale - mean) / std;
+        }
+    }
+    let shape = match layout {
+        Layout::Nchw => [1, depth, height, width],
+        Layout::Nhwc => [1, height, width, depth],
+    };
+    let tensor = Tensor::from_slice(&shape, &values)?;
+    let dtype = ty.dtype().unwrap_or(DType::F32);
+    Ok(hetra_tensor::cast(&tensor, dtype, true, hetra_tensor::Rounding::NearestEven)?)
+}
+
+fn apply(picture: &RgbImage, step: Step) -> Result<RgbImage> {
+    let (width, height) = picture.dimensions();
+    ensure!(width > 0 && height > 0, "the picture is empty");
+    let resize = |h: u32, w: u32| image::imageops::resize(picture, w, h, FilterType::Triangle);
+    Ok(match step {
+        Step::Resize(h, w) => resize(h, w),
+        Step::ShortSide(short) => {
+            let scale = f64::from(short) / f64::from(width.min(height));
+            let scaled = |side: u32| ((f64::from(side) * scale).round() as u32).clamp(1, SIDE_MAX);
+            resize(scaled(height), scaled(width))
+        }
+        Step::Crop(h, w) => {
+            ensure!(w <= width && h <= height, "crop={h}x{w}: the picture is {height}x{width}");
+            let (x, y) = ((width - w) / 2, (height - h) / 2);
+            image::imageops::crop_imm(picture, x, y, w, h).to_image()
+        }
+        Step::Letterbox(h, w) => {
+            let scale =
+                (f64::from(w) / f64::from(width)).min(f64::from(h) / f64::from(height));
+            let inner_w = ((f64::from(width) * scale).round() as u32).clamp(1, w);
+            let inner_h = ((f64::from(height) * scale).round() as u32).clamp(1, h);
+            let inner = resize(inner_h, inner_w);
+            let mut canvas = RgbImage::from_pixel(w, h, Rgb([114; 3]));
+            let (x, y) = (i64::from((w - inner_w) / 2), i64::from((h - inner_h) / 2));
+            image::imageops::replace(&mut canvas, &inner, x, y);
+            canvas
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn specs_parse_and_refuse() {
+        let spec: Preprocess = "resize=256,crop=224x224,mean=0.5,std=0.5,color=bgr".parse().unwrap();
+        assert_eq!(spec.steps, [Step::ShortSide(256), Step::Crop(224, 224)]);
+        for bad in ["resize=0", "crop=axb", "colour=rgb", "scale", "color=blue"] {
+            assert!(bad.parse::<Preprocess>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn layouts_and_channels_follow_the_input() {
+        let picture = DynamicImage::ImageRgb8(RgbImage::from_pixel(4, 2, Rgb([255, 0, 51])));
+        let nchw = Type::tensor(DType::F32, &[1, 3, 2, 2]);
+        let tensor = to_tensor(&picture, &Preprocess::default(), &nchw).unwrap();
+        assert_eq!(tensor.shape(), [1, 3, 2, 2]);
+        assert_eq!(tensor.as_slice::<f32>().unwrap()[8..], [0.2; 4]);
+        let nhwc = Type::tensor(DType::F32, &[1, 2, 4, 3]);
+        let spec: Preprocess = "color=bgr,scale=1".parse().unwrap();
+        let tensor = to_tensor(&picture, &spec, &nhwc).unwrap();
+        assert_eq!(tensor.as_slice::<f32>().unwrap()[..3], [51.0, 0.0, 255.0]);
+        let boxed: Preprocess = "letterbox=4x4,scale=1,color=gray".parse().unwrap();
+        let gray = to_tensor(&picture, &boxed, &Type::ranked(DType::F32, 4)).unwrap();
+        assert_eq!(gray.shape(), [1, 1, 4, 4]);
+        assert!((gray.as_slice::<f32>().unwrap()[0] - 114.0).abs() < 0.1);
+    }
+}

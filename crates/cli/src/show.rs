@@ -1,0 +1,101 @@
+//! How figures and tables look.
+
+use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
+use comfy_table::{Attribute, Cell, CellAlignment, ContentArrangement, Table};
+
+/// A table with a bold header; columns whose index is in `right` are right-aligned.
+pub(crate) fn table(header: &[&str], right: &[usize]) -> Table {
+    let mut table = Table::new();
+    table.load_preset(UTF8_HORIZONTAL_ONLY);
+    table.set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_header(header.iter().map(|name| Cell::new(name).add_attribute(Attribute::Bold)));
+    for &column in right {
+        if let Some(column) = table.column_mut(column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    table
+}
+
+/// A heading above a section of output.
+pub(crate) fn heading(text: &str) {
+    println!("\n{}", console::style(text).bold().cyan());
+}
+
+/// Bytes with a binary unit.
+pub(crate) fn bytes(count: u64) -> String {
+    let units = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut value = count as f64;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < units.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{count} B") } else { format!("{value:.1} {}", units[unit]) }
+}
+
+/// A count with a decimal suffix, such as `1.2 M`.
+pub(crate) fn count(value: f64) -> String {
+    match value {
+        v if v >= 1e9 => format!("{:.2} G", v / 1e9),
+        v if v >= 1e6 => format!("{:.2} M", v / 1e6),
+        v if v >= 1e3 => format!("{:.1} k", v / 1e3),
+        v => format!("{v}"),
+    }
+}
+
+/// Milliseconds with a sensible number of digits.
+pub(crate) fn millis(ms: f64) -> String {
+    match ms {
+        v if v >= 100.0 => format!("{v:.0} ms"),
+        v if v >= 1.0 => format!("{v:.2} ms"),
+        v => format!("{:.1} µs", v * 1e3),
+    }
+}
+
+/// A number that is neither too long nor too short.
+pub(crate) fn number(value: f64) -> String {
+    if value != 0.0 && (value.abs() < 1e-3 || value.abs() >= 1e6) {
+        format!("{value:.4e}")
+    } else {
+        format!("{value:.5}")
+    }
+}
+
+/// A bar of `width` cells, filled to `share` (0 to 1).
+pub(crate) fn bar(share: f64, width: usize) -> String {
+    let eighths = (share.clamp(0.0, 1.0) * (width * 8) as f64).round() as usize;
+    let partial = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"][eighths % 8];
+    let mut bar = "█".repeat(eighths / 8);
+    bar.push_str(partial);
+    let used = eighths.div_ceil(8);
+    bar.push_str(&" ".repeat(width - used));
+    bar
+}
+
+/// A progress bar on stderr; hidden when stderr is not a terminal.
+pub(crate) fn progress(length: u64, what: &str) -> indicatif::ProgressBar {
+    let bar = indicatif::ProgressBar::new(length);
+    let template = "{prefix} {bar:32.cyan/dim} {pos}/{len} {elapsed} {wide_msg}";
+    if let Ok(style) = indicatif::ProgressStyle::with_template(template) {
+        bar.set_style(style.progress_chars("━╸ "));
+    }
+    bar.set_prefix(what.to_string());
+    bar
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_read_well() {
+        assert_eq!(bytes(512), "512 B");
+        assert_eq!(bytes(1536), "1.5 KiB");
+        assert_eq!(count(1_234_567.0), "1.23 M");
+        assert_eq!(millis(0.0125), "12.5 µs");
+        assert_eq!(bar(0.5, 4).chars().count(), 4);
+        assert_eq!(bar(1.0, 4), "████");
+        assert_eq!(bar(0.0, 4), "    ");
+    }
+}

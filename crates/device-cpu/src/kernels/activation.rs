@@ -1,0 +1,99 @@
+//! Activation functions that other kernels apply before they store their result.
+
+use super::isa::{Isa, Kernel};
+use super::math;
+use super::simd::Simd;
+
+/// A function of one number.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum Activation {
+    /// `x`.
+    #[default]
+    None,
+    /// `max(x, 0)`.
+    Relu,
+    /// `min(max(x, lo), hi)`.
+    Clip(f32, f32),
+    /// `x` where positive, else `a x`.
+    LeakyRelu(f32),
+    /// `1 / (1 + e^-x)`.
+    Sigmoid,
+    /// `x clip(x / 6 + 1 / 2, 0, 1)`.
+    HardSwish,
+    /// `clip(a x + b, 0, 1)`.
+    HardSigmoid(f32, f32),
+    /// `x sigmoid(x)`.
+    Silu,
+    /// Hyperbolic tangent.
+    Tanh,
+    /// `x (1 + erf(x / √2)) / 2`.
+    Gelu,
+}
+
+impl Activation {
+    /// The bounds of an activation that only clamps; the matrix kernels apply these in registers.
+    pub(crate) fn clamp(self) -> Option<(f32, f32)> {
+        match self {
+            Activation::None => Some((f32::NEG_INFINITY, f32::INFINITY)),
+            Activation::Relu => Some((0.0, f32::INFINITY)),
+            Activation::Clip(lo, hi) => Some((lo, hi)),
+            _ => None,
+        }
+    }
+
+    /// Applies the function to one vector.
+    #[inline(always)]
+    pub(crate) fn vector<S: Simd>(self, s: S, x: S::F) -> S::F {
+        let zero = s.splat(0.0);
+        match self {
+            Activation::None => x,
+            Activation::Relu => s.max(zero, x),
+            Activation::Clip(lo, hi) => s.min(s.splat(hi), s.max(s.splat(lo), x)),
+            Activation::LeakyRelu(a) => s.select(s.lt(x, zero), s.mul(s.splat(a), x), x),
+            Activation::Sigmoid => math::sigmoid_v(s, x),
+            Activation::HardSwish => {
+                let g = s.fma(x, s.splat(1.0 / 6.0), s.splat(0.5));
+                s.mul(x, s.min(s.splat(1.0), s.max(zero, g)))
+            }
+            Activation::HardSigmoid(a, b) => {
+                let g = s.fma(x, s.splat(a), s.splat(b));
+                s.min(s.splat(1.0), s.max(zero, g))
+            }
+            Activation::Silu => s.mul(x, math::sigmoid_v(s, x)),
+            Activation::Tanh => math::tanh_v(s, x),
+            Activation::Gelu => math::gelu_v(s, x),
+        }
+    }
+
+    /// Applies the function in place.
+    #[inline(always)]
+    pub(crate) fn slice<S: Simd>(self, s: S, x: &mut [f32]) {
+        let mut chunks = x.chunks_exact_mut(S::LANES);
+        for c in &mut chunks {
+            let v = self.vector(s, s.loads(c));
+            s.stores(c, v);
+        }
+        let tail = chunks.into_remainder();
+        if !tail.is_empty() {
+            let v = self.vector(s, s.loads_tail(tail));
+            s.stores_tail(tail, v);
+        }
+    }
+}
+
+struct InPlace<'a>(Activation, &'a mut [f32]);
+
+impl Kernel for InPlace<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        self.0.slice(s, self.1);
+    }
+}
+
+/// Applies `act` to each number of `x` on this thread.
+pub fn apply(isa: Isa, act: Activation, x: &mut [f32]) {
+    if act != Activation::None {
+        isa.dispatch(InPlace(act, x));
+    }
+}

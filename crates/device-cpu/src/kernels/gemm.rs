@@ -1,0 +1,366 @@
+//! Matrix product with everything around it fused: `C = act(alpha A B + bias + residual)`.
+//!
+//! Idea: pack both operands into panels (`gemm_pack`), cut the output into tiles that tasks take,
+//! and in each tile walk k block by block, so that the block of A stays in the second cache level
+//! and the panel of B in the first. Against the naive loop: each loaded number is used 14 or 32
+//! times instead of once. Sums run over k in one fixed order, whatever the tiles or threads.
+
+pub use super::gemm_pack::{Mat, PackedA, PackedB, Panels};
+
+use super::activation::Activation;
+use super::gemm_micro::{tile, Tile, TileEnd};
+use super::gemm_pack::{block, kc_of, mr_of, pack_a, pack_b_all, AView};
+use super::gemv;
+use super::isa::{Isa, Kernel};
+use super::scratch::{self, for_each, threads, Shared};
+use super::simd::Simd;
+use std::ops::Range;
+
+/// The left operand.
+#[derive(Clone, Copy)]
+pub enum Lhs<'a> {
+    /// Packed for this call.
+    View(Mat<'a>),
+    /// Packed before.
+    Packed(&'a PackedA),
+}
+
+/// The right operand.
+#[derive(Clone, Copy)]
+pub enum Rhs<'a> {
+    /// Packed for this call.
+    View(Mat<'a>),
+    /// Packed before.
+    Packed(&'a PackedB),
+    /// Rows, columns, and what writes the panels.
+    Panels(usize, usize, &'a dyn Panels),
+}
+
+/// A vector to add to the product.
+#[derive(Clone, Copy, Debug, Default)]
+pub enum Bias<'a> {
+    /// Nothing.
+    #[default]
+    None,
+    /// One number for each row.
+    Row(&'a [f32]),
+    /// One number for each column.
+    Col(&'a [f32]),
+}
+
+/// What is done to the product before it is stored: `act(alpha P + old C + bias + residual)`.
+#[derive(Clone, Copy, Debug)]
+pub struct Epilogue<'a> {
+    /// Factor of the product.
+    pub alpha: f32,
+    /// Add what the output holds.
+    pub accumulate: bool,
+    /// Vector to add.
+    pub bias: Bias<'a>,
+    /// Matrix to add, with its row stride.
+    pub residual: Option<(&'a [f32], usize)>,
+    /// Function applied last.
+    pub act: Activation,
+}
+
+impl Default for Epilogue<'_> {
+    fn default() -> Self {
+        Epilogue {
+            alpha: 1.0,
+            accumulate: false,
+            bias: Bias::None,
+            residual: None,
+            act: Activation::None,
+        }
+    }
+}
+
+/// Multiply-adds below which a product stays on one thread (about 50 µs).
+const PAR_MIN: usize = 2 << 20;
+/// Floats of A that a tile keeps in the second cache level.
+const A_BLOCK: usize = 72 << 10;
+/// Column panels in a tile.
+const COL_PANELS: usize = 8;
+
+pub(crate) enum BSrc<'a> {
+    Packed(&'a [f32]),
+    Panels(&'a dyn Panels),
+}
+
+pub(crate) struct Job<'a> {
+    pub(crate) a: AView<'a>,
+    pub(crate) b: BSrc<'a>,
+    pub(crate) n: usize,
+    pub(crate) nr: usize,
+    pub(crate) c: Shared<f32>,
+    pub(crate) ldc: usize,
+    pub(crate) ep: &'a Epilogue<'a>,
+}
+
+/// `c = act(alpha a b + ...)`; `c` has rows of `ldc` floats, of which the first n are written.
+/// Panics if shapes or packings do not fit, which is the caller's mistake.
+pub fn gemm(isa: Isa, a: Lhs<'_>, b: Rhs<'_>, c: &mut [f32], ldc: usize, ep: &Epilogue<'_>) {
+    let (m, k) = match &a {
+        Lhs::View(a) => (a.rows, a.cols),
+        Lhs::Packed(p) => (p.rows(), p.cols()),
+    };
+    let (kb, n) = match &b {
+        Rhs::View(b) => (b.rows, b.cols),
+        Rhs::Packed(p) => (p.rows(), p.cols()),
+        Rhs::Panels(k, n, _) => (*k, *n),
+    };
+    assert_eq!(k, kb, "inner sizes differ");
+    if m == 0 || n == 0 {
+        return;
+    }
+    check(m, n, c.len(), ldc, ep);
+    if let (Lhs::View(a), Rhs::View(b)) = (&a, &b)
+        && m <= 4
+        && (b.col_stride == 1 || b.row_stride == 1)
+        && gemv::rows(isa, *a, *b, c, ldc, ep)
+    {
+        return;
+    }
+    match a {
+        Lhs::Packed(p) => {
+            assert_eq!(p.isa(), isa, "packed for another instruction set");
+            with_a(isa, p.view(), b, n, c, ldc, ep);
+        }
+        Lhs::View(a) => {
+            let mut buf = scratch::lend(m * k);
+            pack_a(isa, a, &mut buf);
+            let view = AView { data: &buf, m, k, mr: mr_of(isa, m) };
+            with_a(isa, view, b, n, c, ldc, ep);
+        }
+    }
+}
+
+fn check(m: usize, n: usize, c_len: usize, ldc: usize, ep: &Epilogue<'_>) {
+    assert!(ldc >= n && (m - 1) * ldc + n <= c_len, "output too small");
+    match ep.bias {
+        Bias::None => {}
+        Bias::Row(b) => assert!(b.len() >= m, "row bias too short"),
+        Bias::Col(b) => assert!(b.len() >= n, "column bias too short"),
+    }
+    if let Some((r, ld)) = ep.residual {
+        assert!(ld >= n && (m - 1) * ld + n <= r.len(), "residual too small");
+    }
+}
+
+fn with_a(
+    isa: Isa,
+    a: AView<'_>,
+    b: Rhs<'_>,
+    n: usize,
+    c: &mut [f32],
+    ldc: usize,
+    ep: &Epilogue<'_>,
+) {
+    let nr = block(isa).1;
+    let c = Shared::new(c);
+    let run = |b: BSrc<'_>, split_rows: bool| {
+        tiles(isa, &Job { a, b, n, nr, c, ldc, ep }, split_rows);
+    };
+    let live: &dyn Panels = match &b {
+        Rhs::Packed(p) => {
+            assert_eq!(p.isa(), isa, "packed for another instruction set");
+            return run(BSrc::Packed(p.data.as_slice()), true);
+        }
+        Rhs::View(m) => m,
+        Rhs::Panels(_, _, p) => *p,
+    };
+    // With many column panels each task packs its own; with few, tasks must share rows instead,
+    // and all is packed first.
+    let panels = n.div_ceil(nr);
+    let alone = a.m * n * a.k < PAR_MIN || threads() == 1;
+    if alone || panels >= 4 * threads() {
+        run(BSrc::Panels(live), false);
+    } else {
+        let mut buf = scratch::lend(a.k * panels * nr);
+        pack_b_all(isa, live, a.k, n, &mut buf);
+        run(BSrc::Packed(&buf), true);
+    }
+}
+
+fn tiles(isa: Isa, job: &Job<'_>, split_rows: bool) {
+    let row_panels = job.a.m.div_ceil(job.a.mr);
+    let col_panels = job.n.div_ceil(job.nr);
+    let parallel = job.a.m * job.n * job.a.k >= PAR_MIN && threads() > 1;
+    let (mut rows, mut cols) = (row_panels, COL_PANELS.min(col_panels));
+    if parallel {
+        let want = 4 * threads();
+        if split_rows {
+            rows = (A_BLOCK / (kc_of(job.a.k) * job.a.mr)).clamp(1, row_panels);
+        }
+        while row_panels.div_ceil(rows) * col_panels.div_ceil(cols) < want {
+            if split_rows && rows > 1 && (rows >= 2 * cols || cols == 1) {
+                rows = rows.div_ceil(2);
+            } else if cols > 1 {
+                cols = cols.div_ceil(2);
+            } else {
+                break;
+            }
+        }
+    }
+    let across = row_panels.div_ceil(rows);
+    for_each(across * col_panels.div_ceil(cols), parallel, |t| {
+        let (r, c) = (t % across * rows, t / across * cols);
+        isa.dispatch(Block {
+            job,
+            rows: r..(r + rows).min(row_panels),
+            cols: c..(c + cols).min(col_panels),
+        });
+    });
+}
+
+struct Block<'a> {
+    job: &'a Job<'a>,
+    rows: Range<usize>,
+    cols: Range<usize>,
+}
+
+impl Kernel for Block<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let job = self.job;
+        let (k, nr) = (job.a.k, job.nr);
+        let (kc, n_pad) = (kc_of(k), job.n.next_multiple_of(nr));
+        assert!(nr == 2 * S::LANES && job.a.mr <= S::MR, "packed for another instruction set");
+        // Without a k axis the sum is empty, but bias and activation still apply.
+        for k0 in (0..k.max(1)).step_by(kc) {
+            let len = kc.min(k - k0);
+            match &job.b {
+                BSrc::Packed(b) => {
+                    let at = k0 * n_pad + self.cols.start * nr * len;
+                    walk(s, &self, k0, len, &b[at..at + self.cols.len() * nr * len]);
+                }
+                BSrc::Panels(p) => {
+                    let size = self.cols.len() * nr * len;
+                    let mut buf = scratch::lend(size + nr);
+                    for (i, j) in self.cols.clone().enumerate() {
+                        let dst = &mut buf[i * nr * len..(i + 1) * nr * len + nr];
+                        p.pack(k0, len, j * nr, nr, dst);
+                    }
+                    walk(s, &self, k0, len, &buf[..size]);
+                }
+            }
+        }
+    }
+}
+
+/// One k block of a tile: groups of row panels that fit the cache, columns, rows.
+#[inline(always)]
+fn walk<S: Simd>(s: S, t: &Block<'_>, k0: usize, len: usize, b: &[f32]) {
+    let job = t.job;
+    let group = (A_BLOCK / (len.max(1) * job.a.mr)).max(1);
+    let mut r0 = t.rows.start;
+    while r0 < t.rows.end {
+        let r1 = (r0 + group).min(t.rows.end);
+        for (i, j) in t.cols.clone().enumerate() {
+            let panel = &b[i * job.nr * len..(i + 1) * job.nr * len];
+            for r in r0..r1 {
+                one(s, job, r, j, k0, len, panel);
+            }
+        }
+        r0 = r1;
+    }
+}
+
+/// One register tile, and the activation if registers alone cannot do it.
+#[inline(always)]
+fn one<S: Simd>(s: S, job: &Job<'_>, r: usize, j: usize, k0: usize, len: usize, b: &[f32]) {
+    let (a, nr, ep) = (&job.a, job.nr, job.ep);
+    let (i0, j0) = (r * a.mr, j * nr);
+    let (mr, nv) = (a.mr.min(a.m - i0), nr.min(job.n - j0));
+    let at = k0 * a.m + i0 * len;
+    let last = k0 + len == a.k;
+    let (lo, hi) = match ep.act.clamp() {
+        Some(bounds) if last => bounds,
+        _ => (f32::NEG_INFINITY, f32::INFINITY),
+    };
+    let null = std::ptr::null();
+    let mut end = TileEnd {
+        alpha: ep.alpha,
+        add_c: k0 > 0 || ep.accumulate,
+        bias_row: null,
+        bias_col: null,
+        residual: null,
+        ldr: 0,
+        lo,
+        hi,
+    };
+    if last {
+        match ep.bias {
+            Bias::None => {}
+            Bias::Row(b) => end.bias_row = b[i0..].as_ptr(),
+            Bias::Col(b) => end.bias_col = b[j0..].as_ptr(),
+        }
+        if let Some((x, ld)) = ep.residual {
+            end.residual = x[i0 * ld + j0..].as_ptr();
+            end.ldr = ld;
+        }
+    }
+    let a_ptr = a.data[at..at + mr * len].as_ptr();
+    // SAFETY: rows i0..i0+mr and columns j0..j0+nv are inside the output (`check`), and no other
+    // task has them; the panels were sliced to their full length above.
+    unsafe {
+        let c = job.c.at(i0 * job.ldc + j0);
+        tile(s, &Tile { a: a_ptr, b: b.as_ptr(), kc: len, mr, nv, c, ldc: job.ldc, end });
+        if last && ep.act.clamp().is_none() {
+            for i in 0..mr {
+                ep.act.slice(s, job.c.slice((i0 + i) * job.ldc + j0, nv));
+            }
+        }
+    }
+}
+
+/// Sizes and strides of a batch of products of equal shape. Operand `i` of a batch starts at its
+/// entry in the offsets, so that any broadcast is a repeated offset.
+#[derive(Clone, Copy, Debug)]
+pub struct Batch<'a> {
+    /// Rows of A and C.
+    pub m: usize,
+    /// Columns of B and C.
+    pub n: usize,
+    /// Columns of A, rows of B.
+    pub k: usize,
+    /// Row and column stride of A.
+    pub a_strides: (usize, usize),
+    /// Row and column stride of B.
+    pub b_strides: (usize, usize),
+    /// Start of each A.
+    pub a_offsets: &'a [usize],
+    /// Start of each B.
+    pub b_offsets: &'a [usize],
+}
+
+/// `c[i] = act(alpha a[i] b[i] + ...)` for a batch; the outputs lie one after another. The bias of
+/// the epilogue is shared; its residual, if any, has the layout of the output.
+pub fn gemm_batch(
+    isa: Isa,
+    batch: &Batch<'_>,
+    a: &[f32],
+    b: &[f32],
+    c: &mut [f32],
+    ep: &Epilogue<'_>,
+) {
+    let (m, n, k) = (batch.m, batch.n, batch.k);
+    let count = batch.a_offsets.len();
+    assert!(batch.b_offsets.len() == count && c.len() >= count * m * n);
+    let out = Shared::new(c);
+    for_each(count, count * m * n * k >= PAR_MIN, |i| {
+        let (ars, acs) = batch.a_strides;
+        let (brs, bcs) = batch.b_strides;
+        let a = Mat::strided(&a[batch.a_offsets[i].min(a.len())..], m, k, ars, acs);
+        let b = Mat::strided(&b[batch.b_offsets[i].min(b.len())..], k, n, brs, bcs);
+        let residual = ep.residual.map(|(r, _)| (&r[i * m * n..], n));
+        // SAFETY: each index has its own part of the output.
+        let c = unsafe { out.slice(i * m * n, m * n) };
+        gemm(isa, Lhs::View(a), Rhs::View(b), c, n, &Epilogue { residual, ..*ep });
+    });
+}
+
+#[cfg(test)]
+#[path = "gemm_tests.rs"]
+mod tests;

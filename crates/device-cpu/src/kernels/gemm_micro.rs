@@ -1,0 +1,128 @@
+//! The register kernel: a block of `MR` rows by one or two vectors of columns that stays in
+//! registers over a whole k block. Each k step loads the columns once and broadcasts each row's
+//! number, so that there is one multiply-add per cycle and less than one load.
+
+use super::simd::Simd;
+
+/// One call of the register kernel.
+#[derive(Clone, Copy)]
+pub(crate) struct Tile {
+    /// Row panel: `kc` steps of `mr` floats.
+    pub(crate) a: *const f32,
+    /// Column panel: `kc` steps of two vectors.
+    pub(crate) b: *const f32,
+    pub(crate) kc: usize,
+    pub(crate) mr: usize,
+    /// Columns of the panel that exist.
+    pub(crate) nv: usize,
+    pub(crate) c: *mut f32,
+    pub(crate) ldc: usize,
+    pub(crate) end: TileEnd,
+}
+
+/// What happens between the sum and the store. Null pointers mean absent.
+#[derive(Clone, Copy)]
+pub(crate) struct TileEnd {
+    pub(crate) alpha: f32,
+    /// Add what the output holds.
+    pub(crate) add_c: bool,
+    pub(crate) bias_row: *const f32,
+    pub(crate) bias_col: *const f32,
+    pub(crate) residual: *const f32,
+    pub(crate) ldr: usize,
+    pub(crate) lo: f32,
+    pub(crate) hi: f32,
+}
+
+#[inline(always)]
+unsafe fn load_some<S: Simd>(s: S, p: *const f32, n: usize) -> S::F {
+    // SAFETY: the caller promises `min(n, LANES)` readable floats.
+    unsafe { if n >= S::LANES { s.load(p) } else { s.load_n(p, n) } }
+}
+
+/// # Safety
+/// The pointers of `t` must cover the sizes that it states.
+#[inline(always)]
+unsafe fn micro<S: Simd, const MR: usize, const NV: usize>(s: S, t: &Tile) {
+    if MR > S::MR {
+        return; // Never asked for; keeps the compiler from building it.
+    }
+    let mut acc = [[s.splat(0.0); NV]; MR];
+    let (mut a, mut b) = (t.a, t.b);
+    // SAFETY: both panels have `kc` steps, which is how often they are read and advanced.
+    unsafe {
+        for _ in 0..t.kc {
+            let mut bv = [s.splat(0.0); NV];
+            for (j, v) in bv.iter_mut().enumerate() {
+                *v = s.load(b.add(j * S::LANES));
+            }
+            for (i, row) in acc.iter_mut().enumerate() {
+                let av = s.splat(*a.add(i));
+                for j in 0..NV {
+                    row[j] = s.fma(av, bv[j], row[j]);
+                }
+            }
+            a = a.add(MR);
+            b = b.add(2 * S::LANES);
+        }
+        for (i, row) in acc.iter().enumerate() {
+            for (j, v) in row.iter().enumerate() {
+                let col = j * S::LANES;
+                if col < t.nv {
+                    finish(s, t, i, col, *v);
+                }
+            }
+        }
+    }
+}
+
+/// # Safety
+/// As `micro`, with `i < mr` and `col < nv`.
+#[inline(always)]
+unsafe fn finish<S: Simd>(s: S, t: &Tile, i: usize, col: usize, acc: S::F) {
+    let (e, n) = (&t.end, t.nv - col);
+    // SAFETY: row `i` and the `n` columns from `col` are inside every array that is not null.
+    unsafe {
+        let c = t.c.add(i * t.ldc + col);
+        let mut v = s.mul(acc, s.splat(e.alpha));
+        if e.add_c {
+            v = s.add(v, load_some(s, c, n));
+        }
+        if !e.bias_row.is_null() {
+            v = s.add(v, s.splat(*e.bias_row.add(i)));
+        }
+        if !e.bias_col.is_null() {
+            v = s.add(v, load_some(s, e.bias_col.add(col), n));
+        }
+        if !e.residual.is_null() {
+            v = s.add(v, load_some(s, e.residual.add(i * e.ldr + col), n));
+        }
+        v = s.min(s.splat(e.hi), s.max(s.splat(e.lo), v));
+        if n >= S::LANES {
+            s.store(c, v);
+        } else {
+            s.store_n(c, v, n);
+        }
+    }
+}
+
+/// Runs the register kernel of the right height and width.
+/// # Safety
+/// As `micro`; `t.mr <= S::MR`.
+#[inline(always)]
+pub(crate) unsafe fn tile<S: Simd>(s: S, t: &Tile) {
+    macro_rules! heights {
+        ($nv:literal: $($m:literal)+) => {
+            match t.mr {
+                // SAFETY: passed on to the caller.
+                $($m => unsafe { micro::<S, $m, $nv>(s, t) },)+
+                _ => unreachable!("row panel higher than the register block"),
+            }
+        };
+    }
+    if t.nv <= S::LANES {
+        heights!(1: 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
+    } else {
+        heights!(2: 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
+    }
+}

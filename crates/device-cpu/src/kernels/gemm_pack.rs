@@ -1,0 +1,249 @@
+//! Operands of the matrix product in the order in which the register kernel reads them.
+//!
+//! The left matrix becomes panels of up to `MR` rows, the right one panels of two vectors of
+//! columns; both are cut along k into equal blocks of at most [`KC_MAX`]. Panel heights are evened
+//! out (64 rows are 13+13+13+13+12, not 14+14+14+14+8), so that no kernel runs nearly empty.
+
+use super::isa::Isa;
+use super::scratch::{for_each, AlignedBuf, Shared};
+
+/// Longest k block: a panel pair of it fits the first two cache levels.
+pub(crate) const KC_MAX: usize = 384;
+
+/// Register block of an instruction set: rows and columns.
+pub(crate) fn block(isa: Isa) -> (usize, usize) {
+    match isa.min(super::isa::detected()) {
+        Isa::Portable => (4, 8),
+        Isa::Avx2 => (6, 16),
+        Isa::Avx512 => (14, 32),
+    }
+}
+
+/// Length of the k blocks (the last may be shorter).
+pub(crate) fn kc_of(k: usize) -> usize {
+    let blocks = k.div_ceil(KC_MAX).max(1);
+    k.div_ceil(blocks).next_multiple_of(4).max(1)
+}
+
+/// Height of row panels for `m` rows.
+pub(crate) fn mr_of(isa: Isa, m: usize) -> usize {
+    let panels = m.div_ceil(block(isa).0).max(1);
+    m.div_ceil(panels).max(1)
+}
+
+/// A matrix somewhere in a slice: element (i, j) is at `i * row_stride + j * col_stride`.
+#[derive(Clone, Copy, Debug)]
+pub struct Mat<'a> {
+    /// The elements.
+    pub data: &'a [f32],
+    /// Number of rows.
+    pub rows: usize,
+    /// Number of columns.
+    pub cols: usize,
+    /// Distance between rows.
+    pub row_stride: usize,
+    /// Distance between columns.
+    pub col_stride: usize,
+}
+
+impl<'a> Mat<'a> {
+    /// Row after row without gaps.
+    pub fn new(data: &'a [f32], rows: usize, cols: usize) -> Self {
+        Mat::strided(data, rows, cols, cols, 1)
+    }
+    /// The transpose of a `cols` by `rows` matrix that lies row after row.
+    pub fn transposed(data: &'a [f32], rows: usize, cols: usize) -> Self {
+        Mat::strided(data, rows, cols, 1, rows)
+    }
+    /// Any strides. Panics if the last element is outside `data`.
+    pub fn strided(data: &'a [f32], rows: usize, cols: usize, rs: usize, cs: usize) -> Self {
+        if rows > 0 && cols > 0 {
+            assert!((rows - 1) * rs + (cols - 1) * cs < data.len(), "matrix outside its slice");
+        }
+        Mat { data, rows, cols, row_stride: rs, col_stride: cs }
+    }
+    #[inline(always)]
+    pub(crate) fn at(&self, i: usize, j: usize) -> usize {
+        i * self.row_stride + j * self.col_stride
+    }
+}
+
+/// A left operand in kernel order. Pack constant weights once.
+#[derive(Clone, Debug)]
+pub struct PackedA {
+    pub(crate) data: AlignedBuf,
+    pub(crate) m: usize,
+    pub(crate) k: usize,
+    pub(crate) mr: usize,
+    isa: Isa,
+}
+
+impl PackedA {
+    /// Packs `a` for the kernels of `isa`.
+    pub fn new(isa: Isa, a: Mat<'_>) -> Self {
+        let mut p = PackedA {
+            data: AlignedBuf::zeroed(a.rows * a.cols),
+            m: a.rows,
+            k: a.cols,
+            mr: mr_of(isa, a.rows),
+            isa,
+        };
+        pack_a(isa, a, p.data.as_mut_slice());
+        p
+    }
+    /// Rows.
+    pub fn rows(&self) -> usize {
+        self.m
+    }
+    /// Columns.
+    pub fn cols(&self) -> usize {
+        self.k
+    }
+    /// The instruction set it was packed for; the product must use the same.
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+    pub(crate) fn view(&self) -> AView<'_> {
+        AView { data: self.data.as_slice(), m: self.m, k: self.k, mr: self.mr }
+    }
+}
+
+/// Borrowed packed left operand.
+#[derive(Clone, Copy)]
+pub(crate) struct AView<'a> {
+    pub(crate) data: &'a [f32],
+    pub(crate) m: usize,
+    pub(crate) k: usize,
+    pub(crate) mr: usize,
+}
+
+/// Packs into `dst` (`rows * cols` floats): k block after k block, in each panel after panel.
+pub(crate) fn pack_a(isa: Isa, a: Mat<'_>, dst: &mut [f32]) {
+    let (m, k) = (a.rows, a.cols);
+    let (mr, kc) = (mr_of(isa, m), kc_of(k));
+    let out = Shared::new(dst);
+    let panels = m.div_ceil(mr);
+    for_each(panels, m * k > 64 << 10, |p| {
+        let rows = mr.min(m - p * mr);
+        for k0 in (0..k).step_by(kc) {
+            let len = kc.min(k - k0);
+            // SAFETY: block k0 starts at k0*m, panel p at p*mr*len in it; these do not overlap.
+            let d = unsafe { out.slice(k0 * m + p * mr * len, rows * len) };
+            pack_rows(a, p * mr, rows, k0, d);
+        }
+    });
+}
+
+fn pack_rows(a: Mat<'_>, i0: usize, rows: usize, k0: usize, d: &mut [f32]) {
+    let len = d.len() / rows;
+    if a.row_stride == 1 {
+        for (kk, out) in d.chunks_exact_mut(rows).enumerate() {
+            let at = a.at(i0, k0 + kk);
+            out.copy_from_slice(&a.data[at..at + rows]);
+        }
+        return;
+    }
+    for i in 0..rows {
+        let base = a.at(i0 + i, k0);
+        if a.col_stride == 1 {
+            for (out, v) in d[i..].iter_mut().step_by(rows).zip(&a.data[base..base + len]) {
+                *out = *v;
+            }
+        } else {
+            for kk in 0..len {
+                d[kk * rows + i] = a.data[base + kk * a.col_stride];
+            }
+        }
+    }
+}
+
+/// A right operand in kernel order. Pack constant weights once.
+#[derive(Clone, Debug)]
+pub struct PackedB {
+    pub(crate) data: AlignedBuf,
+    pub(crate) k: usize,
+    pub(crate) n: usize,
+    isa: Isa,
+}
+
+impl PackedB {
+    /// Packs `b` for the kernels of `isa`.
+    pub fn new(isa: Isa, b: Mat<'_>) -> Self {
+        let (k, n) = (b.rows, b.cols);
+        let nr = block(isa).1;
+        let mut data = AlignedBuf::zeroed(k * n.next_multiple_of(nr));
+        pack_b_all(isa, &b, k, n, data.as_mut_slice());
+        PackedB { data, k, n, isa }
+    }
+    /// Rows.
+    pub fn rows(&self) -> usize {
+        self.k
+    }
+    /// Columns.
+    pub fn cols(&self) -> usize {
+        self.n
+    }
+    /// The instruction set it was packed for; the product must use the same.
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+}
+
+/// A right operand that writes its own panels, such as the patches of a convolution.
+pub trait Panels: Sync {
+    /// Writes rows `k0..k0+kc` of columns `j0..j0+nr` to `dst`, row after row of `nr` floats.
+    /// `dst` has `nr` floats more than that, which may be overwritten. Columns past the last one
+    /// may hold anything finite.
+    fn pack(&self, k0: usize, kc: usize, j0: usize, nr: usize, dst: &mut [f32]);
+}
+
+impl Panels for Mat<'_> {
+    fn pack(&self, k0: usize, kc: usize, j0: usize, nr: usize, dst: &mut [f32]) {
+        let w = nr.min(self.cols - j0);
+        if self.col_stride == 1 {
+            for (kk, d) in dst.chunks_exact_mut(nr).take(kc).enumerate() {
+                let at = self.at(k0 + kk, j0);
+                if w == nr {
+                    d.copy_from_slice(&self.data[at..at + nr]);
+                } else {
+                    d[..w].copy_from_slice(&self.data[at..at + w]);
+                    d[w..].fill(0.0);
+                }
+            }
+            return;
+        }
+        if w < nr {
+            dst[..kc * nr].fill(0.0);
+        }
+        for j in 0..w {
+            let base = self.at(k0, j0 + j);
+            if self.row_stride == 1 {
+                for (d, v) in dst[j..].iter_mut().step_by(nr).zip(&self.data[base..base + kc]) {
+                    *d = *v;
+                }
+            } else {
+                for kk in 0..kc {
+                    dst[kk * nr + j] = self.data[base + kk * self.row_stride];
+                }
+            }
+        }
+    }
+}
+
+/// Packs all panels of `b` (`k` by `n`) into `dst`: k block after k block, in each panel after
+/// panel. A panel's overrun is kept out of its neighbour by a private copy of the last row.
+pub(crate) fn pack_b_all(isa: Isa, b: &dyn Panels, k: usize, n: usize, dst: &mut [f32]) {
+    let (nr, kc) = (block(isa).1, kc_of(k));
+    let n_pad = n.next_multiple_of(nr);
+    let out = Shared::new(dst);
+    for_each(n.div_ceil(nr), k * n > 64 << 10, |p| {
+        let mut tmp = super::scratch::lend((kc + 1) * nr);
+        for k0 in (0..k).step_by(kc) {
+            let len = kc.min(k - k0);
+            b.pack(k0, len, p * nr, nr, &mut tmp);
+            // SAFETY: block k0 starts at k0*n_pad, panel p at p*nr*len in it: disjoint.
+            let d = unsafe { out.slice(k0 * n_pad + p * nr * len, nr * len) };
+            d.copy_from_slice(&tmp[..nr * len]);
+        }
+    });
+}

@@ -1,0 +1,22 @@
+//! Fast CPU kernels over slices: one generic loop each, compiled for three instruction sets.
+//!
+//! Layout: [`isa`] picks the instruction set, [`simd`] is the vector vocabulary, [`scratch`] lends
+//! aligned buffers; the other files hold one family of kernels each. Kernels use the rayon pool
+//! they are called in, split work only over outputs (so that the result does not depend on the
+//! number of threads), and stay on one thread below about 50 microseconds of work.
+
+pub mod activation;
+pub mod conv;
+mod depthwise;
+pub mod gemm;
+mod gemm_micro;
+mod gemm_pack;
+mod gemv;
+mod image;
+pub mod isa;
+pub mod math;
+pub mod scratch;
+pub mod simd;
+
+#[cfg(test)]
+mod reference;

@@ -1,0 +1,147 @@
+//! ONNX bytes to a graph.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+use hetra_ir::Graph;
+use hetra_ops::find_onnx;
+use prost::Message;
+use prost::bytes::Bytes;
+
+use crate::error::ImportError;
+use crate::external::Folder;
+use crate::proto::{ModelProto, OperatorSetIdProto};
+use crate::reader::Reader;
+use crate::tensors::{External, decode_error};
+
+/// How to import.
+#[derive(Clone, Copy, Default)]
+pub struct ImportOptions<'a> {
+    /// Reads data that lies in other files; without it a model with such data is refused.
+    pub external: Option<External<'a>>,
+    /// Operators that Hetra does not know stay in the graph (to look at it) instead of being an
+    /// error.
+    pub allow_unknown_ops: bool,
+}
+
+/// A graph and what its file says about itself.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Model {
+    /// The graph.
+    pub graph: Graph,
+    /// What the file says about itself.
+    pub info: ModelInfo,
+}
+
+/// What a file says about itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ModelInfo {
+    /// Version of the file format.
+    pub ir_version: i64,
+    /// Version of each imported operator set, by domain; empty for ai.onnx.
+    pub opsets: BTreeMap<String, u32>,
+    /// The program that wrote the file.
+    pub producer: String,
+    /// Its version.
+    pub producer_version: String,
+    /// The domain of the model.
+    pub domain: String,
+    /// The version of the model.
+    pub model_version: i64,
+    /// Documentation.
+    pub doc: String,
+    /// Any other facts, in the order of the file.
+    pub metadata: Vec<(String, String)>,
+    /// Number of model-local functions, which the import has inlined.
+    pub functions: usize,
+}
+
+/// Reads a graph from the bytes of an ONNX file.
+///
+/// # Errors
+/// What is wrong with the file, and where.
+pub fn import(bytes: &[u8], options: &ImportOptions<'_>) -> Result<Graph, ImportError> {
+    Ok(import_model(bytes, options)?.graph)
+}
+
+/// Reads a graph and the file's facts from the bytes of an ONNX file.
+///
+/// # Errors
+/// What is wrong with the file, and where.
+pub fn import_model(bytes: &[u8], options: &ImportOptions<'_>) -> Result<Model, ImportError> {
+    build(&ModelProto::decode(bytes).map_err(|error| decode_error(&error))?, options)
+}
+
+/// Reads a model from a file; data in other files is read from its folder (unless `options`
+/// bring their own way).
+///
+/// # Errors
+/// What is wrong with the file, and where.
+pub fn import_file(
+    path: impl AsRef<Path>,
+    options: &ImportOptions<'_>,
+) -> Result<Model, ImportError> {
+    let path = path.as_ref();
+    let io = |error: std::io::Error| ImportError::Io {
+        path: path.display().to_string(),
+        reason: error.to_string(),
+    };
+    let bytes = Bytes::from(std::fs::read(path).map_err(io)?);
+    // Blobs of the messages share the memory of the file.
+    let proto = ModelProto::decode(bytes).map_err(|error| decode_error(&error))?;
+    let folder = Folder::of(path);
+    let read = |location: &str, offset, length| folder.read(location, offset, length);
+    build(&proto, &ImportOptions { external: Some(options.external.unwrap_or(&read)), ..*options })
+}
+
+fn build(proto: &ModelProto, options: &ImportOptions<'_>) -> Result<Model, ImportError> {
+    let graph = proto.graph.as_ref().ok_or(ImportError::NoGraph)?;
+    let ir_version = proto.ir_version.unwrap_or(0);
+    let mut opsets = opsets(&proto.opset_import)?;
+    if opsets.is_empty() && ir_version < 3 {
+        // Such files know no operator sets: they mean the first.
+        opsets.insert("", 1);
+    }
+    let info = ModelInfo {
+        ir_version,
+        opsets: opsets.iter().map(|(domain, version)| (domain.to_string(), *version)).collect(),
+        producer: proto.producer_name.clone(),
+        producer_version: proto.producer_version.clone(),
+        domain: proto.domain.clone(),
+        model_version: proto.model_version,
+        doc: proto.doc_string.clone(),
+        metadata: proto
+            .metadata_props
+            .iter()
+            .map(|entry| (entry.key.clone(), entry.value.clone()))
+            .collect(),
+        functions: proto.functions.len(),
+    };
+    let mut reader = Reader::new(&proto.functions, options, ir_version);
+    Ok(Model { graph: reader.model(graph, opsets)?, info })
+}
+
+/// Version by domain.
+pub(crate) fn opsets(imports: &[OperatorSetIdProto]) -> Result<HashMap<&str, u32>, ImportError> {
+    let read = |import: &'_ OperatorSetIdProto| {
+        let version = import.version.unwrap_or(0);
+        u32::try_from(version).ok().filter(|version| *version > 0).ok_or_else(|| {
+            ImportError::OpsetVersion { domain: import.domain.clone(), version }
+        })
+    };
+    imports.iter().map(|import| Ok((domain_of(&import.domain), read(import)?))).collect()
+}
+
+/// The domain under its short name.
+pub(crate) fn domain_of(domain: &str) -> &str {
+    if domain == "ai.onnx" { "" } else { domain }
+}
+
+/// Our name of an operator; unknown ones are named in our way.
+pub(crate) fn op_name(domain: &str, op: &str) -> (String, bool) {
+    match find_onnx(domain, op) {
+        Some(def) => (def.name.to_string(), true),
+        None if domain.is_empty() => (op.to_string(), false),
+        None => (format!("{domain}.{op}"), false),
+    }
+}

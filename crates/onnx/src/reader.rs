@@ -1,0 +1,414 @@
+//! Reads graphs: the model's, and inside it bodies and functions.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use hetra_ir::{Attr, Attrs, Graph, Node, Type, ValueId};
+use hetra_ops::{OpDef, Upgrade, find_onnx};
+use hetra_tensor::Tensor;
+
+use crate::error::ImportError;
+use crate::import::{ImportOptions, domain_of, op_name};
+use crate::proto::{FunctionProto, GraphProto, NodeProto, SparseTensorProto, TensorProto};
+use crate::scope::{Context, Frame, Scope, Stack};
+use crate::sort::order;
+use crate::tensors::{named, sparse, tensor};
+
+/// Most levels of graphs and functions, one in another: reading recurses on them.
+pub(crate) const DEPTH_MAX: usize = 64;
+
+/// Most nodes, arguments and attribute words that inlined functions may come to: calls of calls
+/// grow like a power of their number.
+const INLINED_MAX: usize = 1 << 22;
+
+/// Domain, name and overload of a function.
+type FunctionKey<'a> = (&'a str, &'a str, &'a str);
+
+/// The state of one import.
+pub(crate) struct Reader<'a> {
+    pub(crate) options: &'a ImportOptions<'a>,
+    pub(crate) functions: HashMap<FunctionKey<'a>, &'a FunctionProto>,
+    pub(crate) stack: Stack<'a>,
+    /// The functions that are being inlined, outermost first.
+    pub(crate) calls: Vec<FunctionKey<'a>>,
+    /// What may yet be inlined.
+    inlined_left: usize,
+    /// Tensors inside functions, by the address of their message: each call shares them.
+    tensors: HashMap<*const TensorProto, Tensor>,
+    ir_version: i64,
+}
+
+impl<'a> Reader<'a> {
+    pub(crate) fn new(
+        functions: &'a [FunctionProto],
+        options: &'a ImportOptions<'a>,
+        ir_version: i64,
+    ) -> Reader<'a> {
+        let key = |function: &'a FunctionProto| {
+            (domain_of(&function.domain), function.name.as_str(), function.overload.as_str())
+        };
+        Reader {
+            options,
+            functions: functions.iter().map(|function| (key(function), function)).collect(),
+            stack: Stack::default(),
+            calls: Vec::new(),
+            inlined_left: INLINED_MAX,
+            tensors: HashMap::new(),
+            ir_version,
+        }
+    }
+
+    /// Reads the model's graph.
+    pub(crate) fn model(
+        &mut self,
+        proto: &'a GraphProto,
+        opsets: HashMap<&'a str, u32>,
+    ) -> Result<Graph, ImportError> {
+        let context = Context { opsets, bindings: None, prefix: String::new() };
+        self.graph(proto, None, Rc::new(context))
+    }
+
+    /// Reads a graph into a frame of its own; `parent` is the scope that it sees.
+    pub(crate) fn graph(
+        &mut self,
+        proto: &'a GraphProto,
+        parent: Option<usize>,
+        context: Rc<Context<'a>>,
+    ) -> Result<Graph, ImportError> {
+        self.check_depth(&proto.name)?;
+        self.stack.frames.push(Frame::new(&proto.name));
+        let told = proto.value_info.iter().chain(&proto.output).chain(&proto.input);
+        let told = told.filter_map(|info| Some((info.name.as_str(), info.r#type.as_ref()?)));
+        self.stack.scopes.push(Scope {
+            frame: self.stack.frames.len() - 1,
+            parent,
+            names: HashMap::new(),
+            types: told.collect(),
+            context,
+        });
+        self.inputs(proto)?;
+        self.initialisers(proto)?;
+        self.nodes(&proto.node)?;
+        self.outputs(proto)?;
+        self.stack.scopes.pop();
+        Ok(self.stack.frames.pop().map(|frame| frame.graph).unwrap_or_default())
+    }
+
+    /// # Errors
+    /// When one more level is one too many.
+    pub(crate) fn check_depth(&self, name: &str) -> Result<(), ImportError> {
+        if self.stack.frames.len() + self.calls.len() >= DEPTH_MAX {
+            return Err(ImportError::TooDeep { name: name.to_string(), max: DEPTH_MAX });
+        }
+        Ok(())
+    }
+
+    fn inputs(&mut self, proto: &'a GraphProto) -> Result<(), ImportError> {
+        for input in &proto.input {
+            let id = self.define(&input.name, "")?;
+            self.stack.frame().graph.inputs.push(id);
+        }
+        Ok(())
+    }
+
+    fn define(&mut self, name: &'a str, node: &str) -> Result<ValueId, ImportError> {
+        if name.is_empty() {
+            return Err(ImportError::NoName { node: node.to_string() });
+        }
+        self.stack.define(name).ok_or_else(|| ImportError::Duplicate {
+            name: name.to_string(),
+            node: node.to_string(),
+        })
+    }
+
+    fn initialisers(&mut self, proto: &'a GraphProto) -> Result<(), ImportError> {
+        for dense in &proto.initializer {
+            let value = self.tensor(dense)?;
+            self.initialiser(&dense.name, value)?;
+        }
+        for message in &proto.sparse_initializer {
+            let name = message.values.as_ref().map_or("", |values| values.name.as_str());
+            let value = self.sparse(message).map_err(|error| match error {
+                ImportError::Tensor { source, .. } => named(name, source),
+                other => other,
+            })?;
+            self.initialiser(name, value)?;
+        }
+        Ok(())
+    }
+
+    fn initialiser(&mut self, name: &'a str, value: Tensor) -> Result<(), ImportError> {
+        let frame = self.stack.frames.len() - 1;
+        let given = self.stack.scope().names.get(name).copied().flatten();
+        let graph = &mut self.stack.frames[frame].graph;
+        let id = match given {
+            // The default of an input; before IR version 4 every initialiser had to be listed as
+            // an input and was none.
+            Some(id) if graph.inputs.contains(&id) && !graph.constants.contains_key(&id) => {
+                if self.ir_version < 4 && frame == 0 {
+                    graph.inputs.retain(|input| *input != id);
+                    graph.values[id.index()].ty = Type::tensor(value.dtype(), value.shape());
+                }
+                id
+            }
+            _ => {
+                let id = self.define(name, "")?;
+                let ty = Type::tensor(value.dtype(), value.shape());
+                self.stack.frames[frame].graph.values[id.index()].ty = ty;
+                id
+            }
+        };
+        self.stack.frames[frame].graph.constants.insert(id, value.into());
+        Ok(())
+    }
+
+    pub(crate) fn tensor(&mut self, proto: &'a TensorProto) -> Result<Tensor, ImportError> {
+        let read = |options: &ImportOptions<'_>| {
+            tensor(proto, options.external).map_err(|source| named(&proto.name, source))
+        };
+        if self.calls.is_empty() {
+            return read(self.options);
+        }
+        let key = std::ptr::from_ref(proto);
+        if let Some(tensor) = self.tensors.get(&key) {
+            return Ok(tensor.clone());
+        }
+        let tensor = read(self.options)?;
+        self.tensors.insert(key, tensor.clone());
+        Ok(tensor)
+    }
+
+    pub(crate) fn sparse(&mut self, proto: &'a SparseTensorProto) -> Result<Tensor, ImportError> {
+        let values = proto.values.as_ref();
+        let key = values.map(std::ptr::from_ref);
+        if let Some(tensor) = key.and_then(|key| self.tensors.get(&key)) {
+            return Ok(tensor.clone());
+        }
+        let name = values.map_or("", |values| values.name.as_str());
+        let tensor =
+            sparse(proto, self.options.external).map_err(|source| named(name, source))?;
+        if let Some(key) = key.filter(|_| !self.calls.is_empty()) {
+            self.tensors.insert(key, tensor.clone());
+        }
+        Ok(tensor)
+    }
+
+    /// Reads nodes into the innermost scope.
+    pub(crate) fn nodes(&mut self, nodes: &'a [NodeProto]) -> Result<(), ImportError> {
+        let order = order(nodes).map_err(|index| ImportError::Cycle {
+            node: label(&nodes[index]),
+            op: nodes[index].op_type.clone(),
+        })?;
+        for index in order {
+            self.node(&nodes[index])?;
+        }
+        Ok(())
+    }
+
+    fn outputs(&mut self, proto: &'a GraphProto) -> Result<(), ImportError> {
+        for output in &proto.output {
+            let unknown = || ImportError::UnknownOutput {
+                graph: proto.name.clone(),
+                output: output.name.clone(),
+            };
+            let id = self.stack.lookup(&output.name).flatten().ok_or_else(unknown)?;
+            let ty = self.stack.told_type(&output.name);
+            let graph = &mut self.stack.frame().graph;
+            if *graph.ty(id) == Type::Unknown {
+                graph.values[id.index()].ty = ty;
+            }
+            graph.outputs.push(id);
+        }
+        Ok(())
+    }
+
+    fn node(&mut self, proto: &'a NodeProto) -> Result<(), ImportError> {
+        let domain = domain_of(&proto.domain);
+        let mut inputs = Vec::with_capacity(proto.input.len());
+        for name in &proto.input {
+            inputs.push(self.input(proto, name)?);
+        }
+        if !self.calls.is_empty() {
+            self.charge(proto)?;
+        }
+        let key = (domain, proto.op_type.as_str(), proto.overload.as_str());
+        if let Some(function) = self.functions.get(&key) {
+            return self.call(proto, key, function, &inputs);
+        }
+        let attrs = self.attributes(proto)?;
+        if domain.is_empty() && proto.op_type == "Constant" {
+            return self.constant(proto, attrs);
+        }
+        let (op, known) = op_name(domain, &proto.op_type);
+        let version = self.version(proto, domain)?;
+        if !known && !self.options.allow_unknown_ops {
+            return Err(ImportError::UnknownOp {
+                node: label(proto),
+                op: proto.op_type.clone(),
+                domain: domain.to_string(),
+                version,
+            });
+        }
+        let name = match proto.name.is_empty() {
+            true => String::new(),
+            false => format!("{}{}", self.stack.context().prefix, proto.name),
+        };
+        let mut node = Node { name, op, version, attrs, inputs, outputs: Vec::new() };
+        let def = find_onnx(domain, &proto.op_type);
+        if let Some(def) = def {
+            self.upgrade(proto, def, &mut node)?;
+        }
+        for output in &proto.output {
+            let wanted = (!output.is_empty()).then(|| self.define(output, &label(proto)));
+            node.outputs.push(wanted.transpose()?);
+        }
+        if let Some(def) = def {
+            check_arity(proto, def, &node)?;
+        }
+        self.stack.frame().graph.nodes.push(node);
+        Ok(())
+    }
+
+    fn input(&mut self, node: &NodeProto, name: &str) -> Result<Option<ValueId>, ImportError> {
+        if name.is_empty() {
+            return Ok(None);
+        }
+        self.stack.lookup(name).ok_or_else(|| ImportError::UnknownInput {
+            node: label(node),
+            op: node.op_type.clone(),
+            input: name.to_string(),
+        })
+    }
+
+    /// Takes a node of a function from what may yet be inlined.
+    fn charge(&mut self, node: &NodeProto) -> Result<(), ImportError> {
+        let words = |attribute: &crate::proto::AttributeProto| {
+            let text = attribute.s.iter().chain(&attribute.strings).map(|text| text.len() / 8 + 1);
+            1 + attribute.ints.len() + attribute.floats.len() + text.sum::<usize>()
+        };
+        let attributes: usize = node.attribute.iter().map(words).sum();
+        let weight = 1 + node.input.len() + node.output.len() + attributes;
+        self.inlined_left = self.inlined_left.checked_sub(weight).ok_or_else(|| {
+            let function = self.calls.last().map_or("", |(_, name, _)| *name);
+            ImportError::TooLarge { function: function.to_string() }
+        })?;
+        Ok(())
+    }
+
+    fn version(&self, node: &NodeProto, domain: &str) -> Result<u32, ImportError> {
+        match self.stack.context().opsets.get(domain) {
+            Some(version) => Ok(*version),
+            // Some exporters forget the domains of their contributed operators.
+            None if !domain.is_empty() => Ok(1),
+            None => Err(ImportError::NoOpset {
+                node: label(node),
+                op: node.op_type.clone(),
+                domain: domain.to_string(),
+            }),
+        }
+    }
+
+    /// Turns a `Constant` node into a constant of the graph.
+    fn constant(&mut self, proto: &'a NodeProto, attrs: Attrs) -> Result<(), ImportError> {
+        let fault = |attribute: &str, reason: &str| ImportError::Attribute {
+            node: label(proto),
+            op: proto.op_type.clone(),
+            attribute: attribute.to_string(),
+            reason: reason.to_string(),
+        };
+        let mut attrs = attrs.0.into_iter();
+        let (Some((name, attr)), None) = (attrs.next(), attrs.next()) else {
+            return Err(fault("value", "a constant has exactly one attribute"));
+        };
+        let texts = |shape: &[usize], texts: Vec<String>| {
+            Tensor::from_strings(shape, texts).map_err(|error| fault(&name, &error.to_string()))
+        };
+        let value = match attr {
+            Attr::Tensor(tensor) => tensor,
+            Attr::Int(value) => Tensor::scalar(value),
+            Attr::Float(value) => Tensor::scalar(value),
+            Attr::Ints(values) => Tensor::vector(&values),
+            Attr::Floats(values) => Tensor::vector(&values),
+            Attr::Str(text) => texts(&[], vec![text])?,
+            Attr::Strs(values) => texts(&[values.len()], values)?,
+            _ => return Err(fault(&name, "it has no tensor form")),
+        };
+        let [output] = proto.output.as_slice() else {
+            return Err(ImportError::Arity {
+                node: label(proto),
+                op: proto.op_type.clone(),
+                what: "outputs",
+                wanted: "1".to_string(),
+                got: proto.output.len(),
+            });
+        };
+        let id = self.define(output, &label(proto))?;
+        let graph = &mut self.stack.frame().graph;
+        graph.values[id.index()].ty = Type::tensor(value.dtype(), value.shape());
+        graph.constants.insert(id, value.into());
+        Ok(())
+    }
+
+    /// Brings a node into the newest form.
+    fn upgrade(
+        &mut self,
+        proto: &NodeProto,
+        def: &OpDef,
+        node: &mut Node,
+    ) -> Result<(), ImportError> {
+        let Some(upgrade) = def.upgrade else { return Ok(()) };
+        let base = match node.name.is_empty() {
+            true => proto.output.first().map_or("", String::as_str),
+            false => node.name.as_str(),
+        };
+        let base = format!("{base}/constant");
+        let frame = self.stack.frame();
+        let mut constant = |value: Tensor| {
+            let id = frame.add(&base, Type::tensor(value.dtype(), value.shape()));
+            frame.graph.constants.insert(id, value.into());
+            id
+        };
+        upgrade(&mut Upgrade { node, constant: &mut constant }).map_err(|source| ImportError::Op {
+            node: label(proto),
+            op: proto.op_type.clone(),
+            source,
+        })
+    }
+
+    /// Reads a body that is written in `scope`.
+    pub(crate) fn body(
+        &mut self,
+        proto: &'a GraphProto,
+        scope: usize,
+    ) -> Result<Arc<Graph>, ImportError> {
+        let context = Rc::clone(&self.stack.scopes[scope].context);
+        self.graph(proto, Some(scope), context).map(Arc::new)
+    }
+}
+
+fn check_arity(proto: &NodeProto, def: &OpDef, node: &Node) -> Result<(), ImportError> {
+    let sides =
+        [("inputs", def.inputs, node.inputs.len()), ("outputs", def.outputs, node.outputs.len())];
+    for (what, arity, got) in sides {
+        if got < arity.min || got > arity.max {
+            let wanted = match arity.max {
+                usize::MAX => format!("{} or more", arity.min),
+                max if max == arity.min => max.to_string(),
+                max => format!("{} to {max}", arity.min),
+            };
+            let (node, op) = (label(proto), proto.op_type.clone());
+            return Err(ImportError::Arity { node, op, what, wanted, got });
+        }
+    }
+    Ok(())
+}
+
+/// What users know a node by: its name, or its first output.
+pub(crate) fn label(node: &NodeProto) -> String {
+    if !node.name.is_empty() {
+        return node.name.clone();
+    }
+    let output = node.output.iter().find(|output| !output.is_empty());
+    output.map_or_else(|| node.op_type.clone(), |output| format!("-> {output}"))
+}

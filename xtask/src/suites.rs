@@ -1,0 +1,196 @@
+//! ONNX's own test cases, run by `hetra conformance` and held against a floor.
+//!
+//! The floor (`tests/conformance-floor.toml`) is what the tree is known to pass; it only rises.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::fetch::pins;
+use crate::report::Row;
+use crate::workspace::{Ended, Result, Workspace, last_line, read_text, run_limited};
+
+/// Folders of cases, in the order they are run and listed.
+pub(crate) const SUITES: [&str; 4] = ["node", "simple", "pytorch-operator", "pytorch-converted"];
+
+/// Where the folders are in the wheel of the `onnx` package.
+const DATA: &str = "onnx/backend/test/data";
+
+/// The longest a suite may run.
+const SUITE_LIMIT: Duration = Duration::from_secs(600);
+
+/// What `hetra conformance --json` writes.
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct Summary {
+    /// Cases that passed.
+    pub(crate) passed: usize,
+    /// Cases that failed.
+    pub(crate) failed: usize,
+    /// Cases that were not run.
+    pub(crate) skipped: usize,
+    /// Every case.
+    pub(crate) cases: Vec<Case>,
+}
+
+/// One case.
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct Case {
+    /// Its folder's name.
+    pub(crate) name: String,
+    /// What came of it.
+    pub(crate) status: Status,
+    /// Why it did not pass.
+    #[serde(default)]
+    pub(crate) reason: Option<String>,
+}
+
+/// What came of a case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Status {
+    /// Every output was within its tolerance.
+    #[default]
+    Passed,
+    /// It was run and an output was wrong, or it could not be run to its end.
+    Failed,
+    /// It was not run.
+    Skipped,
+}
+
+/// The least that is accepted of one suite.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Floor {
+    /// The fewest cases that pass.
+    #[serde(default)]
+    passed_min: usize,
+    /// Whether no case may be skipped.
+    #[serde(default)]
+    all: bool,
+}
+
+/// Whether the cases are in the cache.
+pub(crate) fn are_fetched(workspace: &Workspace) -> Result<bool> {
+    let data = data(workspace)?;
+    Ok(SUITES.iter().all(|suite| data.join(suite).is_dir()))
+}
+
+/// The folder of the suites, in the cache.
+fn data(workspace: &Workspace) -> Result<PathBuf> {
+    Ok(pins::find(workspace, "onnx")?.folder(&workspace.cache()).join(DATA))
+}
+
+/// Reads the floors; every suite has one and nothing else has.
+pub(crate) fn floors(workspace: &Workspace) -> Result<BTreeMap<String, Floor>> {
+    let path = workspace.root.join("tests").join("conformance-floor.toml");
+    let floors: BTreeMap<String, Floor> = toml::from_str(&read_text(&path)?)
+        .map_err(|error| format!("{}: {error}", path.display()))?;
+    let named: BTreeSet<&str> = floors.keys().map(String::as_str).collect();
+    if named != BTreeSet::from(SUITES) {
+        return Err(format!("{}: wanted one table for each of {SUITES:?}", path.display()).into());
+    }
+    Ok(floors)
+}
+
+/// Runs one suite and returns what `hetra` wrote.
+pub(crate) fn run(workspace: &Workspace, hetra: &Path, suite: &str) -> Result<Summary> {
+    let scratch = workspace.scratch()?;
+    let json = scratch.join(format!("conformance-{suite}.json"));
+    let log = scratch.join(format!("conformance-{suite}.log"));
+    // What an earlier run wrote must not pass for this one's result.
+    if json.exists() {
+        std::fs::remove_file(&json)?;
+    }
+    let mut command = Command::new(hetra);
+    command.arg("conformance").arg(data(workspace)?.join(suite));
+    command.arg("--json").arg(&json).current_dir(&workspace.root);
+    if let Ended::TimedOut = run_limited(&mut command, &log, SUITE_LIMIT)? {
+        return Err(format!("{suite}: not done after {} s", SUITE_LIMIT.as_secs()).into());
+    }
+    // A failed case makes hetra exit with an error; the file says which.
+    let Ok(text) = read_text(&json) else {
+        return Err(format!("{suite}: hetra wrote no result: {}", last_line(&log)).into());
+    };
+    parse(&text).map_err(|error| format!("{}: {error}", json.display()).into())
+}
+
+/// Reads a result and checks that its counts are those of its cases.
+fn parse(text: &str) -> Result<Summary> {
+    let summary: Summary = serde_json::from_str(text)?;
+    let count = |status| summary.cases.iter().filter(|case| case.status == status).count();
+    let counted = (count(Status::Passed), count(Status::Failed), count(Status::Skipped));
+    let claimed = (summary.passed, summary.failed, summary.skipped);
+    if counted != claimed {
+        return Err(format!("says {claimed:?} but lists {counted:?} cases").into());
+    }
+    Ok(summary)
+}
+
+/// The row of a suite: its counts, a line for each failure, one for each reason of skips, and
+/// one more failure where it is below its floor.
+pub(crate) fn row(suite: &str, summary: &Summary, floor: Floor) -> Row {
+    let mut row = Row::new(&format!("onnx {suite}"));
+    row.passed = summary.passed;
+    row.skipped = summary.skipped;
+    let mut skips: BTreeMap<&str, usize> = BTreeMap::new();
+    for case in &summary.cases {
+        let reason = case.reason.as_deref().unwrap_or("no reason given");
+        match case.status {
+            Status::Passed => {}
+            Status::Failed => row.fail(format!("{} failed: {reason}", case.name)),
+            Status::Skipped => *skips.entry(reason).or_default() += 1,
+        }
+    }
+    if summary.passed < floor.passed_min {
+        row.fail(format!("{} passed, at least {} must", summary.passed, floor.passed_min));
+    }
+    if floor.all && (summary.skipped > 0 || summary.passed == 0) {
+        row.fail(format!("{} passed, {} skipped: all must pass", summary.passed, summary.skipped));
+    }
+    row.notes.extend(skips.iter().map(|(reason, count)| format!("{count} skipped: {reason}")));
+    row
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RESULT: &str = r#"{"passed": 1, "failed": 1, "skipped": 1, "cases": [
+        {"name": "test_abs", "status": "passed", "ms": 1.2},
+        {"name": "test_add", "status": "failed", "reason": "output 0", "ms": 1.2},
+        {"name": "test_adam", "status": "skipped", "reason": "training", "ms": 0.0}]}"#;
+
+    fn check(floor: Floor) -> Row {
+        row("node", &parse(RESULT).expect("the result is fine"), floor)
+    }
+
+    #[test]
+    fn a_row_counts_and_names() {
+        let row = check(Floor { passed_min: 1, all: false });
+        assert_eq!((row.passed, row.failed, row.skipped), (1, 1, 1));
+        assert_eq!(row.notes, ["test_add failed: output 0", "1 skipped: training"]);
+    }
+
+    #[test]
+    fn below_the_floor_is_a_failure() {
+        assert_eq!(check(Floor { passed_min: 2, all: false }).failed, 2);
+        assert_eq!(check(Floor { passed_min: 0, all: true }).failed, 2);
+    }
+
+    #[test]
+    fn counts_must_agree_with_the_cases() {
+        let error = parse(&RESULT.replace("\"passed\": 1", "\"passed\": 2"));
+        assert!(error.expect_err("refused").to_string().contains("lists"));
+    }
+
+    #[test]
+    fn the_committed_floors_can_be_read() {
+        let workspace = Workspace::find().expect("xtask is in a workspace");
+        let floors = floors(&workspace).expect("tests/conformance-floor.toml is fine");
+        assert!(floors["simple"].all);
+        assert!(floors["node"].passed_min > 0);
+    }
+}

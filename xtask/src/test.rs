@@ -1,0 +1,182 @@
+//! `cargo xtask test`: everything that is tested, in one command, with one table at its end.
+//!
+//! What cannot run (no network, no shared models) is listed as skipped with its reason; with
+//! `CI` or `HETRA_REQUIRE_FETCH` set, a failed download is an error instead.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::{env, thread};
+
+use crate::fetch;
+use crate::models;
+use crate::report::{self, Row};
+use crate::suites::{self, SUITES};
+use crate::workspace::{Result, Workspace, flag};
+
+/// Runs everything and prints the table; false when anything failed.
+pub(crate) fn run(workspace: &Workspace, no_fetch: bool) -> Result<bool> {
+    environment(workspace);
+    let mut rows = Vec::new();
+    rows.extend(fetched(workspace, no_fetch)?);
+    rows.push(cargo_test(workspace)?);
+    match workspace.build_hetra() {
+        Ok(hetra) => {
+            rows.extend(conformance(workspace, &hetra)?);
+            println!("test: models against goldens");
+            rows.push(models::run(workspace, &hetra)?);
+        }
+        Err(error) => {
+            let mut row = Row::new("build of hetra");
+            row.fail(error.to_string());
+            rows.push(row);
+        }
+    }
+    println!("\n{}", report::render(&rows));
+    Ok(rows.iter().all(|row| row.failed == 0))
+}
+
+/// Prints what the results depend on.
+fn environment(workspace: &Workspace) {
+    let cpus = thread::available_parallelism().map_or(1, usize::from);
+    println!("system:  {} {}, {cpus} CPUs", env::consts::OS, env::consts::ARCH);
+    println!("vectors: {}", vectors());
+    println!("rustc:   {}", first_line(Command::new("rustc").arg("--version")));
+    println!("python:  {}", first_line(Command::new("python3").arg("--version")));
+    let commit = first_line(
+        Command::new("git").args(["rev-parse", "--short", "HEAD"]).current_dir(&workspace.root),
+    );
+    println!("commit:  {commit}");
+    println!("cache:   {}", workspace.cache().display());
+    let shared = workspace.shared().join("models");
+    let state = if shared.is_dir() { "" } else { " (not there)" };
+    println!("models:  {}{state}", shared.display());
+}
+
+/// The vector instructions that the CPU kernels choose between.
+fn vectors() -> String {
+    #[cfg(target_arch = "x86_64")]
+    let found = [
+        ("avx2", is_x86_feature_detected!("avx2")),
+        ("fma", is_x86_feature_detected!("fma")),
+        ("avx512f", is_x86_feature_detected!("avx512f")),
+        ("avx512vnni", is_x86_feature_detected!("avx512vnni")),
+    ];
+    #[cfg(not(target_arch = "x86_64"))]
+    let found = [("portable", true)];
+    let names: Vec<&str> =
+        found.into_iter().filter(|(_, has)| *has).map(|(name, _)| name).collect();
+    if names.is_empty() { "none".to_owned() } else { names.join(" ") }
+}
+
+/// The first line a program prints, or that it did not run.
+fn first_line(command: &mut Command) -> String {
+    let output = command.stdin(Stdio::null()).output();
+    let Ok(output) = output else { return "not found".to_owned() };
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    text.lines().next().unwrap_or("unknown").to_owned()
+}
+
+/// Fetches, and says what is missing. A row only where something is.
+fn fetched(workspace: &Workspace, no_fetch: bool) -> Result<Option<Row>> {
+    let missing =
+        if no_fetch { fetch::incomplete(workspace)? } else { fetch::fetch(workspace, false)? };
+    fetch::explain(&missing);
+    if missing.is_empty() {
+        return Ok(None);
+    }
+    let required = flag("CI") || flag("HETRA_REQUIRE_FETCH");
+    let mut row = Row::new("fetched files");
+    for wheel in missing {
+        let note = format!("{}: {}; without it: {}", wheel.label, wheel.why, wheel.used_by);
+        if required {
+            row.fail(note);
+        } else {
+            row.skipped += 1;
+            row.notes.push(note);
+        }
+    }
+    Ok(Some(row))
+}
+
+/// Runs `cargo test --workspace`, shows what it prints, and counts.
+fn cargo_test(workspace: &Workspace) -> Result<Row> {
+    println!("test: cargo test --workspace");
+    let mut child = workspace
+        .cargo(&["test", "--workspace", "--no-fail-fast"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let mut row = Row::new("cargo test");
+    if let Some(stdout) = child.stdout.take() {
+        for line in BufReader::new(stdout).split(b'\n') {
+            let line = line?;
+            let line = String::from_utf8_lossy(&line);
+            println!("{line}");
+            count(&mut row, &line);
+        }
+    }
+    // A test that does not compile, or a process that dies, leaves no count behind.
+    if !child.wait()?.success() && row.failed == 0 {
+        row.fail("cargo test failed before it could count".to_owned());
+    }
+    Ok(row)
+}
+
+/// Adds what a line of `cargo test` says to the row.
+fn count(row: &mut Row, line: &str) {
+    if let Some(name) = line.strip_prefix("test ").and_then(|rest| rest.strip_suffix(" ... FAILED"))
+    {
+        row.fail(format!("{name} failed"));
+    }
+    let Some(counts) = line.strip_prefix("test result: ") else { return };
+    let number = |what: &str| {
+        let before = counts.split(&format!(" {what}")).next()?;
+        before.rsplit(' ').next()?.parse::<usize>().ok()
+    };
+    row.passed += number("passed").unwrap_or(0);
+    row.skipped += number("ignored").unwrap_or(0);
+}
+
+/// Runs ONNX's own cases, or says why not.
+fn conformance(workspace: &Workspace, hetra: &Path) -> Result<Vec<Row>> {
+    if !suites::are_fetched(workspace)? {
+        let why = "the cases are not in the cache: run `cargo xtask fetch`";
+        return Ok(vec![Row::skipped("onnx conformance", why)]);
+    }
+    let floors = suites::floors(workspace)?;
+    let mut rows = Vec::new();
+    for suite in SUITES {
+        println!("test: onnx {suite}");
+        rows.push(match suites::run(workspace, hetra, suite) {
+            Ok(summary) => suites::row(suite, &summary, floors[suite]),
+            Err(error) => {
+                let mut row = Row::new(&format!("onnx {suite}"));
+                row.fail(error.to_string());
+                row
+            }
+        });
+    }
+    Ok(rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cargo_test_is_counted() {
+        let mut row = Row::new("cargo test");
+        for line in [
+            "running 4 tests",
+            "test a::b ... ok",
+            "test a::c ... FAILED",
+            "test result: FAILED. 2 passed; 1 failed; 1 ignored; 0 measured; 0 filtered out",
+            "test result: ok. 10 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out",
+        ] {
+            count(&mut row, line);
+        }
+        assert_eq!((row.passed, row.failed, row.skipped), (12, 1, 1));
+        assert_eq!(row.notes, ["a::c failed"]);
+    }
+}
