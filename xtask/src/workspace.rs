@@ -14,6 +14,9 @@ use serde::Deserialize;
 /// A result whose error is a sentence for the person who ran the task.
 pub(crate) type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
+/// Folders of the root that hold no source.
+const GENERATED: [&str; 3] = [".git", ".cache", "target"];
+
 /// The checkout this program was built from.
 pub(crate) struct Workspace {
     /// The folder of the root `Cargo.toml`.
@@ -118,28 +121,44 @@ impl Workspace {
     }
 
     /// Paths of the tracked files and of those git does not ignore, relative to the root, with
-    /// forward slashes, sorted. Files that are gone from the disk are left out.
+    /// forward slashes, sorted. Files that are gone from the disk are left out. Without git, as
+    /// in a source archive, every file outside [`GENERATED`].
     pub(crate) fn files(&self) -> Result<Vec<String>> {
         let output = Command::new("git")
             .args(["ls-files", "--cached", "--others", "--exclude-standard", "-z"])
             .current_dir(&self.root)
-            .output()
-            .map_err(|error| {
-                format!("git, which lists the files to check, did not run: {error}")
-            })?;
-        if !output.status.success() {
-            return Err("git ls-files failed: tidy needs a git checkout".into());
-        }
-        let text = String::from_utf8(output.stdout)?;
-        let mut files: Vec<String> = text
+            .output();
+        let listed = match output {
+            Ok(output) if output.status.success() => String::from_utf8(output.stdout)?,
+            _ => String::new(),
+        };
+        let mut files: Vec<String> = listed
             .split('\0')
             .filter(|path| !path.is_empty() && self.root.join(path).is_file())
             .map(str::to_owned)
             .collect();
+        if files.is_empty() {
+            walk(&self.root, "", &mut files)?;
+        }
         files.sort();
         files.dedup();
         Ok(files)
     }
+}
+
+/// Adds the files of `folder` to `files`, each with `prefix` before its path.
+fn walk(folder: &Path, prefix: &str, files: &mut Vec<String>) -> Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let path = format!("{prefix}{}", entry.file_name().display());
+        let kind = entry.file_type()?;
+        if kind.is_dir() && !GENERATED.contains(&path.as_str()) {
+            walk(&entry.path(), &format!("{path}/"), files)?;
+        } else if kind.is_file() {
+            files.push(path);
+        }
+    }
+    Ok(())
 }
 
 /// Runs `command` with its output in the file `log`, and kills it past `limit`.
@@ -180,4 +199,35 @@ pub(crate) fn flag(name: &str) -> bool {
 pub(crate) fn read_text(path: &Path) -> Result<String> {
     fs::read_to_string(path)
         .map_err(|error: io::Error| format!("{}: {error}", path.display()).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_found_without_git() {
+        let workspace = Workspace::find().expect("xtask is in a workspace");
+        let mut files = Vec::new();
+        walk(&workspace.root.join("xtask"), "xtask/", &mut files).expect("the folder can be read");
+        assert!(files.iter().any(|path| path == "xtask/src/workspace.rs"), "{files:?}");
+        let listed = workspace.files().expect("the tree can be read");
+        assert!(listed.iter().any(|path| path == "xtask/src/workspace.rs"), "{listed:?}");
+    }
+
+    #[test]
+    fn a_program_past_its_limit_is_killed() {
+        let log = env::temp_dir().join(format!("hetra-xtask-limit-{}", std::process::id()));
+        let run = |args: &[&str], limit| {
+            run_limited(Command::new("git").args(args), &log, limit).expect("git starts")
+        };
+        assert!(matches!(run(&["--version"], Duration::from_secs(60)), Ended::Exited(true)));
+        assert!(last_line(&log).contains("version"));
+        assert!(matches!(run(&["no-such-verb"], Duration::from_secs(60)), Ended::Exited(false)));
+        assert!(matches!(
+            run(&["--version"], Duration::ZERO),
+            Ended::TimedOut | Ended::Exited(true)
+        ));
+        fs::remove_file(&log).expect("the log goes");
+    }
 }

@@ -59,7 +59,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     classify_pictures(&session)?;
     show::heading("Plan for one picture");
     let batch = hetra::Type::tensor(hetra::DType::F32, &[1, 1, SIDE, SIDE]);
-    print!("{}", hetra_plan::print(&session.plan(&[batch])?, session.graph()));
+    let plan = session.plan(&[batch])?;
+    print!("{}", hetra_plan::print(&plan, session.graph()));
     profile(&session)?;
     accuracy(&session, load_ms)?;
     println!("\nNext: {}", console::style("hetra run MODEL.onnx --profile").bold());

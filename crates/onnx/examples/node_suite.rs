@@ -1,7 +1,8 @@
 //! Runs the ONNX node test suite through the reference interpreter.
 //!
-//! `node_suite DIR REGEX`: every case folder of DIR whose name matches is imported, run on each of
-//! its data sets and compared with the outputs that ONNX gives.
+//! `node_suite DIR [REGEX] [--round-trip]`: every case folder of DIR whose name matches is imported,
+//! run on each of its data sets and compared with the outputs that ONNX gives. With
+//! `--round-trip` the graph is exported and imported again first, and must stay the same.
 
 #![allow(clippy::print_stdout, reason = "a program for the terminal")]
 
@@ -11,7 +12,9 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use hetra_ir::{Graph, ValueId};
-use hetra_onnx::{ImportOptions, compare, import_file, value_from_pb};
+use hetra_onnx::{
+    ExportOptions, ImportOptions, compare, export, import, import_file, same_graph, value_from_pb,
+};
 use hetra_ops::interpret;
 use hetra_tensor::Value;
 
@@ -22,12 +25,14 @@ const CASE_SECONDS_MAX: u64 = 20;
 
 fn main() {
     let words: Vec<String> = std::env::args().skip(1).collect();
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let round_trip = words.iter().any(|word| word == "--round-trip");
+    let words = words.iter().map(String::as_str).filter(|word| *word != "--round-trip");
+    let words: Vec<&str> = words.collect();
     let (dir, pattern) = match words[..] {
         [dir] => (dir, ""),
         [dir, pattern] => (dir, pattern),
         _ => {
-            println!("usage: node_suite DIR [REGEX]");
+            println!("usage: node_suite DIR [REGEX] [--round-trip]");
             std::process::exit(2);
         }
     };
@@ -43,7 +48,7 @@ fn main() {
         if !pattern.is_match(&name) {
             continue;
         }
-        match run_limited(case) {
+        match run_limited(case, round_trip) {
             Ok(()) => passed += 1,
             Err(reason) => {
                 failed += 1;
@@ -69,10 +74,10 @@ fn name_of(path: &Path) -> String {
 }
 
 /// Runs a case in a thread of its own; one that takes too long is left behind.
-fn run_limited(case: PathBuf) -> Result<(), String> {
+fn run_limited(case: PathBuf, round_trip: bool) -> Result<(), String> {
     let (send, receive) = mpsc::channel();
     let body = move || {
-        let result = catch_unwind(AssertUnwindSafe(|| run(&case)));
+        let result = catch_unwind(AssertUnwindSafe(|| run(&case, round_trip)));
         // Nobody listens any more when the case took too long.
         let _ = send.send(result.unwrap_or_else(|panic| Err(format!("PANIC {}", text_of(&panic)))));
     };
@@ -88,9 +93,17 @@ fn text_of(panic: &(dyn std::any::Any + Send)) -> String {
     text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("").to_string()
 }
 
-fn run(case: &Path) -> Result<(), String> {
+fn run(case: &Path, round_trip: bool) -> Result<(), String> {
     let model = import_file(case.join("model.onnx"), &ImportOptions::default());
-    let graph = model.map_err(|error| format!("import: {error}"))?.graph;
+    let mut graph = model.map_err(|error| format!("import: {error}"))?.graph;
+    if round_trip {
+        let bytes = export(&graph, &ExportOptions::default());
+        let bytes = bytes.map_err(|error| format!("export: {error}"))?;
+        let again = import(&bytes, &ImportOptions::default());
+        let again = again.map_err(|error| format!("import again: {error}"))?;
+        same_graph(&graph, &again).map_err(|reason| format!("round trip: {reason}"))?;
+        graph = again;
+    }
     let sets = folders(case).into_iter().filter(|path| name_of(path).starts_with("test_data_set_"));
     for set in sets {
         run_set(&graph, &set).map_err(|reason| format!("{}: {reason}", name_of(&set)))?;
@@ -110,7 +123,12 @@ fn run_set(graph: &Graph, set: &Path) -> Result<(), String> {
 }
 
 /// The values in `PREFIX_0.pb`, `PREFIX_1.pb`, .. for as many of `ids` as there are files.
-fn read_all(graph: &Graph, ids: &[ValueId], set: &Path, prefix: &str) -> Result<Vec<Value>, String> {
+fn read_all(
+    graph: &Graph,
+    ids: &[ValueId],
+    set: &Path,
+    prefix: &str,
+) -> Result<Vec<Value>, String> {
     let files = (0..ids.len()).map(|index| set.join(format!("{prefix}_{index}.pb")));
     let files = files.take_while(|file| file.exists());
     let read = |(file, id): (PathBuf, &ValueId)| {

@@ -75,10 +75,13 @@ impl<'a> Reader<'a> {
                 Attr::Graphs(bodies.collect::<Result<_, _>>()?)
             }
             attr_type::SPARSE_TENSOR => {
-                Attr::Tensor(self.sparse(proto.sparse_tensor.as_ref().ok_or_else(missing)?)?)
+                let sparse = proto.sparse_tensor.as_ref().ok_or_else(missing)?;
+                self.charge_dense(sparse)?;
+                Attr::Tensor(self.sparse(sparse)?)
             }
             attr_type::SPARSE_TENSORS => {
-                let tensors = proto.sparse_tensors.iter().map(|tensor| self.sparse(tensor));
+                proto.sparse_tensors.iter().try_for_each(|sparse| self.charge_dense(sparse))?;
+                let tensors = proto.sparse_tensors.iter().map(|sparse| self.sparse(sparse));
                 Attr::Tensors(tensors.collect::<Result<_, _>>()?)
             }
             attr_type::TYPE_PROTO => {

@@ -25,6 +25,8 @@ impl<'a> Reader<'a> {
         }
         self.check_depth(&function.name)?;
         check_counts(node, function)?;
+        let arguments = function.input.len() + function.attribute_proto.len();
+        self.charge(arguments + function.opset_import.len() + self.stack.context().opsets.len())?;
         let context = self.context_of(node, function)?;
         let before = self.stack.frame().graph.values.len();
         let given = inputs.iter().copied().chain(std::iter::repeat(None));
@@ -63,8 +65,7 @@ impl<'a> Reader<'a> {
     ) -> Result<(), ImportError> {
         let mut bound = HashSet::new();
         for (name, id) in results {
-            let duplicate =
-                || ImportError::Duplicate { name: name.to_string(), node: label(node) };
+            let duplicate = || ImportError::Duplicate { name: name.to_string(), node: label(node) };
             if id.index() < before || !bound.insert(id) {
                 // The value has a name already (an argument handed through): copy it.
                 let copy = self.stack.define(name).ok_or_else(duplicate)?;

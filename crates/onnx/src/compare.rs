@@ -21,9 +21,7 @@ pub fn compare(got: &Value, want: &Value, rtol: f64, atol: f64) -> Result<f64, S
             })
         }
         (Value::Optional(None), Value::Optional(None)) => Ok(0.0),
-        (Value::Optional(Some(got)), Value::Optional(Some(want))) => {
-            compare(got, want, rtol, atol)
-        }
+        (Value::Optional(Some(got)), Value::Optional(Some(want))) => compare(got, want, rtol, atol),
         _ => Err(format!("got {}, wanted {}", got.describe(), want.describe())),
     }
 }
@@ -111,7 +109,9 @@ mod tests {
         assert!(compare(&value(&[f32::INFINITY]), &value(&[1.0]), 1e-3, 0.0).is_err());
         assert!(compare(&value(&[1.0]), &value(&[f32::INFINITY]), 1e-3, 0.0).is_err());
         assert!(compare(&value(&[1.0]), &Tensor::scalar(1f32).into(), 1.0, 1.0).is_err());
-        assert!(compare(&Tensor::scalar(1i32).into(), &Tensor::scalar(2i32).into(), 9.0, 9.0).is_err());
+        assert!(
+            compare(&Tensor::scalar(1i32).into(), &Tensor::scalar(2i32).into(), 9.0, 9.0).is_err()
+        );
         let list = |items: &[f32]| Value::Sequence(vec![value(items)]);
         assert!(compare(&list(&[1.0]), &list(&[1.0]), 0.0, 0.0).is_ok());
         assert!(compare(&list(&[1.0]), &list(&[2.0]), 0.0, 0.0).is_err());

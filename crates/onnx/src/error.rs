@@ -41,6 +41,8 @@ pub enum ImportError {
     FunctionCycle { function: String },
     #[error("graphs and functions are nested more than {max} deep at `{name}`")]
     TooDeep { name: String, max: usize },
+    #[error("function `{0}` is defined twice")]
+    DuplicateFunction(String),
     #[error("the model grows too large where function `{function}` is called")]
     TooLarge { function: String },
 }
@@ -57,6 +59,8 @@ pub enum TensorFault {
     DType(i32),
     #[error("{0} is no extent of an axis")]
     Extent(i64),
+    #[error("{rank} axes, over the limit of {max}")]
+    Rank { rank: usize, max: usize },
     #[error(transparent)]
     Tensor(#[from] TensorError),
     #[error("a string is not UTF-8")]

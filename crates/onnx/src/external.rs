@@ -1,19 +1,27 @@
 //! Tensor data in other files, which must lie in the model's folder.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Component, Path, PathBuf};
 
+/// How often the whole of a file may be read: tensors may share a part, but a small file must
+/// not fill the memory.
+const TIMES_MAX: u64 = 4;
+
 /// The folder of a model.
 pub(crate) struct Folder {
     path: PathBuf,
+    /// Bytes read of each file.
+    read: RefCell<HashMap<PathBuf, u64>>,
 }
 
 impl Folder {
     /// The folder that `file` lies in.
     pub(crate) fn of(file: &Path) -> Folder {
         let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty());
-        Folder { path: parent.unwrap_or(Path::new(".")).to_path_buf() }
+        Folder { path: parent.unwrap_or(Path::new(".")).to_path_buf(), read: RefCell::default() }
     }
 
     /// Reads `length` bytes (or all that is left) from `offset` of the file at `location`.
@@ -41,6 +49,12 @@ impl Folder {
         let size = usize::try_from(length).map_err(|error| error.to_string())?;
         if size > hetra_tensor::bytes_max() {
             return Err(format!("{size} bytes are over the limit"));
+        }
+        let mut read = self.read.borrow_mut();
+        let total = read.entry(path).or_default();
+        *total = total.saturating_add(length);
+        if *total > meta.len().saturating_mul(TIMES_MAX) {
+            return Err(format!("it is read more than {TIMES_MAX} times over"));
         }
         file.seek(SeekFrom::Start(offset)).map_err(|error| error.to_string())?;
         let mut bytes = Vec::with_capacity(size);

@@ -117,7 +117,7 @@ fn build(proto: &ModelProto, options: &ImportOptions<'_>) -> Result<Model, Impor
             .collect(),
         functions: proto.functions.len(),
     };
-    let mut reader = Reader::new(&proto.functions, options, ir_version);
+    let mut reader = Reader::new(&proto.functions, options, ir_version)?;
     Ok(Model { graph: reader.model(graph, opsets)?, info })
 }
 
@@ -125,9 +125,10 @@ fn build(proto: &ModelProto, options: &ImportOptions<'_>) -> Result<Model, Impor
 pub(crate) fn opsets(imports: &[OperatorSetIdProto]) -> Result<HashMap<&str, u32>, ImportError> {
     let read = |import: &'_ OperatorSetIdProto| {
         let version = import.version.unwrap_or(0);
-        u32::try_from(version).ok().filter(|version| *version > 0).ok_or_else(|| {
-            ImportError::OpsetVersion { domain: import.domain.clone(), version }
-        })
+        u32::try_from(version)
+            .ok()
+            .filter(|version| *version > 0)
+            .ok_or_else(|| ImportError::OpsetVersion { domain: import.domain.clone(), version })
     };
     imports.iter().map(|import| Ok((domain_of(&import.domain), read(import)?))).collect()
 }

@@ -11,16 +11,22 @@ mod attributes;
 mod call;
 mod compare;
 mod error;
+mod export;
 mod external;
 mod import;
 mod proto;
 mod reader;
+mod same;
 mod scope;
 mod sort;
 mod tensors;
+#[cfg(test)]
+mod tests;
 mod types;
 
 pub use compare::compare;
 pub use error::{ImportError, TensorFault};
+pub use export::{ExportError, ExportOptions, OPSET, export};
 pub use import::{ImportOptions, Model, ModelInfo, import, import_file, import_model};
+pub use same::same_graph;
 pub use tensors::{External, tensor_from_bytes, tensor_to_bytes, value_from_pb};

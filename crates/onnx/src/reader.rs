@@ -1,19 +1,21 @@
 //! Reads graphs: the model's, and inside it bodies and functions.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
 use hetra_ir::{Attr, Attrs, Graph, Node, Type, ValueId};
 use hetra_ops::{OpDef, Upgrade, find_onnx};
-use hetra_tensor::Tensor;
+use hetra_tensor::{Tensor, TensorError, bytes_max};
 
 use crate::error::ImportError;
 use crate::import::{ImportOptions, domain_of, op_name};
-use crate::proto::{FunctionProto, GraphProto, NodeProto, SparseTensorProto, TensorProto};
+use crate::proto::{
+    AttributeProto, FunctionProto, GraphProto, NodeProto, SparseTensorProto, TensorProto,
+};
 use crate::scope::{Context, Frame, Scope, Stack};
 use crate::sort::order;
-use crate::tensors::{named, sparse, tensor};
+use crate::tensors::{dense_bytes, named, sparse, tensor};
 
 /// Most levels of graphs and functions, one in another: reading recurses on them.
 pub(crate) const DEPTH_MAX: usize = 64;
@@ -36,6 +38,8 @@ pub(crate) struct Reader<'a> {
     inlined_left: usize,
     /// Tensors inside functions, by the address of their message: each call shares them.
     tensors: HashMap<*const TensorProto, Tensor>,
+    /// Bytes that dense forms of sparse tensors may yet take: few bytes can ask for many.
+    dense_left: usize,
     ir_version: i64,
 }
 
@@ -44,19 +48,25 @@ impl<'a> Reader<'a> {
         functions: &'a [FunctionProto],
         options: &'a ImportOptions<'a>,
         ir_version: i64,
-    ) -> Reader<'a> {
-        let key = |function: &'a FunctionProto| {
-            (domain_of(&function.domain), function.name.as_str(), function.overload.as_str())
-        };
-        Reader {
+    ) -> Result<Reader<'a>, ImportError> {
+        let mut by_key = HashMap::new();
+        for function in functions {
+            let domain = domain_of(&function.domain);
+            let key = (domain, function.name.as_str(), function.overload.as_str());
+            if by_key.insert(key, function).is_some() {
+                return Err(ImportError::DuplicateFunction(function.name.clone()));
+            }
+        }
+        Ok(Reader {
             options,
-            functions: functions.iter().map(|function| (key(function), function)).collect(),
+            functions: by_key,
             stack: Stack::default(),
             calls: Vec::new(),
             inlined_left: INLINED_MAX,
             tensors: HashMap::new(),
+            dense_left: bytes_max(),
             ir_version,
-        }
+        })
     }
 
     /// Reads the model's graph.
@@ -77,6 +87,10 @@ impl<'a> Reader<'a> {
         context: Rc<Context<'a>>,
     ) -> Result<Graph, ImportError> {
         self.check_depth(&proto.name)?;
+        if !self.calls.is_empty() {
+            let values = proto.input.len() + proto.output.len() + proto.value_info.len();
+            self.charge(values + proto.initializer.len() + proto.sparse_initializer.len())?;
+        }
         self.stack.frames.push(Frame::new(&proto.name));
         let told = proto.value_info.iter().chain(&proto.output).chain(&proto.input);
         let told = told.filter_map(|info| Some((info.name.as_str(), info.r#type.as_ref()?)));
@@ -123,44 +137,53 @@ impl<'a> Reader<'a> {
     }
 
     fn initialisers(&mut self, proto: &'a GraphProto) -> Result<(), ImportError> {
+        let inputs: HashSet<&str> = proto.input.iter().map(|input| input.name.as_str()).collect();
         for dense in &proto.initializer {
             let value = self.tensor(dense)?;
-            self.initialiser(&dense.name, value)?;
+            self.initialiser(&dense.name, value, &inputs)?;
         }
+        // All of them before the first takes its memory.
+        proto.sparse_initializer.iter().try_for_each(|message| self.charge_dense(message))?;
         for message in &proto.sparse_initializer {
+            let value = self.sparse(message)?;
             let name = message.values.as_ref().map_or("", |values| values.name.as_str());
-            let value = self.sparse(message).map_err(|error| match error {
-                ImportError::Tensor { source, .. } => named(name, source),
-                other => other,
-            })?;
-            self.initialiser(name, value)?;
+            self.initialiser(name, value, &inputs)?;
+        }
+        if self.ir_version < 4 && self.stack.frames.len() == 1 {
+            // Every initialiser had to be listed as an input, and was none.
+            let Graph { inputs, constants, values, .. } = &mut self.stack.frame().graph;
+            inputs.retain(|input| !constants.contains_key(input));
+            for (id, value) in constants {
+                values[id.index()].ty = Type::of(value);
+            }
         }
         Ok(())
     }
 
-    fn initialiser(&mut self, name: &'a str, value: Tensor) -> Result<(), ImportError> {
-        let frame = self.stack.frames.len() - 1;
-        let given = self.stack.scope().names.get(name).copied().flatten();
-        let graph = &mut self.stack.frames[frame].graph;
+    fn initialiser(
+        &mut self,
+        name: &'a str,
+        value: Tensor,
+        inputs: &HashSet<&str>,
+    ) -> Result<(), ImportError> {
+        // An initialiser with the name of an input is the input's default.
+        let given = match inputs.contains(name) {
+            true => self.stack.scope().names.get(name).copied().flatten(),
+            false => None,
+        };
         let id = match given {
-            // The default of an input; before IR version 4 every initialiser had to be listed as
-            // an input and was none.
-            Some(id) if graph.inputs.contains(&id) && !graph.constants.contains_key(&id) => {
-                if self.ir_version < 4 && frame == 0 {
-                    graph.inputs.retain(|input| *input != id);
-                    graph.values[id.index()].ty = Type::tensor(value.dtype(), value.shape());
-                }
-                id
-            }
-            _ => {
+            Some(id) => id,
+            None => {
                 let id = self.define(name, "")?;
                 let ty = Type::tensor(value.dtype(), value.shape());
-                self.stack.frames[frame].graph.values[id.index()].ty = ty;
+                self.stack.frame().graph.values[id.index()].ty = ty;
                 id
             }
         };
-        self.stack.frames[frame].graph.constants.insert(id, value.into());
-        Ok(())
+        match self.stack.frame().graph.constants.insert(id, value.into()) {
+            None => Ok(()),
+            Some(_) => Err(ImportError::Duplicate { name: name.to_string(), node: String::new() }),
+        }
     }
 
     pub(crate) fn tensor(&mut self, proto: &'a TensorProto) -> Result<Tensor, ImportError> {
@@ -186,12 +209,22 @@ impl<'a> Reader<'a> {
             return Ok(tensor.clone());
         }
         let name = values.map_or("", |values| values.name.as_str());
-        let tensor =
-            sparse(proto, self.options.external).map_err(|source| named(name, source))?;
+        let tensor = sparse(proto, self.options.external).map_err(|source| named(name, source))?;
         if let Some(key) = key.filter(|_| !self.calls.is_empty()) {
             self.tensors.insert(key, tensor.clone());
         }
         Ok(tensor)
+    }
+
+    /// Takes the dense form of a sparse tensor from what such forms may yet take.
+    pub(crate) fn charge_dense(&mut self, proto: &SparseTensorProto) -> Result<(), ImportError> {
+        let name = proto.values.as_ref().map_or("", |values| values.name.as_str());
+        let bytes = dense_bytes(proto).map_err(|source| named(name, source))?;
+        self.dense_left = self.dense_left.checked_sub(bytes).ok_or_else(|| {
+            let bytes = u128::try_from(bytes).unwrap_or(u128::MAX);
+            named(name, TensorError::TooLarge { bytes }.into())
+        })?;
+        Ok(())
     }
 
     /// Reads nodes into the innermost scope.
@@ -230,7 +263,7 @@ impl<'a> Reader<'a> {
             inputs.push(self.input(proto, name)?);
         }
         if !self.calls.is_empty() {
-            self.charge(proto)?;
+            self.charge(weight(proto, &self.stack.context().prefix))?;
         }
         let key = (domain, proto.op_type.as_str(), proto.overload.as_str());
         if let Some(function) = self.functions.get(&key) {
@@ -281,14 +314,8 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// Takes a node of a function from what may yet be inlined.
-    fn charge(&mut self, node: &NodeProto) -> Result<(), ImportError> {
-        let words = |attribute: &crate::proto::AttributeProto| {
-            let text = attribute.s.iter().chain(&attribute.strings).map(|text| text.len() / 8 + 1);
-            1 + attribute.ints.len() + attribute.floats.len() + text.sum::<usize>()
-        };
-        let attributes: usize = node.attribute.iter().map(words).sum();
-        let weight = 1 + node.input.len() + node.output.len() + attributes;
+    /// Takes a weight from what may yet be inlined.
+    pub(crate) fn charge(&mut self, weight: usize) -> Result<(), ImportError> {
         self.inlined_left = self.inlined_left.checked_sub(weight).ok_or_else(|| {
             let function = self.calls.last().map_or("", |(_, name, _)| *name);
             ImportError::TooLarge { function: function.to_string() }
@@ -385,6 +412,16 @@ impl<'a> Reader<'a> {
         let context = Rc::clone(&self.stack.scopes[scope].context);
         self.graph(proto, Some(scope), context).map(Arc::new)
     }
+}
+
+/// What a node of a function weighs each time it is inlined, in words.
+fn weight(node: &NodeProto, prefix: &str) -> usize {
+    let words = |attribute: &AttributeProto| {
+        let text = attribute.s.iter().chain(&attribute.strings).map(|text| text.len() / 8 + 1);
+        1 + attribute.ints.len() + attribute.floats.len() + text.sum::<usize>()
+    };
+    let names = (1 + node.output.len()) * (1 + prefix.len() / 8);
+    node.input.len() + names + node.attribute.iter().map(words).sum::<usize>()
 }
 
 fn check_arity(proto: &NodeProto, def: &OpDef, node: &Node) -> Result<(), ImportError> {

@@ -6,48 +6,57 @@
 //! arguments, in the frame of its caller. A name that is found in an outer frame is captured
 //! through every frame on the way in.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::rc::Rc;
 
 use hetra_ir::{Capture, Graph, Type, ValueId};
 
 use crate::proto::{AttributeProto, TypeProto};
 
+/// Names in use, each with the number to try next when it is wanted again.
+#[derive(Default)]
+pub(crate) struct Taken(HashMap<String, usize>);
+
+impl Taken {
+    /// The name if it is free, else the name with a number.
+    pub(crate) fn unique(&mut self, name: &str) -> String {
+        let name = if name.is_empty() { "value" } else { name };
+        let Some(next) = self.0.get(name).copied() else {
+            self.0.insert(name.to_string(), 1);
+            return name.to_string();
+        };
+        let free = |number: &usize| !self.0.contains_key(&format!("{name}_{number}"));
+        let number = (next..).find(free).unwrap_or(next);
+        let unique = format!("{name}_{number}");
+        self.0.insert(name.to_string(), number + 1);
+        self.0.insert(unique.clone(), 1);
+        unique
+    }
+}
+
 /// A graph that is being built.
 pub(crate) struct Frame {
     pub(crate) graph: Graph,
-    taken: HashSet<String>,
+    taken: Taken,
     captured: HashMap<ValueId, ValueId>,
 }
 
 impl Frame {
     pub(crate) fn new(name: &str) -> Frame {
         let graph = Graph { name: name.to_string(), ..Graph::default() };
-        Frame { graph, taken: HashSet::new(), captured: HashMap::new() }
+        Frame { graph, taken: Taken::default(), captured: HashMap::new() }
     }
 
     /// Adds a value; its name gets a number where it is taken.
     pub(crate) fn add(&mut self, name: &str, ty: Type) -> ValueId {
-        let name = self.unique(name);
+        let name = self.taken.unique(name);
         self.graph.add_value(&name, ty)
-    }
-
-    fn unique(&mut self, name: &str) -> String {
-        let name = if name.is_empty() { "value" } else { name };
-        let mut candidate = name.to_string();
-        let mut number = self.graph.values.len();
-        while !self.taken.insert(candidate.clone()) {
-            candidate = format!("{name}_{number}");
-            number += 1;
-        }
-        candidate
     }
 
     /// Gives a value another name.
     pub(crate) fn rename(&mut self, id: ValueId, name: &str) {
-        let name = self.unique(name);
-        let old = std::mem::replace(&mut self.graph.values[id.index()].name, name);
-        self.taken.remove(&old);
+        let name = self.taken.unique(name);
+        self.graph.values[id.index()].name = name;
     }
 
     fn capture(&mut self, outer: ValueId, name: &str, ty: Type) -> ValueId {

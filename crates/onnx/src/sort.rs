@@ -94,7 +94,8 @@ fn free_names(body: &GraphProto) -> HashSet<&str> {
     let dense = body.initializer.iter().map(|tensor| tensor.name.as_str());
     let sparse = body.sparse_initializer.iter().filter_map(|tensor| tensor.values.as_ref());
     let outputs = body.node.iter().flat_map(|node| &node.output).map(String::as_str);
-    for name in inputs.chain(dense).chain(sparse.map(|values| values.name.as_str())).chain(outputs) {
+    for name in inputs.chain(dense).chain(sparse.map(|values| values.name.as_str())).chain(outputs)
+    {
         reads.remove(name);
     }
     reads
@@ -114,7 +115,10 @@ mod tests {
         let (a, b, c) = (node(&["x"], &["a"]), node(&["a"], &["b"]), node(&["b", "x"], &["c"]));
         assert_eq!(order(&[a.clone(), b.clone(), c.clone()]), Ok(vec![0, 1, 2]));
         assert_eq!(order(&[c, b, a]), Ok(vec![2, 1, 0]));
-        assert_eq!(order(&[node(&["y"], &["z"]), node(&["x"], &["y"]), node(&[], &["w"])]), Ok(vec![1, 0, 2]));
+        assert_eq!(
+            order(&[node(&["y"], &["z"]), node(&["x"], &["y"]), node(&[], &["w"])]),
+            Ok(vec![1, 0, 2])
+        );
     }
 
     #[test]

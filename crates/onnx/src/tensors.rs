@@ -85,7 +85,13 @@ fn optional(proto: &OptionalProto) -> Result<Value, TensorFault> {
     Ok(Value::Optional(inner.transpose()?.map(Box::new)))
 }
 
+/// Most axes that a tensor may have.
+pub(crate) const RANK_MAX: usize = 64;
+
 fn shape_of(dims: &[i64]) -> Result<Vec<usize>, TensorFault> {
+    if dims.len() > RANK_MAX {
+        return Err(TensorFault::Rank { rank: dims.len(), max: RANK_MAX });
+    }
     let extent = |dim: &i64| usize::try_from(*dim).map_err(|_| TensorFault::Extent(*dim));
     dims.iter().map(extent).collect()
 }
@@ -189,8 +195,16 @@ fn read_external(
     if let Some(length) = length.filter(|length| *length != wanted) {
         return Err(fault(format!("its length is {length} bytes, the shape takes {wanted}")));
     }
-    let read = external.ok_or_else(|| fault("the model was given without its folder".to_string()))?;
+    let read =
+        external.ok_or_else(|| fault("the model was given without its folder".to_string()))?;
     read(location, offset, Some(wanted)).map_err(fault)
+}
+
+/// Bytes that the dense form of a sparse tensor takes.
+pub(crate) fn dense_bytes(proto: &SparseTensorProto) -> Result<usize, TensorFault> {
+    let dtype = dtype_of(proto.values.as_ref().map_or(0, |values| values.data_type))?;
+    let bytes = dtype.bytes(element_count(&shape_of(&proto.dims)?)?);
+    bytes.ok_or(TensorFault::Tensor(TensorError::TooLarge { bytes: u128::MAX }))
 }
 
 /// The dense form of a sparse tensor. Its name is that of `values`.
@@ -209,17 +223,10 @@ pub(crate) fn sparse(
     if indices.dtype() != DType::I64 || values.rank() != 1 {
         return Err(TensorFault::Sparse("values are no vector, or indices no 64-bit integers"));
     }
-    if values.dtype().is_packed() {
-        return Err(TensorFault::Sparse("elements of less than a byte"));
+    if values.dtype().bits() < 8 {
+        return Err(TensorFault::Sparse("strings, or elements of less than a byte"));
     }
     let places = linear_indices(&shape, values.len(), &indices)?;
-    if values.dtype() == DType::String {
-        let mut texts = vec![String::new(); Tensor::zeros(DType::String, &shape)?.len()];
-        for (place, text) in places.iter().zip(values.as_strings()?) {
-            texts[*place].clone_from(text);
-        }
-        return Ok(Tensor::from_strings(&shape, texts)?);
-    }
     let mut dense = Tensor::zeros(values.dtype(), &shape)?;
     let width = values.dtype().bits() / 8;
     let target = dense.bytes_mut();
@@ -275,7 +282,16 @@ pub(crate) fn to_proto(name: &str, tensor: &Tensor) -> TensorProto {
             let texts = texts.iter().map(|text| Bytes::copy_from_slice(text.as_bytes()));
             proto.string_data = texts.collect();
         }
-        Err(_) => proto.raw_data = Some(Bytes::copy_from_slice(tensor.bytes())),
+        Err(_) => proto.raw_data = Some(Bytes::from_owner(Elements(tensor.clone()))),
     }
     proto
+}
+
+/// Lends a tensor's memory to a message.
+struct Elements(Tensor);
+
+impl AsRef<[u8]> for Elements {
+    fn as_ref(&self) -> &[u8] {
+        self.0.bytes()
+    }
 }

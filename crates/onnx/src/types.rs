@@ -6,7 +6,7 @@ use crate::proto::{
     DimKind, DimensionProto, ElementTypeProto, TensorShapeProto, TensorTypeProto, TypeKind,
     TypeProto,
 };
-use crate::tensors::dtype_of;
+use crate::tensors::{RANK_MAX, dtype_of};
 
 /// Our type for a message; `Unknown` for what we have no type for (maps, opaque and sparse
 /// types): whoever needs such a value will say so. `symbols`: keep the names of dims.
@@ -14,7 +14,9 @@ pub(crate) fn from_proto(proto: &TypeProto, symbols: bool) -> Type {
     match &proto.value {
         Some(TypeKind::Tensor(tensor)) => match dtype_of(tensor.elem_type) {
             Ok(dtype) => {
-                let dims = tensor.shape.as_ref().map(|shape| {
+                // No tensor that we read has more axes; a type is copied wherever its value goes.
+                let shape = tensor.shape.as_ref().filter(|shape| shape.dim.len() <= RANK_MAX);
+                let dims = shape.map(|shape| {
                     shape.dim.iter().map(|dim| dim_from_proto(dim, symbols)).collect()
                 });
                 Type::Tensor(TensorType { dtype, shape: dims })
@@ -34,12 +36,8 @@ fn element(proto: &ElementTypeProto, symbols: bool) -> Type {
 fn dim_from_proto(proto: &DimensionProto, symbols: bool) -> Dim {
     match &proto.value {
         // Some exporters write -1 for an unknown extent.
-        Some(DimKind::Value(extent)) => {
-            usize::try_from(*extent).map_or(Dim::Unknown, Dim::Known)
-        }
-        Some(DimKind::Param(name)) if symbols && !name.is_empty() => {
-            Dim::Sym(name.as_str().into())
-        }
+        Some(DimKind::Value(extent)) => usize::try_from(*extent).map_or(Dim::Unknown, Dim::Known),
+        Some(DimKind::Param(name)) if symbols && !name.is_empty() => Dim::Sym(name.as_str().into()),
         _ => Dim::Unknown,
     }
 }
@@ -49,9 +47,10 @@ pub(crate) fn to_proto(ty: &Type) -> Option<TypeProto> {
     let kind = match ty {
         Type::Unknown => return None,
         Type::Tensor(tensor) => {
-            let shape = tensor.shape.as_ref().map(|dims| TensorShapeProto {
-                dim: dims.iter().map(dim_to_proto).collect(),
-            });
+            let shape = tensor
+                .shape
+                .as_ref()
+                .map(|dims| TensorShapeProto { dim: dims.iter().map(dim_to_proto).collect() });
             TypeKind::Tensor(TensorTypeProto { elem_type: tensor.dtype.onnx(), shape })
         }
         Type::Sequence(item) => TypeKind::Sequence(Box::new(element_to_proto(item))),

@@ -239,6 +239,8 @@ pub(crate) enum Accepts {
     Numbers,
     /// Booleans.
     Bools,
+    /// Strings.
+    Strings,
 }
 
 impl Accepts {
@@ -253,6 +255,7 @@ impl Accepts {
             Accepts::Signed => float || int && dtype.is_signed_int(),
             Accepts::Numbers => float || int,
             Accepts::Bools => dtype == DType::Bool,
+            Accepts::Strings => dtype == DType::String,
         }
     }
 
@@ -265,6 +268,7 @@ impl Accepts {
             Accepts::Signed => "a signed number",
             Accepts::Numbers => "a number",
             Accepts::Bools => "a boolean",
+            Accepts::Strings => "a string",
         }
     }
 

@@ -3,7 +3,8 @@
 //! A table holds, for each node of a grid of step 1/16 from 0 to 6, the Taylor coefficients of
 //! erf about that node: erf'(x) = 2/sqrt(pi) exp(-x^2), and the derivatives of exp(-x^2) are
 //! Hermite polynomials times it. Within 1/32 of a node 11 terms leave less than 1e-19. The table
-//! itself is made once, from a series whose terms are all positive.
+//! itself is made once, from a series whose terms are all positive and,
+//! from 2 on, a continued fraction.
 
 use std::f64::consts::FRAC_2_SQRT_PI;
 use std::sync::OnceLock;
@@ -34,7 +35,7 @@ fn table() -> &'static [[f64; TERMS]; NODES] {
 /// Taylor coefficients of erf about `x`.
 fn taylor(x: f64) -> [f64; TERMS] {
     let mut terms = [0.0; TERMS];
-    terms[0] = series(x);
+    terms[0] = if x < 2.0 { series(x) } else { 1.0 - complement(x) };
     let slope = FRAC_2_SQRT_PI * (-x * x).exp();
     // Hermite polynomials: H(0) = 1, H(1) = 2x, H(n+1) = 2x H(n) - 2n H(n-1).
     let (mut before, mut hermite, mut factorial) = (0.0, 1.0, 1.0);
@@ -47,7 +48,13 @@ fn taylor(x: f64) -> [f64; TERMS] {
     terms
 }
 
-/// erf(x) = 2/sqrt(pi) exp(-x^2) (x + 2 x^3 / 3 + 4 x^5 / 15 + ..), for x in 0..=6.
+/// 1 - erf(x) = exp(-x^2) / sqrt(pi) / (x + 1/2 / (x + 2/2 / (x + 3/2 / (x + ..)))), for x >= 2.
+fn complement(x: f64) -> f64 {
+    let fraction = (1..=200).rev().fold(x, |below, n| x + f64::from(n) / 2.0 / below);
+    0.5 * FRAC_2_SQRT_PI * (-x * x).exp() / fraction
+}
+
+/// erf(x) = 2/sqrt(pi) exp(-x^2) (x + 2 x^3 / 3 + 4 x^5 / 15 + ..), for x in 0..=2.
 fn series(x: f64) -> f64 {
     let (mut term, mut sum) = (x, x);
     for n in 1..300 {

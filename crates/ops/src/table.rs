@@ -6,7 +6,17 @@ use std::sync::OnceLock;
 use crate::def::OpDef;
 
 /// Every operator, by family.
-pub static ALL_OPS: &[&[&OpDef]] = &[crate::activation::OPS, crate::convert::OPS, crate::logic::OPS, crate::unary::OPS, crate::variadic::OPS, crate::arithmetic::OPS,
+pub static ALL_OPS: &[&[&OpDef]] = &[crate::activation::OPS, crate::convert::OPS, crate::logic::OPS, crate::unary::OPS, crate::variadic::OPS, crate::random::OPS, crate::generate::OPS, crate::cumulative::OPS, crate::text::OPS, crate::tfidf::OPS, crate::training::OPS, crate::arithmetic::OPS,
+    crate::layer_norm::OPS,
+    crate::softmax::OPS,
+    crate::arg_reduce::OPS,
+    crate::reduce::OPS,
+    crate::optional::OPS,
+    crate::sequence::OPS,
+    crate::scan::OPS,
+    crate::matmul::OPS,
+    crate::conv_transpose::OPS,
+    crate::conv::OPS,
     crate::order::OPS,
     crate::select::OPS,
     crate::scatter::OPS,
@@ -16,6 +26,11 @@ pub static ALL_OPS: &[&[&OpDef]] = &[crate::activation::OPS, crate::convert::OPS
     crate::reshape::OPS, crate::attention::OPS,
     crate::recurrent::OPS,
     crate::rotary::OPS,
+    crate::quant_matmul::OPS,
+    crate::quantize::OPS,
+    crate::quant_nbits::OPS,
+    crate::quant_elementwise::OPS,
+    crate::quant_conv::OPS,
     crate::control::OPS];
 
 fn by_name() -> &'static HashMap<&'static str, &'static OpDef> {

@@ -116,9 +116,11 @@ impl State<'_> {
     }
 
     fn value(&self, id: ValueId) -> Option<&Value> {
-        self.graph.constants.get(&id).filter(|_| !self.graph.inputs.contains(&id)).or_else(|| {
-            self.inferred.known.get(&id)
-        })
+        self.graph
+            .constants
+            .get(&id)
+            .filter(|_| !self.graph.inputs.contains(&id))
+            .or_else(|| self.inferred.known.get(&id))
     }
 
     fn small_value(&self, id: ValueId) -> Option<Tensor> {
@@ -129,8 +131,9 @@ impl State<'_> {
     /// All inputs are known, and inputs and outputs are small.
     fn foldable(&self, node: &Node, def: &OpDef, outputs: &[Type]) -> bool {
         let small = |ty: &Type| match ty.known_shape() {
-            Some(shape) => hetra_tensor::element_count(&shape)
-                .is_ok_and(|count| count <= FOLD_ELEMENTS_MAX),
+            Some(shape) => {
+                hetra_tensor::element_count(&shape).is_ok_and(|count| count <= FOLD_ELEMENTS_MAX)
+            }
             // The size is not known: fold only if the inputs are tiny and nothing can blow up.
             None => false,
         };

@@ -1,10 +1,28 @@
 //! Graph to graph.
 //!
 //! [`infer`] tells the type of every value, and the values that can be known before a run.
-//! Everything here is a pure function of its arguments.
+//! [`optimise`] rewrites a graph by the passes of [`PASSES`]: each states a law in its file, keeps
+//! what the graph computes up to rounding, can be switched off, and reports what it did and what
+//! stood in its way. Everything here is a pure function of its arguments.
 
+mod editor;
 mod infer;
+mod optimise;
+mod pattern;
+mod report;
+mod table;
 mod work;
 
+mod branch;
+mod cse;
+mod dead;
+mod fold;
+mod noop;
+
+pub use dead::compact;
+pub use editor::Editor;
 pub use infer::{Inferred, infer, infer_body};
+pub use optimise::{Options, Pass, optimise};
+pub use report::{PassReport, Report};
+pub use table::PASSES;
 pub use work::work;

@@ -18,8 +18,11 @@ pub fn work(graph: &Graph, types: &[Type], known: &BTreeMap<ValueId, Value>) -> 
             node.inputs.iter().map(|input| input.map(|id| types[id.index()].clone())).collect();
         let values: Vec<_> = node.inputs.iter().map(|input| input.and_then(tensor)).collect();
         let ctx = InferCtx { node, inputs: &inputs, known: &values, body: &body };
-        let outputs: Vec<Type> =
-            node.outputs.iter().map(|o| o.map_or(Type::Unknown, |id| types[id.index()].clone())).collect();
+        let outputs: Vec<Type> = node
+            .outputs
+            .iter()
+            .map(|o| o.map_or(Type::Unknown, |id| types[id.index()].clone()))
+            .collect();
         (def.work)(&ctx, &outputs)
     };
     graph.nodes.iter().map(one).collect()

@@ -6,7 +6,7 @@
 //! `too_many_lines` is the second opinion.
 
 /// What the inside of a string or character literal becomes.
-const FILLER: char = '~';
+pub(crate) const FILLER: char = '~';
 
 /// A function with a body.
 #[derive(Debug, PartialEq, Eq)]

@@ -91,7 +91,9 @@ impl Kernel for InPlace<'_> {
     }
 }
 
-/// Applies `act` to each number of `x` on this thread.
+/// Applies `act` to each number of `x` on this thread. Never inlined: one copy of the vector
+/// functions serves all kernels that end with an activation.
+#[inline(never)]
 pub fn apply(isa: Isa, act: Activation, x: &mut [f32]) {
     if act != Activation::None {
         isa.dispatch(InPlace(act, x));

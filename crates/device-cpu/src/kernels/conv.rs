@@ -41,7 +41,7 @@ impl ConvShape {
     /// Output height and width for an image, or `None` if a stride is zero or the kernel does not
     /// fit.
     pub fn out(&self, h: usize, w: usize) -> Option<(usize, usize)> {
-        let one = |size: usize, before, after, k: usize, s: usize, d: usize| {
+        let one = |size: usize, before: usize, after: usize, k: usize, s: usize, d: usize| {
             let reach = d * (k.checked_sub(1)?) + 1;
             Some((size + before + after).checked_sub(reach)?.checked_div(s)? + 1)
         };

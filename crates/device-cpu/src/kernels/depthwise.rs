@@ -4,7 +4,7 @@
 //! from contiguous loads, in two sums so that multiply-adds overlap. Kernels of 9 and 25 taps
 //! are compiled with their loops unrolled.
 
-use super::activation::Activation;
+use super::activation::{self, Activation};
 use super::conv::ConvShape;
 use super::image::{Layout, SLACK};
 use super::isa::{Isa, Kernel};
@@ -119,7 +119,7 @@ impl Plane<'_> {
             }
         }
         if self.act.clamp().is_none() {
-            self.act.slice(s, self.out);
+            activation::apply(S::ISA, self.act, self.out);
         }
     }
 }

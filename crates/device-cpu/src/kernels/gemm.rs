@@ -7,7 +7,7 @@
 
 pub use super::gemm_pack::{Mat, PackedA, PackedB, Panels};
 
-use super::activation::Activation;
+use super::activation::{self, Activation};
 use super::gemm_micro::{tile, Tile, TileEnd};
 use super::gemm_pack::{block, kc_of, mr_of, pack_a, pack_b_all, AView};
 use super::gemv;
@@ -230,21 +230,20 @@ impl Kernel for Block<'_> {
         // Without a k axis the sum is empty, but bias and activation still apply.
         for k0 in (0..k.max(1)).step_by(kc) {
             let len = kc.min(k - k0);
-            match &job.b {
-                BSrc::Packed(b) => {
-                    let at = k0 * n_pad + self.cols.start * nr * len;
-                    walk(s, &self, k0, len, &b[at..at + self.cols.len() * nr * len]);
-                }
+            let size = self.cols.len() * nr * len;
+            let mut buf;
+            let b = match &job.b {
+                BSrc::Packed(b) => &b[k0 * n_pad + self.cols.start * nr * len..][..size],
                 BSrc::Panels(p) => {
-                    let size = self.cols.len() * nr * len;
-                    let mut buf = scratch::lend(size + nr);
+                    buf = scratch::lend(size + nr);
                     for (i, j) in self.cols.clone().enumerate() {
                         let dst = &mut buf[i * nr * len..(i + 1) * nr * len + nr];
                         p.pack(k0, len, j * nr, nr, dst);
                     }
-                    walk(s, &self, k0, len, &buf[..size]);
+                    &buf[..size]
                 }
-            }
+            };
+            walk(s, &self, k0, len, b);
         }
     }
 }
@@ -309,7 +308,7 @@ fn one<S: Simd>(s: S, job: &Job<'_>, r: usize, j: usize, k0: usize, len: usize, 
         tile(s, &Tile { a: a_ptr, b: b.as_ptr(), kc: len, mr, nv, c, ldc: job.ldc, end });
         if last && ep.act.clamp().is_none() {
             for i in 0..mr {
-                ep.act.slice(s, job.c.slice((i0 + i) * job.ldc + j0, nv));
+                activation::apply(S::ISA, ep.act, job.c.slice((i0 + i) * job.ldc + j0, nv));
             }
         }
     }

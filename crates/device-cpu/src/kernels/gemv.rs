@@ -57,7 +57,7 @@ impl Kernel for Stretch<'_> {
             } else {
                 self.by_cols(s, i, &mut sum);
             }
-            self.finish(s, i, &mut sum);
+            self.finish::<S>(i, &mut sum);
         }
     }
 }
@@ -120,7 +120,7 @@ impl Stretch<'_> {
     }
 
     #[inline(always)]
-    fn finish<S: Simd>(&self, s: S, i: usize, sum: &mut [f32]) {
+    fn finish<S: Simd>(&self, i: usize, sum: &mut [f32]) {
         let (ep, j0, n) = (self.ep, self.j0, self.len);
         // SAFETY: this task alone has these columns of the output.
         let c = unsafe { self.c.slice(i * self.ldc + j0, n) };
@@ -140,7 +140,7 @@ impl Stretch<'_> {
                 *v += r;
             }
         }
-        ep.act.slice(s, sum);
+        super::activation::apply(S::ISA, ep.act, sum);
         c.copy_from_slice(sum);
     }
 }

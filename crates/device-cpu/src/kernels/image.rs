@@ -29,7 +29,15 @@ pub(crate) struct Layout {
 
 impl Layout {
     pub(crate) fn new(shape: &ConvShape, h: usize, w: usize) -> Option<Self> {
-        let (oh, ow) = shape.out(h, w)?;
+        Some(Layout::with_out(shape, (h, w), shape.out(h, w)?))
+    }
+
+    /// For a given output size; taps past the image and its border read border too.
+    pub(crate) fn with_out(
+        shape: &ConvShape,
+        (h, w): (usize, usize),
+        (oh, ow): (usize, usize),
+    ) -> Self {
         let [sh, sw] = shape.stride;
         let [dh, dw] = shape.dilation;
         let hp = (oh.max(1) - 1) * sh + (shape.kh.max(1) - 1) * dh + 1;
@@ -47,7 +55,7 @@ impl Layout {
         }
         let row = phase * sw;
         let shape = *shape;
-        Some(Layout { shape, h, w, oh, ow, phase, row, plane: hp * row, row_used, phase_used })
+        Layout { shape, h, w, oh, ow, phase, row, plane: hp * row, row_used, phase_used }
     }
 
     /// Distance between the places of two output rows.

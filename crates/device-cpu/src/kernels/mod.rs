@@ -6,6 +6,7 @@
 //! number of threads), and stay on one thread below about 50 microseconds of work.
 
 pub mod activation;
+pub mod broadcast;
 pub mod conv;
 mod depthwise;
 pub mod gemm;
@@ -13,8 +14,14 @@ mod gemm_micro;
 mod gemm_pack;
 mod gemv;
 mod image;
+pub mod int8;
+mod int8_pack;
 pub mod isa;
+pub mod layout;
 pub mod math;
+pub mod norm;
+pub mod pool;
+pub mod resize;
 pub mod scratch;
 pub mod simd;
 

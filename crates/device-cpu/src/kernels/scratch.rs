@@ -105,8 +105,16 @@ impl Drop for Lent {
 }
 
 /// A pointer that tasks share to write disjoint parts of one output.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(crate) struct Shared<T>(*mut T, usize);
+
+impl<T> Clone for Shared<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Shared<T> {}
 
 // SAFETY: the holders write disjoint ranges only; each use states why.
 unsafe impl<T: Send> Send for Shared<T> {}

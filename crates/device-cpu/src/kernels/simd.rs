@@ -4,8 +4,12 @@
 //! instructions may run (its constructor is unsafe), so that arithmetic on it is safe; only raw
 //! loads and stores stay unsafe. All methods inline into the dispatching function of `isa.rs`.
 
+use super::isa::Isa;
+
 /// Arithmetic on vectors of f32 and i32 with the same number of lanes.
 pub trait Simd: Copy + Send + Sync + 'static {
+    /// The instruction set of this token.
+    const ISA: Isa;
     /// Lanes in a vector.
     const LANES: usize;
     /// Rows that the matrix kernels keep in registers at once, with two vectors of columns.
@@ -201,6 +205,7 @@ macro_rules! lanes {
 }
 
 impl Simd for Portable {
+    const ISA: Isa = Isa::Portable;
     const LANES: usize = 4;
     const MR: usize = 4;
     const KG: usize = 2;

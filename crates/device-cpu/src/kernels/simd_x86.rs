@@ -1,6 +1,7 @@
 //! The two x86 vector tokens. Each method is one instruction, or the two or three that stand for it.
 
 use super::Simd;
+use crate::kernels::isa::Isa;
 use std::arch::x86_64::*;
 
 /// Eight lanes with AVX2 and FMA.
@@ -51,6 +52,7 @@ fn mask16(n: usize) -> __mmask16 {
 }
 
 impl Simd for Avx2 {
+    const ISA: Isa = Isa::Avx2;
     const LANES: usize = 8;
     const MR: usize = 6;
     const KG: usize = 2;
@@ -127,6 +129,7 @@ impl Simd for Avx2 {
 }
 
 impl Simd for Avx512 {
+    const ISA: Isa = Isa::Avx512;
     const LANES: usize = 16;
     const MR: usize = 14;
     const KG: usize = 4;

@@ -1,0 +1,202 @@
+//! Operands of the integer product in kernel order.
+//!
+//! All numbers are first made of one kind: the left matrix unsigned, the right one signed, by
+//! flipping the top bit (which adds or takes 128; the zero point moves with it). So one kernel
+//! serves all four combinations. Then `KG` neighbours along k are put into one 32-bit lane: four
+//! bytes for `vpdpbusd`, two 16-bit numbers for `pmaddwd`, which cannot saturate.
+
+use super::gemm_pack::{block, mr_of};
+use super::isa::Isa;
+use super::scratch::{for_each, lend, AlignedBuf, Shared};
+
+/// A matrix of 8-bit numbers somewhere in a slice.
+#[derive(Clone, Copy, Debug)]
+pub struct IntMat<'a> {
+    data: &'a [u8],
+    signed: bool,
+    rows: usize,
+    cols: usize,
+    row_stride: usize,
+    col_stride: usize,
+}
+
+impl<'a> IntMat<'a> {
+    /// Element (i, j) of the matrix is at `i * strides.0 + j * strides.1`. Panics if the last
+    /// element is outside `data`.
+    pub fn u8(data: &'a [u8], rows: usize, cols: usize, strides: (usize, usize)) -> Self {
+        let (row_stride, col_stride) = strides;
+        if rows > 0 && cols > 0 {
+            let last = (rows - 1) * row_stride + (cols - 1) * col_stride;
+            assert!(last < data.len(), "matrix outside its slice");
+        }
+        IntMat { data, signed: false, rows, cols, row_stride, col_stride }
+    }
+    /// The same for signed numbers.
+    pub fn i8(data: &'a [i8], rows: usize, cols: usize, strides: (usize, usize)) -> Self {
+        let mut m = IntMat::u8(bytemuck::cast_slice(data), rows, cols, strides);
+        m.signed = true;
+        m
+    }
+    /// Rows.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+    /// Columns.
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+}
+
+/// Numbers of the k axis in one lane.
+pub(crate) fn kg_of(isa: Isa) -> usize {
+    if isa.min(super::isa::detected()) == Isa::Avx512 { 4 } else { 2 }
+}
+
+/// Puts up to `KG` bytes into a lane. `signed` tells how to widen them.
+#[inline(always)]
+pub(crate) fn lane(kg: usize, bytes: [u8; 4], signed: bool) -> i32 {
+    if kg == 4 {
+        return i32::from_le_bytes(bytes);
+    }
+    let wide = |b: u8| if signed { i32::from(b as i8) } else { i32::from(b) };
+    (wide(bytes[0]) & 0xffff) | (wide(bytes[1]) << 16)
+}
+
+/// A left operand in kernel order, with its row sums.
+#[derive(Clone, Debug)]
+pub struct PackedIntA {
+    pub(crate) data: AlignedBuf,
+    pub(crate) m: usize,
+    pub(crate) k: usize,
+    pub(crate) mr: usize,
+    pub(crate) sums: Vec<i32>,
+    /// What the flipping added to each number, and so to the zero point.
+    pub(crate) moved: i32,
+    pub(crate) isa: Isa,
+}
+
+impl PackedIntA {
+    /// Packs `a` for the kernels of `isa`.
+    pub fn new(isa: Isa, a: IntMat<'_>) -> Self {
+        let (m, k, kg) = (a.rows, a.cols, kg_of(isa));
+        let (mr, groups) = (mr_of(isa, m), k.div_ceil(kg));
+        let flip = if a.signed { 0x80 } else { 0 };
+        let mut data = AlignedBuf::zeroed(m * groups);
+        let mut sums = vec![0; m];
+        let out = Shared::new(bytemuck::cast_slice_mut::<f32, i32>(data.as_mut_slice()));
+        let sum_out = Shared::new(&mut sums);
+        for_each(m.div_ceil(mr), m * k > 128 << 10, |p| {
+            let rows = mr.min(m - p * mr);
+            // SAFETY: panels and their rows are disjoint.
+            let (d, sums) =
+                unsafe { (out.slice(p * mr * groups, rows * groups), sum_out.slice(p * mr, rows)) };
+            for (i, sum) in sums.iter_mut().enumerate() {
+                let base = (p * mr + i) * a.row_stride;
+                for g in 0..groups {
+                    let mut bytes = [0; 4];
+                    for (q, b) in bytes.iter_mut().enumerate().take(kg.min(k - g * kg)) {
+                        *b = a.data[base + (g * kg + q) * a.col_stride] ^ flip;
+                        *sum += i32::from(*b);
+                    }
+                    d[g * rows + i] = lane(kg, bytes, false);
+                }
+            }
+        });
+        PackedIntA { data, m, k, mr, sums, moved: i32::from(flip), isa }
+    }
+    /// Rows.
+    pub fn rows(&self) -> usize {
+        self.m
+    }
+    /// Columns.
+    pub fn cols(&self) -> usize {
+        self.k
+    }
+    pub(crate) fn lanes(&self) -> &[i32] {
+        bytemuck::cast_slice(self.data.as_slice())
+    }
+}
+
+/// A right operand that writes its own panels of lanes: `groups` rows of `nr` lanes, with `nr`
+/// lanes of room after them.
+pub(crate) trait IntPanels: Sync {
+    fn pack(&self, j0: usize, nr: usize, dst: &mut [i32]);
+    /// What the flipping added to each number.
+    fn moved(&self) -> i32;
+}
+
+pub(crate) struct MatPanels<'a> {
+    pub(crate) mat: IntMat<'a>,
+    pub(crate) kg: usize,
+}
+
+impl IntPanels for MatPanels<'_> {
+    fn moved(&self) -> i32 {
+        if self.mat.signed { 0 } else { -128 }
+    }
+    fn pack(&self, j0: usize, nr: usize, dst: &mut [i32]) {
+        let (m, kg) = (&self.mat, self.kg);
+        let w = nr.min(m.cols - j0);
+        let flip = if m.signed { 0 } else { 0x80 };
+        for (g, row) in dst.chunks_exact_mut(nr).take(m.rows.div_ceil(kg)).enumerate() {
+            let have = kg.min(m.rows - g * kg);
+            for (j, d) in row[..w].iter_mut().enumerate() {
+                let base = g * kg * m.row_stride + (j0 + j) * m.col_stride;
+                let mut bytes = [0; 4];
+                for (q, b) in bytes.iter_mut().enumerate().take(have) {
+                    *b = m.data[base + q * m.row_stride] ^ flip;
+                }
+                *d = lane(kg, bytes, true);
+            }
+            row[w..].fill(0);
+        }
+    }
+}
+
+/// A right operand in kernel order.
+#[derive(Clone, Debug)]
+pub struct PackedIntB {
+    pub(crate) data: AlignedBuf,
+    pub(crate) k: usize,
+    pub(crate) n: usize,
+    pub(crate) moved: i32,
+    pub(crate) isa: Isa,
+}
+
+impl PackedIntB {
+    /// Packs `b` for the kernels of `isa`.
+    pub fn new(isa: Isa, b: IntMat<'_>) -> Self {
+        let panels = MatPanels { mat: b, kg: kg_of(isa) };
+        let nr = block(isa).1;
+        let groups = b.rows.div_ceil(panels.kg);
+        let mut data = AlignedBuf::zeroed(groups * b.cols.next_multiple_of(nr));
+        pack_all(isa, &panels, (b.rows, b.cols), bytemuck::cast_slice_mut(data.as_mut_slice()));
+        PackedIntB { data, k: b.rows, n: b.cols, moved: panels.moved(), isa }
+    }
+    /// Rows.
+    pub fn rows(&self) -> usize {
+        self.k
+    }
+    /// Columns.
+    pub fn cols(&self) -> usize {
+        self.n
+    }
+    pub(crate) fn lanes(&self) -> &[i32] {
+        bytemuck::cast_slice(self.data.as_slice())
+    }
+}
+
+/// Packs all panels of a `k` by `n` matrix one after another.
+pub(crate) fn pack_all(isa: Isa, b: &dyn IntPanels, (k, n): (usize, usize), dst: &mut [i32]) {
+    let (nr, groups) = (block(isa).1, k.div_ceil(kg_of(isa)));
+    let out = Shared::new(dst);
+    for_each(n.div_ceil(nr), k * n > 128 << 10, |p| {
+        // The spare room after a panel is its neighbour's, so a private copy takes the overrun.
+        let mut tmp = lend((groups + 1) * nr);
+        let tmp: &mut [i32] = bytemuck::cast_slice_mut(&mut tmp);
+        b.pack(p * nr, nr, tmp);
+        // SAFETY: the panels are disjoint.
+        let d = unsafe { out.slice(p * nr * groups, nr * groups) };
+        d.copy_from_slice(&tmp[..nr * groups]);
+    });
+}

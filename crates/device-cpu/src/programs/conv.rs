@@ -1,0 +1,171 @@
+//! Convolution: packs constant weights once, and once more for each padding that `auto_pad` makes.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use hetra_device::{Call, Part, Program};
+use hetra_ir::{Attrs, Node};
+use hetra_ops::{ConvGeometry, OpError};
+use hetra_tensor::{DType, Tensor};
+
+use super::{Compile, Outcome, program};
+use crate::kernels::activation::Activation;
+use crate::kernels::conv::{ConvShape, PackedConv};
+use crate::kernels::isa::isa;
+
+pub(super) static OPS: &[(&str, Compile)] =
+    &[("Conv", compile), ("com.microsoft.FusedConv", compile)];
+
+/// Most paddings that stay packed for one node.
+const PACKINGS_MAX: usize = 8;
+
+/// The kernel's form of an activation.
+pub(super) fn activation(node: &Node) -> Option<Activation> {
+    use hetra_ops::FusedActivation as Op;
+    Some(match Op::of(node).ok()? {
+        None => Activation::None,
+        Some(Op::Relu) => Activation::Relu,
+        Some(Op::LeakyRelu { alpha }) => Activation::LeakyRelu(alpha),
+        Some(Op::Sigmoid) => Activation::Sigmoid,
+        Some(Op::Tanh) => Activation::Tanh,
+        Some(Op::Clip { min, max }) => Activation::Clip(min, max),
+        Some(Op::HardSigmoid { alpha, beta }) => Activation::HardSigmoid(alpha, beta),
+        Some(Op::HardSwish) => Activation::HardSwish,
+        Some(Op::Silu) => Activation::Silu,
+        Some(Op::Gelu) => Activation::Gelu,
+    })
+}
+
+/// Weights with every packing made so far.
+struct Packed {
+    packings: Mutex<Vec<Arc<PackedConv>>>,
+    act: Activation,
+    constant: bool,
+}
+
+fn compile(part: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
+    let act = activation(node)?;
+    let constant = [1, 2].into_iter().all(|index| {
+        node.input(index).is_none() || part.constant(node, index).is_some()
+    });
+    let weights = node.input(1).map(|id| &part.types[id.index()]);
+    let shape = weights.and_then(|ty| ty.known_shape());
+    let name = match shape.as_deref() {
+        Some([_, 1, rest @ ..]) if depthwise(node) => format!("depthwise {}", join(rest)),
+        Some([_, _, rest @ ..]) => format!("conv {}", join(rest)),
+        _ => "conv".to_string(),
+    };
+    let packed = Packed { packings: Mutex::default(), act, constant };
+    if constant && let Some(shape) = fixed_shape(part, node) {
+        let weights = part.constant(node, 1)?;
+        packed.pack(&shape, weights, part.constant(node, 2)).ok()?;
+    }
+    program(&name, &[], move |call| packed.run(call))
+}
+
+fn depthwise(node: &Node) -> bool {
+    node.attrs.int_or("group", 1).is_ok_and(|group| group > 1)
+}
+
+fn join(kernel: &[usize]) -> String {
+    kernel.iter().map(usize::to_string).collect::<Vec<_>>().join("x")
+}
+
+/// The shape of a convolution whose padding does not depend on the size of its input.
+fn fixed_shape(part: &Part<'_>, node: &Node) -> Option<ConvShape> {
+    let auto = node.attrs.str_or("auto_pad", "NOTSET").ok()?;
+    let weights = part.constant(node, 1).filter(|w| w.dtype() == DType::F32)?;
+    if auto != "NOTSET" || !(3..=4).contains(&weights.rank()) {
+        return None;
+    }
+    // Any input large enough for the kernel resolves the same padding.
+    let mut input = vec![1 << 20; weights.rank()];
+    let group = usize::try_from(node.attrs.int_or("group", 1).ok()?).ok()?;
+    input[0] = 1;
+    input[1] = weights.shape()[1].checked_mul(group)?;
+    ConvGeometry::resolve(&node.attrs, &input, weights.shape()).ok().and_then(|g| shape_of(&g))
+}
+
+/// The kernel's form of a 1-D or 2-D convolution.
+fn shape_of(g: &ConvGeometry) -> Option<ConvShape> {
+    let w = &g.window;
+    let two = |list: &[usize], lead: usize| match *list {
+        [x] => Some([lead, x]),
+        [y, x] => Some([y, x]),
+        _ => None,
+    };
+    let kernel = two(&w.kernel, 1)?;
+    let (begin, end) = (two(&w.pads_begin, 0)?, two(&w.pads_end, 0)?);
+    Some(ConvShape {
+        c: g.channels_in,
+        m: g.channels_out,
+        kh: kernel[0],
+        kw: kernel[1],
+        stride: two(&w.strides, 1)?,
+        dilation: two(&w.dilations, 1)?,
+        pads: [begin[0], begin[1], end[0], end[1]],
+        groups: g.groups,
+    })
+}
+
+impl Packed {
+    fn pack(
+        &self,
+        shape: &ConvShape,
+        weights: &Tensor,
+        bias: Option<&Tensor>,
+    ) -> Result<Arc<PackedConv>, OpError> {
+        let mut packings = self.packings.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = packings.iter().find(|p| p.shape() == shape) {
+            return Ok(found.clone());
+        }
+        let bias = bias.map(Tensor::as_slice::<f32>).transpose()?;
+        let weights = weights.as_slice::<f32>()?;
+        let packed = Arc::new(PackedConv::new(isa(), *shape, weights, bias, self.act));
+        if self.constant {
+            if packings.len() >= PACKINGS_MAX {
+                packings.remove(0);
+            }
+            packings.push(packed.clone());
+        }
+        Ok(packed)
+    }
+
+    fn run(&self, call: &mut Call<'_>) -> Outcome {
+        let (x, w) = (call.tensor(0)?.clone(), call.tensor(1)?.clone());
+        let bias = call.tensor_opt(2).cloned();
+        let residual = call.tensor_opt(3).cloned();
+        let floats = [Some(&x), Some(&w), bias.as_ref(), residual.as_ref()];
+        if floats.into_iter().flatten().any(|t| t.dtype() != DType::F32) {
+            return Ok(None);
+        }
+        let geometry = ConvGeometry::resolve(attrs(call), x.shape(), w.shape())?;
+        let Some(shape) = shape_of(&geometry) else { return Ok(None) };
+        if bias.as_ref().is_some_and(|bias| bias.len() != shape.m) {
+            return Ok(None);
+        }
+        let output = geometry.output_shape();
+        if residual.as_ref().is_some_and(|z| z.shape() != output) {
+            return Ok(None);
+        }
+        let (h, w_in) = match *geometry.input.as_slice() {
+            [w] => (1, w),
+            [h, w] => (h, w),
+            _ => return Ok(None),
+        };
+        // The kernel and the operator must agree on the output: they differ only for empty ones.
+        let out_size = shape.out(h, w_in).map(|(oh, ow)| oh * ow);
+        if out_size != Some(geometry.output.iter().product()) || out_size == Some(0) {
+            return Ok(None);
+        }
+        let packed = self.pack(&shape, &w, bias.as_ref())?;
+        let mut out = call.output(0, DType::F32, &output)?;
+        let residual = residual.as_ref().map(Tensor::as_slice::<f32>).transpose()?;
+        let size = (geometry.batch, h, w_in);
+        packed.run(x.as_slice()?, size, residual, out.as_mut_slice()?);
+        Ok(Some(vec![out.into()]))
+    }
+}
+
+fn attrs<'a>(call: &Call<'a>) -> &'a Attrs {
+    &call.node.attrs
+}

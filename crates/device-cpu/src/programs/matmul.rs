@@ -1,0 +1,149 @@
+//! Matrix products: packs a constant right operand once.
+
+use std::sync::Arc;
+
+use hetra_device::{Call, Part, Program};
+use hetra_ir::Node;
+use hetra_ops::{GemmForm, MatMulForm};
+use hetra_tensor::{DType, Tensor};
+
+use super::conv::activation;
+use super::{Compile, Outcome, program};
+use crate::kernels::activation::Activation;
+use crate::kernels::gemm::{Batch, Bias, Epilogue, Lhs, Mat, PackedB, Rhs, gemm, gemm_batch};
+use crate::kernels::isa::isa;
+
+pub(super) static OPS: &[(&str, Compile)] = &[
+    ("MatMul", compile_matmul),
+    ("com.microsoft.FusedMatMul", compile_matmul),
+    ("Gemm", compile_gemm),
+    ("com.microsoft.FusedGemm", compile_gemm),
+];
+
+/// A constant matrix: k by n, stored transposed or not.
+fn pack(tensor: &Tensor, transposed: bool) -> Option<PackedB> {
+    let (&[rows, cols], data) = (tensor.shape(), tensor.as_slice::<f32>().ok()?) else {
+        return None;
+    };
+    if data.is_empty() {
+        return None;
+    }
+    let mat = if transposed {
+        Mat::transposed(data, cols, rows)
+    } else {
+        Mat::new(data, rows, cols)
+    };
+    Some(PackedB::new(isa(), mat))
+}
+
+fn compile_matmul(part: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
+    let act = activation(node)?;
+    let plain = |flag: &str| node.attrs.flag_or(flag, false).is_ok_and(|flag| !flag);
+    let turned = node.attrs.flag_or("transB", false).ok()?;
+    let weights = part.constant(node, 1).filter(|_| plain("transBatchB"));
+    let packed = weights.and_then(|weights| pack(weights, turned));
+    program("gemm", &[], move |call| run_matmul(call, packed.as_ref(), act))
+}
+
+fn run_matmul(call: &mut Call<'_>, packed: Option<&PackedB>, act: Activation) -> Outcome {
+    let (a, b) = (call.tensor(0)?.clone(), call.tensor(1)?.clone());
+    let bias = call.tensor_opt(2).cloned();
+    let floats = [Some(&a), Some(&b), bias.as_ref()];
+    if floats.into_iter().flatten().any(|t| t.dtype() != DType::F32) {
+        return Ok(None);
+    }
+    let form = MatMulForm::resolve(&call.node.attrs, a.shape(), b.shape())?;
+    let bias = match bias.as_ref() {
+        None => Bias::None,
+        Some(bias) if bias.shape() == [form.n] => Bias::Col(bias.as_slice()?),
+        Some(_) => return Ok(None),
+    };
+    if a.is_empty() || b.is_empty() {
+        return Ok(None);
+    }
+    let mut out = call.output(0, DType::F32, &form.output)?;
+    let ep = Epilogue { alpha: form.alpha, bias, act, ..Epilogue::default() };
+    let (left, right) = (a.as_slice::<f32>()?, b.as_slice::<f32>()?);
+    let rows = form.batch.iter().product::<usize>() * form.m;
+    // Rows of the left operand in one run of memory make one tall matrix.
+    let dense = form.a.col_stride == 1 && form.a.row_stride == form.k && left.len() == rows * form.k;
+    let shared = b.rank() <= 2;
+    let c = out.as_mut_slice::<f32>()?;
+    if dense && shared {
+        let rhs = match packed {
+            Some(packed) if packed.rows() == form.k && packed.cols() == form.n => {
+                Rhs::Packed(packed)
+            }
+            _ => {
+                let (rs, cs) = (form.b.row_stride, form.b.col_stride);
+                Rhs::View(Mat::strided(right, form.k, form.n, rs, cs))
+            }
+        };
+        gemm(isa(), Lhs::View(Mat::new(left, rows, form.k)), rhs, c, form.n, &ep);
+    } else {
+        let batch = Batch {
+            m: form.m,
+            n: form.n,
+            k: form.k,
+            a_strides: (form.a.row_stride, form.a.col_stride),
+            b_strides: (form.b.row_stride, form.b.col_stride),
+            a_offsets: &offsets(&form.batch, &form.a.batch_strides),
+            b_offsets: &offsets(&form.batch, &form.b.batch_strides),
+        };
+        gemm_batch(isa(), &batch, left, right, c, &ep);
+    }
+    Ok(Some(vec![out.into()]))
+}
+
+/// Start of each matrix of a batch, in row-major order of the batch axes.
+fn offsets(batch: &[usize], strides: &[usize]) -> Vec<usize> {
+    let mut all = vec![0];
+    for (&extent, &stride) in batch.iter().zip(strides) {
+        all = all
+            .iter()
+            .flat_map(|&base| (0..extent).map(move |index| base + index * stride))
+            .collect();
+    }
+    all
+}
+
+fn compile_gemm(part: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
+    let act = activation(node)?;
+    let turned = node.attrs.flag_or("transB", false).ok()?;
+    let packed = part.constant(node, 1).and_then(|weights| pack(weights, turned));
+    program("gemm", &[], move |call| run_gemm(call, packed.as_ref(), act))
+}
+
+fn run_gemm(call: &mut Call<'_>, packed: Option<&PackedB>, act: Activation) -> Outcome {
+    let (a, b) = (call.tensor(0)?.clone(), call.tensor(1)?.clone());
+    let c_in = call.tensor_opt(2).cloned();
+    let floats = [Some(&a), Some(&b), c_in.as_ref()];
+    if floats.into_iter().flatten().any(|t| t.dtype() != DType::F32) || a.is_empty() || b.is_empty()
+    {
+        return Ok(None);
+    }
+    let form = GemmForm::resolve(&call.node.attrs, a.shape(), b.shape())?;
+    let mut bias = Bias::None;
+    if let Some(c_in) = &c_in {
+        let row = matches!(c_in.shape(), [n] | [1, n] if *n == form.n);
+        if !row || form.beta != 1.0 {
+            return Ok(None);
+        }
+        bias = Bias::Col(c_in.as_slice()?);
+    }
+    let mut out = call.output(0, DType::F32, &[form.m, form.n])?;
+    let left = a.as_slice::<f32>()?;
+    let left = if form.trans_a {
+        Mat::transposed(left, form.m, form.k)
+    } else {
+        Mat::new(left, form.m, form.k)
+    };
+    let rhs = match packed {
+        Some(packed) => Rhs::Packed(packed),
+        None if form.trans_b => Rhs::View(Mat::transposed(b.as_slice()?, form.k, form.n)),
+        None => Rhs::View(Mat::new(b.as_slice()?, form.k, form.n)),
+    };
+    let ep = Epilogue { alpha: form.alpha, bias, act, ..Epilogue::default() };
+    gemm(isa(), Lhs::View(left), rhs, out.as_mut_slice()?, form.n, &ep);
+    Ok(Some(vec![out.into()]))
+}

@@ -1,0 +1,342 @@
+//! Graphs to ONNX bytes.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use hetra_ir::{Attr, Graph, Node, NodeId, Type, ValueId};
+use hetra_ops::{ALL_OPS, OnnxName, find};
+use hetra_tensor::{Tensor, Value};
+use prost::Message;
+use prost::bytes::Bytes;
+
+use crate::import::ModelInfo;
+use crate::proto::{
+    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, StringStringEntryProto,
+    ValueInfoProto, attr_type,
+};
+use crate::scope::Taken;
+use crate::{tensors, types};
+
+/// The newest operator set of ai.onnx that graphs are in the form of.
+pub const OPSET: u32 = 25;
+
+/// Why a graph has no ONNX form.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages say what each field is")]
+pub enum ExportError {
+    #[error("node `{node}`: operator `{op}` has no ONNX name")]
+    Op { node: String, op: String },
+    #[error("input `{input}` has no known type")]
+    Untyped { input: String },
+    #[error("constant `{name}` has no ONNX form: {reason}")]
+    Constant { name: String, reason: &'static str },
+    #[error("the model takes {bytes} bytes, over the 2 GiB that the format can hold")]
+    TooLarge { bytes: usize },
+}
+
+/// What to write beside the graph.
+#[derive(Clone, Copy)]
+pub struct ExportOptions<'a> {
+    /// The operator set of ai.onnx that is declared. A lower one than [`OPSET`] is for readers
+    /// that know no higher one; nodes are written in the newest form all the same.
+    pub opset: u32,
+    /// Facts to keep from the file that the graph came from.
+    pub info: Option<&'a ModelInfo>,
+    /// Metadata to write with a node of the top graph, as keys and values.
+    pub node_metadata: Option<&'a dyn Fn(NodeId) -> Vec<(String, String)>>,
+}
+
+impl Default for ExportOptions<'_> {
+    fn default() -> Self {
+        ExportOptions { opset: OPSET, info: None, node_metadata: None }
+    }
+}
+
+/// Writes a graph as an ONNX file.
+///
+/// # Errors
+/// What of the graph has no ONNX form.
+pub fn export(graph: &Graph, options: &ExportOptions<'_>) -> Result<Vec<u8>, ExportError> {
+    let mut writer = Writer { options, taken: Taken::default(), domains: BTreeMap::new() };
+    writer.domains.insert("", options.opset);
+    let untyped = graph.inputs.iter().find(|id| *graph.ty(**id) == Type::Unknown);
+    if let Some(id) = untyped {
+        return Err(ExportError::Untyped { input: graph.value(*id).name.clone() });
+    }
+    let graph = writer.graph(graph, None)?;
+    let none = ModelInfo::default();
+    let info = options.info.unwrap_or(&none);
+    let opset_import = writer.domains.iter().map(|(domain, version)| OperatorSetIdProto {
+        domain: domain.to_string(),
+        version: Some(i64::from(*version)),
+    });
+    let model = ModelProto {
+        ir_version: Some(ir_version(options.opset)),
+        opset_import: opset_import.collect(),
+        producer_name: "hetra".to_string(),
+        producer_version: env!("CARGO_PKG_VERSION").to_string(),
+        domain: info.domain.clone(),
+        model_version: info.model_version,
+        doc_string: info.doc.clone(),
+        graph: Some(graph),
+        metadata_props: entries(info.metadata.clone()),
+        functions: Vec::new(),
+    };
+    let bytes = model.encoded_len();
+    if i32::try_from(bytes).is_err() {
+        return Err(ExportError::TooLarge { bytes });
+    }
+    Ok(model.encode_to_vec())
+}
+
+/// The version of the file format that came with an operator set: readers that know only the set
+/// refuse a later one.
+fn ir_version(opset: u32) -> i64 {
+    match opset {
+        0..=14 => 7,
+        15..=18 => 8,
+        19..=20 => 9,
+        21..=22 => 10,
+        23 => 11,
+        24 => 12,
+        _ => 13,
+    }
+}
+
+fn entries(pairs: Vec<(String, String)>) -> Vec<StringStringEntryProto> {
+    pairs.into_iter().map(|(key, value)| StringStringEntryProto { key, value }).collect()
+}
+
+/// The names of the values of one graph in the file.
+type Names = HashMap<ValueId, String>;
+
+struct Writer<'a> {
+    options: &'a ExportOptions<'a>,
+    /// Names in use: ONNX wants them unique across a graph and its bodies.
+    taken: Taken,
+    /// Domains in use, with their versions.
+    domains: BTreeMap<&'static str, u32>,
+}
+
+impl Writer<'_> {
+    /// The message of a graph; `outer` are the names around it when it is a body.
+    fn graph(&mut self, graph: &Graph, outer: Option<&Names>) -> Result<GraphProto, ExportError> {
+        let mut names = self.names(graph, outer);
+        let mut proto = GraphProto {
+            name: if graph.name.is_empty() { "graph".to_string() } else { graph.name.clone() },
+            ..GraphProto::default()
+        };
+        proto.input = graph.inputs.iter().map(|id| value_info(graph, *id, &names)).collect();
+        for (id, value) in &graph.constants {
+            self.constant(&mut proto, &names[id], value, graph.ty(*id))?;
+        }
+        for (id, node) in graph.nodes() {
+            let metadata = self.options.node_metadata.filter(|_| outer.is_none());
+            let mut message = self.node(graph, node, &names)?;
+            message.metadata_props = metadata.map_or(Vec::new(), |metadata| entries(metadata(id)));
+            proto.node.push(message);
+        }
+        self.outputs(graph, &mut names, &mut proto);
+        let outputs: HashSet<ValueId> = graph.outputs.iter().copied().collect();
+        let told = graph.nodes.iter().flat_map(Node::defs);
+        let told = told.filter(|id| !outputs.contains(id) && *graph.ty(*id) != Type::Unknown);
+        proto.value_info = told.map(|id| value_info(graph, id, &names)).collect();
+        Ok(proto)
+    }
+
+    /// Names inputs and outputs first, so that these keep theirs.
+    fn names(&mut self, graph: &Graph, outer: Option<&Names>) -> Names {
+        let mut names = Names::new();
+        for capture in &graph.captures {
+            let name = outer.and_then(|outer| outer.get(&capture.outer));
+            names.insert(capture.inner, name.cloned().unwrap_or_default());
+        }
+        let defined = graph.nodes.iter().flat_map(Node::defs);
+        let all = graph.inputs.iter().chain(&graph.outputs).chain(graph.constants.keys());
+        for id in all.copied().chain(defined) {
+            names.entry(id).or_insert_with(|| self.taken.unique(&graph.value(id).name));
+        }
+        names
+    }
+
+    /// Lists the outputs. What a body hands through from outside, and what a graph gives out
+    /// twice, takes a copy: ONNX has outputs by names that the graph defines once.
+    fn outputs(&mut self, graph: &Graph, names: &mut Names, proto: &mut GraphProto) {
+        let captured: HashSet<ValueId> = graph.captures.iter().map(|c| c.inner).collect();
+        let mut listed = HashSet::new();
+        for &id in &graph.outputs {
+            let mut info = value_info(graph, id, names);
+            if captured.contains(&id) || !listed.insert(id) {
+                let name = self.taken.unique(&info.name);
+                proto.node.push(NodeProto {
+                    input: vec![std::mem::replace(&mut info.name, name.clone())],
+                    output: vec![name],
+                    op_type: "Identity".to_string(),
+                    ..NodeProto::default()
+                });
+            }
+            proto.output.push(info);
+        }
+    }
+
+    /// Writes a constant as an initialiser; sequences and optionals as nodes that make them.
+    fn constant(
+        &mut self,
+        proto: &mut GraphProto,
+        name: &str,
+        value: &Value,
+        ty: &Type,
+    ) -> Result<(), ExportError> {
+        let fault = |reason| ExportError::Constant { name: name.to_string(), reason };
+        let mut node = NodeProto { output: vec![name.to_string()], ..NodeProto::default() };
+        match value {
+            Value::Tensor(tensor) => {
+                proto.initializer.push(tensors::to_proto(name, tensor));
+                return Ok(());
+            }
+            Value::Sequence(items) if items.is_empty() => {
+                node.op_type = "SequenceEmpty".to_string();
+                let Type::Sequence(item) = ty else { return Err(fault("its type is unknown")) };
+                let code = item.dtype().ok_or_else(|| fault("its items have no known dtype"))?;
+                node.attribute.push(int_attribute("dtype", i64::from(code.onnx())));
+            }
+            Value::Sequence(items) => {
+                node.op_type = "SequenceConstruct".to_string();
+                for item in items {
+                    let item_name = self.taken.unique(&format!("{name}/item"));
+                    self.constant(proto, &item_name, item, &Type::of(item))?;
+                    node.input.push(item_name);
+                }
+            }
+            Value::Optional(inner) => {
+                node.op_type = "Optional".to_string();
+                if let Some(inner) = inner {
+                    let inner_name = self.taken.unique(&format!("{name}/inner"));
+                    self.constant(proto, &inner_name, inner, &Type::of(inner))?;
+                    node.input.push(inner_name);
+                } else {
+                    let Type::Optional(item) = ty else { return Err(fault("its type is unknown")) };
+                    node.attribute.push(AttributeProto {
+                        name: "type".to_string(),
+                        r#type: attr_type::TYPE_PROTO,
+                        tp: Some(
+                            types::to_proto(item).ok_or_else(|| fault("its type is unknown"))?,
+                        ),
+                        ..AttributeProto::default()
+                    });
+                }
+            }
+        }
+        proto.node.push(node);
+        Ok(())
+    }
+
+    fn node(
+        &mut self,
+        graph: &Graph,
+        node: &Node,
+        names: &Names,
+    ) -> Result<NodeProto, ExportError> {
+        let fault = || ExportError::Op { node: node.label(graph), op: node.op.clone() };
+        let row = find(&node.op).and_then(|def| def.onnx.first()).ok_or_else(fault)?;
+        self.domains.entry(row.domain).or_insert_with(|| newest(row));
+        let name =
+            |id: &Option<ValueId>| id.and_then(|id| names.get(&id).cloned()).unwrap_or_default();
+        let mut input: Vec<String> = node.inputs.iter().map(name).collect();
+        while input.last().is_some_and(String::is_empty) {
+            input.pop();
+        }
+        let mut attribute = Vec::with_capacity(node.attrs.0.len());
+        for (name, attr) in &node.attrs.0 {
+            attribute.push(self.attribute(name, attr, names)?);
+        }
+        Ok(NodeProto {
+            input,
+            output: node.outputs.iter().map(name).collect(),
+            name: node.name.clone(),
+            op_type: row.name.to_string(),
+            domain: row.domain.to_string(),
+            attribute,
+            ..NodeProto::default()
+        })
+    }
+
+    fn attribute(
+        &mut self,
+        name: &str,
+        attr: &Attr,
+        names: &Names,
+    ) -> Result<AttributeProto, ExportError> {
+        let mut proto = AttributeProto { name: name.to_string(), ..AttributeProto::default() };
+        let text = |text: &String| Bytes::copy_from_slice(text.as_bytes());
+        let tensor = |tensor: &Tensor| tensors::to_proto("", tensor);
+        proto.r#type = match attr {
+            Attr::Int(value) => {
+                proto.i = Some(*value);
+                attr_type::INT
+            }
+            Attr::Float(value) => {
+                proto.f = Some(*value);
+                attr_type::FLOAT
+            }
+            Attr::Str(value) => {
+                proto.s = Some(text(value));
+                attr_type::STRING
+            }
+            Attr::Tensor(value) => {
+                proto.t = Some(tensor(value));
+                attr_type::TENSOR
+            }
+            Attr::Graph(body) => {
+                proto.g = Some(self.graph(body, Some(names))?);
+                attr_type::GRAPH
+            }
+            Attr::Type(ty) => {
+                proto.tp = types::to_proto(ty);
+                attr_type::TYPE_PROTO
+            }
+            Attr::Ints(values) => {
+                proto.ints.clone_from(values);
+                attr_type::INTS
+            }
+            Attr::Floats(values) => {
+                proto.floats.clone_from(values);
+                attr_type::FLOATS
+            }
+            Attr::Strs(values) => {
+                proto.strings = values.iter().map(text).collect();
+                attr_type::STRINGS
+            }
+            Attr::Tensors(values) => {
+                proto.tensors = values.iter().map(tensor).collect();
+                attr_type::TENSORS
+            }
+            Attr::Graphs(bodies) => {
+                let bodies = bodies.iter().map(|body| self.graph(body, Some(names)));
+                proto.graphs = bodies.collect::<Result<_, _>>()?;
+                attr_type::GRAPHS
+            }
+        };
+        Ok(proto)
+    }
+}
+
+fn int_attribute(name: &str, value: i64) -> AttributeProto {
+    AttributeProto {
+        name: name.to_string(),
+        r#type: attr_type::INT,
+        i: Some(value),
+        ..AttributeProto::default()
+    }
+}
+
+/// The version of a domain that holds every operator of it that we know.
+fn newest(row: &OnnxName) -> u32 {
+    let rows = ALL_OPS.iter().copied().flatten().flat_map(|def| def.onnx);
+    let versions = rows.filter(|other| other.domain == row.domain).map(|other| other.version);
+    versions.max().unwrap_or(row.version)
+}
+
+fn value_info(graph: &Graph, id: ValueId, names: &Names) -> ValueInfoProto {
+    let name = names.get(&id).cloned().unwrap_or_default();
+    ValueInfoProto { name, r#type: types::to_proto(graph.ty(id)) }
+}

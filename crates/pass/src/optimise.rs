@@ -1,0 +1,123 @@
+//! Runs the passes over a graph and its bodies.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use hetra_ir::{Attr, DEPTH_MAX, Graph, Node, Type, ValueId};
+
+use crate::dead::compact;
+use crate::editor::Editor;
+use crate::infer::infer;
+use crate::report::Report;
+use crate::table::PASSES;
+
+/// Most rounds of all passes: one feeds on what another made.
+const ROUNDS_MAX: usize = 4;
+
+/// A rewrite that keeps what a graph computes, up to rounding.
+pub struct Pass {
+    /// Unique; what users switch it off by.
+    pub name: &'static str,
+    /// One sentence.
+    pub doc: &'static str,
+    /// Rewrites one graph, bodies aside.
+    pub run: fn(&mut Editor<'_>),
+}
+
+/// What the passes may do.
+#[derive(Clone)]
+pub struct Options<'a> {
+    /// Names of passes that are switched off.
+    pub off: BTreeSet<String>,
+    /// Whether the device runs a node; a fusion into a node that it does not claim is not done.
+    pub claims: &'a dyn Fn(&Node, &Graph) -> bool,
+}
+
+impl Default for Options<'_> {
+    fn default() -> Self {
+        Options { off: BTreeSet::new(), claims: &|_, _| true }
+    }
+}
+
+/// The graph rewritten by all [`PASSES`] that are not off, and what they did.
+pub fn optimise(graph: &Graph, options: &Options<'_>) -> (Graph, Report) {
+    let mut report = Report::default();
+    let mut graph = graph.clone();
+    run(&mut graph, false, options, &mut report, 0);
+    if report.total() > 0 { (compact(&graph), report) } else { (graph, report) }
+}
+
+fn run(graph: &mut Graph, body: bool, options: &Options<'_>, report: &mut Report, depth: usize) {
+    let active: Vec<_> = PASSES.iter().filter(|pass| !options.off.contains(pass.name)).collect();
+    if active.is_empty() {
+        return;
+    }
+    for _ in 0..ROUNDS_MAX {
+        let before = report.total();
+        refine(graph, body);
+        for pass in &active {
+            report.of(pass.name);
+            let taken = std::mem::take(graph);
+            let mut editor = Editor::new(taken, pass.name, options, report);
+            (pass.run)(&mut editor);
+            *graph = editor.finish();
+        }
+        bodies(graph, options, report, depth);
+        if report.total() == before {
+            return;
+        }
+    }
+}
+
+fn bodies(graph: &mut Graph, options: &Options<'_>, report: &mut Report, depth: usize) {
+    if depth >= DEPTH_MAX {
+        return;
+    }
+    let types: Vec<Type> = graph.values.iter().map(|value| value.ty.clone()).collect();
+    for node in &mut graph.nodes {
+        for attr in node.attrs.0.values_mut() {
+            let bodies = match attr {
+                Attr::Graph(body) => std::slice::from_mut(body),
+                Attr::Graphs(bodies) => bodies.as_mut_slice(),
+                _ => continue,
+            };
+            for body in bodies {
+                let body = Arc::make_mut(body);
+                for capture in &body.captures {
+                    body.values[capture.inner.index()].ty = types[capture.outer.index()].clone();
+                }
+                run(body, true, options, report, depth + 1);
+            }
+        }
+    }
+}
+
+/// Writes what inference finds over the declared types. Where it fails, nothing is believed but
+/// the inputs, the constants and the dtypes.
+fn refine(graph: &mut Graph, body: bool) {
+    let input = |id: &ValueId| match body {
+        // The inputs of a loop's body change shape from turn to turn, whatever the file declares.
+        true => graph.ty(*id).dtype().map_or(Type::Unknown, Type::unranked),
+        false => graph.ty(*id).clone(),
+    };
+    let inputs: Vec<Type> = graph.inputs.iter().map(input).collect();
+    let captures: Vec<Type> =
+        graph.captures.iter().map(|capture| graph.ty(capture.inner).clone()).collect();
+    match infer(graph, &inputs, &captures) {
+        Ok(inferred) => {
+            for (value, ty) in graph.values.iter_mut().zip(inferred.types) {
+                value.ty = ty;
+            }
+        }
+        Err(_) => {
+            let given = graph.inputs.iter().filter(|_| !body).chain(graph.constants.keys());
+            let given = given.copied().chain(graph.captures.iter().map(|capture| capture.inner));
+            let given: BTreeSet<ValueId> = given.collect();
+            for (index, value) in graph.values.iter_mut().enumerate() {
+                if !given.contains(&ValueId(index as u32)) {
+                    value.ty = value.ty.dtype().map_or(Type::Unknown, Type::unranked);
+                }
+            }
+        }
+    }
+}
