@@ -25,6 +25,8 @@ pub const OPSET: u32 = 25;
 pub enum ExportError {
     #[error("node `{node}`: operator `{op}` has no ONNX name")]
     Op { node: String, op: String },
+    #[error("node `{node}`: {op} had another meaning in version {version}, and has no newer form")]
+    OldMeaning { node: String, op: String, version: u32 },
     #[error("input `{input}` has no known type")]
     Untyped { input: String },
     #[error("constant `{name}` has no ONNX form: {reason}")]
@@ -32,6 +34,10 @@ pub enum ExportError {
     #[error("the model takes {bytes} bytes, over the 2 GiB that the format can hold")]
     TooLarge { bytes: usize },
 }
+
+/// Operators whose meaning changed in a version so that no newer form has the older meaning: the
+/// first version of the meaning of today, and the first output that it concerns.
+const CHANGED: &[(&str, u32, usize)] = &[("Scan", 9, 0), ("Dropout", 10, 1)];
 
 /// What to write beside the graph.
 #[derive(Clone, Copy)]
@@ -237,6 +243,13 @@ impl Writer<'_> {
         names: &Names,
     ) -> Result<NodeProto, ExportError> {
         let fault = || ExportError::Op { node: node.label(graph), op: node.op.clone() };
+        let mut changed = CHANGED.iter().filter(|(op, first, output)| {
+            *op == node.op && node.version < *first && node.outputs.len() > *output
+        });
+        if changed.next().is_some() {
+            let (node, op, version) = (node.label(graph), node.op.clone(), node.version);
+            return Err(ExportError::OldMeaning { node, op, version });
+        }
         let row = find(&node.op).and_then(|def| def.onnx.first()).ok_or_else(fault)?;
         self.domains.entry(row.domain).or_insert_with(|| newest(row));
         let name =

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use hetra_ir::{Attr, Graph, Node, Type, ValueId};
+use hetra_tensor::Value;
 
 /// Compares two graphs up to names, ids, opset versions and constants that nobody reads: nodes
 /// must stand in the same order.
@@ -10,18 +11,23 @@ use hetra_ir::{Attr, Graph, Node, Type, ValueId};
 /// # Errors
 /// A sentence on the first difference.
 pub fn same_graph(a: &Graph, b: &Graph) -> Result<(), String> {
-    Pair { a, b, ids: HashMap::new() }.compare(None)
+    Pair { a, b, outer: None, ids: HashMap::new() }.compare()
 }
+
+/// Picks one of the two graphs.
+type Side = for<'a> fn(&Pair<'a>) -> &'a Graph;
 
 /// Two graphs, and which value of `a` is which of `b`.
 struct Pair<'a> {
     a: &'a Graph,
     b: &'a Graph,
+    /// The graphs around, when these are bodies.
+    outer: Option<&'a Pair<'a>>,
     ids: HashMap<ValueId, ValueId>,
 }
 
-impl Pair<'_> {
-    fn compare(mut self, outer: Option<&Pair<'_>>) -> Result<(), String> {
+impl<'a> Pair<'a> {
+    fn compare(mut self) -> Result<(), String> {
         if self.a.inputs.len() != self.b.inputs.len() {
             return Err(format!("{} and {} inputs", self.a.inputs.len(), self.b.inputs.len()));
         }
@@ -33,7 +39,7 @@ impl Pair<'_> {
             }
         }
         for capture in &self.a.captures {
-            let twin = outer.and_then(|outer| outer.ids.get(&capture.outer));
+            let twin = self.outer.and_then(|outer| outer.ids.get(&capture.outer));
             let found = self.b.captures.iter().find(|other| Some(&other.outer) == twin);
             if let Some(other) = found {
                 self.ids.insert(capture.inner, other.inner);
@@ -81,7 +87,7 @@ impl Pair<'_> {
     }
 
     fn attrs(&self, a: &Attr, b: &Attr) -> Result<(), String> {
-        let body = |a, b| Pair { a, b, ids: HashMap::new() }.compare(Some(self));
+        let body = |a, b| Pair { a, b, outer: Some(self), ids: HashMap::new() }.compare();
         match (a, b) {
             (Attr::Graph(a), Attr::Graph(b)) => body(a, b),
             (Attr::Graphs(a), Attr::Graphs(b)) if a.len() == b.len() => {
@@ -111,7 +117,7 @@ impl Pair<'_> {
             Some(twin) if *twin == b => Ok(()),
             Some(_) => Err(format!("`{name}` became another value")),
             // Constants meet where they are read first.
-            None => match (self.a.constants.get(&a), self.b.constants.get(&b)) {
+            None => match (self.constant(a, |pair| pair.a), self.constant(b, |pair| pair.b)) {
                 (Some(x), Some(y)) if x == y => {
                     self.ids.insert(a, b);
                     Ok(())
@@ -119,6 +125,14 @@ impl Pair<'_> {
                 _ => Err(format!("`{name}` became another value")),
             },
         }
+    }
+
+    /// The constant behind a value of one side, captured ones included.
+    fn constant(&self, id: ValueId, side: Side) -> Option<&'a Value> {
+        side(self).constants.get(&id).or_else(|| {
+            let capture = side(self).captures.iter().find(|capture| capture.inner == id)?;
+            self.outer?.constant(capture.outer, side)
+        })
     }
 
     fn types(&self, a: ValueId, b: ValueId) -> Result<(), String> {

@@ -4,7 +4,7 @@ use hetra_ir::{Attrs, Dim, Type};
 use hetra_tensor::{DType, Tensor, Value};
 
 use crate::context::{EvalCtx, InferCtx};
-use crate::conv::{ConvGeometry, conv_work, convolve, known_kernel};
+use crate::conv::{ConvGeometry, conv_work, known_kernel};
 use crate::def::{Arity, Kind, OpDef, onnx};
 use crate::error::OpError;
 use crate::quant_elementwise::{quantized, real};
@@ -111,11 +111,62 @@ fn accumulate(
         taps.iter_mut().for_each(|code| *code -= zero);
     }
     let mut out = Tensor::zeros(DType::I32, &geometry.output_shape())?;
-    let none = vec![0; if bias.is_none() { channels } else { 0 }];
-    let bias = bias.unwrap_or(&none);
-    let flat = geometry.flattened()?;
-    convolve(&flat, x.as_slice()?, w.as_slice()?, bias, out.as_mut_slice::<i32>()?)?;
+    convolve(&geometry, x.as_slice()?, w.as_slice()?, bias, out.as_mut_slice::<i32>()?);
     Ok(out)
+}
+
+/// x is (N, C, spatial), w is (M, C/groups, taps), out is (N, M, spatial). What one tap reads in
+/// one input channel is gathered once and added to all output channels of the group.
+fn convolve(g: &ConvGeometry, x: &[i32], w: &[i32], bias: Option<&[i32]>, out: &mut [i32]) {
+    let (plane_in, plane_out) = (g.input.iter().product::<usize>(), g.output.iter().product());
+    let taps: usize = g.window.kernel.iter().product();
+    let (group_in, group_out) = (g.group_in(), g.group_out());
+    if out.is_empty() {
+        return;
+    }
+    for (index, plane) in out.chunks_exact_mut(plane_out).enumerate() {
+        plane.fill(bias.map_or(0, |bias| bias[index % g.channels_out]));
+    }
+    let mut line = vec![0; plane_out];
+    for channel in 0..g.batch * g.channels_in {
+        let (image, place) = (channel / g.channels_in, channel % g.channels_in);
+        let first = place / group_in * group_out;
+        let source = &x[channel * plane_in..][..plane_in];
+        let mut tap = vec![0; g.window.rank()];
+        for flat_tap in 0..taps {
+            gather(g, source, &tap, &mut line);
+            advance(&mut tap, &g.window.kernel);
+            for m in first..first + group_out {
+                let weight = w[(m * group_in + place % group_in) * taps + flat_tap];
+                let sums = &mut out[(image * g.channels_out + m) * plane_out..][..plane_out];
+                for (sum, &value) in sums.iter_mut().zip(&line) {
+                    *sum = sum.wrapping_add(weight.wrapping_mul(value));
+                }
+            }
+        }
+    }
+}
+
+/// What `tap` reads for each output place; 0 in the padding.
+fn gather(g: &ConvGeometry, source: &[i32], tap: &[usize], line: &mut [i32]) {
+    let axes = 0..g.window.rank();
+    let inside: Vec<_> = axes
+        .clone()
+        .map(|axis| g.window.outputs_inside(axis, tap[axis], g.input[axis], g.output[axis]))
+        .collect();
+    let mut at = vec![0; g.window.rank()];
+    for slot in line {
+        let reads = axes.clone().all(|axis| inside[axis].contains(&at[axis]));
+        *slot = if reads {
+            let step = |place, axis: usize| {
+                place * g.input[axis] + g.window.position(axis, at[axis], tap[axis])
+            };
+            source[axes.clone().fold(0, step)]
+        } else {
+            0
+        };
+        advance(&mut at, &g.output);
+    }
 }
 
 fn eval_qlinear_conv(ctx: &EvalCtx<'_>) -> Result<Vec<Value>, OpError> {

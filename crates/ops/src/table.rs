@@ -6,7 +6,9 @@ use std::sync::OnceLock;
 use crate::def::OpDef;
 
 /// Every operator, by family.
-pub static ALL_OPS: &[&[&OpDef]] = &[crate::activation::OPS, crate::convert::OPS, crate::logic::OPS, crate::unary::OPS, crate::variadic::OPS, crate::random::OPS, crate::generate::OPS, crate::cumulative::OPS, crate::text::OPS, crate::tfidf::OPS, crate::training::OPS, crate::arithmetic::OPS,
+pub static ALL_OPS: &[&[&OpDef]] = &[crate::activation::OPS, crate::convert::OPS, crate::logic::OPS, crate::unary::OPS, crate::variadic::OPS, crate::random::OPS, crate::generate::OPS, crate::cumulative::OPS, crate::text::OPS, crate::tfidf::OPS, crate::training::OPS, crate::ml::OPS, crate::trees::OPS, crate::arithmetic::OPS,
+    crate::resize::OPS,
+    crate::pad::OPS,
     crate::layer_norm::OPS,
     crate::softmax::OPS,
     crate::arg_reduce::OPS,
@@ -31,6 +33,8 @@ pub static ALL_OPS: &[&[&OpDef]] = &[crate::activation::OPS, crate::convert::OPS
     crate::quant_nbits::OPS,
     crate::quant_elementwise::OPS,
     crate::quant_conv::OPS,
+    crate::quant_gemm::OPS,
+    crate::quant_lstm::OPS,
     crate::control::OPS];
 
 fn by_name() -> &'static HashMap<&'static str, &'static OpDef> {

@@ -4,9 +4,14 @@
 //! the arguments are outside what the kernel does (another dtype, a rare form), it gives `None`
 //! and the reference runs: the result is right either way.
 
+mod binary;
 mod conv;
 mod matmul;
+mod movement;
+mod norm;
 mod pointwise;
+mod pool;
+mod reduce;
 
 use std::sync::Arc;
 
@@ -19,7 +24,16 @@ use hetra_tensor::Value;
 type Compile = fn(&Part<'_>, &Node) -> Option<Arc<dyn Program>>;
 
 /// Every operator that has kernels, by family.
-static TABLES: &[&[(&str, Compile)]] = &[conv::OPS, matmul::OPS, pointwise::OPS];
+static TABLES: &[&[(&str, Compile)]] = &[
+    binary::OPS,
+    conv::OPS,
+    matmul::OPS,
+    movement::OPS,
+    norm::OPS,
+    pointwise::OPS,
+    pool::OPS,
+    reduce::OPS,
+];
 
 fn find(op: &str) -> Option<Compile> {
     TABLES.iter().copied().flatten().find(|(name, _)| *name == op).map(|(_, compile)| *compile)

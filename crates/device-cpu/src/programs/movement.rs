@@ -1,0 +1,186 @@
+//! Moves elements of any dtype of whole bytes: transpose, concatenate, split, gather.
+
+use std::sync::Arc;
+
+use hetra_device::{Call, Part, Program};
+use hetra_ir::Node;
+use hetra_ops::OpError;
+use hetra_tensor::{DType, Tensor, to_i64};
+
+use super::{Compile, Outcome, program};
+use crate::kernels::layout::{Blocks, Item, copy_blocks, gather, transpose};
+
+pub(super) static OPS: &[(&str, Compile)] = &[
+    ("Transpose", compile_transpose),
+    ("Concat", compile_concat),
+    ("Split", compile_split),
+    ("Gather", compile_gather),
+];
+
+/// Runs `$body` with `$T` bound to the unsigned integer as wide as the dtype's elements.
+macro_rules! by_width {
+    ($dtype:expr, $T:ident => $body:expr) => {
+        match $dtype.bits() {
+            8 => {
+                type $T = u8;
+                $body
+            }
+            16 => {
+                type $T = u16;
+                $body
+            }
+            32 => {
+                type $T = u32;
+                $body
+            }
+            64 => {
+                type $T = u64;
+                $body
+            }
+            _ => return Ok(None),
+        }
+    };
+}
+
+fn items<T: Item + bytemuck::Pod>(tensor: &Tensor) -> &[T] {
+    bytemuck::cast_slice(tensor.bytes())
+}
+
+fn items_mut<T: Item + bytemuck::Pod>(tensor: &mut Tensor) -> &mut [T] {
+    bytemuck::cast_slice_mut(tensor.bytes_mut())
+}
+
+/// Product of extents of a tensor that is in memory.
+fn product(extents: &[usize]) -> usize {
+    extents.iter().product()
+}
+
+/// An axis counted from either end; `None` when it is out of range (the reference says so).
+fn axis_of(axis: i64, rank: usize) -> Option<usize> {
+    let axis = if axis < 0 { axis.checked_add(rank as i64)? } else { axis };
+    usize::try_from(axis).ok().filter(|&axis| axis < rank)
+}
+
+fn compile_transpose(_: &Part<'_>, _: &Node) -> Option<Arc<dyn Program>> {
+    program("move", &[], |call| {
+        let x = call.tensor(0)?.clone();
+        let rank = x.rank();
+        let perm: Vec<usize> = match call.node.attrs.ints_opt("perm")? {
+            Some(perm) => perm.iter().filter_map(|&axis| usize::try_from(axis).ok()).collect(),
+            None => (0..rank).rev().collect(),
+        };
+        let mut sorted = perm.clone();
+        sorted.sort_unstable();
+        if x.is_empty() || !sorted.iter().copied().eq(0..rank) {
+            return Ok(None);
+        }
+        let shape: Vec<usize> = perm.iter().map(|&axis| x.shape()[axis]).collect();
+        by_width!(x.dtype(), T => {
+            let mut out = call.output(0, x.dtype(), &shape)?;
+            transpose::<T>(items(&x), x.shape(), &perm, items_mut(&mut out));
+            Ok(Some(vec![out.into()]))
+        })
+    })
+}
+
+fn compile_concat(_: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
+    let axis = *node.attrs.int("axis").ok()?;
+    program("move", &[], move |call| run_concat(call, axis))
+}
+
+fn run_concat(call: &mut Call<'_>, axis: i64) -> Outcome {
+    let parts: Vec<Tensor> = (0..call.inputs.len())
+        .map(|index| call.tensor(index).cloned())
+        .collect::<Result<_, OpError>>()?;
+    let Some(first) = parts.first() else { return Ok(None) };
+    let Some(axis) = axis_of(axis, first.rank()) else { return Ok(None) };
+    let same = |part: &Tensor| {
+        part.dtype() == first.dtype()
+            && part.rank() == first.rank()
+            && part.shape()[..axis] == first.shape()[..axis]
+            && part.shape()[axis + 1..] == first.shape()[axis + 1..]
+    };
+    if !parts.iter().all(same) {
+        return Ok(None);
+    }
+    let mut shape = first.shape().to_vec();
+    shape[axis] = parts.iter().map(|part| part.shape()[axis]).sum();
+    let (count, inner) = (product(&shape[..axis]), product(&shape[axis + 1..]));
+    by_width!(first.dtype(), T => {
+        let mut out = call.output(0, first.dtype(), &shape)?;
+        let row = shape[axis] * inner;
+        let mut at = 0;
+        for part in &parts {
+            let len = part.shape()[axis] * inner;
+            let blocks = Blocks { count, len, src: (0, len), dst: (at, row) };
+            copy_blocks::<T>(items(part), items_mut(&mut out), &blocks);
+            at += len;
+        }
+        Ok(Some(vec![out.into()]))
+    })
+}
+
+fn compile_split(_: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
+    let axis = node.attrs.int_or("axis", 0).ok()?;
+    program("move", &[], move |call| run_split(call, axis))
+}
+
+/// Lengths of the parts; `None` for forms that the reference checks.
+fn split_lengths(call: &Call<'_>, extent: usize) -> Option<Vec<usize>> {
+    let count = call.node.outputs.len();
+    if let Some(lengths) = call.tensor_opt(1) {
+        let lengths = to_i64(lengths).ok()?;
+        let lengths: Vec<usize> = lengths.iter().filter_map(|&n| usize::try_from(n).ok()).collect();
+        let total = lengths.iter().try_fold(0usize, |sum, &n| sum.checked_add(n))?;
+        return (lengths.len() == count && total == extent).then_some(lengths);
+    }
+    (count > 0 && extent.is_multiple_of(count)).then(|| vec![extent / count; count])
+}
+
+fn run_split(call: &mut Call<'_>, axis: i64) -> Outcome {
+    let x = call.tensor(0)?.clone();
+    let Some(axis) = axis_of(axis, x.rank()) else { return Ok(None) };
+    let Some(lengths) = split_lengths(call, x.shape()[axis]) else { return Ok(None) };
+    let (count, inner) = (product(&x.shape()[..axis]), product(&x.shape()[axis + 1..]));
+    let row = x.shape()[axis] * inner;
+    by_width!(x.dtype(), T => {
+        let mut at = 0;
+        let mut parts = Vec::with_capacity(lengths.len());
+        for (index, length) in lengths.into_iter().enumerate() {
+            let mut shape = x.shape().to_vec();
+            shape[axis] = length;
+            let len = length * inner;
+            let mut out = call.output(index, x.dtype(), &shape)?;
+            let blocks = Blocks { count, len, src: (at, row), dst: (0, len) };
+            copy_blocks::<T>(items(&x), items_mut(&mut out), &blocks);
+            parts.push(out.into());
+            at += len;
+        }
+        Ok(Some(parts))
+    })
+}
+
+fn compile_gather(_: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
+    let axis = node.attrs.int_or("axis", 0).ok()?;
+    program("move", &[], move |call| run_gather(call, axis))
+}
+
+fn run_gather(call: &mut Call<'_>, axis: i64) -> Outcome {
+    let (x, indices) = (call.tensor(0)?.clone(), call.tensor(1)?.clone());
+    let Some(axis) = axis_of(axis, x.rank()) else { return Ok(None) };
+    if !matches!(indices.dtype(), DType::I32 | DType::I64) {
+        return Ok(None);
+    }
+    let extent = x.shape()[axis];
+    let chosen: Option<Vec<usize>> =
+        to_i64(&indices)?.into_iter().map(|index| axis_of(index, extent)).collect();
+    let Some(chosen) = chosen else { return Ok(None) };
+    let (before, after) = (&x.shape()[..axis], &x.shape()[axis + 1..]);
+    let shape = [before, indices.shape(), after].concat();
+    let sizes = [product(before), extent, product(after)];
+    by_width!(x.dtype(), T => {
+        let mut out = call.output(0, x.dtype(), &shape)?;
+        gather::<T>(items(&x), sizes, &chosen, items_mut(&mut out));
+        Ok(Some(vec![out.into()]))
+    })
+}

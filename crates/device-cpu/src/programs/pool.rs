@@ -1,0 +1,81 @@
+//! Pooling over windows and over whole planes.
+
+use std::sync::Arc;
+
+use hetra_device::{Call, Part, Program};
+use hetra_ir::Node;
+use hetra_ops::PoolGeometry;
+use hetra_tensor::DType;
+
+use super::{Compile, Outcome, program};
+use crate::kernels::isa::isa;
+use crate::kernels::pool::{Pool, PoolKind, global_average, pool};
+
+pub(super) static OPS: &[(&str, Compile)] = &[
+    ("MaxPool", compile),
+    ("AveragePool", compile),
+    ("GlobalAveragePool", compile_global),
+];
+
+fn compile(_: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
+    let kind = match node.op.as_str() {
+        // The indices of the greatest elements are the reference's business.
+        "MaxPool" if node.output(1).is_some() => return None,
+        "MaxPool" => PoolKind::Max,
+        _ => PoolKind::Average {
+            count_include_pad: node.attrs.flag_or("count_include_pad", false).ok()?,
+        },
+    };
+    // Where a window hangs over the padding (ceil mode), counting differs: the reference does it.
+    if node.attrs.flag_or("ceil_mode", false).ok()? && kind != PoolKind::Max {
+        return None;
+    }
+    program("pool", &[], move |call| run(call, kind))
+}
+
+fn run(call: &mut Call<'_>, kind: PoolKind) -> Outcome {
+    let x = call.tensor(0)?.clone();
+    if x.dtype() != DType::F32 || !(3..=4).contains(&x.rank()) || x.is_empty() {
+        return Ok(None);
+    }
+    let geometry = PoolGeometry::resolve(&call.node.attrs, x.shape())?;
+    let w = &geometry.window;
+    let two = |list: &[usize], lead: usize| match *list {
+        [x] => [lead, x],
+        [y, x] => [y, x],
+        _ => [lead; 2],
+    };
+    let (begin, end) = (two(&w.pads_begin, 0), two(&w.pads_end, 0));
+    let form = Pool {
+        kind,
+        kernel: two(&w.kernel, 1),
+        stride: two(&w.strides, 1),
+        dilation: two(&w.dilations, 1),
+        pads: [begin[0], begin[1], end[0], end[1]],
+    };
+    let shape = [&x.shape()[..2], geometry.output.as_slice()].concat();
+    let [h, w] = two(&geometry.input, 1);
+    let [oh, ow] = two(&geometry.output, 1);
+    if oh * ow == 0 {
+        return Ok(None);
+    }
+    let mut out = call.output(0, DType::F32, &shape)?;
+    let size = (geometry.planes, h, w);
+    pool(isa(), &form, x.as_slice()?, size, (oh, ow), out.as_mut_slice()?);
+    Ok(Some(vec![out.into()]))
+}
+
+fn compile_global(_: &Part<'_>, _: &Node) -> Option<Arc<dyn Program>> {
+    program("pool", &[], |call| {
+        let x = call.tensor(0)?.clone();
+        if x.dtype() != DType::F32 || x.rank() < 3 || x.is_empty() {
+            return Ok(None);
+        }
+        let planes = x.shape()[0] * x.shape()[1];
+        let mut shape = vec![1; x.rank()];
+        shape[..2].copy_from_slice(&x.shape()[..2]);
+        let mut out = call.output(0, DType::F32, &shape)?;
+        global_average(isa(), x.as_slice()?, planes, x.len() / planes, out.as_mut_slice()?);
+        Ok(Some(vec![out.into()]))
+    })
+}

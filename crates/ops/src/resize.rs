@@ -1,0 +1,302 @@
+//! Resize, and Upsample as an older form of it.
+//!
+//! Every mode is separable: an axis has, for each output place, weights over input places
+//! (`resize_axis`). Interpolation applies them axis by axis; the nearest mode only picks.
+
+use hetra_ir::{Attr, Attrs, Dim, Node, Type};
+use hetra_tensor::{Tensor, Value, element_count};
+
+use crate::context::{EvalCtx, InferCtx};
+use crate::def::{Arity, OpDef, Upgrade, onnx};
+use crate::dims::{check_ints, extent, resolve_axes, same_rank, shape_from};
+use crate::error::OpError;
+use crate::pick::{OUTSIDE, check_size, pick};
+use crate::resize_axis::{Axis, Coordinates, Filter, Nearest, Taps};
+use crate::work::{Work, elements};
+
+/// The operators of this file.
+pub(crate) static OPS: &[&OpDef] = &[&RESIZE];
+
+static RESIZE: OpDef = OpDef {
+    name: "Resize",
+    doc: "Samples a tensor at another resolution: nearest, linear or cubic.",
+    onnx: &[onnx("", "Resize", 19), onnx("", "Upsample", 10)],
+    inputs: Arity::between(2, 4),
+    upgrade: Some(upgrade),
+    infer,
+    work: |ctx, outputs| {
+        let taps = match ctx.attrs().str_or("mode", "nearest") {
+            Ok("nearest") => return Work::default(),
+            Ok("cubic") => 16.0,
+            _ => 4.0,
+        };
+        Work::ops(2.0 * taps * outputs.iter().map(elements).sum::<f64>())
+    },
+    eval,
+    ..OpDef::DEFAULT
+};
+
+/// Upsample ended at opset 9 and Resize begins at 10, so the version tells which of them it is.
+fn upgrade(up: &mut Upgrade<'_>) -> Result<(), OpError> {
+    if up.node.version > 10 {
+        return Ok(());
+    }
+    if let (Some(Attr::Float(height)), Some(Attr::Float(width))) =
+        (up.node.attrs.take("height_scale"), up.node.attrs.take("width_scale"))
+    {
+        up.node.attrs.set("scales", vec![1.0, 1.0, height, width]);
+    }
+    up.attr_to_input("scales", 1)?;
+    if up.node.inputs.len() == 2 {
+        up.node.inputs.insert(1, None);
+    }
+    if let Some(Attr::Str(mode)) = up.node.attrs.0.get_mut("mode")
+        && mode == "bilinear"
+    {
+        *mode = "linear".to_string();
+    }
+    up.node.attrs.set("coordinate_transformation_mode", "asymmetric");
+    up.node.attrs.set("nearest_mode", "floor");
+    Ok(())
+}
+
+/// The output extents and the scale of each axis.
+struct Geometry {
+    dims: Vec<Dim>,
+    scales: Vec<f64>,
+}
+
+/// From scales or sizes; `None` when neither is known yet.
+fn geometry(ctx: &InferCtx<'_>, input: &[Dim]) -> Result<Option<Geometry>, OpError> {
+    let rank = input.len();
+    let axes = match ctx.attrs().ints_opt("axes")? {
+        Some(axes) => resolve_axes(axes, rank)?,
+        None => (0..rank).collect(),
+    };
+    let mut result = Geometry { dims: input.to_vec(), scales: vec![1.0; rank] };
+    let count = |index: usize, got: usize| match got == axes.len() {
+        true => Ok(()),
+        false => Err(OpError::input(index, format!("{} numbers", axes.len()), got.to_string())),
+    };
+    let is_empty = |index: usize| ctx.dims(index).is_some_and(|dims| dims.contains(&0.into()));
+    if ctx.has(3) && !is_empty(3) {
+        let Some(sizes) = ctx.known_ints(3) else { return Ok(None) };
+        count(3, sizes.len())?;
+        for (&axis, &size) in axes.iter().zip(&sizes) {
+            result.dims[axis] = Dim::Known(extent(size, 3)?);
+        }
+        let known: Option<Vec<f64>> = axes
+            .iter()
+            .map(|&at| Some(result.dims[at].known()? as f64 / input[at].known()? as f64))
+            .collect();
+        return match known {
+            Some(scales) => keep_aspect(ctx.attrs(), input, &axes, scales, result).map(Some),
+            None if ctx.attrs().str_or("keep_aspect_ratio_policy", "stretch")? == "stretch" => {
+                Ok(Some(result))
+            }
+            None => Ok(None),
+        };
+    }
+    let Some(scales) = ctx.known(2) else { return Ok(None) };
+    let scales = hetra_tensor::to_f64(scales)?;
+    count(2, scales.len())?;
+    for (&axis, &scale) in axes.iter().zip(&scales) {
+        if !(scale > 0.0 && scale.is_finite()) {
+            return Err(OpError::input(2, "scales over 0", scale.to_string()));
+        }
+        result.scales[axis] = scale;
+        result.dims[axis] = match &input[axis] {
+            Dim::Known(extent) => Dim::Known(to_extent(*extent as f64 * scale)?),
+            dim if scale == 1.0 => dim.clone(),
+            _ => Dim::Unknown,
+        };
+    }
+    Ok(Some(result))
+}
+
+/// The integer part, which must be a sensible extent.
+fn to_extent(value: f64) -> Result<usize, OpError> {
+    match value >= 0.0 && value < 1e15 {
+        true => Ok(value as usize),
+        false => Err(OpError::invalid(format!("an output extent of {value}"))),
+    }
+}
+
+/// Scales that follow from sizes, by the policy on the aspect ratio.
+fn keep_aspect(
+    attrs: &Attrs,
+    input: &[Dim],
+    axes: &[usize],
+    scales: Vec<f64>,
+    mut result: Geometry,
+) -> Result<Geometry, OpError> {
+    let one = match attrs.str_or("keep_aspect_ratio_policy", "stretch")? {
+        "stretch" => None,
+        "not_larger" => scales.iter().copied().reduce(f64::min),
+        "not_smaller" => scales.iter().copied().reduce(f64::max),
+        other => return Err(OpError::invalid(format!("`keep_aspect_ratio_policy` is `{other}`"))),
+    };
+    for (&axis, &scale) in axes.iter().zip(&scales) {
+        result.scales[axis] = one.unwrap_or(scale);
+        if let (Some(one), Some(extent)) = (one, input[axis].known()) {
+            result.dims[axis] = Dim::Known(to_extent((one * extent as f64 + 0.5).floor())?);
+        }
+    }
+    Ok(result)
+}
+
+fn infer(ctx: &InferCtx<'_>) -> Result<Vec<Type>, OpError> {
+    check_ints(ctx, 3)?;
+    let Some(input) = ctx.dims(0) else { return Ok(vec![same_rank(ctx)]) };
+    let dims = match geometry(ctx, input)? {
+        Some(geometry) => geometry.dims,
+        None => {
+            let touched = ctx.attrs().ints_opt("axes")?;
+            let touched = touched.map(|axes| resolve_axes(axes, input.len())).transpose()?;
+            let mut dims = input.to_vec();
+            for (axis, dim) in dims.iter_mut().enumerate() {
+                if touched.as_ref().is_none_or(|axes| axes.contains(&axis)) {
+                    *dim = Dim::Unknown;
+                }
+            }
+            dims
+        }
+    };
+    Ok(vec![InferCtx::make(ctx.dtype_opt(0), Some(dims))])
+}
+
+/// The region of interest on each axis, as fractions of it.
+fn rois(ctx: &EvalCtx<'_>, rank: usize) -> Result<Vec<(f64, f64)>, OpError> {
+    let axes = match ctx.attrs().ints_opt("axes")? {
+        Some(axes) => resolve_axes(axes, rank)?,
+        None => (0..rank).collect(),
+    };
+    let values = ctx.reals(1)?;
+    if values.len() != axes.len() * 2 {
+        let wanted = format!("{} numbers", axes.len() * 2);
+        return Err(OpError::input(1, wanted, values.len().to_string()));
+    }
+    let mut rois = vec![(0.0, 1.0); rank];
+    for (at, &axis) in axes.iter().enumerate() {
+        rois[axis] = (values[at], values[axes.len() + at]);
+    }
+    Ok(rois)
+}
+
+/// Scales and extents of each axis.
+fn axes_of(ctx: &EvalCtx<'_>, coordinates: Coordinates) -> Result<Vec<Axis>, OpError> {
+    let tensor = ctx.tensor(0)?;
+    let shape = shape_from(ctx, infer)?;
+    let types: Vec<Option<Type>> =
+        ctx.inputs.iter().map(|value| value.as_ref().map(Type::of)).collect();
+    let known: Vec<Option<Tensor>> =
+        (0..ctx.inputs.len()).map(|index| ctx.tensor_opt(index).cloned()).collect();
+    let body = |_: &hetra_ir::Graph, _: &[Type]| Ok(vec![]);
+    let infer = InferCtx { node: ctx.node, inputs: &types, known: &known, body: &body };
+    let dims = infer.dims(0).unwrap_or_default();
+    let geometry = geometry(&infer, dims)?.ok_or(OpError::MissingInput { index: 2 })?;
+    let rois = match coordinates {
+        Coordinates::TfCropAndResize => rois(ctx, tensor.rank())?,
+        _ => vec![(0.0, 1.0); tensor.rank()],
+    };
+    let axis = |at: usize| Axis {
+        input: tensor.shape()[at],
+        output: shape[at],
+        scale: geometry.scales[at],
+        roi: rois[at],
+    };
+    Ok((0..tensor.rank()).map(axis).collect())
+}
+
+fn eval(ctx: &EvalCtx<'_>) -> Result<Vec<Value>, OpError> {
+    let (tensor, attrs) = (ctx.tensor(0)?, ctx.attrs());
+    let coordinates = Coordinates::of(attrs)?;
+    let axes = axes_of(ctx, coordinates)?;
+    let shape: Vec<usize> = axes.iter().map(|axis| axis.output).collect();
+    if !check_size(tensor, &shape)? {
+        return Ok(vec![Tensor::zeros(tensor.dtype(), &shape)?.into()]);
+    }
+    if tensor.is_empty() {
+        return Err(OpError::input(0, "elements", tensor.describe()));
+    }
+    let outside = f64::from(attrs.float_or("extrapolation_value", 0.0)?);
+    let antialias = attrs.flag_or("antialias", false)?;
+    let exclude = attrs.flag_or("exclude_outside", false)?;
+    let filter = match attrs.str_or("mode", "nearest")? {
+        "nearest" => {
+            let places = nearest_places(ctx.node, &axes, coordinates)?;
+            let fill = places.iter().flatten().any(|&place| place == OUTSIDE);
+            let fill = fill.then(|| hetra_tensor::from_f64(tensor.dtype(), &[], &[outside]));
+            return Ok(vec![pick(tensor, &places, fill.transpose()?.as_ref())?.into()]);
+        }
+        "linear" => Filter::Linear,
+        "cubic" => Filter::Cubic(f64::from(attrs.float_or("cubic_coeff_a", -0.75)?)),
+        mode => return Err(OpError::invalid(format!("`mode` is `{mode}`"))),
+    };
+    let mut values = hetra_tensor::to_f64(tensor)?;
+    let mut now = tensor.shape().to_vec();
+    let taps = |axis: &Axis| Taps::of(axis, coordinates, filter, antialias, exclude);
+    let taps: Vec<Taps> = axes.iter().map(taps).collect();
+    for (at, taps) in taps.iter().enumerate() {
+        if !taps.is_identity(axes[at].input) {
+            values = apply(&values, &mut now, at, taps)?;
+        }
+    }
+    for (at, taps) in taps.iter().enumerate() {
+        fill_outside(&mut values, &shape, at, taps, outside);
+    }
+    if tensor.dtype().is_int() {
+        values.iter_mut().for_each(|value| *value = value.round_ties_even());
+    }
+    Ok(vec![hetra_tensor::from_f64(tensor.dtype(), &shape, &values)?.into()])
+}
+
+fn nearest_places(
+    node: &Node,
+    axes: &[Axis],
+    coordinates: Coordinates,
+) -> Result<Vec<Vec<usize>>, OpError> {
+    let nearest = Nearest::of(&node.attrs)?;
+    let places = |axis: &Axis| {
+        // Opset 10 rounded up where it made things smaller.
+        let nearest = if node.version == 10 && axis.scale < 1.0 { Nearest::Ceil } else { nearest };
+        axis.nearest(coordinates, nearest)
+    };
+    Ok(axes.iter().map(places).collect())
+}
+
+/// One axis of `shape` replaced by weighted sums along it.
+fn apply(
+    values: &[f64],
+    shape: &mut [usize],
+    axis: usize,
+    taps: &Taps,
+) -> Result<Vec<f64>, OpError> {
+    let outer: usize = shape[..axis].iter().product();
+    let inner: usize = shape[axis + 1..].iter().product();
+    let extent = std::mem::replace(&mut shape[axis], taps.rows.len());
+    let mut out = vec![0f64; element_count(shape)?];
+    for (row, slots) in out.chunks_exact_mut(inner).enumerate() {
+        let (block, at) = (row / taps.rows.len(), row % taps.rows.len());
+        debug_assert!(block < outer, "there are as many rows as the shape says");
+        for &(place, weight) in &taps.rows[at] {
+            let from = (block * extent + place) * inner;
+            let source = &values[from..from + inner];
+            slots.iter_mut().zip(source).for_each(|(slot, value)| *slot += weight * value);
+        }
+    }
+    Ok(out)
+}
+
+/// The extrapolation value where the coordinate on this axis is not in the input.
+fn fill_outside(values: &mut [f64], shape: &[usize], axis: usize, taps: &Taps, outside: f64) {
+    if taps.rows.iter().all(|row| !row.is_empty()) {
+        return;
+    }
+    let inner: usize = shape[axis + 1..].iter().product();
+    for (row, slots) in values.chunks_exact_mut(inner).enumerate() {
+        if taps.rows[row % taps.rows.len()].is_empty() {
+            slots.fill(outside);
+        }
+    }
+}
