@@ -104,6 +104,9 @@ fn run(case: &Path, round_trip: bool) -> Result<(), String> {
         same_graph(&graph, &again).map_err(|reason| format!("round trip: {reason}"))?;
         graph = again;
     }
+    if let Err(faults) = hetra_ir::verify(&graph) {
+        return Err(faults.first().map(|fault| format!("verify: {fault}")).unwrap_or_default());
+    }
     let sets = folders(case).into_iter().filter(|path| name_of(path).starts_with("test_data_set_"));
     for set in sets {
         run_set(&graph, &set).map_err(|reason| format!("{}: {reason}", name_of(&set)))?;

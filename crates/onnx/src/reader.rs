@@ -17,7 +17,8 @@ use crate::scope::{Context, Frame, Scope, Stack};
 use crate::sort::order;
 use crate::tensors::{dense_bytes, named, sparse, tensor};
 
-/// Most levels of graphs and functions, one in another: reading recurses on them.
+/// Most levels of graphs and functions, one in another: reading recurses on them. Of graphs alone
+/// there may be `hetra_ir::DEPTH_MAX`.
 pub(crate) const DEPTH_MAX: usize = 64;
 
 /// Most nodes, arguments and attribute words that inlined functions may come to: calls of calls
@@ -112,8 +113,12 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// When one more level is one too many.
     pub(crate) fn check_depth(&self, name: &str) -> Result<(), ImportError> {
-        if self.stack.frames.len() + self.calls.len() >= DEPTH_MAX {
-            return Err(ImportError::TooDeep { name: name.to_string(), max: DEPTH_MAX });
+        let frames = self.stack.frames.len();
+        for (depth, max) in [(frames, hetra_ir::DEPTH_MAX), (frames + self.calls.len(), DEPTH_MAX)]
+        {
+            if depth >= max {
+                return Err(ImportError::TooDeep { name: name.to_string(), max });
+            }
         }
         Ok(())
     }

@@ -151,6 +151,7 @@ fn eval_floats<T: Real>(ctx: &EvalCtx<'_>) -> Result<Vec<Value>, OpError> {
     let scoring = Scoring {
         scale: T::narrow(form.scale.map_or(default_scale, f64::from)),
         softcap: T::narrow(f64::from(form.softcap)),
+        cap_first: false,
         bias: &bias,
         tap: ctx.wants(3).then(|| stages[form.score_output]),
     };

@@ -50,6 +50,9 @@ pub(crate) struct Scoring<'a, T> {
     pub(crate) scale: T,
     /// 0 for none.
     pub(crate) softcap: T,
+    /// The cap comes before the bias, so that a closed key stays closed (com.microsoft), and not
+    /// after it (ai.onnx).
+    pub(crate) cap_first: bool,
     pub(crate) bias: Bias<'a, T>,
     /// The stage to hand out as `[batch, heads, queries, keys]`.
     pub(crate) tap: Option<Stage>,
@@ -88,11 +91,13 @@ pub(crate) fn attend<T: Real>(
             *score = dot(one, &k[(kv * keys + key) * width..][..width]) * scoring.scale;
         }
         tap(Stage::Product, &scores);
+        if scoring.cap_first {
+            bound(&mut scores, scoring.softcap);
+        }
         (scoring.bias)(item, head, query, &mut scores);
         tap(Stage::Biased, &scores);
-        let cap = scoring.softcap.wide();
-        if cap > 0.0 {
-            scores.iter_mut().for_each(|s| *s = T::narrow(cap * (s.wide() / cap).tanh()));
+        if !scoring.cap_first {
+            bound(&mut scores, scoring.softcap);
         }
         tap(Stage::Capped, &scores);
         softmax(&mut scores);
@@ -104,6 +109,14 @@ pub(crate) fn attend<T: Real>(
         }
     }
     Ok(Attended { values, tapped })
+}
+
+/// Bounds scores smoothly; a cap of 0 leaves them.
+fn bound<T: Real>(scores: &mut [T], cap: T) {
+    let cap = cap.wide();
+    if cap > 0.0 {
+        scores.iter_mut().for_each(|s| *s = T::narrow(cap * (s.wide() / cap).tanh()));
+    }
 }
 
 /// Softmax in place. When every score is minus infinity all results are NaN, as ONNX has it.

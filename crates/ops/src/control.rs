@@ -1,6 +1,7 @@
 //! Control flow: If and Loop. Scan has a file of its own.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use hetra_ir::{Dim, Graph, Type};
 use hetra_tensor::{DType, Tensor, TensorError, Value, bytes_max};
@@ -178,6 +179,19 @@ pub(crate) fn output_type(body: &Graph, index: usize) -> &Type {
     body.outputs.get(index).map_or(&Type::Unknown, |&id| body.ty(id))
 }
 
+/// Most turns of one loop: a file can ask for an endless one.
+static TURNS_MAX: AtomicI64 = AtomicI64::new(100_000_000);
+
+/// The current limit on the turns of one loop.
+pub fn turns_max() -> i64 {
+    TURNS_MAX.load(Ordering::Relaxed)
+}
+
+/// Sets the limit on the turns of one loop, for the whole process.
+pub fn set_turns_max(turns: i64) {
+    TURNS_MAX.store(turns, Ordering::Relaxed);
+}
+
 /// Turns between two looks at how much the carried values take: the look is linear in them.
 const TURNS_PER_CHECK: i64 = 1024;
 
@@ -195,7 +209,11 @@ fn eval_loop(ctx: &EvalCtx<'_>) -> Result<Vec<Value>, OpError> {
     }
     let mut stacks = Stacks::new(stacked);
     let mut turn = 0;
+    let turns_max = turns_max();
     while go && turn < trips {
+        if turn >= turns_max {
+            return Err(OpError::invalid(format!("more than {turns_max} turns, the limit")));
+        }
         let mut inputs = Vec::with_capacity(carried + 2);
         inputs.push(Tensor::scalar(turn).into());
         inputs.push(Tensor::from_bools(&[], &[go])?.into());

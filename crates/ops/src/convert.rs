@@ -143,13 +143,14 @@ mod tests {
         };
         let x = Tensor::vector(&[1.5f32, -2.7]);
         let to = |dtype: DType| Node::new("Cast", &[], &[]).with("to", i64::from(dtype.onnx()));
-        check(to(DType::I8), &[x.clone()], DType::I8, &[1, -2]);
-        let like = [x.clone(), Tensor::scalar(0u16)];
+        let x = [x];
+        check(to(DType::I8), &x, DType::I8, &[1, -2]);
+        let like = [x[0].clone(), Tensor::scalar(0u16)];
         check(Node::new("CastLike", &[], &[]), &like, DType::U16, &[1, 65534]);
         let bits = Node::new("BitCast", &[], &[]).with("to", i64::from(DType::U32.onnx()));
         check(bits, &[Tensor::vector(&[1f32])], DType::U32, &[0x3f80_0000]);
-        assert!(outputs(&Node::new("Cast", &[], &[]).with("to", 99i64), &[x.clone()]).is_err());
-        assert!(outputs(&to(DType::C64), &[x]).is_err());
+        assert!(outputs(&Node::new("Cast", &[], &[]).with("to", 99i64), &x).is_err());
+        assert!(outputs(&to(DType::C64), &x).is_err());
     }
 
     #[test]

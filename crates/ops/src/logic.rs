@@ -271,6 +271,7 @@ fn boolean(ctx: &EvalCtx<'_>, f: impl Fn(u8, u8) -> u8) -> Result<Vec<Value>, Op
     Ok(vec![out.into()])
 }
 
+#[allow(clippy::unnecessary_cast, reason = "one of the types is u32")]
 fn eval_bit_shift(ctx: &EvalCtx<'_>) -> Result<Vec<Value>, OpError> {
     let (a, b) = (ctx.tensor(0)?, ctx.tensor(1)?);
     let left = match ctx.attrs().str("direction")?.as_str() {

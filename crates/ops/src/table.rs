@@ -6,7 +6,18 @@ use std::sync::OnceLock;
 use crate::def::OpDef;
 
 /// Every operator, by family.
-pub static ALL_OPS: &[&[&OpDef]] = &[crate::activation::OPS, crate::convert::OPS, crate::logic::OPS, crate::unary::OPS, crate::variadic::OPS, crate::random::OPS, crate::generate::OPS, crate::cumulative::OPS, crate::text::OPS, crate::tfidf::OPS, crate::training::OPS, crate::ml::OPS, crate::trees::OPS, crate::arithmetic::OPS,
+pub static ALL_OPS: &[&[&OpDef]] = &[crate::activation::OPS, crate::convert::OPS, crate::logic::OPS, crate::unary::OPS, crate::variadic::OPS, crate::random::OPS, crate::generate::OPS, crate::cumulative::OPS, crate::text::OPS, crate::tfidf::OPS, crate::training::OPS, crate::ml::OPS, crate::trees::OPS, crate::linear::OPS, crate::arithmetic::OPS,
+    crate::fourier::OPS,
+    crate::einsum::OPS,
+    crate::loss::OPS,
+    crate::embed_norm::OPS,
+    crate::deform_conv::OPS,
+    crate::column::OPS,
+    crate::regions::OPS,
+    crate::sample::OPS,
+    crate::pool_whole::OPS,
+    crate::pool::OPS,
+    crate::channel_norm::OPS,
     crate::resize::OPS,
     crate::pad::OPS,
     crate::layer_norm::OPS,
@@ -35,6 +46,9 @@ pub static ALL_OPS: &[&[&OpDef]] = &[crate::activation::OPS, crate::convert::OPS
     crate::quant_conv::OPS,
     crate::quant_gemm::OPS,
     crate::quant_lstm::OPS,
+    crate::attention_cached::OPS,
+    crate::attention_group::OPS,
+    crate::attention_microsoft::OPS,
     crate::control::OPS];
 
 fn by_name() -> &'static HashMap<&'static str, &'static OpDef> {

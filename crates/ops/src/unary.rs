@@ -104,6 +104,7 @@ static RELU: OpDef = OpDef {
 
 /// Floats through `float`, integers through `int` with wrapping. An unsigned 64-bit integer that
 /// `int` would take for negative is clamped first: the functions here only look at its sign.
+#[allow(clippy::useless_conversion, reason = "one of the types is i64")]
 fn signed(
     ctx: &EvalCtx<'_>,
     float: impl Fn(f64) -> f64,
@@ -184,7 +185,7 @@ mod tests {
         check("Sign", DType::U8, &[0.0, 5.0], &[0.0, 1.0]);
         let large = Tensor::vector(&[u64::MAX, 7, 0]);
         for (op, wanted) in [("Abs", [u64::MAX, 7, 0]), ("Sign", [1, 1, 0])] {
-            let out = outputs(&Node::new(op, &[], &[]), &[large.clone()]).unwrap();
+            let out = outputs(&Node::new(op, &[], &[]), std::slice::from_ref(&large)).unwrap();
             assert_eq!(out[0].as_slice::<u64>().unwrap(), wanted);
         }
         assert!(outputs(&Node::new("Sqrt", &[], &[]), &[large]).is_err());

@@ -4,7 +4,7 @@
 //! never moved while a pass runs: new ones are anchored before an old one, removed ones are
 //! marked, and [`Editor::finish`] puts the order right.
 
-use hetra_ir::{Graph, Node, Type, ValueId};
+use hetra_ir::{Dim, Graph, Node, Type, ValueId};
 use hetra_tensor::{DType, Tensor, Value};
 
 use crate::optimise::Options;
@@ -217,6 +217,23 @@ impl<'a> Editor<'a> {
         self.graph.ty(value).dims().map(<[_]>::len)
     }
 
+    /// Whether two values are known to have the same shape.
+    pub(crate) fn same_dims(&self, a: ValueId, b: ValueId) -> bool {
+        match (self.ty(a).dims(), self.ty(b).dims()) {
+            (Some(a), Some(b)) => a == b && !a.contains(&Dim::Unknown),
+            _ => false,
+        }
+    }
+
+    /// Whether `small` is known to broadcast to the shape of `big` without stretching it.
+    pub(crate) fn broadcasts_into(&self, small: ValueId, big: ValueId) -> bool {
+        let (Some(small), Some(big)) = (self.ty(small).dims(), self.ty(big).dims()) else {
+            return false;
+        };
+        let fits = |(s, b): (&Dim, &Dim)| *s == Dim::Known(1) || (s == b && *s != Dim::Unknown);
+        small.len() <= big.len() && small.iter().rev().zip(big.iter().rev()).all(fits)
+    }
+
     /// What users know a node by.
     pub(crate) fn label(&self, at: usize) -> String {
         self.graph.nodes[at].label(&self.graph)
@@ -305,6 +322,9 @@ impl<'a> Editor<'a> {
             }
         }
         self.set(root, node);
+        // What missed in an earlier round matches by now.
+        let stale = format!("{label}: ");
+        self.report.of(self.pass).misses.retain(|line| !line.starts_with(&stale));
         self.note(format!("fused {what} at {label}"));
         true
     }

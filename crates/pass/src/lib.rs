@@ -13,11 +13,18 @@ mod report;
 mod table;
 mod work;
 
+mod activation;
+mod attention;
 mod branch;
+mod channels;
+mod conv;
 mod cse;
 mod dead;
 mod fold;
+mod layout;
+mod matmul;
 mod noop;
+mod norm;
 
 pub use dead::compact;
 pub use editor::Editor;

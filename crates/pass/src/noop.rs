@@ -59,7 +59,7 @@ fn same_as(ed: &Editor<'_>, at: usize) -> Option<ValueId> {
 
 /// Whether two values have the same shape: all extents equal, but one may be unknown when the
 /// others are not zero, as both hold as many elements.
-fn same_shape(ed: &Editor<'_>, a: ValueId, b: ValueId) -> bool {
+pub(crate) fn same_shape(ed: &Editor<'_>, a: ValueId, b: ValueId) -> bool {
     let (Some(a), Some(b)) = (ed.ty(a).dims(), ed.ty(b).dims()) else { return false };
     let sure = |(p, q): &(&Dim, &Dim)| p == q && **p != Dim::Unknown;
     let unsure = a.iter().zip(b).filter(|pair| !sure(pair)).count();

@@ -10,6 +10,19 @@ pub static PASSES: &[&Pass] = &[
     &crate::branch::BRANCH,
     &crate::dead::DEAD_CODE,
     &crate::cse::CSE,
+    &crate::layout::LAYOUT,
+    &crate::activation::ACTIVATION,
+    &crate::norm::LAYER_NORM,
+    &crate::attention::ATTENTION,
+    &crate::channels::CONV_BATCHNORM,
+    &crate::channels::CONV_BIAS,
+    &crate::conv::CONV_RESIDUAL,
+    &crate::conv::CONV_ACTIVATION,
+    &crate::matmul::MATMUL_OPERANDS,
+    &crate::matmul::MATMUL_SCALE,
+    &crate::matmul::MATMUL_BIAS,
+    &crate::matmul::MATMUL_ACTIVATION,
+    &crate::norm::SKIP_LAYER_NORM,
 ];
 
 #[cfg(test)]

@@ -7,7 +7,7 @@
 
 use super::activation::{self, Activation};
 use super::isa::{Isa, Kernel};
-use super::scratch::{for_ranges, Shared};
+use super::scratch::{Shared, for_ranges};
 use super::simd::Simd;
 
 /// Outputs below which one thread does it all, and the piece of a task above.
@@ -346,7 +346,9 @@ pub fn zip<A, B, C>(
             let dst = &mut out[r.out - start..r.out - start + r.len];
             let (ar, br) = (&a[r.a.0..], &b[r.b.0..]);
             match (r.a.1, r.b.1) {
-                (1, 1) => dst.iter_mut().zip(ar.iter().zip(br)).for_each(|(d, (&x, &y))| *d = f(x, y)),
+                (1, 1) => {
+                    dst.iter_mut().zip(ar.iter().zip(br)).for_each(|(d, (&x, &y))| *d = f(x, y))
+                }
                 (1, 0) => dst.iter_mut().zip(ar).for_each(|(d, &x)| *d = f(x, br[0])),
                 (0, 1) => dst.iter_mut().zip(br).for_each(|(d, &y)| *d = f(ar[0], y)),
                 (sa, sb) => {
@@ -360,7 +362,7 @@ pub fn zip<A, B, C>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::reference::{close, Rng};
+    use crate::kernels::reference::{Rng, close};
 
     fn scalar(op: Binary, a: f32, b: f32) -> f32 {
         match op {
@@ -372,7 +374,13 @@ mod tests {
             Binary::Max if a.is_nan() || b.is_nan() => f32::NAN,
             Binary::Min => a.min(b),
             Binary::Max => a.max(b),
-            Binary::Prelu => if a < 0.0 { a * b } else { a },
+            Binary::Prelu => {
+                if a < 0.0 {
+                    a * b
+                } else {
+                    a
+                }
+            }
         }
     }
 

@@ -10,10 +10,10 @@
 
 use super::activation::Activation;
 use super::depthwise;
-use super::gemm::{gemm, Bias, Epilogue, Lhs, Mat, PackedA, Panels, Rhs};
+use super::gemm::{Bias, Epilogue, Lhs, Mat, PackedA, Panels, Rhs, gemm};
 use super::image::{Layout, SLACK};
 use super::isa::{Isa, Kernel};
-use super::scratch::{for_each, lend, threads, Shared};
+use super::scratch::{Shared, for_each, lend, threads};
 use super::simd::Simd;
 
 /// A convolution without its spatial size.
@@ -291,4 +291,4 @@ impl Kernel for Copy<'_> {
 
 #[cfg(test)]
 #[path = "conv_tests.rs"]
-mod tests;
+pub(crate) mod tests;

@@ -1,7 +1,7 @@
 //! Convolutions against seven plain loops.
 
 use super::*;
-use crate::kernels::reference::{act64, close, Rng, ACTS};
+use crate::kernels::reference::{ACTS, Rng, act64, close};
 
 /// The definition.
 pub(crate) fn naive(

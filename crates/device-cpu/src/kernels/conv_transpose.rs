@@ -6,9 +6,9 @@
 
 use super::activation::{self, Activation};
 use super::conv::ConvShape;
-use super::gemm::{gemm, Epilogue, Lhs, Mat, PackedA, Rhs};
+use super::gemm::{Epilogue, Lhs, Mat, PackedA, Rhs, gemm};
 use super::isa::Isa;
-use super::scratch::{for_each, lend, Shared};
+use super::scratch::{Shared, for_each, lend};
 
 /// A transposed convolution with packed weights. In its shape `c` are the channels that come in,
 /// and the border is cut off the output.
@@ -129,7 +129,7 @@ impl PackedConvTranspose {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::reference::{act64, close, Rng, ACTS};
+    use crate::kernels::reference::{ACTS, Rng, act64, close};
 
     #[test]
     fn agrees_with_the_definition() {
@@ -153,8 +153,9 @@ mod tests {
             let (act, extra) = (ACTS[seed % 10], [rng.below(s.stride[0]), rng.below(s.stride[1])]);
             let make = |isa| PackedConvTranspose::new(isa, s, extra, &weights, Some(&bias), act);
             let Some((oh, ow)) = make(Isa::Portable).out(h, w) else { continue };
-            let mut sums: Vec<f64> =
-                (0..n * s.m * oh * ow).map(|i| f64::from(bias[i / (oh * ow).max(1) % s.m])).collect();
+            let mut sums: Vec<f64> = (0..n * s.m * oh * ow)
+                .map(|i| f64::from(bias[i / (oh * ow).max(1) % s.m]))
+                .collect();
             for (at, v) in x.iter().enumerate() {
                 let (ix, iy, c, i) = (at % w, at / w % h, at / (w * h) % s.c, at / (w * h * s.c));
                 for t in 0..mg * s.kh * s.kw {

@@ -8,7 +8,7 @@ use super::activation::{self, Activation};
 use super::conv::ConvShape;
 use super::image::{Layout, SLACK};
 use super::isa::{Isa, Kernel};
-use super::scratch::{for_ranges, lend, Shared};
+use super::scratch::{Shared, for_ranges, lend};
 use super::simd::Simd;
 
 pub(crate) struct Depthwise<'a> {

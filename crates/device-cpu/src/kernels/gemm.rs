@@ -8,11 +8,11 @@
 pub use super::gemm_pack::{Mat, PackedA, PackedB, Panels};
 
 use super::activation::{self, Activation};
-use super::gemm_micro::{tile, Tile, TileEnd};
-use super::gemm_pack::{block, kc_of, mr_of, pack_a, pack_b_all, AView};
+use super::gemm_micro::{Tile, TileEnd, tile};
+use super::gemm_pack::{AView, block, kc_of, mr_of, pack_a, pack_b_all};
 use super::gemv;
 use super::isa::{Isa, Kernel};
-use super::scratch::{self, for_each, threads, Shared};
+use super::scratch::{self, Shared, for_each, threads};
 use super::simd::Simd;
 use std::ops::Range;
 
@@ -222,7 +222,7 @@ struct Block<'a> {
 impl Kernel for Block<'_> {
     type Output = ();
     #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
+    fn run<S: Simd>(self, _: S) {
         let job = self.job;
         let (k, nr) = (job.a.k, job.nr);
         let (kc, n_pad) = (kc_of(k), job.n.next_multiple_of(nr));
@@ -243,14 +243,14 @@ impl Kernel for Block<'_> {
                     &buf[..size]
                 }
             };
-            walk(s, &self, k0, len, b);
+            walk::<S>(&self, k0, len, b);
         }
     }
 }
 
 /// One k block of a tile: groups of row panels that fit the cache, columns, rows.
 #[inline(always)]
-fn walk<S: Simd>(s: S, t: &Block<'_>, k0: usize, len: usize, b: &[f32]) {
+fn walk<S: Simd>(t: &Block<'_>, k0: usize, len: usize, b: &[f32]) {
     let job = t.job;
     let group = (A_BLOCK / (len.max(1) * job.a.mr)).max(1);
     let mut r0 = t.rows.start;
@@ -259,7 +259,7 @@ fn walk<S: Simd>(s: S, t: &Block<'_>, k0: usize, len: usize, b: &[f32]) {
         for (i, j) in t.cols.clone().enumerate() {
             let panel = &b[i * job.nr * len..(i + 1) * job.nr * len];
             for r in r0..r1 {
-                one(s, job, r, j, k0, len, panel);
+                one::<S>(job, r, j, k0, len, panel);
             }
         }
         r0 = r1;
@@ -268,7 +268,7 @@ fn walk<S: Simd>(s: S, t: &Block<'_>, k0: usize, len: usize, b: &[f32]) {
 
 /// One register tile, and the activation if registers alone cannot do it.
 #[inline(always)]
-fn one<S: Simd>(s: S, job: &Job<'_>, r: usize, j: usize, k0: usize, len: usize, b: &[f32]) {
+fn one<S: Simd>(job: &Job<'_>, r: usize, j: usize, k0: usize, len: usize, b: &[f32]) {
     let (a, nr, ep) = (&job.a, job.nr, job.ep);
     let (i0, j0) = (r * a.mr, j * nr);
     let (mr, nv) = (a.mr.min(a.m - i0), nr.min(job.n - j0));
@@ -305,7 +305,7 @@ fn one<S: Simd>(s: S, job: &Job<'_>, r: usize, j: usize, k0: usize, len: usize, 
     // task has them; the panels were sliced to their full length above.
     unsafe {
         let c = job.c.at(i0 * job.ldc + j0);
-        tile(s, &Tile { a: a_ptr, b: b.as_ptr(), kc: len, mr, nv, c, ldc: job.ldc, end });
+        tile::<S>(&Tile { a: a_ptr, b: b.as_ptr(), kc: len, mr, nv, c, ldc: job.ldc, end });
         if last && ep.act.clamp().is_none() {
             for i in 0..mr {
                 activation::apply(S::ISA, ep.act, job.c.slice((i0 + i) * job.ldc + j0, nv));

@@ -2,6 +2,7 @@
 //! registers over a whole k block. Each k step loads the columns once and broadcasts each row's
 //! number, so that there is one multiply-add per cycle and less than one load.
 
+use super::isa::Kernel;
 use super::simd::Simd;
 
 /// One call of the register kernel.
@@ -106,16 +107,38 @@ unsafe fn finish<S: Simd>(s: S, t: &Tile, i: usize, col: usize, acc: S::F) {
     }
 }
 
+/// A register kernel as a function of its own: inside a larger one the compiler may run out of
+/// registers and spill the accumulators.
+struct Call<'a, const MR: usize, const NV: usize>(&'a Tile);
+
+impl<const MR: usize, const NV: usize> Kernel for Call<'_, MR, NV> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        // SAFETY: `call` has the same contract.
+        unsafe { micro::<S, MR, NV>(s, self.0) }
+    }
+}
+
+/// # Safety
+/// As `micro`.
+#[inline(always)]
+unsafe fn call<S: Simd, const MR: usize, const NV: usize>(t: &Tile) {
+    if MR <= S::MR {
+        S::ISA.dispatch(Call::<MR, NV>(t));
+    }
+}
+
 /// Runs the register kernel of the right height and width.
 /// # Safety
 /// As `micro`; `t.mr <= S::MR`.
 #[inline(always)]
-pub(crate) unsafe fn tile<S: Simd>(s: S, t: &Tile) {
+pub(crate) unsafe fn tile<S: Simd>(t: &Tile) {
     macro_rules! heights {
         ($nv:literal: $($m:literal)+) => {
             match t.mr {
                 // SAFETY: passed on to the caller.
-                $($m => unsafe { micro::<S, $m, $nv>(s, t) },)+
+                $($m => unsafe { call::<S, $m, $nv>(t) },)+
                 _ => unreachable!("row panel higher than the register block"),
             }
         };

@@ -1,7 +1,7 @@
 //! Matrix products against a plain loop in f64.
 
 use super::*;
-use crate::kernels::reference::{act64, close, Rng, ACTS};
+use crate::kernels::reference::{ACTS, Rng, act64, close};
 use proptest::prelude::*;
 
 #[derive(Clone, Copy, Debug)]
@@ -84,7 +84,8 @@ proptest! {
 #[test]
 fn large_and_parallel() {
     let base = Case { m: 0, n: 0, k: 0, ta: false, tb: false, pa: true, pb: false, ep: 3, seed: 5 };
-    for (m, n, k) in [(150, 300, 800), (300, 33, 500), (3, 2100, 400), (1, 700, 900), (17, 3, 1201)] {
+    for (m, n, k) in [(150, 300, 800), (300, 33, 500), (3, 2100, 400), (1, 700, 900), (17, 3, 1201)]
+    {
         for pb in [false, true] {
             check_case(Case { m, n, k, pb, ..base });
             check_case(Case { m, n, k, pb, pa: false, tb: true, ep: 17, ..base });
@@ -98,15 +99,8 @@ fn batches_broadcast() {
     let (m, n, k) = (7, 19, 11);
     let (a, b) = (rng.vec(2 * m * k), rng.vec(3 * k * n));
     let (ao, bo): (Vec<_>, Vec<_>) = (0..6).map(|i| (i / 3 * m * k, i % 3 * k * n)).unzip();
-    let batch = Batch {
-        m,
-        n,
-        k,
-        a_strides: (k, 1),
-        b_strides: (n, 1),
-        a_offsets: &ao,
-        b_offsets: &bo,
-    };
+    let batch =
+        Batch { m, n, k, a_strides: (k, 1), b_strides: (n, 1), a_offsets: &ao, b_offsets: &bo };
     for isa in Isa::available() {
         let mut c = vec![0.0; 6 * m * n];
         gemm_batch(isa, &batch, &a, &b, &mut c, &Epilogue::default());

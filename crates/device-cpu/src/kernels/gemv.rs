@@ -7,7 +7,7 @@
 use super::gemm::{Bias, Epilogue};
 use super::gemm_pack::Mat;
 use super::isa::{Isa, Kernel};
-use super::scratch::{for_ranges, threads, Shared};
+use super::scratch::{Shared, for_ranges, threads};
 use super::simd::Simd;
 
 /// Columns of one stretch.

@@ -9,9 +9,9 @@ pub use super::int8_pack::{IntMat, PackedIntA, PackedIntB};
 
 use super::activation::{self, Activation};
 use super::gemm_pack::block;
-use super::int8_pack::{kg_of, pack_all, IntPanels, MatPanels};
+use super::int8_pack::{IntPanels, MatPanels, kg_of, pack_all};
 use super::isa::{Isa, Kernel};
-use super::scratch::{for_each, lend, threads, Shared};
+use super::scratch::{Shared, for_each, lend, threads};
 use super::simd::Simd;
 
 /// A number for all, one for each row, or one for each column.
@@ -32,6 +32,13 @@ impl<T: Copy> Per<'_, T> {
             Per::All(v) => *v,
             Per::Row(v) => v[i],
             Per::Col(v) => v[j],
+        }
+    }
+    /// The same for the rows from `row` on.
+    fn from_row(&self, row: usize) -> Self {
+        match self {
+            Per::Row(v) => Per::Row(&v[row..]),
+            other => *other,
         }
     }
     fn check(&self, m: usize, n: usize) {
@@ -74,8 +81,9 @@ pub enum IntOut<'a> {
     F32(&'a mut [f32], Per<'a, f32>, Per<'a, f32>, Activation),
 }
 
+/// An output that tasks share.
 #[derive(Clone, Copy)]
-enum Sink<'a> {
+pub(crate) enum Sink<'a> {
     I32(Shared<i32>),
     U8(Shared<u8>, Per<'a, f32>, i32),
     I8(Shared<i8>, Per<'a, f32>, i32),
@@ -83,7 +91,8 @@ enum Sink<'a> {
 }
 
 impl IntOut<'_> {
-    fn sink(&mut self, m: usize, n: usize) -> Sink<'_> {
+    /// The output for tasks, checked to have `need` numbers and scales for `m` rows, `n` columns.
+    pub(crate) fn sink(&mut self, m: usize, n: usize, need: usize) -> Sink<'_> {
         let (len, scale) = match self {
             IntOut::I32(o) => (o.len(), Per::All(1.0)),
             IntOut::U8(o, s, _) => (o.len(), *s),
@@ -93,13 +102,27 @@ impl IntOut<'_> {
                 (o.len(), *s)
             }
         };
-        assert!(len >= m * n, "output too short");
+        assert!(len >= need, "output too short");
         scale.check(m, n);
         match self {
             IntOut::I32(o) => Sink::I32(Shared::new(o)),
             IntOut::U8(o, s, z) => Sink::U8(Shared::new(o), *s, *z),
             IntOut::I8(o, s, z) => Sink::I8(Shared::new(o), *s, *z),
             IntOut::F32(o, s, b, a) => Sink::F32(Shared::new(o), *s, *b, *a),
+        }
+    }
+}
+
+impl Sink<'_> {
+    /// The `len` numbers from `at`, whose first row is row `row` for the scales.
+    pub(crate) fn part(&self, at: usize, len: usize, row: usize) -> Self {
+        match self {
+            Sink::I32(o) => Sink::I32(o.part(at, len)),
+            Sink::U8(o, s, z) => Sink::U8(o.part(at, len), s.from_row(row), *z),
+            Sink::I8(o, s, z) => Sink::I8(o.part(at, len), s.from_row(row), *z),
+            Sink::F32(o, s, b, a) => {
+                Sink::F32(o.part(at, len), s.from_row(row), b.from_row(row), *a)
+            }
         }
     }
 }
@@ -159,11 +182,13 @@ pub fn gemm_int8(
     match b {
         IntRhs::View(mat) => {
             let panels = MatPanels { mat, kg: kg_of(isa) };
-            product(isa, a, &panels, (mat.rows(), mat.cols()), terms, out);
+            let sink = out.sink(a.m, mat.cols(), a.m * mat.cols());
+            product(isa, a, &panels, (mat.rows(), mat.cols()), terms, sink);
         }
         IntRhs::Packed(p) => {
             assert!(p.isa == isa && p.k == a.k, "packed otherwise, or inner sizes differ");
-            run(isa, a, Src::Packed(p.lanes()), (p.moved, p.n), terms, out);
+            let sink = out.sink(a.m, p.n, a.m * p.n);
+            run(isa, a, Src::Packed(p.lanes()), (p.moved, p.n), terms, sink);
         }
     }
 }
@@ -175,18 +200,18 @@ pub(crate) fn product(
     b: &dyn IntPanels,
     (k, n): (usize, usize),
     terms: &IntTerms<'_>,
-    out: &mut IntOut<'_>,
+    sink: Sink<'_>,
 ) {
     assert_eq!(a.k, k, "inner sizes differ");
     let nr = block(isa).1;
     let panels = n.div_ceil(nr);
     if a.m * n * k < PAR_MIN || threads() == 1 || panels >= 4 * threads() {
-        run(isa, a, Src::Panels(b), (b.moved(), n), terms, out);
+        run(isa, a, Src::Panels(b), (b.moved(), n), terms, sink);
     } else {
         let mut all = lend(k.div_ceil(kg_of(isa)) * panels * nr);
         let all: &mut [i32] = bytemuck::cast_slice_mut(&mut all);
         pack_all(isa, b, (k, n), all);
-        run(isa, a, Src::Packed(all), (b.moved(), n), terms, out);
+        run(isa, a, Src::Packed(all), (b.moved(), n), terms, sink);
     }
 }
 
@@ -196,13 +221,12 @@ fn run(
     b: Src<'_>,
     (b_moved, n): (i32, usize),
     terms: &IntTerms<'_>,
-    out: &mut IntOut<'_>,
+    sink: Sink<'_>,
 ) {
     assert_eq!(a.isa, isa, "packed for another instruction set");
     terms.a_zero.check(a.m, n);
     terms.b_zero.check(a.m, n);
     terms.bias.check(a.m, n);
-    let sink = out.sink(a.m, n);
     if a.m == 0 || n == 0 {
         return;
     }
@@ -261,7 +285,7 @@ impl Kernel for Column<'_> {
             let mr = job.a.mr.min(job.a.m - i0);
             let a = &job.a.lanes()[i0 * job.groups..(i0 + mr) * job.groups];
             let mut tile = [0i32; 14 * 32];
-            micro_any(s, mr, a, panel, &mut tile);
+            micro_any::<S>(mr, a, panel, &mut tile);
             for i in 0..mr {
                 let za = job.terms.a_zero.at(i0 + i, 0) + job.a.moved;
                 let row = &mut tile[i * job.nr..][..nv];
@@ -299,16 +323,34 @@ fn column_sums<S: Simd>(s: S, panel: &[i32]) -> [i32; 32] {
 }
 
 #[inline(always)]
-fn micro_any<S: Simd>(s: S, mr: usize, a: &[i32], b: &[i32], tile: &mut [i32; 14 * 32]) {
+fn micro_any<S: Simd>(mr: usize, a: &[i32], b: &[i32], tile: &mut [i32; 14 * 32]) {
     macro_rules! heights {
         ($($m:literal)+) => {
             match mr {
-                $($m => micro::<S, $m>(s, a, b, tile),)+
+                $($m => call::<S, $m>(a, b, tile),)+
                 _ => unreachable!("row panel higher than the register block"),
             }
         };
     }
     heights!(1 2 3 4 5 6 7 8 9 10 11 12 13 14);
+}
+
+/// A register kernel as a function of its own, as for f32.
+struct Call<'a, const MR: usize>(&'a [i32], &'a [i32], &'a mut [i32; 14 * 32]);
+
+impl<const MR: usize> Kernel for Call<'_, MR> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        micro::<S, MR>(s, self.0, self.1, self.2);
+    }
+}
+
+#[inline(always)]
+fn call<S: Simd, const MR: usize>(a: &[i32], b: &[i32], tile: &mut [i32; 14 * 32]) {
+    if MR <= S::MR {
+        S::ISA.dispatch(Call::<MR>(a, b, tile));
+    }
 }
 
 #[inline(always)]
@@ -337,7 +379,14 @@ fn micro<S: Simd, const MR: usize>(s: S, a: &[i32], b: &[i32], tile: &mut [i32; 
 /// # Safety
 /// The caller alone may write row `i`, columns `j0..j0 + row.len()`.
 #[inline(always)]
-unsafe fn put<S: Simd>(s: S, sink: &Sink<'_>, i: usize, j0: usize, n: usize, row: &[i32]) {
+pub(crate) unsafe fn put<S: Simd>(
+    s: S,
+    sink: &Sink<'_>,
+    i: usize,
+    j0: usize,
+    n: usize,
+    row: &[i32],
+) {
     let (at, len) = (i * n + j0, row.len());
     // SAFETY: passed on to the caller.
     unsafe {

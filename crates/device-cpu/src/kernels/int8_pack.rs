@@ -7,7 +7,7 @@
 
 use super::gemm_pack::{block, mr_of};
 use super::isa::Isa;
-use super::scratch::{for_each, lend, AlignedBuf, Shared};
+use super::scratch::{AlignedBuf, Shared, for_each, lend};
 
 /// A matrix of 8-bit numbers somewhere in a slice.
 #[derive(Clone, Copy, Debug)]

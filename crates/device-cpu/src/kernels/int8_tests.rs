@@ -14,7 +14,10 @@ fn exact_for_all_kinds_and_shapes() {
         };
         // Every fourth case takes extreme numbers only, where a saturating kernel would fail.
         let bytes = |rng: &mut Rng, n| -> Vec<u8> {
-            rng.u8s(n).iter().map(|v| if t % 4 == 0 { if v & 1 == 0 { 255 } else { 128 } } else { *v }).collect()
+            rng.u8s(n)
+                .iter()
+                .map(|v| if t % 4 == 0 { if v & 1 == 0 { 255 } else { 128 } } else { *v })
+                .collect()
         };
         let (a, b) = (bytes(&mut rng, m * k), bytes(&mut rng, k * n));
         let (sa, sb) = (rng.below(2) == 0, rng.below(2) == 0);
@@ -106,7 +109,10 @@ fn int8_speed() {
         let best = pool.install(|| (0..15).map(|_| run()).fold(f64::MAX, f64::min));
         #[expect(clippy::print_stdout, reason = "a measurement for a person")]
         {
-            println!("{isa:?} int8 {m}x{n}x{k} on 1: {:.0} GOP/s", 2e-9 * (m * n * k) as f64 / best);
+            println!(
+                "{isa:?} int8 {m}x{n}x{k} on 1: {:.0} GOP/s",
+                2e-9 * (m * n * k) as f64 / best
+            );
         }
     }
 }

@@ -92,7 +92,9 @@ impl Isa {
     }
 }
 
+// Never inlined: a kernel is optimised by itself, and the register kernels depend on that.
 #[cfg(target_arch = "x86_64")]
+#[inline(never)]
 #[target_feature(enable = "avx2,fma")]
 fn run_avx2<K: Kernel>(kernel: K) -> K::Output {
     // SAFETY: this function's own target features are the token's condition.
@@ -100,6 +102,7 @@ fn run_avx2<K: Kernel>(kernel: K) -> K::Output {
 }
 
 #[cfg(target_arch = "x86_64")]
+#[inline(never)]
 #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 fn run_avx512<K: Kernel>(kernel: K) -> K::Output {
     // SAFETY: this function's own target features are the token's condition.

@@ -5,7 +5,7 @@
 //! stay together. If the last axis stays last, rows are copied whole; else two axes trade places,
 //! in blocks of 16 by 16 that pass through registers, so that both sides touch whole cache lines.
 
-use super::scratch::{for_ranges, Shared};
+use super::scratch::{Shared, for_ranges};
 
 /// Elements that a task moves.
 const GRAIN: usize = 64 << 10;
@@ -305,12 +305,7 @@ pub fn pad<T: Item>(
 
 /// Picks slices of the middle axis of `[outer, axis, inner]`: `y` is `[outer, indices, inner]`.
 /// Panics on an index past the axis; the caller has resolved negative ones.
-pub fn gather<T: Item>(
-    x: &[T],
-    [outer, axis, inner]: [usize; 3],
-    indices: &[usize],
-    y: &mut [T],
-) {
+pub fn gather<T: Item>(x: &[T], [outer, axis, inner]: [usize; 3], indices: &[usize], y: &mut [T]) {
     let n = indices.len();
     assert!(x.len() >= outer * axis * inner && y.len() >= outer * n * inner, "slice too short");
     assert!(indices.iter().all(|i| *i < axis), "index past the axis");
@@ -332,7 +327,11 @@ mod tests {
     use super::*;
     use crate::kernels::reference::Rng;
 
-    fn check<T: Item + PartialEq + std::fmt::Debug>(shape: &[usize], perm: &[usize], f: fn(u64) -> T) {
+    fn check<T: Item + PartialEq + std::fmt::Debug>(
+        shape: &[usize],
+        perm: &[usize],
+        f: fn(u64) -> T,
+    ) {
         let mut rng = Rng::new(7);
         let total = shape.iter().product();
         let x: Vec<T> = (0..total).map(|_| f(rng.next())).collect();

@@ -10,7 +10,7 @@
 //! erf 2.5.
 
 use super::isa::{Isa, Kernel};
-use super::scratch::{for_ranges, Shared};
+use super::scratch::{Shared, for_ranges};
 use super::simd::Simd;
 
 /// `c[0] + c[1] x + ...` by Horner's rule.
@@ -40,11 +40,7 @@ pub(crate) fn exp_v<S: Simd>(s: S, x: S::F) -> S::F {
     // ln 2 in two parts: the first has few bits, so that n times it is exact without fma too.
     let r = s.fma(n, s.splat(-0.693_359_4), x);
     let r = s.fma(n, s.splat(2.121_944_4e-4), r);
-    let q = poly(
-        s,
-        r,
-        [0.5, 1.0 / 6.0, 1.0 / 24.0, 1.0 / 120.0, 1.0 / 720.0, 1.0 / 5040.0],
-    );
+    let q = poly(s, r, [0.5, 1.0 / 6.0, 1.0 / 24.0, 1.0 / 120.0, 1.0 / 720.0, 1.0 / 5040.0]);
     let p = s.add(s.splat(1.0), s.fma(s.mul(r, r), q, r));
     // Two factors, since 2^n itself may be out of range.
     let n = s.to_int(n);

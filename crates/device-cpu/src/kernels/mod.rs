@@ -6,8 +6,10 @@
 //! number of threads), and stay on one thread below about 50 microseconds of work.
 
 pub mod activation;
+pub mod attention;
 pub mod broadcast;
 pub mod conv;
+pub mod conv_transpose;
 mod depthwise;
 pub mod gemm;
 mod gemm_micro;
@@ -15,13 +17,17 @@ mod gemm_pack;
 mod gemv;
 mod image;
 pub mod int8;
+pub mod int8_conv;
 mod int8_pack;
 pub mod isa;
 pub mod layout;
 pub mod math;
+pub mod nbits;
 pub mod norm;
 pub mod pool;
+pub mod quant;
 pub mod resize;
+pub mod rnn;
 pub mod scratch;
 pub mod simd;
 

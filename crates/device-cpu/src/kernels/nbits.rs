@@ -4,10 +4,10 @@
 //! buffer and used at once, so that memory traffic is that of the packed weights. More rows: the
 //! right operand writes f32 panels for the ordinary product, and each number is dequantised once.
 
-use super::gemm::{gemm, Epilogue, Lhs, Mat, Panels, Rhs};
+use super::gemm::{Epilogue, Lhs, Mat, Panels, Rhs, gemm};
 use super::gemv::dot;
 use super::isa::{Isa, Kernel};
-use super::scratch::{for_ranges, lend, Shared};
+use super::scratch::{Shared, for_ranges, lend};
 use super::simd::Simd;
 
 /// Quantised weights, one row of `k` numbers for each of `n` outputs.
@@ -175,7 +175,7 @@ pub fn matmul_nbits(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::reference::{close, Rng};
+    use crate::kernels::reference::{Rng, close};
 
     #[test]
     fn agrees_with_dequantised_weights() {

@@ -7,7 +7,7 @@
 
 use super::isa::{Isa, Kernel};
 use super::math::exp_v;
-use super::scratch::{for_ranges, Shared};
+use super::scratch::{Shared, for_ranges};
 use super::simd::Simd;
 
 /// Numbers that a task takes.
@@ -89,8 +89,20 @@ fn row<S: Simd>(s: S, op: Reduce, x: &[f32], shift: f32) -> f32 {
                 Reduce::Sum | Reduce::Mean => v + x,
                 Reduce::SumSquare => v + x * x,
                 Reduce::SumAbs => v + x.abs(),
-                Reduce::Max => if x > v || x.is_nan() { x } else { v },
-                Reduce::Min => if x < v || x.is_nan() { x } else { v },
+                Reduce::Max => {
+                    if x > v || x.is_nan() {
+                        x
+                    } else {
+                        v
+                    }
+                }
+                Reduce::Min => {
+                    if x < v || x.is_nan() {
+                        x
+                    } else {
+                        v
+                    }
+                }
             };
         }
         total = match op {
@@ -169,13 +181,7 @@ impl Kernel for Across<'_> {
 
 /// Reduces the middle axis of `x`, seen as `[outer, axis, inner]`, to `y`, `[outer, inner]`. An
 /// empty axis gives the neutral element (NaN for the mean across an inner axis).
-pub fn reduce(
-    isa: Isa,
-    op: Reduce,
-    x: &[f32],
-    [outer, axis, inner]: [usize; 3],
-    y: &mut [f32],
-) {
+pub fn reduce(isa: Isa, op: Reduce, x: &[f32], [outer, axis, inner]: [usize; 3], y: &mut [f32]) {
     assert!(x.len() >= outer * axis * inner && y.len() >= outer * inner, "slice too short");
     let out = Shared::new(y);
     if inner == 1 {
@@ -349,7 +355,10 @@ impl Kernel for NormRows<'_> {
             let row = i * n..(i + 1) * n;
             match self.skip {
                 // The sum waits in the output row, which is overwritten below.
-                Some(k) => y.iter_mut().zip(x.iter().zip(&k[row.clone()])).for_each(|(y, (a, b))| *y = a + b),
+                Some(k) => y
+                    .iter_mut()
+                    .zip(x.iter().zip(&k[row.clone()]))
+                    .for_each(|(y, (a, b))| *y = a + b),
                 None => y.copy_from_slice(x),
             }
             if let Some(b) = self.p.skip_bias {

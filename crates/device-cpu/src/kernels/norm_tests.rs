@@ -1,7 +1,7 @@
 //! Normalisations and reductions against plain loops in f64.
 
 use super::*;
-use crate::kernels::reference::{close, Rng};
+use crate::kernels::reference::{Rng, close};
 
 const SHAPES: [[usize; 3]; 9] = [
     [1, 1, 1],
@@ -128,7 +128,8 @@ fn group_norms_and_affine() {
         for (i, v) in x.iter().enumerate() {
             let ch = i / plane % c;
             affine[i] = v * scale[ch] + bias[ch];
-            let block: Vec<f64> = x[i / size * size..][..size].iter().map(|&v| f64::from(v)).collect();
+            let block: Vec<f64> =
+                x[i / size * size..][..size].iter().map(|&v| f64::from(v)).collect();
             let mean = block.iter().sum::<f64>() / size as f64;
             let var = block.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / size as f64;
             let z = (f64::from(*v) - mean) / (var + 1e-5).sqrt();
@@ -136,7 +137,8 @@ fn group_norms_and_affine() {
         }
         for isa in Isa::available() {
             let mut y = vec![0.0; x.len()];
-            let p = GroupNorm { shape: [n, c, plane], groups, eps: 1e-5, scale: &scale, bias: &bias };
+            let p =
+                GroupNorm { shape: [n, c, plane], groups, eps: 1e-5, scale: &scale, bias: &bias };
             group_norm(isa, &p, &x, &mut y);
             close(&y, &norm, 5e-5, "group norm");
             channel_affine(isa, [n, c, plane], &scale, &bias, &x, &mut y);

@@ -7,8 +7,8 @@
 use super::conv::ConvShape;
 use super::image::{Layout, SLACK};
 use super::isa::{Isa, Kernel};
-use super::norm::{reduce, Reduce};
-use super::scratch::{for_ranges, lend, Shared};
+use super::norm::{Reduce, reduce};
+use super::scratch::{Shared, for_ranges, lend};
 use super::simd::Simd;
 
 /// How windows are reduced.
@@ -152,9 +152,14 @@ pub fn global_average(isa: Isa, x: &[f32], planes: usize, size: usize, y: &mut [
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::reference::{close, Rng};
+    use crate::kernels::reference::{Rng, close};
 
-    fn naive(p: &Pool, x: &[f32], (n, h, w): (usize, usize, usize), (oh, ow): (usize, usize)) -> Vec<f32> {
+    fn naive(
+        p: &Pool,
+        x: &[f32],
+        (n, h, w): (usize, usize, usize),
+        (oh, ow): (usize, usize),
+    ) -> Vec<f32> {
         let mut out = Vec::new();
         for i in 0..n * oh * ow {
             let (plane, oy, ox) = (i / (oh * ow), i / ow % oh, i % ow);

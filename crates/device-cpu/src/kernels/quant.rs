@@ -4,7 +4,7 @@
 //! zero point and clamped, a vector at a time.
 
 use super::isa::{Isa, Kernel};
-use super::scratch::{for_ranges, Shared};
+use super::scratch::{Shared, for_ranges};
 use super::simd::Simd;
 
 /// Numbers that a task takes.

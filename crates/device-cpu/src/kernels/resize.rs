@@ -5,7 +5,7 @@
 //! along the row. Planes are shared among threads.
 
 use super::isa::{Isa, Kernel};
-use super::scratch::{for_ranges, lend, Shared};
+use super::scratch::{Shared, for_ranges, lend};
 use super::simd::Simd;
 
 /// Where one output coordinate comes from: `x[lo] (1 - t) + x[hi] t`.
@@ -107,9 +107,8 @@ impl Kernel for Linear<'_> {
             if last != Some(*tap) {
                 let (a, b) = (&self.x[tap.lo * w..][..w], &self.x[tap.hi * w..][..w]);
                 let t = s.splat(tap.t);
-                for (d, (a, b)) in mixed
-                    .chunks_mut(S::LANES)
-                    .zip(a.chunks(S::LANES).zip(b.chunks(S::LANES)))
+                for (d, (a, b)) in
+                    mixed.chunks_mut(S::LANES).zip(a.chunks(S::LANES).zip(b.chunks(S::LANES)))
                 {
                     let (a, b) = (s.loads_tail(a), s.loads_tail(b));
                     s.stores_tail(d, s.fma(s.sub(b, a), t, a));
@@ -127,14 +126,15 @@ impl Kernel for Linear<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::reference::{close, Rng};
+    use crate::kernels::reference::{Rng, close};
 
     #[test]
     fn agrees_with_the_formula() {
         let mut rng = Rng::new(2);
         for _ in 0..40 {
             let (n, h, w) = (rng.range(1, 3), rng.range(1, 9), rng.range(1, 40));
-            let (oh, ow) = (rng.range(1, 20), if rng.below(2) == 0 { 2 * w } else { rng.range(1, 50) });
+            let (oh, ow) =
+                (rng.range(1, 20), if rng.below(2) == 0 { 2 * w } else { rng.range(1, 50) });
             let x = rng.vec(n * h * w);
             let rows: Vec<Tap> = (0..oh)
                 .map(|_| Tap { lo: rng.below(h), hi: rng.below(h), t: rng.f32().abs() })

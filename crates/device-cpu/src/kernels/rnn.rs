@@ -4,7 +4,7 @@
 //!
 //! Gate order is that of ONNX: LSTM input, output, forget, cell; GRU update, reset, hidden.
 
-use super::gemm::{gemm, Bias, Epilogue, Lhs, Mat, PackedB, Rhs};
+use super::gemm::{Bias, Epilogue, Lhs, Mat, PackedB, Rhs, gemm};
 use super::isa::{Isa, Kernel};
 use super::math::{sigmoid_v, tanh_v};
 use super::scratch::lend;
@@ -180,7 +180,7 @@ pub fn gru_step(isa: Isa, p: &Gru<'_>, gates: &mut [f32], h: &mut [f32]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::reference::{close, Rng};
+    use crate::kernels::reference::{Rng, close};
 
     fn sigmoid(x: f32) -> f32 {
         1.0 / (1.0 + (-x).exp())
@@ -205,8 +205,8 @@ mod tests {
                     };
                     let p = |q: usize| peephole.map_or(0.0, |p| p[q * n + j]);
                     let old = c[b * n + j];
-                    let new = sigmoid(g(2) + p(2) * old) * old
-                        + sigmoid(g(0) + p(0) * old) * g(3).tanh();
+                    let new =
+                        sigmoid(g(2) + p(2) * old) * old + sigmoid(g(0) + p(0) * old) * g(3).tanh();
                     want_c[b * n + j] = new;
                     want_h[b * n + j] = sigmoid(g(1) + p(1) * new) * new.tanh();
                 }

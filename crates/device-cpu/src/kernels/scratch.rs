@@ -125,6 +125,12 @@ impl<T> Shared<T> {
     pub(crate) fn new(x: &mut [T]) -> Self {
         Shared(x.as_mut_ptr(), x.len())
     }
+    /// The `len` elements from `at`. Panics if they are not inside.
+    pub(crate) fn part(self, at: usize, len: usize) -> Self {
+        assert!(at.checked_add(len).is_some_and(|end| end <= self.1));
+        // SAFETY: inside the slice by the assertion.
+        Shared(unsafe { self.0.add(at) }, len)
+    }
     /// # Safety
     /// `offset` must not be past the end.
     #[inline(always)]

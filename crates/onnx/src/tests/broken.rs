@@ -40,7 +40,9 @@ proptest! {
             let place = place.index(bytes.len());
             bytes[place] = byte;
         }
-        let _ = import(&bytes, &ImportOptions::default());
+        if let Ok(graph) = import(&bytes, &ImportOptions::default()) {
+            prop_assert_eq!(hetra_ir::verify(&graph), Ok(()));
+        }
     }
 }
 

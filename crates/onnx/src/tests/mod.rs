@@ -109,7 +109,9 @@ fn model(graph: GraphProto) -> ModelProto {
 }
 
 fn read(model: &ModelProto) -> Result<Graph, ImportError> {
-    import(&model.encode_to_vec(), &ImportOptions::default())
+    let graph = import(&model.encode_to_vec(), &ImportOptions::default())?;
+    assert_eq!(hetra_ir::verify(&graph), Ok(()));
+    Ok(graph)
 }
 
 /// Imports and runs a model whose values are `f32` vectors.

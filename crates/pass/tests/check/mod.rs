@@ -16,7 +16,7 @@ const OPEN_EXTENT: usize = 3;
 /// How far results may lie apart, relative to the largest one.
 const TOLERANCE: f64 = 2e-5;
 
-pub fn graph(text: &str) -> Graph {
+pub(crate) fn graph(text: &str) -> Graph {
     let graph = parse(text).unwrap_or_else(|error| panic!("{error}\n{text}"));
     verify(&graph).unwrap_or_else(|errors| panic!("{errors:?}\n{text}"));
     graph
@@ -24,7 +24,7 @@ pub fn graph(text: &str) -> Graph {
 
 /// Optimises with all passes; the graph after and the report are as expected; results agree; and
 /// with `pass` off, `pass` does nothing.
-pub fn check(pass: &str, text: &str, expect: Expect) {
+pub(crate) fn check(pass: &str, text: &str, expect: Expect) {
     let before = graph(text);
     let (after, report) = optimise(&before, &Options::default());
     let mut shown = outline(&after);
@@ -44,7 +44,7 @@ pub fn check(pass: &str, text: &str, expect: Expect) {
 }
 
 /// Optimises for a device that does not claim `op`: nothing makes that operator.
-pub fn check_unclaimed(text: &str, op: &str) {
+pub(crate) fn check_unclaimed(text: &str, op: &str) {
     let before = graph(text);
     let claims = |node: &Node, _: &Graph| node.op != op;
     let (after, report) = optimise(&before, &Options { claims: &claims, ..Options::default() });
@@ -55,7 +55,7 @@ pub fn check_unclaimed(text: &str, op: &str) {
 }
 
 /// Optimises; for tests that look at the result themselves.
-pub fn optimised(text: &str) -> (Graph, Report) {
+pub(crate) fn optimised(text: &str) -> (Graph, Report) {
     let before = graph(text);
     let (after, report) = optimise(&before, &Options::default());
     same_results(&before, &after);

@@ -1,0 +1,163 @@
+//! EmbedLayerNormalization: the sum of word, position and segment embeddings, normalised.
+
+use hetra_ir::{Dim, Type};
+use hetra_tensor::{DType, Tensor, Value};
+
+use crate::context::{EvalCtx, InferCtx};
+use crate::def::{Arity, Kind, OpDef, onnx};
+use crate::error::OpError;
+use crate::layer_norm::{Style, norm_work, normalise};
+use crate::real::{Real, elements_as, narrow, with_real};
+
+/// The operators of this file.
+pub(crate) static OPS: &[&OpDef] = &[&EMBED_LAYER];
+
+static EMBED_LAYER: OpDef = OpDef {
+    name: "com.microsoft.EmbedLayerNormalization",
+    doc: "LayerNormalization of the sum of word, position and segment embeddings.",
+    onnx: &[onnx("com.microsoft", "EmbedLayerNormalization", 1)],
+    // ids, segment ids, word / position / segment tables, scale, bias, mask, position ids
+    inputs: Arity::between(7, 9),
+    outputs: Arity::between(1, 3),
+    kind: Kind::Heavy,
+    infer: infer_embed,
+    work: norm_work,
+    eval: |ctx| with_real!(2, ctx.tensor(2)?.dtype(), T => eval_embed::<T>(ctx)),
+    ..OpDef::DEFAULT
+};
+
+/// Adds to each row of `sums` the row of the table at `index` that `ids` names.
+fn add_rows<T: Real>(
+    ctx: &EvalCtx<'_>,
+    index: usize,
+    ids: impl Iterator<Item = i64>,
+    hidden: usize,
+    sums: &mut [T],
+) -> Result<(), OpError> {
+    let tensor = ctx.tensor(index)?;
+    let &[rows, width] = tensor.shape() else {
+        return Err(OpError::input(index, "a matrix", tensor.describe()));
+    };
+    if width != hidden {
+        return Err(OpError::input(index, format!("{hidden} columns"), tensor.describe()));
+    }
+    let table = elements_as::<T>(index, tensor)?;
+    for (sum, id) in sums.chunks_exact_mut(hidden.max(1)).zip(ids) {
+        let row = usize::try_from(id).ok().filter(|&row| row < rows);
+        let row =
+            row.ok_or_else(|| OpError::input(index, format!("row {id}"), tensor.describe()))?;
+        let source = &table[row * hidden..(row + 1) * hidden];
+        sum.iter_mut().zip(source).for_each(|(value, &more)| *value = value.plus(more));
+    }
+    Ok(())
+}
+
+fn eval_embed<T: Real>(ctx: &EvalCtx<'_>) -> Result<Vec<Value>, OpError> {
+    let (ids, words) = (ctx.tensor(0)?, ctx.tensor(2)?);
+    let &[batch, length] = ids.shape() else {
+        return Err(OpError::input(0, "(batch, sequence)", ids.describe()));
+    };
+    let hidden = *words.shape().last().ok_or_else(|| OpError::input(2, "a matrix", "a scalar"))?;
+    let shape = [batch, length, hidden];
+    let mut sums = Tensor::zeros(T::DTYPE, &shape)?;
+    let rows = sums.as_mut_slice::<T>()?;
+    add_rows(ctx, 2, ctx.ints(0)?.into_iter(), hidden, rows)?;
+    match ctx.ints_opt(8)? {
+        // One row of positions may serve the whole batch.
+        Some(positions) if positions.len() == length || positions.len() == ids.len() => {
+            add_rows(ctx, 3, positions.into_iter().cycle(), hidden, rows)?;
+        }
+        Some(positions) => {
+            let got = format!("{}", positions.len());
+            return Err(OpError::input(8, format!("{} positions", ids.len()), got));
+        }
+        None => add_rows(ctx, 3, (0..length as i64).cycle(), hidden, rows)?,
+    }
+    if let Some(segments) = ctx.ints_opt(1)?
+        && ctx.tensor_opt(4).is_some()
+    {
+        if segments.len() != ids.len() {
+            let got = format!("{}", segments.len());
+            return Err(OpError::input(1, format!("{} segments", ids.len()), got));
+        }
+        add_rows(ctx, 4, segments.into_iter(), hidden, rows)?;
+    }
+    let affine = |index: usize| -> Result<Vec<T>, OpError> {
+        let tensor = ctx.tensor(index)?;
+        if tensor.len() != hidden {
+            return Err(OpError::input(index, format!("{hidden} numbers"), tensor.describe()));
+        }
+        Ok(elements_as::<T>(index, tensor)?.into_owned())
+    };
+    let (scale, bias) = (affine(5)?, affine(6)?);
+    let epsilon = ctx.attrs().float_or("epsilon", 1e-12)?;
+    let settings = (hidden, epsilon, Style::MEAN);
+    let rows = sums.as_slice::<T>()?;
+    let out = normalise::<T>(&shape, rows, settings, Some(&scale), Some(&bias))?.out;
+    let mut outputs: Vec<Value> = vec![
+        narrow(out, words.dtype())?.into(),
+        mask_lengths(ctx, batch, length)?.into(),
+        narrow(sums, words.dtype())?.into(),
+    ];
+    outputs.truncate(ctx.node.outputs.len().max(1));
+    Ok(outputs)
+}
+
+/// How many places of each sequence the mask lets through; 0 without a mask.
+fn mask_lengths(ctx: &EvalCtx<'_>, batch: usize, length: usize) -> Result<Tensor, OpError> {
+    let mut lengths = vec![0i32; batch];
+    if let Some(mask) = ctx.ints_opt(7)? {
+        if Some(mask.len()) != batch.checked_mul(length) {
+            let wanted = format!("{batch} by {length} integers");
+            return Err(OpError::input(7, wanted, format!("{}", mask.len())));
+        }
+        for (slot, row) in lengths.iter_mut().zip(mask.chunks(length.max(1))) {
+            *slot = row.iter().filter(|&&open| open == 1).count() as i32;
+        }
+    }
+    Ok(Tensor::from_slice(&[batch], &lengths)?)
+}
+
+fn infer_embed(ctx: &InferCtx<'_>) -> Result<Vec<Type>, OpError> {
+    let dtype = ctx.dtype_opt(2);
+    let (batch, length) = match ctx.dims(0) {
+        None => (Dim::Unknown, Dim::Unknown),
+        Some([batch, length]) => (batch.clone(), length.clone()),
+        Some(dims) => {
+            return Err(OpError::input(0, "(batch, sequence)", format!("rank {}", dims.len())));
+        }
+    };
+    let hidden = ctx.dims(2).and_then(|dims| dims.last()).cloned().unwrap_or(Dim::Unknown);
+    let sum = InferCtx::make(dtype, Some(vec![batch.clone(), length, hidden]));
+    let mut types = vec![sum.clone(), Type::shaped(DType::I32, vec![batch]), sum];
+    types.truncate(ctx.node.outputs.len().max(1));
+    Ok(types)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conv::tests::{floats, iota, node, run};
+
+    #[test]
+    fn sums_tables_and_counts_the_mask() {
+        let ids = |values: &[i32]| Some(Tensor::from_slice(&[1, 2], values).unwrap());
+        let mut inputs = vec![
+            ids(&[1, 0]),
+            ids(&[0, 0]),
+            iota(&[2, 2]),
+            iota(&[2, 2]),
+            floats(&[1, 2], &[0.0, 5.0]),
+            floats(&[2], &[1.0, 1.0]),
+            floats(&[2], &[0.0, 1.0]),
+            ids(&[1, 0]),
+        ];
+        let op = || node("com.microsoft.EmbedLayerNormalization", 3);
+        let y = run(op(), &inputs).unwrap();
+        assert_eq!(y[2].as_slice::<f32>().unwrap(), [2.0, 9.0, 2.0, 9.0]);
+        assert_eq!(y[1].as_slice::<i32>().unwrap(), [1]);
+        assert_eq!(y[0].as_slice::<f32>().unwrap(), [-1.0, 2.0, -1.0, 2.0]);
+        inputs[0] = ids(&[1, 2]);
+        assert!(run(op(), &inputs).is_err());
+    }
+}

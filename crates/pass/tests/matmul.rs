@@ -1,0 +1,134 @@
+//! Products of matrices and what stands around them.
+
+mod check;
+
+use check::{check, check_unclaimed};
+use expect_test::expect;
+
+#[test]
+fn transposes_and_factors_of_operands() {
+    check(
+        "matmul_operands",
+        r#"graph "g" (%a: f32[2,5,4], %b: f32[2,3,5], %c: f32[3,4]) {
+            const %s = f32[] [0.5]
+            %bt = Transpose(%b) {perm = [0, 2, 1]}
+            %at = Transpose(%a) {perm = [0, 2, 1]}
+            %as = Mul(%at, %s)
+            %y = MatMul "scores" (%as, %bt)
+            %ct = Transpose(%c)
+            %z = Gemm(%c, %ct)
+            return (%y, %z)
+        }"#,
+        expect![[r#"
+            graph "g" (%a: f32[2,5,4], %b: f32[2,3,5], %c: f32[3,4]) {
+              %y: f32[2,4,3] = com.microsoft.FusedMatMul "scores" (%a, %b) {alpha = 0.5, transA = 1, transB = 1}
+              %z: f32[3,3] = Gemm(%c, %c) {transB = 1}
+              return (%y, %z)
+            }
+            matmul_operands: fused Mul + Transpose + Transpose + MatMul at scores
+            matmul_operands: fused Transpose + Gemm at Gemm -> z
+        "#]],
+    );
+}
+
+#[test]
+fn a_factor_behind_becomes_alpha() {
+    check(
+        "matmul_scale",
+        r#"graph "g" (%a: f32[2,3,4], %b: f32[4,5]) {
+            const %s = f32[] [8.0]
+            %m = MatMul(%a, %b)
+            %y = Div(%m, %s)
+            return (%y)
+        }"#,
+        expect![[r#"
+            graph "g" (%a: f32[2,3,4], %b: f32[4,5]) {
+              %y: f32[2,3,5] = com.microsoft.FusedMatMul(%a, %b) {alpha = 0.125}
+              return (%y)
+            }
+            matmul_scale: fused MatMul + Div at Div -> y
+        "#]],
+    );
+}
+
+#[test]
+fn bias_and_activation() {
+    let text = r#"graph "g" (%a: f32[2,3,2], %w: f32[2,2], %p: f32[3,2]) {
+            const %b = f32[2] [1.0, 2.0]
+            const %wide = f32[1,1,2] [1.0, 2.0]
+            %m = MatMul "dense" (%a, %w)
+            %n = Add(%b, %m)
+            %y = Gelu(%n)
+            %g = Gemm(%p, %w, %b)
+            %z = Relu(%g)
+            %h = MatMul(%p, %w)
+            %u = Add "stretched" (%h, %wide)
+            return (%y, %z, %u)
+        }"#;
+    check(
+        "matmul_bias",
+        text,
+        expect![[r#"
+            graph "g" (%a: f32[2,3,2], %w: f32[2,2], %p: f32[3,2]) {
+              const %b = f32[2] [1.0, 2.0]
+              const %wide = f32[1,1,2] [1.0, 2.0]
+              %y: f32[2,3,2] = com.microsoft.FusedMatMul "dense" (%a, %w, %b) {activation = "Gelu"}
+              %z: f32[3,2] = com.microsoft.FusedGemm(%p, %w, %b) {activation = "Relu"}
+              %h: f32[3,2] = MatMul(%p, %w)
+              %u: f32[1,3,2] = Add "stretched" (%h, %wide)
+              return (%y, %z, %u)
+            }
+            matmul_bias: fused MatMul + Add at Add -> n
+            matmul_bias: not: stretched: MatMul + Add: the bias may have another shape
+        "#]],
+    );
+    check(
+        "matmul_activation",
+        text,
+        expect![[r#"
+            graph "g" (%a: f32[2,3,2], %w: f32[2,2], %p: f32[3,2]) {
+              const %b = f32[2] [1.0, 2.0]
+              const %wide = f32[1,1,2] [1.0, 2.0]
+              %y: f32[2,3,2] = com.microsoft.FusedMatMul "dense" (%a, %w, %b) {activation = "Gelu"}
+              %z: f32[3,2] = com.microsoft.FusedGemm(%p, %w, %b) {activation = "Relu"}
+              %h: f32[3,2] = MatMul(%p, %w)
+              %u: f32[1,3,2] = Add "stretched" (%h, %wide)
+              return (%y, %z, %u)
+            }
+            matmul_activation: fused com.microsoft.FusedMatMul + Gelu at Gelu -> y
+            matmul_activation: fused Gemm + Relu at Relu -> z
+        "#]],
+    );
+    check_unclaimed(text, "com.microsoft.FusedMatMul");
+    check_unclaimed(text, "com.microsoft.FusedGemm");
+}
+
+#[test]
+fn constant_weights_take_the_bias_of_a_gemm() {
+    check(
+        "conv_bias",
+        r#"graph "g" (%a: f32[3,2], %t: f32[2,3,2]) {
+            const %w = f32[2,2] [1.0, 2.0, 3.0, 4.0]
+            const %b = f32[2] [1.0, 2.0]
+            const %s = f32[2] [3.0, 4.0]
+            %m = MatMul(%a, %w)
+            %n = Mul(%m, %s)
+            %y = Add(%n, %b)
+            %k = MatMul(%t, %w)
+            %z = Mul(%k, %s)
+            return (%y, %z)
+        }"#,
+        expect![[r#"
+            graph "g" (%a: f32[3,2], %t: f32[2,3,2]) {
+              const %w.scaled = f32[2,2] [3.0, 8.0, 9.0, 16.0]
+              const %w.scaled.shift = f32[2] [1.0, 2.0]
+              %y: f32[3,2] = Gemm(%a, %w.scaled, %w.scaled.shift)
+              %z: f32[2,3,2] = MatMul(%t, %w.scaled)
+              return (%y, %z)
+            }
+            conv_bias: fused MatMul + Mul at Mul -> n
+            conv_bias: fused MatMul + Add at Add -> y
+            conv_bias: fused MatMul + Mul at Mul -> z
+        "#]],
+    );
+}
