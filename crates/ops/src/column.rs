@@ -1,11 +1,12 @@
 //! Col2Im: sums sliding blocks, laid out as columns, back into an image.
 
 use hetra_ir::{Attrs, Dim, Type};
-use hetra_tensor::{Tensor, Value, element_count, strides_of};
+use hetra_tensor::{Value, element_count, strides_of};
 
 use crate::context::{EvalCtx, InferCtx};
 use crate::def::{Arity, OpDef, onnx};
 use crate::dims::{check_ints, count_of, dims_of_rank, extent, map_dim, shape_from};
+use crate::elements::{float_buffer, volume};
 use crate::error::OpError;
 use crate::work::per_input_element;
 
@@ -96,19 +97,18 @@ fn eval(ctx: &EvalCtx<'_>) -> Result<Vec<Value>, OpError> {
         return Err(OpError::input(0, format!("{steps} columns"), columns.describe()));
     }
     let values = hetra_tensor::to_f64(columns)?;
-    let mut out = Tensor::zeros(hetra_tensor::DType::F64, &shape)?;
-    let plane: usize = image.iter().product();
+    let mut out = float_buffer(&shape)?;
+    let plane: usize = volume(&image);
     if !out.is_empty() && steps > 0 {
-        let slots = out.as_mut_slice::<f64>()?;
         let per_channel = block_size * steps;
         let mut steps_at = vec![0usize; slides.len()];
-        for (slots, values) in slots.chunks_exact_mut(plane).zip(values.chunks_exact(per_channel)) {
+        for (slots, values) in out.chunks_exact_mut(plane).zip(values.chunks_exact(per_channel)) {
             for (place, row) in values.chunks_exact(steps).enumerate() {
                 add_row(&slides, place, row, &mut steps_at, slots);
             }
         }
     }
-    Ok(vec![hetra_tensor::from_f64(columns.dtype(), &shape, out.as_slice::<f64>()?)?.into()])
+    Ok(vec![hetra_tensor::from_f64(columns.dtype(), &shape, &out)?.into()])
 }
 
 /// Adds the values that place `place` of the block had at each step.

@@ -98,10 +98,13 @@ pub(crate) fn dims_of_rank<'a>(
     }
 }
 
+/// Ranks beyond this are a mistake in a model, not worth a vector of unknowns.
+const RANK_MAX: usize = 4096;
+
 /// The number of integers in the shape-like input at `index`, from its type.
 pub(crate) fn count_of(ctx: &InferCtx<'_>, index: usize) -> Result<Option<usize>, OpError> {
     match ctx.dims(index) {
-        Some([dim]) => Ok(dim.known()),
+        Some([dim]) => Ok(dim.known().filter(|&count| count <= RANK_MAX)),
         Some([]) | None => Ok(None),
         Some(_) => Err(OpError::input(index, "a vector", ctx.ty(index)?.to_string())),
     }

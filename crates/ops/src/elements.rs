@@ -6,9 +6,25 @@
 
 use std::borrow::Cow;
 
-use hetra_tensor::{DType, Tensor, element_count};
+use hetra_tensor::{DType, Tensor, TensorError, bytes_max, element_count};
 
 use crate::error::OpError;
+
+/// Number of elements of a shape. It saturates: an empty tensor may have other extents whose
+/// product overflows, and then nothing is ever done with it.
+pub(crate) fn volume(shape: &[usize]) -> usize {
+    shape.iter().fold(1, |product, &extent| product.saturating_mul(extent))
+}
+
+/// Zeros to compute the elements of a tensor in, within the memory limit.
+pub(crate) fn float_buffer(shape: &[usize]) -> Result<Vec<f64>, OpError> {
+    let count = element_count(shape)?;
+    let bytes = count as u128 * size_of::<f64>() as u128;
+    match bytes > bytes_max() as u128 {
+        true => Err(TensorError::TooLarge { bytes }.into()),
+        false => Ok(vec![0.0; count]),
+    }
+}
 
 /// The sources and the target of a move; see [`assemble`].
 pub(crate) struct Runs<'a> {
@@ -21,7 +37,8 @@ pub(crate) struct Runs<'a> {
 }
 
 /// A new tensor whose elements `plan` copies from `sources`, all of dtype `dtype`; what it does
-/// not write is zero (or empty). `plan` must stay inside the sources and the target.
+/// not write is zero (or empty). `plan` must stay inside the sources and the target; it is not called
+/// when the target has no elements.
 pub(crate) fn assemble(
     dtype: DType,
     shape: &[usize],
@@ -35,6 +52,9 @@ pub(crate) fn assemble(
     }
     // Also checks the size against the memory limit, whatever the dtype.
     let mut out = Tensor::zeros(dtype, shape)?;
+    if out.is_empty() {
+        return Ok(out);
+    }
     if dtype == DType::String {
         let strings = sources.iter().map(|source| source.as_strings()).collect::<Result<_, _>>()?;
         let texts = vec![String::new(); element_count(shape)?];
@@ -224,6 +244,9 @@ impl Walk {
     /// A tensor of `shape` from the elements that the walk visits; shares the storage when these
     /// are all of them in order. The walk must stay inside the tensor.
     pub(crate) fn copy(&self, tensor: &Tensor, shape: &[usize]) -> Result<Tensor, OpError> {
+        if element_count(shape)? == 0 {
+            return Ok(Tensor::zeros(tensor.dtype(), shape)?);
+        }
         let walk = self.merged();
         let whole = walk.shape.len() <= 1 && walk.strides.first().is_none_or(|&s| s == 1);
         if whole && walk.offset == 0 && element_count(shape)? == tensor.len() {

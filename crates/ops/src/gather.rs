@@ -6,8 +6,9 @@ use hetra_tensor::{DType, Tensor, Value};
 use crate::context::{EvalCtx, InferCtx, resolve_axis};
 use crate::def::{Arity, Kind, OpDef, onnx};
 use crate::dims::{check_dtype, check_ints, shape_from};
-use crate::elements::{Walk, assemble};
+use crate::elements::{Walk, assemble, volume};
 use crate::error::OpError;
+use crate::pick::check_size;
 use crate::work::none;
 
 /// The operators of this file.
@@ -81,14 +82,14 @@ fn eval_gather(ctx: &EvalCtx<'_>) -> Result<Vec<Value>, OpError> {
     let shape = shape_from(ctx, infer_gather)?;
     let axis = resolve_axis(ctx.attrs().int_or("axis", 0)?, tensor.rank())?;
     let (outer, extent) = (&tensor.shape()[..axis], tensor.shape()[axis]);
-    let inner: usize = tensor.shape()[axis + 1..].iter().product();
+    let inner: usize = volume(&tensor.shape()[axis + 1..]);
     let places: Vec<usize> = hetra_tensor::to_i64(indices)?
         .into_iter()
         .map(|index| resolve_index(index, extent, 1))
         .collect::<Result<_, _>>()?;
     let out = assemble(tensor.dtype(), &shape, &[tensor], |runs| {
         let mut to = 0;
-        for row in 0..outer.iter().product() {
+        for row in 0..volume(outer) {
             for place in &places {
                 runs.copy(0, (row * extent + place) * inner, to, inner);
                 to += inner;
@@ -192,10 +193,10 @@ pub(crate) fn block_starts(
     batch: usize,
 ) -> Result<Vec<usize>, OpError> {
     let depth = indices.shape().last().copied().unwrap_or(0);
-    let tuples: usize = indices.shape()[..indices.rank().saturating_sub(1)].iter().product();
-    let batches: usize = shape[..batch].iter().product();
+    let tuples: usize = volume(&indices.shape()[..indices.rank().saturating_sub(1)]);
+    let batches: usize = volume(&shape[..batch]);
     let strides = hetra_tensor::strides_of(shape);
-    let batch_size: usize = shape[batch..].iter().product();
+    let batch_size: usize = volume(&shape[batch..]);
     let values = hetra_tensor::to_i64(indices)?;
     let per_batch = tuples.checked_div(batches).unwrap_or(0).max(1);
     let mut starts = Vec::with_capacity(tuples);
@@ -214,11 +215,12 @@ fn eval_gather_nd(ctx: &EvalCtx<'_>) -> Result<Vec<Value>, OpError> {
     let shape = shape_from(ctx, infer_gather_nd)?;
     let batch = batch_dims(ctx.attrs())?;
     let depth = indices.shape().last().copied().unwrap_or(0);
-    let len: usize = tensor.shape()[batch + depth..].iter().product();
-    let starts = block_starts(tensor.shape(), indices, batch)?;
-    if tensor.is_empty() {
+    let len: usize = volume(&tensor.shape()[batch + depth..]);
+    // Without elements there may be any number of tuples, so nothing is made of them.
+    if !check_size(tensor, &shape)? {
         return Ok(vec![Tensor::zeros(tensor.dtype(), &shape)?.into()]);
     }
+    let starts = block_starts(tensor.shape(), indices, batch)?;
     let out = assemble(tensor.dtype(), &shape, &[tensor], |runs| {
         starts.iter().enumerate().for_each(|(at, &from)| runs.copy(0, from, at * len, len));
     })?;
@@ -257,8 +259,8 @@ fn eval_compress(ctx: &EvalCtx<'_>) -> Result<Vec<Value>, OpError> {
         let wanted = format!("a condition for {extent} places");
         return Err(OpError::input(1, wanted, format!("{} of them", condition.len())));
     }
-    let outer: usize = tensor.shape()[..axis].iter().product();
-    let inner: usize = tensor.shape()[axis + 1..].iter().product();
+    let outer: usize = volume(&tensor.shape()[..axis]);
+    let inner: usize = volume(&tensor.shape()[axis + 1..]);
     let mut shape = tensor.shape().to_vec();
     shape[axis] = places.len();
     let out = assemble(tensor.dtype(), &shape, &[&tensor], |runs| {
@@ -270,4 +272,56 @@ fn eval_compress(ctx: &EvalCtx<'_>) -> Result<Vec<Value>, OpError> {
         }
     })?;
     Ok(vec![out.into()])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::case::{Case, check};
+
+    fn data() -> Tensor {
+        Tensor::from_slice(&[2, 3], &[0i32, 1, 2, 3, 4, 5]).unwrap()
+    }
+
+    fn ints(shape: &[usize], values: &[i64]) -> Tensor {
+        Tensor::from_slice(shape, values).unwrap()
+    }
+
+    #[test]
+    fn indices_pick_along_an_axis() {
+        let case = Case::new("Gather").tensor(&data());
+        check(
+            &case.with_input(1, &ints(&[2], &[1, -2])),
+            0,
+            &[2, 3],
+            &[3.0, 4.0, 5.0, 0.0, 1.0, 2.0],
+        );
+        let column = case.with_input(1, &ints(&[], &[-1])).attr("axis", 1i64);
+        check(&column, 0, &[2], &[2.0, 5.0]);
+        check(&case.with_input(1, &ints(&[0, 2], &[])), 0, &[0, 2, 3], &[]);
+        assert!(case.with_input(1, &ints(&[1], &[2])).eval().is_err());
+        assert!(case.with_input(1, &ints(&[1], &[i64::MIN])).eval().is_err());
+        assert!(case.with_input(1, &data().bit_cast(DType::F32).unwrap()).eval().is_err());
+    }
+
+    #[test]
+    fn elements_and_tuples() {
+        let case = Case::new("GatherElements").tensor(&data()).attr("axis", 1i64);
+        check(&case.with_input(1, &ints(&[2, 1], &[2, -3])), 0, &[2, 1], &[2.0, 3.0]);
+        assert!(case.with_input(1, &ints(&[3, 1], &[0, 0, 0])).eval().is_err());
+        assert!(case.with_input(1, &ints(&[2], &[0, 0])).eval().is_err());
+        let case = Case::new("GatherND").tensor(&data());
+        check(
+            &case.with_input(1, &ints(&[2, 1], &[1, 0])),
+            0,
+            &[2, 3],
+            &[3.0, 4.0, 5.0, 0.0, 1.0, 2.0],
+        );
+        check(&case.with_input(1, &ints(&[2, 2], &[0, 1, -1, -1])), 0, &[2], &[1.0, 5.0]);
+        let batch = case.with_input(1, &ints(&[2, 1], &[1, 0])).attr("batch_dims", 1i64);
+        check(&batch, 0, &[2], &[1.0, 3.0]);
+        assert!(case.with_input(1, &ints(&[1, 3], &[0, 0, 0])).eval().is_err());
+        assert!(batch.attr("batch_dims", -1i64).eval().is_err());
+        assert!(batch.attr("batch_dims", 2i64).eval().is_err());
+    }
 }

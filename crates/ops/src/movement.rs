@@ -10,7 +10,7 @@ use crate::dims::{
     check_ints, check_same_dtype, count_of, dims_of_rank, extent, map_dim, resolve_axes, same_rank,
     shape_from, types_from,
 };
-use crate::elements::{Walk, assemble};
+use crate::elements::{Walk, assemble, volume};
 use crate::error::OpError;
 use crate::slice::Steps;
 use crate::work::none;
@@ -124,7 +124,8 @@ static DEPTH_TO_SPACE: OpDef = OpDef {
             mode => return Err(OpError::invalid(format!("mode `{mode}`"))),
         };
         let walk = Walk::dense(&[n, inner[0], inner[1], inner[2], h, w]).permuted(&perm);
-        Ok(vec![walk.copy(tensor, &[n, depth, h * block, w * block])?.into()])
+        let shape = shape_from(ctx, DEPTH_TO_SPACE.infer)?;
+        Ok(vec![walk.copy(tensor, &shape)?.into()])
     },
     ..MOVE
 };
@@ -143,9 +144,9 @@ static SPACE_TO_DEPTH: OpDef = OpDef {
         let (Some(rows), Some(columns)) = (exact(h, block), exact(w, block)) else {
             return Err(not_multiple(tensor));
         };
-        let depth = c.checked_mul(block * block).ok_or_else(|| not_multiple(tensor))?;
+        let shape = shape_from(ctx, SPACE_TO_DEPTH.infer)?;
         let walk = Walk::dense(&[n, c, rows, block, columns, block]).permuted(&[0, 3, 5, 1, 2, 4]);
-        Ok(vec![walk.copy(tensor, &[n, depth, rows, columns])?.into()])
+        Ok(vec![walk.copy(tensor, &shape)?.into()])
     },
     ..MOVE
 };
@@ -228,12 +229,12 @@ pub(crate) fn concat(tensors: &[&Tensor], axis: i64) -> Result<Tensor, OpError> 
         let wanted = || format!("a shape as {}, but for axis {axis}", first.describe());
         shape[axis] = sum.ok_or_else(|| OpError::input(index, wanted(), tensor.describe()))?;
     }
-    let outer: usize = shape[..axis].iter().product();
+    let outer: usize = volume(&shape[..axis]);
     assemble(first.dtype(), &shape, tensors, |runs| {
         let mut to = 0;
         for row in 0..outer {
             for (source, tensor) in tensors.iter().enumerate() {
-                let len: usize = tensor.shape()[axis..].iter().product();
+                let len: usize = volume(&tensor.shape()[axis..]);
                 runs.copy(source, row * len, to, len);
                 to += len;
             }
@@ -384,7 +385,7 @@ fn eval_reverse_sequence(ctx: &EvalCtx<'_>) -> Result<Vec<Value>, OpError> {
         let wanted = format!("{sequences} lengths from 0 to {steps}");
         return Err(OpError::input(1, wanted, format!("{lens:?}")));
     }
-    let inner: usize = tensor.shape()[2..].iter().product();
+    let inner: usize = volume(&tensor.shape()[2..]);
     let strides = if time == 0 { (sequences, 1) } else { (1, steps) };
     let out = assemble(tensor.dtype(), tensor.shape(), &[tensor], |runs| {
         for (sequence, &len) in lens.iter().enumerate() {
@@ -396,4 +397,105 @@ fn eval_reverse_sequence(ctx: &EvalCtx<'_>) -> Result<Vec<Value>, OpError> {
         }
     })?;
     Ok(vec![out.into()])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::case::{Case, check};
+    use hetra_tensor::DType;
+
+    fn numbers(shape: &[usize]) -> Tensor {
+        let values: Vec<i32> = (0..volume(shape) as i32).collect();
+        Tensor::from_slice(shape, &values).unwrap()
+    }
+
+    fn ints(values: &[i64]) -> Tensor {
+        Tensor::vector(values)
+    }
+
+    #[test]
+    fn axes_are_reordered_and_joined() {
+        let turn = Case::new("Transpose").tensor(&numbers(&[2, 3]));
+        check(&turn, 0, &[3, 2], &[0.0, 3.0, 1.0, 4.0, 2.0, 5.0]);
+        check(&turn.attr("perm", vec![0, 1]), 0, &[2, 3], &[0.0, 1.0, 2.0, 3.0, 4.0, 5.0]);
+        assert!(turn.attr("perm", vec![0, 0]).eval().is_err());
+        assert!(turn.attr("perm", vec![0]).eval().is_err());
+        let join = Case::new("Concat").tensor(&numbers(&[2, 1])).tensor(&numbers(&[2, 2]));
+        check(&join.attr("axis", -1i64), 0, &[2, 3], &[0.0, 0.0, 1.0, 1.0, 2.0, 3.0]);
+        assert!(join.attr("axis", 0i64).eval().is_err());
+        assert!(join.attr("axis", 2i64).eval().is_err());
+        assert!(join.eval().is_err());
+    }
+
+    #[test]
+    fn parts_add_up() {
+        let split = Case::new("Split").tensor(&numbers(&[5])).outputs(2);
+        check(&split, 0, &[3], &[0.0, 1.0, 2.0]);
+        check(&split, 1, &[2], &[3.0, 4.0]);
+        check(&split.with_input(1, &ints(&[0, 5])), 0, &[0], &[]);
+        check(&split.with_input(1, &ints(&[0, 5])), 1, &[5], &[0.0, 1.0, 2.0, 3.0, 4.0]);
+        assert!(split.with_input(1, &ints(&[-1, 6])).eval().is_err());
+        assert!(split.with_input(1, &ints(&[i64::MAX, i64::MAX])).eval().is_err());
+        assert!(split.attr("num_outputs", 3i64).eval().is_err());
+    }
+
+    #[test]
+    fn tiles_and_their_old_form() {
+        let tile = Case::new("Tile").tensor(&numbers(&[2, 1]));
+        let twice = tile.with_input(1, &ints(&[2, 2]));
+        check(&twice, 0, &[4, 2], &[0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 1.0, 1.0]);
+        check(&tile.with_input(1, &ints(&[0, 3])), 0, &[0, 3], &[]);
+        let old = tile.with_input(1, &ints(&[2])).with_input(2, &ints(&[1]));
+        check(&old, 0, &[2, 2], &[0.0, 0.0, 1.0, 1.0]);
+        assert!(tile.with_input(1, &ints(&[i64::MAX, 2])).eval().is_err());
+        assert!(tile.with_input(1, &ints(&[2])).eval().is_err());
+        assert!(tile.with_input(1, &ints(&[2, -1])).eval().is_err());
+    }
+
+    #[test]
+    fn blocks_go_there_and_back() {
+        let image = numbers(&[1, 8, 2, 3]);
+        let deep = Case::new("DepthToSpace").tensor(&image).attr("blocksize", 2i64);
+        let wide = deep.eval().unwrap()[0].as_tensor().unwrap().clone();
+        assert_eq!(wide.shape(), [1, 2, 4, 6]);
+        let back = Case::new("SpaceToDepth").tensor(&wide).attr("blocksize", 2i64);
+        assert!(back.eval().unwrap()[0].as_tensor().unwrap() == &image);
+        assert!(deep.attr("blocksize", 0i64).eval().is_err());
+        assert!(deep.attr("blocksize", 3i64).eval().is_err());
+    }
+
+    #[test]
+    fn sequences_turn_around() {
+        let case = Case::new("ReverseSequence").tensor(&numbers(&[3, 2]));
+        let case = case.tensor(&ints(&[3, 1]));
+        check(&case, 0, &[3, 2], &[4.0, 1.0, 2.0, 3.0, 0.0, 5.0]);
+        assert!(case.with_input(1, &ints(&[4, 1])).eval().is_err());
+        assert!(case.attr("time_axis", 1i64).eval().is_err());
+    }
+
+    #[test]
+    fn extents_of_nothing_may_be_huge() {
+        let huge = Tensor::zeros(DType::F32, &[1 << 40, 1 << 40, 0]).unwrap();
+        let shape = |case: &Case| {
+            let outputs = case.eval().unwrap();
+            outputs[0].as_tensor().unwrap().shape().to_vec()
+        };
+        assert_eq!(shape(&Case::new("Transpose").tensor(&huge)), [0, 1 << 40, 1 << 40]);
+        let join = Case::new("Concat").tensor(&huge).tensor(&huge).attr("axis", 2i64);
+        assert_eq!(shape(&join), [1 << 40, 1 << 40, 0]);
+        let gather = Case::new("Gather").tensor(&huge).tensor(&ints(&[5]));
+        assert_eq!(shape(&gather), [1, 1 << 40, 0]);
+        let slice = Case::new("Slice").tensor(&huge).tensor(&ints(&[1 << 39, 7]));
+        let slice = slice.tensor(&ints(&[i64::MAX, 8]));
+        assert_eq!(shape(&slice), [1 << 39, 1, 0]);
+        let expand = Case::new("Expand").tensor(&numbers(&[1])).tensor(&ints(&[1 << 40, 1 << 40]));
+        assert!(expand.eval().is_err());
+        let tuples = Tensor::zeros(DType::I64, &[1 << 40, 1 << 30, 0]).unwrap();
+        let nd = Case::new("GatherND").tensor(&numbers(&[2])).tensor(&tuples);
+        assert!(nd.eval().is_err());
+        assert!(Case::new("Unique").tensor(&huge).attr("axis", 0i64).eval().is_err());
+        let best = Case::new("TopK").tensor(&huge).tensor(&ints(&[1])).attr("axis", 0i64);
+        assert_eq!(shape(&best.outputs(2)), [1, 1 << 40, 0]);
+    }
 }

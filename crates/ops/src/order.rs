@@ -8,7 +8,7 @@ use hetra_tensor::{DType, Tensor, Value};
 use crate::context::{EvalCtx, InferCtx, resolve_axis};
 use crate::def::{Arity, Kind, OpDef, onnx};
 use crate::dims::{check_ints, extent, shape_from};
-use crate::elements::assemble;
+use crate::elements::{assemble, volume};
 use crate::error::OpError;
 use crate::work::per_input_element;
 
@@ -104,13 +104,13 @@ fn eval_top_k(ctx: &EvalCtx<'_>) -> Result<Vec<Value>, OpError> {
     let axis = resolve_axis(ctx.attrs().int_or("axis", -1)?, tensor.rank())?;
     let largest = ctx.attrs().flag_or("largest", true)?;
     let (extent, count) = (tensor.shape()[axis], shape[axis]);
-    let outer: usize = shape[..axis].iter().product();
-    let inner: usize = shape[axis + 1..].iter().product();
+    let outer: usize = volume(&shape[..axis]);
+    let inner: usize = volume(&shape[axis + 1..]);
     let keys = Keys::of(tensor)?;
     let mut indices = Tensor::zeros(DType::I64, &shape)?;
     let found = indices.as_mut_slice::<i64>()?;
-    let mut order: Vec<usize> = Vec::with_capacity(extent);
-    let lanes = if count == 0 { 0 } else { outer * inner };
+    let mut order: Vec<usize> = Vec::new();
+    let lanes = if found.is_empty() { 0 } else { outer * inner };
     for lane in 0..lanes {
         let (row, column) = (lane / inner, lane % inner);
         let place = |at: usize| (row * extent + at) * inner + column;
@@ -204,8 +204,11 @@ fn eval_unique(ctx: &EvalCtx<'_>) -> Result<Vec<Value>, OpError> {
     };
     let sorted = ctx.attrs().flag_or("sorted", true)?;
     let extent = tensor.shape()[axis];
-    let outer: usize = tensor.shape()[..axis].iter().product();
-    let inner: usize = tensor.shape()[axis + 1..].iter().product();
+    let outer: usize = volume(&tensor.shape()[..axis]);
+    let inner: usize = volume(&tensor.shape()[axis + 1..]);
+    if tensor.is_empty() && extent > 0 {
+        return Err(OpError::input(0, "slices with elements", tensor.describe()));
+    }
     let keys = Keys::of(&tensor)?;
     let compare = |a: usize, b: usize| {
         let places = (0..outer)

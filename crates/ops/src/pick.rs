@@ -3,7 +3,7 @@
 
 use hetra_tensor::{Tensor, TensorError, bytes_max, element_count, strides_of};
 
-use crate::elements::assemble;
+use crate::elements::{assemble, volume};
 use crate::error::OpError;
 
 /// A place that is not in the source: the fill value stands there.
@@ -31,11 +31,11 @@ pub(crate) fn pick(
     let Some(last) = (0..shape.len()).rev().find(|&axis| !same(axis)) else {
         return Ok(tensor.clone());
     };
-    let block: usize = shape[last + 1..].iter().product();
+    let block: usize = volume(&shape[last + 1..]);
     let stretches = stretches(&places[last], block);
     let strides = strides_of(tensor.shape());
     let rows = element_count(&shape[..last])?;
-    let row_len: usize = shape[last..].iter().product();
+    let row_len: usize = volume(&shape[last..]);
     let sources: Vec<&Tensor> = std::iter::once(tensor).chain(fill).collect();
     assemble(tensor.dtype(), &shape, &sources, |runs| {
         if fill.is_some() && places.iter().flatten().any(|&place| place == OUTSIDE) {

@@ -1,11 +1,12 @@
 //! Regions of images: RoiAlign, MaxRoiPool, NonMaxSuppression.
 
 use hetra_ir::{Attrs, Dim, Type};
-use hetra_tensor::{DType, Tensor, Value, element_count, to_f64};
+use hetra_tensor::{DType, Tensor, Value, to_f64};
 
 use crate::context::{EvalCtx, InferCtx};
 use crate::def::{Arity, OpDef, onnx};
 use crate::dims::{check_ints, dims_of_rank, shape_from};
+use crate::elements::{float_buffer, volume};
 use crate::error::OpError;
 use crate::gather::resolve_index;
 use crate::work::{per_input_element, per_output_element};
@@ -116,7 +117,7 @@ struct Bins {
 }
 
 /// Most samples along an axis of a bin: coordinates come from data, so there is a limit.
-const SAMPLES_MAX: f64 = 4096.0;
+const SAMPLES_MAX: f64 = 1024.0;
 
 impl Bins {
     fn of(start: f64, end: f64, bins: usize, ratio: i64, half_pixel: bool) -> Bins {
@@ -196,11 +197,10 @@ fn eval_roi_align(ctx: &EvalCtx<'_>) -> Result<Vec<Value>, OpError> {
         "max" => true,
         other => return Err(OpError::invalid(format!("`mode` is `{other}`"))),
     };
-    let mut out = Tensor::zeros(DType::F64, &shape)?;
-    let (bins_high, bins_wide, plane) = (shape[2], shape[3], height * width);
+    let mut slots = float_buffer(&shape)?;
+    let (bins_high, bins_wide, plane) = (shape[2], shape[3], volume(&[height, width]));
     let mut samples = Vec::new();
-    if plane > 0 && !out.is_empty() {
-        let slots = out.as_mut_slice::<f64>()?;
+    if plane > 0 && !slots.is_empty() {
         for (region, (roi, &batch)) in rois.chunks_exact(4).zip(&indices).enumerate() {
             let batch = resolve_index(batch, batches, 2)?;
             let place = |at: usize| roi[at] * scale - if half_pixel { 0.5 } else { 0.0 };
@@ -217,7 +217,7 @@ fn eval_roi_align(ctx: &EvalCtx<'_>) -> Result<Vec<Value>, OpError> {
             }
         }
     }
-    Ok(vec![hetra_tensor::from_f64(image.dtype(), &shape, out.as_slice::<f64>()?)?.into()])
+    Ok(vec![hetra_tensor::from_f64(image.dtype(), &shape, &slots)?.into()])
 }
 
 fn pooled_shape(attrs: &Attrs) -> Result<[usize; 2], OpError> {
@@ -257,8 +257,11 @@ fn eval_max_roi_pool(ctx: &EvalCtx<'_>) -> Result<Vec<Value>, OpError> {
     let (values, rois) = (to_f64(image)?, ctx.reals(1)?);
     let scale = f64::from(ctx.attrs().float_or("spatial_scale", 1.0)?);
     let [bins_high, bins_wide] = pooled_shape(ctx.attrs())?;
-    hetra_tensor::Tensor::zeros(DType::F64, &shape)?;
-    let mut out = Vec::with_capacity(element_count(&shape)?);
+    let mut out = float_buffer(&shape)?;
+    if out.is_empty() {
+        return Ok(vec![Tensor::zeros(image.dtype(), &shape)?.into()]);
+    }
+    let mut slots = out.iter_mut();
     for roi in rois.chunks_exact(5) {
         let batch = resolve_index(roi[0] as i64, batches, 1)?;
         let place = |at: usize| (roi[at] * scale).round() as i64;
@@ -268,7 +271,7 @@ fn eval_max_roi_pool(ctx: &EvalCtx<'_>) -> Result<Vec<Value>, OpError> {
         let size_high = bin_size(place(2), place(4), bins_high);
         let size_wide = bin_size(place(1), place(3), bins_wide);
         for channel in 0..channels {
-            let start = (batch * channels + channel) * height * width;
+            let start = (batch * channels + channel) * volume(&[height, width]);
             for bin in 0..bins_high * bins_wide {
                 let rows = bin_range(place(2), size_high, bin / bins_wide, height);
                 let columns = bin_range(place(1), size_wide, bin % bins_wide, width);
@@ -280,7 +283,9 @@ fn eval_max_roi_pool(ctx: &EvalCtx<'_>) -> Result<Vec<Value>, OpError> {
                     }
                 }
                 // An empty bin is 0.
-                out.push(best.unwrap_or(0.0));
+                if let Some(slot) = slots.next() {
+                    *slot = best.unwrap_or(0.0);
+                }
             }
         }
     }
@@ -350,8 +355,9 @@ fn eval_suppression(ctx: &EvalCtx<'_>) -> Result<Vec<Value>, OpError> {
     let (numbers, values) = (to_f64(boxes)?, to_f64(scores)?);
     let corners: Vec<Corners> = numbers.chunks_exact(4).map(|n| Corners::of(n, center)).collect();
     let mut rows: Vec<i64> = Vec::new();
-    let mut order: Vec<usize> = Vec::with_capacity(count);
-    for lane in 0..batches * classes {
+    let mut order: Vec<usize> = Vec::with_capacity(if scores.is_empty() { 0 } else { count });
+    // Without scores there may be any number of batches and classes.
+    for lane in 0..if scores.is_empty() { 0 } else { batches * classes } {
         let scores = &values[lane * count..(lane + 1) * count];
         let (batch, class) = (lane / classes, lane % classes);
         let corners = &corners[batch * count..(batch + 1) * count];

@@ -253,7 +253,6 @@ fn infer_unsqueeze(ctx: &InferCtx<'_>) -> Result<Vec<Type>, OpError> {
     let Some(dims) = ctx.dims(0) else { return Ok(vec![InferCtx::make(dtype, None)]) };
     let Some(axes) = ctx.known_ints(1) else {
         let rank = count_of(ctx, 1)?.map(|count| dims.len().saturating_add(count));
-        let rank = rank.filter(|&rank| rank <= RANK_MAX);
         return Ok(vec![InferCtx::make(dtype, rank.map(|rank| vec![Dim::Unknown; rank]))]);
     };
     let axes = resolve_axes(&axes, dims.len() + axes.len())?;
@@ -264,9 +263,6 @@ fn infer_unsqueeze(ctx: &InferCtx<'_>) -> Result<Vec<Type>, OpError> {
     });
     Ok(vec![InferCtx::make(dtype, Some(result.collect()))])
 }
-
-/// Ranks beyond this are a mistake in a model, not worth a vector of unknowns.
-const RANK_MAX: usize = 4096;
 
 fn infer_flatten(ctx: &InferCtx<'_>) -> Result<Vec<Type>, OpError> {
     let dtype = ctx.dtype_opt(0);
@@ -321,7 +317,7 @@ fn infer_expand(ctx: &InferCtx<'_>) -> Result<Vec<Type>, OpError> {
             broadcast_dims(ctx.dims(0), Some(&target))?
         }
         None => match (ctx.rank(0), count_of(ctx, 1)?) {
-            (Some(a), Some(b)) if b <= RANK_MAX => Some(vec![Dim::Unknown; a.max(b)]),
+            (Some(a), Some(b)) => Some(vec![Dim::Unknown; a.max(b)]),
             _ => None,
         },
     };

@@ -4,11 +4,12 @@
 //! (`resize_axis`). Interpolation applies them axis by axis; the nearest mode only picks.
 
 use hetra_ir::{Attr, Attrs, Dim, Node, Type};
-use hetra_tensor::{Tensor, Value, element_count};
+use hetra_tensor::{Tensor, Value};
 
 use crate::context::{EvalCtx, InferCtx};
 use crate::def::{Arity, OpDef, Upgrade, onnx};
 use crate::dims::{check_ints, extent, resolve_axes, same_rank, shape_from};
+use crate::elements::{float_buffer, volume};
 use crate::error::OpError;
 use crate::pick::{OUTSIDE, check_size, pick};
 use crate::resize_axis::{Axis, Coordinates, Filter, Nearest, Taps};
@@ -237,9 +238,13 @@ fn eval(ctx: &EvalCtx<'_>) -> Result<Vec<Value>, OpError> {
     let mut now = tensor.shape().to_vec();
     let taps = |axis: &Axis| Taps::of(axis, coordinates, filter, antialias, exclude);
     let taps: Vec<Taps> = axes.iter().map(taps).collect();
-    for (at, taps) in taps.iter().enumerate() {
-        if !taps.is_identity(axes[at].input) {
-            values = apply(&values, &mut now, at, taps)?;
+    // Axes that shrink come first, so that nothing on the way is larger than both ends.
+    let mut order: Vec<usize> = (0..axes.len()).collect();
+    let growth = |at: &usize| axes[*at].output as f64 / axes[*at].input as f64;
+    order.sort_by(|a, b| growth(a).total_cmp(&growth(b)));
+    for at in order {
+        if !taps[at].is_identity(axes[at].input) {
+            values = apply(&values, &mut now, at, &taps[at])?;
         }
     }
     for (at, taps) in taps.iter().enumerate() {
@@ -272,13 +277,11 @@ fn apply(
     axis: usize,
     taps: &Taps,
 ) -> Result<Vec<f64>, OpError> {
-    let outer: usize = shape[..axis].iter().product();
-    let inner: usize = shape[axis + 1..].iter().product();
+    let inner: usize = volume(&shape[axis + 1..]);
     let extent = std::mem::replace(&mut shape[axis], taps.rows.len());
-    let mut out = vec![0f64; element_count(shape)?];
+    let mut out = float_buffer(shape)?;
     for (row, slots) in out.chunks_exact_mut(inner).enumerate() {
         let (block, at) = (row / taps.rows.len(), row % taps.rows.len());
-        debug_assert!(block < outer, "there are as many rows as the shape says");
         for &(place, weight) in &taps.rows[at] {
             let from = (block * extent + place) * inner;
             let source = &values[from..from + inner];
@@ -293,10 +296,44 @@ fn fill_outside(values: &mut [f64], shape: &[usize], axis: usize, taps: &Taps, o
     if taps.rows.iter().all(|row| !row.is_empty()) {
         return;
     }
-    let inner: usize = shape[axis + 1..].iter().product();
+    let inner: usize = volume(&shape[axis + 1..]);
     for (row, slots) in values.chunks_exact_mut(inner).enumerate() {
         if taps.rows[row % taps.rows.len()].is_empty() {
             slots.fill(outside);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::case::{Case, check};
+
+    fn line() -> Case {
+        let data = Tensor::from_slice(&[1, 4], &[1f32, 2.0, 3.0, 4.0]).unwrap();
+        Case::new("Resize").tensor(&data).none()
+    }
+
+    #[test]
+    fn scales_sizes_and_policies() {
+        let sizes =
+            |height: i64, width: i64| line().none().tensor(&Tensor::vector(&[height, width]));
+        check(&sizes(1, 2), 0, &[1, 2], &[1.0, 3.0]);
+        check(&sizes(1, 2).attr("mode", "linear"), 0, &[1, 2], &[1.5, 3.5]);
+        let kept = sizes(2, 2).attr("keep_aspect_ratio_policy", "not_smaller");
+        check(
+            &kept.attr("axes", vec![0, 1]),
+            0,
+            &[2, 8],
+            &[1.0, 1.0, 2.0, 2.0, 3.0, 3.0, 4.0, 4.0, 1.0, 1.0, 2.0, 2.0, 3.0, 3.0, 4.0, 4.0],
+        );
+        check(&sizes(0, 2), 0, &[0, 2], &[]);
+        assert!(sizes(-1, 2).eval().is_err());
+        let scales = |width: f32| line().tensor(&Tensor::vector(&[1f32, width]));
+        check(&scales(0.5), 0, &[1, 2], &[1.0, 3.0]);
+        assert!(scales(0.0).eval().is_err());
+        assert!(scales(f32::INFINITY).eval().is_err());
+        assert!(scales(1e30).eval().is_err());
+        assert!(line().eval().is_err());
     }
 }

@@ -1,11 +1,12 @@
 //! Sampling at free coordinates: GridSample, AffineGrid.
 
 use hetra_ir::{Attr, Dim, Type};
-use hetra_tensor::{Value, element_count, strides_of};
+use hetra_tensor::{Value, strides_of};
 
 use crate::context::{EvalCtx, InferCtx};
 use crate::def::{Arity, OpDef, Upgrade, onnx};
 use crate::dims::{check_ints, count_of, extent, shape_from};
+use crate::elements::{float_buffer, volume};
 use crate::error::OpError;
 use crate::work::{Work, elements};
 
@@ -64,7 +65,7 @@ fn infer_grid_sample(ctx: &InferCtx<'_>) -> Result<Vec<Type>, OpError> {
         (None, None) => return Ok(vec![InferCtx::make(dtype, None)]),
     };
     let fault = || OpError::input(1, "a grid that fits the data", format!("{grid:?} for {data:?}"));
-    if data.len() < 3 || grid.len() != data.len() {
+    if data.len() < 3 || data.len() > SPACE_MAX + 2 || grid.len() != data.len() {
         return Err(fault());
     }
     let (coordinates, batch) = (grid.last().and_then(Dim::known), (&data[0], &grid[0]));
@@ -75,6 +76,9 @@ fn infer_grid_sample(ctx: &InferCtx<'_>) -> Result<Vec<Type>, OpError> {
     let dims = [&data[..2], &grid[1..grid.len() - 1]].concat();
     Ok(vec![InferCtx::make(dtype, Some(dims))])
 }
+
+/// Most axes of space: the samples of a cubic mode are 4 to this power.
+const SPACE_MAX: usize = 8;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Padding {
@@ -223,14 +227,14 @@ fn eval_grid_sample(ctx: &EvalCtx<'_>) -> Result<Vec<Value>, OpError> {
     let sampler = Sampler::of(ctx.attrs())?;
     let space = &data.shape()[2..];
     let (values, coordinates) = (hetra_tensor::to_f64(data)?, hetra_tensor::to_f64(grid)?);
-    let mut out = vec![0f64; element_count(&shape)?];
+    let mut out = float_buffer(&shape)?;
     if out.is_empty() || data.is_empty() {
         return Ok(vec![hetra_tensor::from_f64(data.dtype(), &shape, &out)?.into()]);
     }
     let (channels, rank) = (shape[1], space.len());
     let strides = strides_of(space);
-    let channel_size: usize = space.iter().product();
-    let samples: usize = shape[2..].iter().product();
+    let channel_size: usize = volume(space);
+    let samples: usize = volume(&shape[2..]);
     let mut axes = vec![Taps::default(); rank];
     for (sample, coordinates) in coordinates.chunks_exact(rank).enumerate() {
         // Coordinates stand innermost axis first.
@@ -307,14 +311,14 @@ fn eval_affine_grid(ctx: &EvalCtx<'_>) -> Result<Vec<Value>, OpError> {
     let maps = hetra_tensor::to_f64(theta)?;
     let space = &shape[1..shape.len() - 1];
     let rank = space.len();
-    crate::pick::check_size(theta, &shape)?;
-    let mut out = Vec::with_capacity(element_count(&shape)?);
+    let mut out = float_buffer(&shape)?;
+    let mut slots = out.iter_mut();
     let regular = |at: usize, extent: usize| match align_corners {
         true if extent == 1 => -1.0,
         true => 2.0 * at as f64 / (extent as f64 - 1.0) - 1.0,
         false => (2.0 * at as f64 + 1.0) / extent as f64 - 1.0,
     };
-    let places: usize = space.iter().product();
+    let places: usize = volume(space);
     let strides = strides_of(space);
     for map in maps.chunks_exact(rank * (rank + 1)) {
         for place in 0..places {
@@ -325,7 +329,9 @@ fn eval_affine_grid(ctx: &EvalCtx<'_>) -> Result<Vec<Value>, OpError> {
                     let axis = rank - 1 - column;
                     sum += weight * regular(place / strides[axis] % space[axis], space[axis]);
                 }
-                out.push(sum);
+                if let Some(slot) = slots.next() {
+                    *slot = sum;
+                }
             }
         }
     }

@@ -6,7 +6,7 @@ use hetra_tensor::{Tensor, Value};
 use crate::context::{EvalCtx, InferCtx, resolve_axis};
 use crate::def::{Arity, Kind, OpDef, onnx};
 use crate::dims::{check_ints, check_same_dtype, types_from};
-use crate::elements::assemble;
+use crate::elements::{assemble, volume};
 use crate::error::OpError;
 use crate::gather::{block_starts, check_element_indices, element_places};
 use crate::work::none;
@@ -25,6 +25,9 @@ static SCATTER_ELEMENTS: OpDef = OpDef {
     eval: |ctx| {
         types_from(ctx, infer_elements)?;
         let (data, indices, updates) = (ctx.tensor(0)?, ctx.tensor(1)?, ctx.tensor(2)?);
+        if updates.is_empty() {
+            return Ok(vec![data.clone().into()]);
+        }
         let axis = resolve_axis(ctx.attrs().int_or("axis", 0)?, data.rank())?;
         let starts = element_places(data.shape(), indices, axis)?;
         scatter(data, updates, Blocks { starts, len: 1 }, Reduction::of(ctx.attrs())?)
@@ -40,8 +43,11 @@ static SCATTER_ND: OpDef = OpDef {
     eval: |ctx| {
         types_from(ctx, infer_nd)?;
         let (data, indices, updates) = (ctx.tensor(0)?, ctx.tensor(1)?, ctx.tensor(2)?);
+        if updates.is_empty() {
+            return Ok(vec![data.clone().into()]);
+        }
         let depth = indices.shape().last().copied().unwrap_or(0);
-        let len = data.shape()[depth..].iter().product();
+        let len = volume(&data.shape()[depth..]);
         let starts = block_starts(data.shape(), indices, 0)?;
         scatter(data, updates, Blocks { starts, len }, Reduction::of(ctx.attrs())?)
     },
@@ -232,6 +238,9 @@ fn eval_cache(ctx: &EvalCtx<'_>) -> Result<Vec<Value>, OpError> {
         "circular" => true,
         mode => return Err(OpError::invalid(format!("`mode` is `{mode}`"))),
     };
+    if update.is_empty() {
+        return Ok(vec![cache.clone().into()]);
+    }
     let batch = cache.shape()[0];
     let (room, steps) = (cache.shape()[axis], update.shape()[axis]);
     let firsts = ctx.ints_opt(2)?.unwrap_or_else(|| vec![0; batch]);
@@ -240,8 +249,8 @@ fn eval_cache(ctx: &EvalCtx<'_>) -> Result<Vec<Value>, OpError> {
         let wanted = format!("write indices with {steps} steps of room among {room}");
         return Err(OpError::input(2, wanted, format!("{firsts:?}")));
     }
-    let prefixes: usize = cache.shape()[..axis].iter().product();
-    let len: usize = cache.shape()[axis + 1..].iter().product();
+    let prefixes: usize = volume(&cache.shape()[..axis]);
+    let len: usize = volume(&cache.shape()[axis + 1..]);
     let per_batch = prefixes.checked_div(batch).unwrap_or(0).max(1);
     let mut starts = Vec::with_capacity(prefixes * steps);
     for prefix in 0..prefixes {
@@ -251,4 +260,38 @@ fn eval_cache(ctx: &EvalCtx<'_>) -> Result<Vec<Value>, OpError> {
         }
     }
     scatter(cache, update, Blocks { starts, len }, Reduction::Replace)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::case::{Case, check};
+
+    #[test]
+    fn updates_replace_or_reduce() {
+        let data = Tensor::vector(&[1f32, 2.0, 3.0]);
+        let indices = Tensor::vector(&[0i64, -1, 0]);
+        let case = Case::new("ScatterElements").tensor(&data).tensor(&indices);
+        let case = case.tensor(&Tensor::vector(&[10f32, 20.0, 30.0]));
+        check(&case, 0, &[3], &[30.0, 2.0, 20.0]);
+        check(&case.attr("reduction", "add"), 0, &[3], &[41.0, 2.0, 23.0]);
+        check(&case.attr("reduction", "mul"), 0, &[3], &[300.0, 2.0, 60.0]);
+        check(&case.attr("reduction", "min"), 0, &[3], &[1.0, 2.0, 3.0]);
+        assert!(case.attr("reduction", "most").eval().is_err());
+        assert!(case.with_input(1, &Tensor::vector(&[0i64, 3, 0])).eval().is_err());
+        assert!(case.with_input(2, &Tensor::vector(&[1f32])).eval().is_err());
+        assert!(case.with_input(2, &Tensor::vector(&[1i32, 1, 1])).eval().is_err());
+    }
+
+    #[test]
+    fn caches_go_round() {
+        let cache = Tensor::from_slice(&[1, 3, 1], &[1i32, 2, 3]).unwrap();
+        let update = Tensor::from_slice(&[1, 2, 1], &[8i32, 9]).unwrap();
+        let case = Case::new("TensorScatter").tensor(&cache).tensor(&update);
+        check(&case, 0, &[1, 3, 1], &[8.0, 9.0, 3.0]);
+        let late = case.with_input(2, &Tensor::vector(&[2i64]));
+        assert!(late.eval().is_err());
+        check(&late.attr("mode", "circular"), 0, &[1, 3, 1], &[9.0, 2.0, 8.0]);
+        assert!(case.attr("axis", 0i64).eval().is_err());
+    }
 }

@@ -6,7 +6,7 @@ use hetra_tensor::{DType, Tensor, Value};
 use crate::context::{EvalCtx, InferCtx, resolve_axis};
 use crate::def::{Arity, Kind, OpDef, onnx};
 use crate::dims::{check_ints, extent, shape_from};
-use crate::elements::assemble;
+use crate::elements::{assemble, volume};
 use crate::error::OpError;
 use crate::work::{none, per_input_element};
 
@@ -123,7 +123,7 @@ fn eval_one_hot(ctx: &EvalCtx<'_>) -> Result<Vec<Value>, OpError> {
         return Err(OpError::input(2, "two values", values.describe()));
     }
     let depth = shape[axis];
-    let inner: usize = indices.shape()[axis..].iter().product();
+    let inner: usize = volume(&indices.shape()[axis..]);
     let hot = hetra_tensor::to_i64(indices)?;
     let out = assemble(values.dtype(), &shape, &[values], |runs| {
         runs.fill(0, 0, 0, hot.len() * depth);
@@ -145,7 +145,7 @@ fn eval_trilu(ctx: &EvalCtx<'_>) -> Result<Vec<Value>, OpError> {
     };
     let upper = ctx.attrs().flag_or("upper", true)?;
     let diagonal = if ctx.tensor_opt(1).is_some() { ctx.int(1)? } else { 0 };
-    let matrices: usize = tensor.shape()[..tensor.rank() - 2].iter().product();
+    let matrices: usize = volume(&tensor.shape()[..tensor.rank() - 2]);
     let out = assemble(tensor.dtype(), tensor.shape(), &[tensor], |runs| {
         for row in 0..matrices * rows {
             let start = row * columns;
@@ -160,4 +160,35 @@ fn eval_trilu(ctx: &EvalCtx<'_>) -> Result<Vec<Value>, OpError> {
         }
     })?;
     Ok(vec![out.into()])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::case::{Case, check};
+
+    #[test]
+    fn triangles() {
+        let data = Tensor::from_slice(&[2, 3], &[1i32, 2, 3, 4, 5, 6]).unwrap();
+        let case = Case::new("Trilu").tensor(&data);
+        check(&case, 0, &[2, 3], &[1.0, 2.0, 3.0, 0.0, 5.0, 6.0]);
+        check(&case.attr("upper", 0i64), 0, &[2, 3], &[1.0, 0.0, 0.0, 4.0, 5.0, 0.0]);
+        let far = case.with_input(1, &Tensor::scalar(i64::MAX));
+        check(&far, 0, &[2, 3], &[0.0; 6]);
+        check(&far.attr("upper", 0i64), 0, &[2, 3], &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+        let below = case.with_input(1, &Tensor::scalar(i64::MIN));
+        check(&below.attr("upper", 0i64), 0, &[2, 3], &[0.0; 6]);
+        assert!(Case::new("Trilu").tensor(&Tensor::vector(&[1i32])).eval().is_err());
+    }
+
+    #[test]
+    fn one_hot_ignores_what_is_out_of_range() {
+        let case = Case::new("OneHot").tensor(&Tensor::vector(&[1i64, -1, 7]));
+        let case = case.tensor(&Tensor::scalar(3i64)).tensor(&Tensor::vector(&[5f32, 6.0]));
+        check(&case, 0, &[3, 3], &[5.0, 6.0, 5.0, 5.0, 5.0, 6.0, 5.0, 5.0, 5.0]);
+        let first = case.attr("axis", 0i64);
+        check(&first, 0, &[3, 3], &[5.0, 5.0, 5.0, 6.0, 5.0, 5.0, 5.0, 6.0, 5.0]);
+        assert!(case.with_input(1, &Tensor::scalar(-1i64)).eval().is_err());
+        assert!(case.with_input(2, &Tensor::vector(&[5f32])).eval().is_err());
+    }
 }

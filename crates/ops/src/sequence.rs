@@ -273,7 +273,18 @@ fn equal_parts(part: &[i64], all: usize) -> Result<Vec<usize>, OpError> {
     let fault = || OpError::input(1, "an extent from 1 up", format!("{part:?}"));
     let &[one] = part else { return Err(fault()) };
     let part = usize::try_from(one).ok().filter(|&part| part > 0).ok_or_else(fault)?;
+    check_parts(all.div_ceil(part))?;
     Ok((0..all.div_ceil(part)).map(|at| part.min(all - at * part)).collect())
+}
+
+/// Most items that a split makes: an axis of a tensor without elements may be of any extent.
+const PARTS_MAX: usize = 1 << 24;
+
+fn check_parts(count: usize) -> Result<(), OpError> {
+    match count <= PARTS_MAX {
+        true => Ok(()),
+        false => Err(OpError::input(0, format!("at most {PARTS_MAX} parts"), count.to_string())),
+    }
 }
 
 fn eval_split(ctx: &EvalCtx<'_>) -> Result<Vec<Value>, OpError> {
@@ -281,7 +292,10 @@ fn eval_split(ctx: &EvalCtx<'_>) -> Result<Vec<Value>, OpError> {
     let axis = resolve_axis(ctx.attrs().int_or("axis", 0)?, tensor.rank())?;
     let all = tensor.shape()[axis];
     let extents = match ctx.tensor_opt(1) {
-        None => vec![1; all],
+        None => {
+            check_parts(all)?;
+            vec![1; all]
+        }
         Some(parts) if parts.rank() == 0 => equal_parts(&ctx.ints(1)?, all)?,
         Some(_) => part_extents(&ctx.ints(1)?)?,
     };

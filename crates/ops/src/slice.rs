@@ -66,7 +66,8 @@ pub(crate) fn take(tensor: &Tensor, steps: &[Steps]) -> Result<Tensor, OpError> 
     for steps in steps {
         walk.shape[steps.axis] = steps.count;
         // A start beyond an empty range is never visited.
-        walk.offset += steps.start * walk.strides[steps.axis];
+        let offset = steps.start.saturating_mul(walk.strides[steps.axis]);
+        walk.offset = walk.offset.saturating_add(offset);
         walk.strides[steps.axis] = walk.strides[steps.axis].saturating_mul(steps.step);
     }
     walk.copy(tensor, &walk.shape)

@@ -25,6 +25,8 @@ mod layout;
 mod matmul;
 mod noop;
 mod norm;
+mod quant;
+mod quant_move;
 
 pub use dead::compact;
 pub use editor::Editor;

@@ -6,6 +6,8 @@ use crate::optimise::Pass;
 /// turn integer weights into floats.
 pub static PASSES: &[&Pass] = &[
     &crate::noop::NOOP,
+    &crate::quant_move::QUANT_MOVE,
+    &crate::quant::QUANT,
     &crate::fold::FOLD,
     &crate::branch::BRANCH,
     &crate::dead::DEAD_CODE,

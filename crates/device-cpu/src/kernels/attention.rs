@@ -131,7 +131,7 @@ fn check(
     let mut covered = p.v_dim;
     for (stride, n) in axes.into_iter().filter(|a| a.1 > 1) {
         assert!(stride >= covered, "outputs overlap");
-        covered = stride * (n - 1) + covered;
+        covered += stride * (n - 1);
     }
     if let (Some(m), true) = (p.mask, p.keys > 0) {
         let last = [p.batch, p.heads, p.queries, p.keys].into_iter().zip(m.strides);

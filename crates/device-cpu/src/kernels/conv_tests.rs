@@ -41,8 +41,8 @@ fn check_conv(s: ConvShape, n: usize, h: usize, w: usize, seed: u64) {
     let mut rng = Rng::new(seed);
     let (x, weights) = (rng.vec(n * s.c * h * w), rng.vec(s.m * s.c / s.groups * s.kh * s.kw));
     let (bias, residual) = (rng.vec(s.m), rng.vec(n * s.m * oh * ow));
-    let bias = (seed % 3 != 0).then_some(&bias[..]);
-    let residual = (seed % 2 == 0).then_some(&residual[..]);
+    let bias = (!seed.is_multiple_of(3)).then_some(&bias[..]);
+    let residual = seed.is_multiple_of(2).then_some(&residual[..]);
     let act = ACTS[(seed % 10) as usize];
     let mut want = naive(&s, &x, (n, h, w), &weights, bias);
     for (i, v) in want.iter_mut().enumerate() {

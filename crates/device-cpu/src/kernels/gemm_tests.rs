@@ -51,7 +51,7 @@ fn check_case(t: Case) {
     let a = if t.ta { Mat::transposed(&a, m, k) } else { Mat::new(&a, m, k) };
     let b = if t.tb { Mat::transposed(&b, k, n) } else { Mat::new(&b, k, n) };
     let ep = Epilogue {
-        alpha: if t.ep % 2 == 0 { 1.0 } else { 0.5 },
+        alpha: if t.ep.is_multiple_of(2) { 1.0 } else { 0.5 },
         accumulate: t.ep % 5 == 1,
         bias: [Bias::None, Bias::Row(&row), Bias::Col(&col)][t.ep % 3],
         residual: (t.ep % 4 == 3).then_some((&res[..], n)),

@@ -35,7 +35,7 @@ impl<T: Copy> Per<'_, T> {
         }
     }
     /// The same for the rows from `row` on.
-    fn from_row(&self, row: usize) -> Self {
+    fn rows_from(&self, row: usize) -> Self {
         match self {
             Per::Row(v) => Per::Row(&v[row..]),
             other => *other,
@@ -118,10 +118,10 @@ impl Sink<'_> {
     pub(crate) fn part(&self, at: usize, len: usize, row: usize) -> Self {
         match self {
             Sink::I32(o) => Sink::I32(o.part(at, len)),
-            Sink::U8(o, s, z) => Sink::U8(o.part(at, len), s.from_row(row), *z),
-            Sink::I8(o, s, z) => Sink::I8(o.part(at, len), s.from_row(row), *z),
+            Sink::U8(o, s, z) => Sink::U8(o.part(at, len), s.rows_from(row), *z),
+            Sink::I8(o, s, z) => Sink::I8(o.part(at, len), s.rows_from(row), *z),
             Sink::F32(o, s, b, a) => {
-                Sink::F32(o.part(at, len), s.from_row(row), b.from_row(row), *a)
+                Sink::F32(o.part(at, len), s.rows_from(row), b.rows_from(row), *a)
             }
         }
     }
@@ -273,12 +273,13 @@ impl Kernel for Column<'_> {
         };
         let (j0, k) = (self.j * job.nr, job.a.k as i32);
         let nv = job.nr.min(job.n - j0);
-        let sums = column_sums(s, panel);
-        // `Σb - k zb` and `zb` of each column, in flipped numbers.
-        let (mut q, mut zb) = ([0i32; 32], [0i32; 32]);
+        let mut fix = Fix { q: column_sums(s, panel), zb: [0; 32], bias: [0; 32] };
         for c in 0..nv {
-            zb[c] = job.terms.b_zero.at(0, j0 + c) + job.b_moved;
-            q[c] = sums[c].wrapping_sub(k.wrapping_mul(zb[c]));
+            fix.zb[c] = job.terms.b_zero.at(0, j0 + c) + job.b_moved;
+            fix.q[c] = fix.q[c].wrapping_sub(k.wrapping_mul(fix.zb[c]));
+            if let Per::Col(bias) = job.terms.bias {
+                fix.bias[c] = bias[j0 + c];
+            }
         }
         for r in self.r0..self.r1 {
             let i0 = r * job.a.mr;
@@ -288,15 +289,41 @@ impl Kernel for Column<'_> {
             micro_any::<S>(mr, a, panel, &mut tile);
             for i in 0..mr {
                 let za = job.terms.a_zero.at(i0 + i, 0) + job.a.moved;
-                let row = &mut tile[i * job.nr..][..nv];
-                let sum_a = job.a.sums[i0 + i];
-                for (c, v) in row.iter_mut().enumerate() {
-                    let fix = za.wrapping_mul(q[c]).wrapping_add(zb[c].wrapping_mul(sum_a));
-                    let bias = job.terms.bias.at(i0 + i, j0 + c);
-                    *v = v.wrapping_sub(fix).wrapping_add(bias);
-                }
+                let bias = match job.terms.bias {
+                    Per::Col(_) => 0,
+                    ref other => other.at(i0 + i, 0),
+                };
+                let row = &mut tile[i * job.nr..(i + 1) * job.nr];
+                fix.row(s, row, za, job.a.sums[i0 + i], bias);
                 // SAFETY: this row's columns of this panel belong to this task alone.
-                unsafe { put(s, &job.sink, i0 + i, j0, job.n, row) };
+                unsafe { put(s, &job.sink, i0 + i, j0, job.n, &row[..nv]) };
+            }
+        }
+    }
+}
+
+/// What the zero points and the bias add to each column of a panel, in flipped numbers.
+struct Fix {
+    /// `Σb - k zb`.
+    q: [i32; 32],
+    zb: [i32; 32],
+    bias: [i32; 32],
+}
+
+impl Fix {
+    /// `row += bias - za q - zb Σa`.
+    #[inline(always)]
+    fn row<S: Simd>(&self, s: S, row: &mut [i32], za: i32, sum_a: i32, bias: i32) {
+        assert!(row.len() == 2 * S::LANES);
+        let (za, sum_a, bias) = (s.isplat(za), s.isplat(sum_a), s.isplat(bias));
+        for at in [0, S::LANES] {
+            // SAFETY: `at` plus one vector is inside the row and the 32 columns.
+            unsafe {
+                let d = row.as_mut_ptr().add(at);
+                let q = s.imul(za, s.iload(self.q.as_ptr().add(at)));
+                let z = s.imul(sum_a, s.iload(self.zb.as_ptr().add(at)));
+                let up = s.iadd(bias, s.iload(self.bias.as_ptr().add(at)));
+                s.istore(d, s.iadd(s.isub(s.iload(d), s.iadd(q, z)), up));
             }
         }
     }
@@ -427,12 +454,15 @@ pub(crate) fn requantize_row<S: Simd>(
 ) {
     let (lo, hi) = (s.splat((lo - zero) as f32), s.splat((hi - zero) as f32));
     for (q, chunk) in row.chunks(S::LANES).enumerate() {
-        let (mut x, mut m) = ([0f32; 16], [0f32; 16]);
-        for (c, v) in chunk.iter().enumerate() {
-            x[c] = *v as f32;
-            m[c] = scale.at(i, j0 + q * S::LANES + c);
-        }
-        let v = s.round(s.mul(s.loads(&x), s.loads(&m)));
+        let m = match scale {
+            Per::Col(m) => s.loads_tail(&m[j0 + q * S::LANES..]),
+            other => s.splat(other.at(i, 0)),
+        };
+        let mut x = [0i32; 16];
+        x[..chunk.len()].copy_from_slice(chunk);
+        // SAFETY: a vector has at most sixteen lanes.
+        let v = s.to_float(unsafe { s.iload(x.as_ptr()) });
+        let v = s.round(s.mul(v, m));
         let v = s.to_int(s.min(hi, s.max(lo, v)));
         let mut out = [0i32; 16];
         // SAFETY: a vector has at most sixteen lanes.

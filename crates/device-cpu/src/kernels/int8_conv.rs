@@ -72,13 +72,13 @@ impl PackedIntConv {
         let k = cg * shape.kh * shape.kw;
         let kind = if cg == 1 && shape.groups > 1 && k <= EXACT_TAPS {
             let mut floats = vec![0.0; raw.len()];
-            for m in 0..shape.m {
+            for (m, zero) in w_zero.iter().enumerate() {
                 let at = m * k..(m + 1) * k;
                 let part = match weights {
                     Bytes::U8(x) => Bytes::U8(&x[at.clone()]),
                     Bytes::I8(x) => Bytes::I8(&x[at.clone()]),
                 };
-                part.floats(w_zero[m], &mut floats[at]);
+                part.floats(*zero, &mut floats[at]);
             }
             Kind::Depthwise(PackedConv::new(isa, shape, &floats, None, Activation::None))
         } else {
@@ -290,11 +290,11 @@ mod tests {
         let Some((oh, ow)) = s.out(h, w) else { return };
         let mut rng = Rng::new(seed);
         let (x, weights) = (rng.u8s(n * s.c * h * w), rng.u8s(s.m * s.c / s.groups * s.kh * s.kw));
-        let (sx, sw) = (seed % 2 == 0, seed % 3 == 0);
+        let (sx, sw) = (seed.is_multiple_of(2), seed.is_multiple_of(3));
         let wide = |v: u8, signed: bool| if signed { i32::from(v as i8) } else { i32::from(v) };
         let x_zero = wide(rng.next() as u8, sx);
         let w_zero: Vec<i32> = (0..s.m).map(|_| wide(rng.next() as u8, sw)).collect();
-        let w_zero = if seed % 5 == 0 { &w_zero[..1] } else { &w_zero[..] };
+        let w_zero = if seed.is_multiple_of(5) { &w_zero[..1] } else { &w_zero[..] };
         let per = weights.len() / s.m;
         let xf: Vec<f32> = x.iter().map(|v| (wide(*v, sx) - x_zero) as f32).collect();
         let zero = |m: usize| w_zero[m.min(w_zero.len() - 1)];

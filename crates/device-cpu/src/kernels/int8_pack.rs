@@ -62,6 +62,30 @@ pub(crate) fn lane(kg: usize, bytes: [u8; 4], signed: bool) -> i32 {
     (wide(bytes[0]) & 0xffff) | (wide(bytes[1]) << 16)
 }
 
+/// Puts a contiguous row into lanes that lie `step` apart.
+#[inline(always)]
+fn pack_row(kg: usize, row: &[u8], flip: u8, d: &mut [i32], step: usize) {
+    let whole = row.chunks_exact(kg);
+    let rest = whole.remainder();
+    let put = |d: &mut i32, b: &[u8]| {
+        let mut bytes = [0; 4];
+        bytes.iter_mut().zip(b).for_each(|(d, b)| *d = b ^ flip);
+        *d = lane(kg, bytes, false);
+    };
+    let used = row.len() / kg * step;
+    if kg == 4 {
+        let mask = u32::from_le_bytes([flip; 4]);
+        for (d, b) in d.iter_mut().step_by(step).zip(whole) {
+            *d = (u32::from_le_bytes([b[0], b[1], b[2], b[3]]) ^ mask) as i32;
+        }
+    } else {
+        d.iter_mut().step_by(step).zip(whole).for_each(|(d, b)| put(d, b));
+    }
+    if !rest.is_empty() {
+        put(&mut d[used], rest);
+    }
+}
+
 /// A left operand in kernel order, with its row sums.
 #[derive(Clone, Debug)]
 pub struct PackedIntA {
@@ -92,6 +116,12 @@ impl PackedIntA {
                 unsafe { (out.slice(p * mr * groups, rows * groups), sum_out.slice(p * mr, rows)) };
             for (i, sum) in sums.iter_mut().enumerate() {
                 let base = (p * mr + i) * a.row_stride;
+                if a.col_stride == 1 {
+                    let row = &a.data[base..base + k];
+                    *sum = row.iter().map(|b| i32::from(b ^ flip)).sum();
+                    pack_row(kg, row, flip, &mut d[i..], rows);
+                    continue;
+                }
                 for g in 0..groups {
                     let mut bytes = [0; 4];
                     for (q, b) in bytes.iter_mut().enumerate().take(kg.min(k - g * kg)) {

@@ -129,7 +129,7 @@ impl<T: Item> Plane<'_, T> {
                 line.copy_from_slice(&self.x[from + r * self.row_step..][..16]);
             }
             for c in 0..16 {
-                let column: [T; 16] = std::array::from_fn(|r| tile[r][c]);
+                let column = tile.map(|line| line[c]);
                 // SAFETY: this column stretch of the output belongs to this block alone.
                 let d = unsafe { self.y.slice(to + c * self.col_step, 16) };
                 d.copy_from_slice(&column);

@@ -28,7 +28,7 @@ fn poly<S: Simd, const N: usize>(s: S, x: S::F, c: [f32; N]) -> S::F {
 /// `2^n` for a whole `n` in -126..=127.
 #[inline(always)]
 fn pow2<S: Simd>(s: S, n: S::I) -> S::F {
-    s.from_bits(s.shl::<23>(s.iadd(n, s.isplat(127))))
+    s.of_bits(s.shl::<23>(s.iadd(n, s.isplat(127))))
 }
 
 /// e^x. Overflows to infinity, underflows through the subnormal numbers to 0.
@@ -57,7 +57,7 @@ pub(crate) fn log_v<S: Simd>(s: S, x: S::F) -> S::F {
     let bits = s.bits(y);
     // The exponent for a mantissa in [√½, √2).
     let e = s.sar::<23>(s.isub(bits, s.isplat(0x3f35_04f3)));
-    let m = s.from_bits(s.isub(bits, s.shl::<23>(e)));
+    let m = s.of_bits(s.isub(bits, s.shl::<23>(e)));
     let e = s.add(s.to_float(e), s.select(tiny, s.splat(-23.0), s.splat(0.0)));
     // log m = 2 atanh((m-1)/(m+1)), written so that the big term f is exact.
     let f = s.sub(m, s.splat(1.0));
@@ -114,7 +114,7 @@ pub(crate) fn erf_v<S: Simd>(s: S, x: S::F) -> S::F {
         s,
         z,
         [
-            1.128_379_2,
+            std::f32::consts::FRAC_2_SQRT_PI,
             -0.376_126_38,
             0.112_837_83,
             -0.026_865_43,
@@ -139,7 +139,7 @@ pub(crate) fn erf_v<S: Simd>(s: S, x: S::F) -> S::F {
             -0.005_048_070_4,
             6.823_637e-4,
             -6.190_031e-5,
-            3.302_250_8e-6,
+            3.302_251e-6,
             -7.583_6e-8,
         ],
     );
@@ -158,7 +158,7 @@ pub(crate) fn gelu_v<S: Simd>(s: S, x: S::F) -> S::F {
 #[inline(always)]
 pub(crate) fn gelu_tanh_v<S: Simd>(s: S, x: S::F) -> S::F {
     let c = s.fma(s.mul(x, x), s.splat(0.044_715), s.splat(1.0));
-    let u = s.mul(s.mul(x, s.splat(1.595_769_1)), c);
+    let u = s.mul(s.mul(x, s.splat(1.595_769)), c);
     s.mul(x, sigmoid_v(s, u))
 }
 
@@ -250,7 +250,7 @@ impl Func {
             Func::Rsqrt => s.div(one, s.sqrt(x)),
             Func::Reciprocal => s.div(one, x),
             Func::Abs => s.abs(x),
-            Func::Neg => s.from_bits(s.iadd(s.bits(x), s.isplat(i32::MIN))),
+            Func::Neg => s.of_bits(s.iadd(s.bits(x), s.isplat(i32::MIN))),
             Func::Square => s.mul(x, x),
             Func::Round => s.round(x),
             Func::Floor => floor_v(s, x),

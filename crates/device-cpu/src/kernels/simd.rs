@@ -83,7 +83,7 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// The same bits as integers.
     fn bits(self, a: Self::F) -> Self::I;
     /// The same bits as floats.
-    fn from_bits(self, a: Self::I) -> Self::F;
+    fn of_bits(self, a: Self::I) -> Self::F;
     /// Wrapping `a + b`.
     fn iadd(self, a: Self::I, b: Self::I) -> Self::I;
     /// Wrapping `a - b`.
@@ -105,13 +105,13 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// `|a|`.
     #[inline(always)]
     fn abs(self, a: Self::F) -> Self::F {
-        self.from_bits(self.iand(self.bits(a), self.isplat(0x7fff_ffff)))
+        self.of_bits(self.iand(self.bits(a), self.isplat(0x7fff_ffff)))
     }
     /// `|a|` with the sign of `b`.
     #[inline(always)]
     fn copysign(self, a: Self::F, b: Self::F) -> Self::F {
         let sign = self.iand(self.bits(b), self.isplat(i32::MIN));
-        self.from_bits(self.ior(self.bits(self.abs(a)), sign))
+        self.of_bits(self.ior(self.bits(self.abs(a)), sign))
     }
     /// The lanes as an array; lanes past `LANES` are zero.
     #[inline(always)]
@@ -269,7 +269,7 @@ impl Simd for Portable {
         to_int(a: [f32; 4]) -> [i32; 4] = |i| int_of(a[i]);
         to_float(a: [i32; 4]) -> [f32; 4] = |i| a[i] as f32;
         bits(a: [f32; 4]) -> [i32; 4] = |i| a[i].to_bits() as i32;
-        from_bits(a: [i32; 4]) -> [f32; 4] = |i| f32::from_bits(a[i] as u32);
+        of_bits(a: [i32; 4]) -> [f32; 4] = |i| f32::from_bits(a[i] as u32);
         iadd(a: [i32; 4], b: [i32; 4]) -> [i32; 4] = |i| a[i].wrapping_add(b[i]);
         isub(a: [i32; 4], b: [i32; 4]) -> [i32; 4] = |i| a[i].wrapping_sub(b[i]);
         imul(a: [i32; 4], b: [i32; 4]) -> [i32; 4] = |i| a[i].wrapping_mul(b[i]);

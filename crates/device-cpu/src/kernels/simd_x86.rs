@@ -108,7 +108,7 @@ impl Simd for Avx2 {
         to_int(a: __m256) -> __m256i = _mm256_cvtps_epi32(a);
         to_float(a: __m256i) -> __m256 = _mm256_cvtepi32_ps(a);
         bits(a: __m256) -> __m256i = _mm256_castps_si256(a);
-        from_bits(a: __m256i) -> __m256 = _mm256_castsi256_ps(a);
+        of_bits(a: __m256i) -> __m256 = _mm256_castsi256_ps(a);
         iadd(a: __m256i, b: __m256i) -> __m256i = _mm256_add_epi32(a, b);
         isub(a: __m256i, b: __m256i) -> __m256i = _mm256_sub_epi32(a, b);
         imul(a: __m256i, b: __m256i) -> __m256i = _mm256_mullo_epi32(a, b);
@@ -185,7 +185,7 @@ impl Simd for Avx512 {
         to_int(a: __m512) -> __m512i = _mm512_cvtps_epi32(a);
         to_float(a: __m512i) -> __m512 = _mm512_cvtepi32_ps(a);
         bits(a: __m512) -> __m512i = _mm512_castps_si512(a);
-        from_bits(a: __m512i) -> __m512 = _mm512_castsi512_ps(a);
+        of_bits(a: __m512i) -> __m512 = _mm512_castsi512_ps(a);
         iadd(a: __m512i, b: __m512i) -> __m512i = _mm512_add_epi32(a, b);
         isub(a: __m512i, b: __m512i) -> __m512i = _mm512_sub_epi32(a, b);
         imul(a: __m512i, b: __m512i) -> __m512i = _mm512_mullo_epi32(a, b);

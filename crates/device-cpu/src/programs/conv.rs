@@ -86,7 +86,7 @@ fn fixed_shape(part: &Part<'_>, node: &Node) -> Option<ConvShape> {
 }
 
 /// The kernel's form of a 1-D or 2-D convolution.
-fn shape_of(g: &ConvGeometry) -> Option<ConvShape> {
+pub(super) fn shape_of(g: &ConvGeometry) -> Option<ConvShape> {
     let w = &g.window;
     let two = |list: &[usize], lead: usize| match *list {
         [x] => Some([lead, x]),

@@ -6,11 +6,13 @@
 
 mod binary;
 mod conv;
+mod conv_transpose;
 mod matmul;
 mod movement;
 mod norm;
 mod pointwise;
 mod pool;
+mod quantised;
 mod reduce;
 
 use std::sync::Arc;
@@ -27,11 +29,13 @@ type Compile = fn(&Part<'_>, &Node) -> Option<Arc<dyn Program>>;
 static TABLES: &[&[(&str, Compile)]] = &[
     binary::OPS,
     conv::OPS,
+    conv_transpose::OPS,
     matmul::OPS,
     movement::OPS,
     norm::OPS,
     pointwise::OPS,
     pool::OPS,
+    quantised::OPS,
     reduce::OPS,
 ];
 

@@ -1,9 +1,12 @@
 //! The conformance suite: what any device claims, it must do as the reference does.
 //!
 //! A [`Case`] is one node with inputs. [`check`] compiles it on the device, runs it and compares
-//! each output with the reference, bounding the error relative to the output's range.
+//! each output with the reference, bounding the error relative to the output's range. [`cases`]
+//! makes cases of many operators on generated shapes.
 
-use std::sync::Arc;
+mod cases;
+
+pub use cases::cases;
 
 use hetra_ir::{Graph, Node, NodeId, Type, ValueId};
 use hetra_ops::{Interpreter, interpret};
@@ -35,7 +38,12 @@ pub enum Outcome {
 
 impl Case {
     /// A case of one node with `outputs` outputs; inputs marked constant are weights.
-    pub fn new(name: &str, node: Node, inputs: Vec<(Option<Tensor>, bool)>, outputs: usize) -> Case {
+    pub fn new(
+        name: &str,
+        node: Node,
+        inputs: Vec<(Option<Tensor>, bool)>,
+        outputs: usize,
+    ) -> Case {
         let mut graph = Graph { name: name.to_string(), ..Graph::default() };
         let mut values = Vec::new();
         let mut ids = Vec::new();
@@ -100,22 +108,13 @@ fn run(device: &dyn Device, case: &Case) -> Result<Vec<Value>, String> {
         .collect();
     let blocks = node.outputs.iter().map(|_| None).collect();
     let mut result = Err("the device did not run".to_string());
-    let mut call = Some(Call {
-        node,
-        inputs,
-        in_place: None,
-        blocks,
-        outer: &|_| None,
-        runner: &Interpreter,
+    let mut inputs = Some((inputs, blocks));
+    device.scope(&mut || {
+        let Some((inputs, blocks)) = inputs.take() else { return };
+        let (outer, runner) = (&|_| None, &Interpreter);
+        let call = Call { node, inputs, in_place: None, blocks, outer, runner };
+        result = program.run(call).map_err(|error| error.to_string());
     });
-    // Programs run on one thread and borrow nothing that another could change.
-    let program: Arc<dyn crate::Program> = program;
-    let mut body = || {
-        if let Some(call) = call.take() {
-            result = program.run(call).map_err(|error| error.to_string());
-        }
-    };
-    body();
     result
 }
 

@@ -1,0 +1,72 @@
+//! Transposed convolution with constant weights.
+
+use std::sync::{Arc, OnceLock};
+
+use hetra_device::{Call, Part, Program};
+use hetra_ir::Node;
+use hetra_ops::ConvGeometry;
+use hetra_tensor::{DType, Tensor};
+
+use super::conv::shape_of;
+use super::{Compile, Outcome, program};
+use crate::kernels::activation::Activation;
+use crate::kernels::conv_transpose::PackedConvTranspose;
+use crate::kernels::isa::isa;
+
+pub(super) static OPS: &[(&str, Compile)] = &[("ConvTranspose", compile)];
+
+fn compile(part: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
+    let constant = [1, 2]
+        .into_iter()
+        .all(|index| node.input(index).is_none() || part.constant(node, index).is_some());
+    // Where the padding follows from the wanted output, it depends on the size of the input.
+    let fixed = node.attrs.str_or("auto_pad", "NOTSET").ok()? == "NOTSET"
+        && !node.attrs.has("output_shape");
+    if !constant || !fixed {
+        return None;
+    }
+    let packed = OnceLock::new();
+    program("conv transposed", &[], move |call| run(call, &packed))
+}
+
+fn output_padding(call: &Call<'_>) -> Option<[usize; 2]> {
+    let listed = call.node.attrs.ints_opt("output_padding").ok()?;
+    match listed.map(Vec::as_slice) {
+        None => Some([0, 0]),
+        Some(&[w]) => Some([0, usize::try_from(w).ok()?]),
+        Some(&[h, w]) => Some([usize::try_from(h).ok()?, usize::try_from(w).ok()?]),
+        Some(_) => None,
+    }
+}
+
+fn run(call: &mut Call<'_>, packed: &OnceLock<Option<PackedConvTranspose>>) -> Outcome {
+    let (x, w) = (call.tensor(0)?.clone(), call.tensor(1)?.clone());
+    let bias = call.tensor_opt(2).cloned();
+    let floats = [Some(&x), Some(&w), bias.as_ref()];
+    if floats.into_iter().flatten().any(|t| t.dtype() != DType::F32) {
+        return Ok(None);
+    }
+    let geometry = ConvGeometry::resolve_transposed(&call.node.attrs, x.shape(), w.shape())?;
+    let bias = bias.as_ref().map(Tensor::as_slice::<f32>).transpose()?;
+    if bias.is_some_and(|bias| bias.len() != geometry.channels_out) {
+        return Ok(None);
+    }
+    let weights = w.as_slice::<f32>()?;
+    let packed = packed.get_or_init(|| {
+        let (shape, padding) = (shape_of(&geometry)?, output_padding(call)?);
+        Some(PackedConvTranspose::new(isa(), shape, padding, weights, bias, Activation::None))
+    });
+    let Some(packed) = packed else { return Ok(None) };
+    let [h, width] = match *geometry.input.as_slice() {
+        [w] => [1, w],
+        [h, w] => [h, w],
+        _ => return Ok(None),
+    };
+    let size = packed.out(h, width).map(|(oh, ow)| oh * ow);
+    if size != Some(geometry.output.iter().product()) || size == Some(0) {
+        return Ok(None);
+    }
+    let mut out = call.output(0, DType::F32, &geometry.output_shape())?;
+    packed.run(x.as_slice()?, (geometry.batch, h, width), out.as_mut_slice()?);
+    Ok(Some(vec![out.into()]))
+}

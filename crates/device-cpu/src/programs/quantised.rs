@@ -1,0 +1,294 @@
+//! Integer convolution and products, and the conversions around them.
+
+use std::sync::{Arc, OnceLock};
+
+use hetra_device::{Call, Part, Program};
+use hetra_ir::Node;
+use hetra_ops::{ConvGeometry, MatMulForm, QuantAxis};
+use hetra_tensor::{DType, Tensor, to_i64};
+
+use super::conv::shape_of;
+use super::{Compile, Outcome, program};
+use crate::kernels::int8::{IntLhs, IntOut, IntRhs, IntTerms, Per, gemm_int8};
+use crate::kernels::int8_conv::{Bytes, PackedIntConv};
+use crate::kernels::int8_pack::{IntMat, PackedIntB};
+use crate::kernels::isa::isa;
+use crate::kernels::quant::{Scales, dequantize_linear, quantize_linear};
+
+pub(super) static OPS: &[(&str, Compile)] = &[
+    ("QLinearConv", compile_conv),
+    ("QLinearMatMul", compile_matmul),
+    ("MatMulInteger", compile_matmul_integer),
+    ("QuantizeLinear", compile_quantize),
+    ("DequantizeLinear", compile_dequantize),
+];
+
+fn bytes(tensor: &Tensor) -> Option<Bytes<'_>> {
+    match tensor.dtype() {
+        DType::U8 => tensor.as_slice().ok().map(Bytes::U8),
+        DType::I8 => tensor.as_slice().ok().map(Bytes::I8),
+        _ => None,
+    }
+}
+
+/// Zero points as i32; a missing one is 0.
+fn zeros(tensor: Option<&Tensor>) -> Option<Vec<i32>> {
+    let Some(tensor) = tensor else { return Some(vec![0]) };
+    if tensor.is_empty() {
+        return None;
+    }
+    to_i64(tensor).ok()?.into_iter().map(|zero| i32::try_from(zero).ok()).collect()
+}
+
+/// The one value of a scale or zero point of the whole tensor.
+fn single<T: Copy>(values: &[T]) -> Option<T> {
+    if let [value] = values { Some(*value) } else { None }
+}
+
+fn scales(tensor: &Tensor) -> Option<&[f32]> {
+    tensor.as_slice::<f32>().ok().filter(|scales| !scales.is_empty())
+}
+
+/// Clones the inputs of a call, so that outputs can be allocated while they are read.
+fn inputs(call: &Call<'_>) -> Vec<Option<Tensor>> {
+    (0..call.inputs.len()).map(|index| call.tensor_opt(index).cloned()).collect()
+}
+
+fn at(inputs: &[Option<Tensor>], index: usize) -> Option<&Tensor> {
+    inputs.get(index).and_then(Option::as_ref)
+}
+
+fn compile_conv(part: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
+    let constant = [3, 5].iter().all(|&i| part.constant(node, i).is_some());
+    let last = node.attrs.flag_or("channels_last", false).ok()?;
+    let fixed = node.attrs.str_or("auto_pad", "NOTSET").ok()? == "NOTSET";
+    if last || !constant || !fixed {
+        return None;
+    }
+    let packed = OnceLock::new();
+    program("conv int8", &[], move |call| {
+        let inputs = inputs(call);
+        match conv(call, &inputs, &packed)? {
+            Some(out) => Ok(Some(vec![out.into()])),
+            None => Ok(None),
+        }
+    })
+}
+
+/// A convolution with fixed weights: packed at the first run, when the input's rank is known.
+fn conv(
+    call: &mut Call<'_>,
+    inputs: &[Option<Tensor>],
+    packed: &OnceLock<Option<PackedIntConv>>,
+) -> Result<Option<Tensor>, hetra_ops::OpError> {
+    let (x, w) = (call.tensor(0)?.clone(), call.tensor(3)?.clone());
+    let geometry = ConvGeometry::resolve(&call.node.attrs, x.shape(), w.shape())?;
+    let packed = packed.get_or_init(|| {
+        let shape = shape_of(&geometry)?;
+        Some(PackedIntConv::new(isa(), shape, bytes(&w)?, &zeros(at(inputs, 5))?))
+    });
+    let (Some(packed), Some(source), Some(output)) = (packed, bytes(&x), at(inputs, 7)) else {
+        return Ok(None);
+    };
+    let (Some(shape), Some(of_x), Some(of_w), Some(of_y)) = (
+        shape_of(&geometry),
+        at(inputs, 1).and_then(scales).and_then(single),
+        at(inputs, 4).and_then(scales),
+        at(inputs, 6).and_then(scales).and_then(single),
+    ) else {
+        return Ok(None);
+    };
+    let (Some(x_zero), Some(y_zero)) =
+        (zeros(at(inputs, 2)).as_deref().and_then(single), zeros(Some(output)).as_deref().and_then(single))
+    else {
+        return Ok(None);
+    };
+    let [h, width] = match *geometry.input.as_slice() {
+        [w] => [1, w],
+        [h, w] => [h, w],
+        _ => return Ok(None),
+    };
+    let bias = at(inputs, 8).map(Tensor::as_slice::<i32>).transpose()?;
+    let fits = bias.is_none_or(|bias| bias.len() == shape.m)
+        && (of_w.len() == 1 || of_w.len() == shape.m)
+        && *packed.shape() == shape;
+    let size = shape.out(h, width).map(|(oh, ow)| oh * ow);
+    if !fits || size != Some(geometry.output.iter().product()) || size == Some(0) {
+        return Ok(None);
+    }
+    let factors: Vec<f32> = of_w.iter().map(|w| of_x * w / of_y).collect();
+    let factors = single(&factors).map_or(Per::Row(&factors), Per::All);
+    let mut out = call.output(0, output.dtype(), &geometry.output_shape())?;
+    let mut sink = match output.dtype() {
+        DType::U8 => IntOut::U8(out.as_mut_slice()?, factors, y_zero),
+        DType::I8 => IntOut::I8(out.as_mut_slice()?, factors, y_zero),
+        _ => return Ok(None),
+    };
+    packed.run(source, x_zero, (geometry.batch, h, width), bias, &mut sink);
+    drop(sink);
+    Ok(Some(out))
+}
+
+fn matrix(tensor: &Tensor, rows: usize, cols: usize, strides: (usize, usize)) -> Option<IntMat<'_>> {
+    match tensor.dtype() {
+        DType::U8 => Some(IntMat::u8(tensor.as_slice().ok()?, rows, cols, strides)),
+        DType::I8 => Some(IntMat::i8(tensor.as_slice().ok()?, rows, cols, strides)),
+        _ => None,
+    }
+}
+
+/// A constant right operand of rank 2.
+fn pack(part: &Part<'_>, node: &Node, index: usize) -> Option<PackedIntB> {
+    let weights = part.constant(node, index)?;
+    let &[k, n] = weights.shape() else { return None };
+    (k * n > 0).then(|| matrix(weights, k, n, (n, 1))).flatten().map(|m| PackedIntB::new(isa(), m))
+}
+
+/// Rows, terms and columns of a product whose right operand is one matrix.
+fn tall(a: &Tensor, b: &Tensor) -> Option<(MatMulForm, usize)> {
+    if a.rank() < 2 || b.rank() != 2 || a.is_empty() || b.is_empty() {
+        return None;
+    }
+    let form = MatMulForm::resolve(&hetra_ir::Attrs::default(), a.shape(), b.shape()).ok()?;
+    let rows = a.len() / form.k;
+    Some((form, rows))
+}
+
+fn compile_matmul(part: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
+    let packed = pack(part, node, 3)?;
+    program("gemm int8", &[], move |call| {
+        let inputs = inputs(call);
+        let (a, b) = (call.tensor(0)?.clone(), call.tensor(3)?.clone());
+        let Some((form, rows)) = tall(&a, &b) else { return Ok(None) };
+        let one = |index: usize| at(&inputs, index).and_then(scales).and_then(single);
+        let (Some(of_a), Some(of_b), Some(of_y)) =
+            (one(1), at(&inputs, 4).and_then(scales), one(6))
+        else {
+            return Ok(None);
+        };
+        let zero = |index: usize| zeros(at(&inputs, index)).as_deref().and_then(single);
+        let (Some(a_zero), Some(b_zero), Some(y_zero), Some(output)) =
+            (zero(2), zeros(at(&inputs, 5)), zero(7), at(&inputs, 7))
+        else {
+            return Ok(None);
+        };
+        let fits = |len: usize| len == 1 || len == form.n;
+        let Some(left) = matrix(&a, rows, form.k, (form.k, 1)) else { return Ok(None) };
+        if !fits(of_b.len()) || !fits(b_zero.len()) {
+            return Ok(None);
+        }
+        let factors: Vec<f32> = of_b.iter().map(|b| of_a * b / of_y).collect();
+        let factors = single(&factors).map_or(Per::Col(&factors), Per::All);
+        let terms = IntTerms {
+            a_zero: Per::All(a_zero),
+            b_zero: single(&b_zero).map_or(Per::Col(&b_zero), Per::All),
+            ..IntTerms::default()
+        };
+        let mut out = call.output(0, output.dtype(), &form.output)?;
+        let mut sink = match output.dtype() {
+            DType::U8 => IntOut::U8(out.as_mut_slice()?, factors, y_zero),
+            DType::I8 => IntOut::I8(out.as_mut_slice()?, factors, y_zero),
+            _ => return Ok(None),
+        };
+        gemm_int8(isa(), IntLhs::View(left), IntRhs::Packed(&packed), &terms, &mut sink);
+        drop(sink);
+        Ok(Some(vec![out.into()]))
+    })
+}
+
+fn compile_matmul_integer(part: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
+    let packed = pack(part, node, 1)?;
+    program("gemm int8", &[], move |call| run_matmul_integer(call, &packed))
+}
+
+fn run_matmul_integer(call: &mut Call<'_>, packed: &PackedIntB) -> Outcome {
+    let inputs = inputs(call);
+    let (a, b) = (call.tensor(0)?.clone(), call.tensor(1)?.clone());
+    let Some((form, rows)) = tall(&a, &b) else { return Ok(None) };
+    let (Some(a_zero), Some(b_zero)) =
+        (zeros(at(&inputs, 2)).as_deref().and_then(single), zeros(at(&inputs, 3)))
+    else {
+        return Ok(None);
+    };
+    let Some(left) = matrix(&a, rows, form.k, (form.k, 1)) else { return Ok(None) };
+    if b_zero.len() != 1 && b_zero.len() != form.n {
+        return Ok(None);
+    }
+    let terms = IntTerms {
+        a_zero: Per::All(a_zero),
+        b_zero: single(&b_zero).map_or(Per::Col(&b_zero), Per::All),
+        ..IntTerms::default()
+    };
+    let mut out = call.output(0, DType::I32, &form.output)?;
+    let mut sink = IntOut::I32(out.as_mut_slice()?);
+    gemm_int8(isa(), IntLhs::View(left), IntRhs::Packed(packed), &terms, &mut sink);
+    Ok(Some(vec![out.into()]))
+}
+
+/// The middle axis along which scales go; `None` for blocks.
+fn spread(call: &Call<'_>, shape: &[usize], scale: &Tensor) -> Option<[usize; 3]> {
+    let product = |extents: &[usize]| extents.iter().product::<usize>();
+    match QuantAxis::of(&call.node.attrs, shape, scale.shape()).ok()? {
+        QuantAxis::Tensor => Some([1, 1, product(shape)]),
+        QuantAxis::Axis(axis) => {
+            Some([product(&shape[..axis]), shape[axis], product(&shape[axis + 1..])])
+        }
+        QuantAxis::Blocks { .. } => None,
+    }
+}
+
+fn compile_quantize(_: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
+    if node.attrs.int_or("precision", 0).ok()? != 0 {
+        return None;
+    }
+    program("quantize", &[], |call| {
+        let inputs = inputs(call);
+        let (x, scale) = (call.tensor(0)?.clone(), call.tensor(1)?.clone());
+        let dtype = at(&inputs, 2).map_or(DType::U8, Tensor::dtype);
+        let asked = call.node.attrs.int_or("output_dtype", 0)?;
+        let plain = asked == 0 || asked == i64::from(dtype.onnx());
+        let (Some(shape), Some(factors), Some(zero)) =
+            (spread(call, x.shape(), &scale), scales(&scale), zeros(at(&inputs, 2)))
+        else {
+            return Ok(None);
+        };
+        if x.dtype() != DType::F32 || !plain || x.is_empty() {
+            return Ok(None);
+        }
+        let form = Scales { scale: factors, zero: &zero, shape };
+        let source = x.as_slice::<f32>()?;
+        let mut out = call.output(0, dtype, x.shape())?;
+        match dtype {
+            DType::U8 => quantize_linear::<u8>(isa(), source, &form, out.as_mut_slice()?),
+            DType::I8 => quantize_linear::<i8>(isa(), source, &form, out.as_mut_slice()?),
+            _ => return Ok(None),
+        }
+        Ok(Some(vec![out.into()]))
+    })
+}
+
+fn compile_dequantize(_: &Part<'_>, _: &Node) -> Option<Arc<dyn Program>> {
+    program("dequantize", &[], |call| {
+        let inputs = inputs(call);
+        let (x, scale) = (call.tensor(0)?.clone(), call.tensor(1)?.clone());
+        let asked = call.node.attrs.int_or("output_dtype", 0)?;
+        let (Some(shape), Some(factors), Some(zero)) =
+            (spread(call, x.shape(), &scale), scales(&scale), zeros(at(&inputs, 2)))
+        else {
+            return Ok(None);
+        };
+        if x.is_empty() || (asked != 0 && asked != i64::from(DType::F32.onnx())) {
+            return Ok(None);
+        }
+        let form = Scales { scale: factors, zero: &zero, shape };
+        let mut out = call.output(0, DType::F32, x.shape())?;
+        let target = out.as_mut_slice::<f32>()?;
+        match x.dtype() {
+            DType::U8 => dequantize_linear(isa(), x.as_slice::<u8>()?, &form, target),
+            DType::I8 => dequantize_linear(isa(), x.as_slice::<i8>()?, &form, target),
+            DType::I32 => dequantize_linear(isa(), x.as_slice::<i32>()?, &form, target),
+            _ => return Ok(None),
+        }
+        Ok(Some(vec![out.into()]))
+    })
+}

@@ -1,0 +1,291 @@
+//! Cases on generated shapes: odd extents, single elements, strides, groups, broadcasting.
+
+use hetra_ir::{Attr, Node};
+use hetra_ops::{ALL_OPS, Kind};
+use hetra_tensor::{DType, Tensor, from_f64};
+
+use super::Case;
+
+/// A small generator (splitmix64), so that a seed gives the same cases everywhere.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, bound: usize) -> usize {
+        (self.next() % bound.max(1) as u64) as usize
+    }
+
+    fn pick<T: Copy>(&mut self, list: &[T]) -> T {
+        list[self.below(list.len())]
+    }
+
+    fn tensor(&mut self, dtype: DType, shape: &[usize]) -> Tensor {
+        let count: usize = shape.iter().product();
+        let (low, high) = match dtype {
+            DType::U8 => (0.0, 255.0),
+            DType::I8 => (-128.0, 127.0),
+            _ => (-2.0, 2.0),
+        };
+        let unit = |bits: u64| (bits >> 11) as f64 / (1u64 << 53) as f64;
+        let values: Vec<f64> =
+            (0..count).map(|_| low + (high - low) * unit(self.next())).collect();
+        from_f64(dtype, shape, &values).unwrap_or_else(|_| Tensor::vector::<f32>(&[]))
+    }
+
+    fn floats(&mut self, shape: &[usize]) -> Tensor {
+        self.tensor(DType::F32, shape)
+    }
+
+    fn shape(&mut self, rank: usize) -> Vec<usize> {
+        (0..rank).map(|_| self.pick(&[1, 2, 3, 5, 8, 17])).collect()
+    }
+}
+
+type Argument = (Option<Tensor>, bool);
+
+fn live(tensor: Tensor) -> Argument {
+    (Some(tensor), false)
+}
+
+fn weight(tensor: Tensor) -> Argument {
+    (Some(tensor), true)
+}
+
+fn node(op: &str) -> Node {
+    Node::new(op, &[], &[])
+}
+
+/// `rounds` rounds of cases from a seed.
+pub fn cases(seed: u64, rounds: usize) -> Vec<Case> {
+    let mut random = Random(seed);
+    let mut cases = Vec::new();
+    for _ in 0..rounds {
+        unary(&mut random, &mut cases);
+        binary(&mut random, &mut cases);
+        convolutions(&mut random, &mut cases);
+        pools(&mut random, &mut cases);
+        products(&mut random, &mut cases);
+        norms(&mut random, &mut cases);
+        reductions(&mut random, &mut cases);
+        movements(&mut random, &mut cases);
+        quantised(&mut random, &mut cases);
+    }
+    cases
+}
+
+/// Every elementwise operator that takes one tensor, as the table of operators says.
+fn unary(random: &mut Random, cases: &mut Vec<Case>) {
+    for def in ALL_OPS.iter().copied().flatten() {
+        if def.kind != Kind::Elementwise || def.inputs.min != 1 || !def.pure {
+            continue;
+        }
+        let rank = random.below(5);
+        let x = random.floats(&random.shape(rank));
+        cases.push(Case::new(def.name, node(def.name), vec![live(x)], 1));
+    }
+}
+
+/// Every elementwise operator of two tensors, with broadcasting on either side.
+fn binary(random: &mut Random, cases: &mut Vec<Case>) {
+    for def in ALL_OPS.iter().copied().flatten() {
+        if def.kind != Kind::Elementwise || def.inputs.min != 2 || !def.pure {
+            continue;
+        }
+        let rank = random.below(4) + 1;
+        let shape = random.shape(rank);
+        let keep = random.below(rank + 1);
+        let mut other = shape[keep..].to_vec();
+        other.iter_mut().for_each(|extent| *extent = if random.below(3) == 0 { 1 } else { *extent });
+        let (a, b) = (random.floats(&shape), random.floats(&other));
+        let swap = random.below(2) == 1 && def.name != "PRelu";
+        let (a, b) = if swap { (b, a) } else { (a, b) };
+        cases.push(Case::new(def.name, node(def.name), vec![live(a), live(b)], 1));
+    }
+}
+
+fn ints(values: &[usize]) -> Attr {
+    Attr::Ints(values.iter().map(|&value| value as i64).collect())
+}
+
+fn convolutions(random: &mut Random, cases: &mut Vec<Case>) {
+    for op in ["Conv", "ConvTranspose", "com.microsoft.FusedConv"] {
+        for groups in [1, 1, 3, 0] {
+            let per_group = random.pick(&[1, 2, 4, 7]);
+            let out_group = random.pick(&[1, 2, 5, 16]);
+            let depthwise = groups == 0;
+            let groups = if depthwise { random.pick(&[2, 8, 19]) } else { groups };
+            let (cin, cout) = if depthwise { (1, 1) } else { (per_group, out_group) };
+            let kernel = [random.pick(&[1, 2, 3, 5]), random.pick(&[1, 3, 4])];
+            let strides = [random.pick(&[1, 1, 2]), random.pick(&[1, 2, 3])];
+            let dilations = [random.pick(&[1, 1, 2]), 1];
+            let pads = [random.below(2), random.below(2), random.below(2), random.below(2)];
+            let size = [5 + random.below(12), 6 + random.below(20)];
+            let x = random.floats(&[random.pick(&[1, 2]), groups * cin, size[0], size[1]]);
+            let w = if op == "ConvTranspose" {
+                random.floats(&[groups * cin, cout, kernel[0], kernel[1]])
+            } else {
+                random.floats(&[groups * cout, cin, kernel[0], kernel[1]])
+            };
+            let b = random.floats(&[groups * cout]);
+            let mut conv = node(op)
+                .with("group", groups as i64)
+                .with("strides", ints(&strides))
+                .with("dilations", ints(&dilations))
+                .with("pads", ints(&pads));
+            if op == "com.microsoft.FusedConv" {
+                conv = conv.with("activation", random.pick(&["Relu", "Sigmoid", "Tanh"]));
+            }
+            let constant = random.below(3) > 0;
+            cases.push(Case::new(op, conv, vec![live(x), (Some(w), constant), weight(b)], 1));
+        }
+    }
+}
+
+fn pools(random: &mut Random, cases: &mut Vec<Case>) {
+    for op in ["MaxPool", "AveragePool"] {
+        let kernel = [random.pick(&[2, 3]), random.pick(&[1, 2, 3])];
+        let pool = node(op)
+            .with("kernel_shape", ints(&kernel))
+            .with("strides", ints(&[random.pick(&[1, 2]), random.pick(&[1, 2, 3])]))
+            .with("ceil_mode", random.below(2) as i64)
+            .with("pads", ints(&[random.below(2), 0, random.below(2), 0]));
+        let x = random.floats(&[2, 3, 7 + random.below(9), 8 + random.below(20)]);
+        cases.push(Case::new(op, pool, vec![live(x)], 1));
+    }
+    let x = random.floats(&[2, 5, random.pick(&[1, 7]), random.pick(&[1, 16, 33])]);
+    cases.push(Case::new("GlobalAveragePool", node("GlobalAveragePool"), vec![live(x)], 1));
+}
+
+fn products(random: &mut Random, cases: &mut Vec<Case>) {
+    let (m, k, n) = (
+        random.pick(&[1, 3, 16, 31]),
+        random.pick(&[1, 4, 33, 100]),
+        random.pick(&[1, 2, 17, 64]),
+    );
+    let batch = random.pick(&[1, 3]);
+    let (a, b) = (random.floats(&[batch, 2, m, k]), random.floats(&[2, k, n]));
+    cases.push(Case::new("MatMul", node("MatMul"), vec![live(a), live(b)], 1));
+    let (a, b) = (random.floats(&[batch, m, k]), random.floats(&[k, n]));
+    cases.push(Case::new("MatMul by weights", node("MatMul"), vec![live(a), weight(b)], 1));
+    let turned = random.below(2) == 1;
+    let (a, c) = (random.floats(&[m, k]), random.floats(&[n]));
+    let b = if turned { random.floats(&[n, k]) } else { random.floats(&[k, n]) };
+    let gemm = node("Gemm").with("transB", i64::from(turned)).with("alpha", 0.5f32);
+    cases.push(Case::new("Gemm", gemm, vec![live(a), weight(b), weight(c)], 1));
+    let (a, b) = (random.floats(&[2, k, m]), random.floats(&[2, n, k]));
+    let fused = node("com.microsoft.FusedMatMul").with("transA", 1i64).with("transB", 1i64);
+    cases.push(Case::new("FusedMatMul", fused, vec![live(a), live(b)], 1));
+}
+
+fn norms(random: &mut Random, cases: &mut Vec<Case>) {
+    let shape = random.shape(3);
+    for op in ["Softmax", "LogSoftmax"] {
+        let soft = node(op).with("axis", random.below(3) as i64);
+        cases.push(Case::new(op, soft, vec![live(random.floats(&shape))], 1));
+    }
+    let (x, row) = (random.floats(&shape), [shape[2]]);
+    let (scale, bias) = (random.floats(&row), random.floats(&row));
+    let arguments = vec![live(x.clone()), weight(scale.clone()), weight(bias.clone())];
+    cases.push(Case::new("LayerNormalization", node("LayerNormalization"), arguments, 1));
+    let skip = live(random.floats(&shape));
+    let arguments = vec![live(x.clone()), skip, weight(scale), weight(bias)];
+    let op = "com.microsoft.SkipLayerNormalization";
+    cases.push(Case::new(op, node(op), arguments, 1));
+    let channel = [shape[1]];
+    let (scale, bias) = (random.floats(&channel), random.floats(&channel));
+    let mean = random.floats(&channel);
+    let variance = Tensor::from_slice(&channel, &vec![0.7f32; shape[1]]);
+    let arguments = vec![live(x.clone()), weight(scale.clone()), weight(bias.clone())];
+    cases.push(Case::new("InstanceNormalization", node("InstanceNormalization"), arguments, 1));
+    if let Ok(variance) = variance {
+        let mut arguments = vec![live(x), weight(scale), weight(bias), weight(mean)];
+        arguments.push(weight(variance));
+        cases.push(Case::new("BatchNormalization", node("BatchNormalization"), arguments, 1));
+    }
+}
+
+fn reductions(random: &mut Random, cases: &mut Vec<Case>) {
+    for def in ALL_OPS.iter().copied().flatten().filter(|def| def.name.starts_with("Reduce")) {
+        let rank = random.below(4) + 1;
+        let x = random.floats(&random.shape(rank));
+        let axes = Tensor::vector(&[random.below(rank) as i64]);
+        let reduce = node(def.name).with("keepdims", random.below(2) as i64);
+        cases.push(Case::new(def.name, reduce, vec![live(x), weight(axes)], 1));
+    }
+}
+
+fn movements(random: &mut Random, cases: &mut Vec<Case>) {
+    for dtype in [DType::F32, DType::I64, DType::U8, DType::F16] {
+        let shape = random.shape(4);
+        let x = random.tensor(dtype, &shape);
+        let perm = random.pick(&[[0, 2, 3, 1], [0, 3, 1, 2], [3, 2, 1, 0], [1, 0, 2, 3]]);
+        let turn = node("Transpose").with("perm", ints(&perm));
+        cases.push(Case::new("Transpose", turn, vec![live(x.clone())], 1));
+        let join = node("Concat").with("axis", random.below(4) as i64);
+        cases.push(Case::new("Concat", join, vec![live(x.clone()), live(x.clone())], 1));
+        let axis = random.below(4);
+        let cut = random.below(shape[axis] + 1);
+        let lengths = Tensor::vector(&[cut as i64, (shape[axis] - cut) as i64]);
+        let split = node("Split").with("axis", axis as i64);
+        cases.push(Case::new("Split", split, vec![live(x.clone()), weight(lengths)], 2));
+        let chosen: Vec<i64> = (0..3).map(|_| random.below(shape[axis]) as i64).collect();
+        let gather = node("Gather").with("axis", axis as i64);
+        let arguments = vec![live(x), live(Tensor::vector(&chosen))];
+        cases.push(Case::new("Gather", gather, arguments, 1));
+    }
+}
+
+fn quantised(random: &mut Random, cases: &mut Vec<Case>) {
+    for (x_type, w_type) in [(DType::U8, DType::I8), (DType::I8, DType::I8), (DType::U8, DType::U8)]
+    {
+        let scale = |value: f32| weight(Tensor::scalar(value));
+        let zero = |random: &mut Random, dtype: DType| weight(random.tensor(dtype, &[]));
+        let (m, k, n) = (random.pick(&[1, 5, 16]), random.pick(&[3, 32, 77]), random.pick(&[1, 9, 40]));
+        let (a, b) = (random.tensor(x_type, &[m, k]), random.tensor(w_type, &[k, n]));
+        let (za, zb) = (zero(random, x_type), zero(random, w_type));
+        let op = "MatMulInteger";
+        let arguments = vec![live(a.clone()), weight(b.clone()), za.clone(), zb.clone()];
+        cases.push(Case::new(op, node(op), arguments, 1));
+        let zy = zero(random, x_type);
+        let op = "QLinearMatMul";
+        let arguments = vec![
+            live(a),
+            scale(0.02),
+            za.clone(),
+            weight(b),
+            scale(0.01),
+            zb.clone(),
+            scale(0.05),
+            zy.clone(),
+        ];
+        cases.push(Case::new(op, node(op), arguments, 1));
+        let x = random.tensor(x_type, &[1, 4, 6 + random.below(9), 9]);
+        let w = random.tensor(w_type, &[6, 4, random.pick(&[1, 3]), random.pick(&[1, 3])]);
+        let conv = node("QLinearConv").with("pads", ints(&[1, 0, 1, 0]));
+        let arguments = vec![
+            live(x),
+            scale(0.02),
+            za,
+            weight(w),
+            scale(0.01),
+            zb,
+            scale(0.05),
+            zy,
+        ];
+        cases.push(Case::new("QLinearConv", conv, arguments, 1));
+        let x = random.floats(&[3, random.pick(&[1, 16, 50])]);
+        let zero = zero(random, x_type);
+        let arguments = vec![live(x), scale(0.03), zero.clone()];
+        cases.push(Case::new("QuantizeLinear", node("QuantizeLinear"), arguments, 1));
+        let x = random.tensor(x_type, &[2, 33]);
+        let arguments = vec![live(x), scale(0.03), zero];
+        cases.push(Case::new("DequantizeLinear", node("DequantizeLinear"), arguments, 1));
+    }
+}
