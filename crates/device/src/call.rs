@@ -1,5 +1,7 @@
 //! A part to compile, and one call of the compiled program.
 
+use std::cell::Cell;
+
 use hetra_ir::{Graph, Node, NodeId, Type, ValueId};
 use hetra_ops::{EvalCtx, OpError, Outer, Runner};
 use hetra_tensor::{Buffer, DType, Tensor, TensorError, Value};
@@ -70,6 +72,8 @@ pub struct Call<'a> {
     pub outer: Outer<'a>,
     /// Runs bodies.
     pub runner: &'a dyn Runner,
+    /// Set by a program whose kernel did not do these arguments, so that the reference ran.
+    pub fell_back: &'a Cell<bool>,
 }
 
 impl Call<'_> {

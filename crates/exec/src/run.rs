@@ -1,5 +1,6 @@
 //! One run of a plan.
 
+use std::cell::Cell;
 use std::time::Instant;
 
 use hetra_device::Call;
@@ -39,10 +40,14 @@ pub(crate) fn run(
     let started = Instant::now();
     for step in &plan.steps {
         let begun = trace.is_some().then(|| started.elapsed());
-        frame.step(step)?;
+        let fell_back = frame.step(step)?;
         if let (Some(trace), Some(begun)) = (trace.as_deref_mut(), begun) {
             let duration = started.elapsed() - begun;
-            trace.steps.push(frame.time(step, begun.as_nanos() as u64, duration.as_nanos() as u64));
+            let mut time = frame.time(step, begun.as_nanos() as u64, duration.as_nanos() as u64);
+            if fell_back {
+                time.kernel = "reference".to_string();
+            }
+            trace.steps.push(time);
         }
     }
     frame.outputs()
@@ -60,7 +65,8 @@ impl Frame<'_> {
         computed.or_else(known).cloned()
     }
 
-    fn step(&mut self, step: &Step) -> Result<(), NodeError> {
+    /// Runs a step; tells whether its kernel left the work to the reference.
+    fn step(&mut self, step: &Step) -> Result<bool, NodeError> {
         let node = self.engine.graph.node(step.node);
         let mut inputs = Vec::with_capacity(node.inputs.len());
         for (index, input) in node.inputs.iter().enumerate() {
@@ -82,6 +88,7 @@ impl Frame<'_> {
         let take = |slot: &Option<usize>| slot.and_then(|slot| self.memory[slot].take());
         let blocks = step.slots.iter().map(take).collect();
         let outer = |id: ValueId| self.value(id);
+        let fell_back = Cell::new(false);
         let call = Call {
             node,
             inputs,
@@ -89,6 +96,7 @@ impl Frame<'_> {
             blocks,
             outer: &outer,
             runner: &Bodies(self.engine),
+            fell_back: &fell_back,
         };
         let result = self.engine.programs[step.node.index()].run(call);
         let values = result.map_err(|source| self.fault(node, source))?;
@@ -98,7 +106,7 @@ impl Frame<'_> {
             }
         }
         self.release(step);
-        Ok(())
+        Ok(fell_back.get())
     }
 
     /// Drops what nobody reads any more; the last holder of a block gives it back to its slot.

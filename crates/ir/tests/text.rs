@@ -282,7 +282,11 @@ proptest! {
     }
 
     #[test]
-    fn no_text_panics(text in any::<String>(), graph in graph(), at in any::<prop::sample::Index>()) {
+    fn no_text_panics(
+        text in any::<String>(),
+        graph in graph(),
+        at in any::<prop::sample::Index>(),
+    ) {
         let _ = parse(&text);
         let whole = print(&graph);
         let mut cut = at.index(whole.len());

@@ -107,7 +107,7 @@ fn eval_batch<T: Real>(ctx: &EvalCtx<'_>) -> Result<Vec<Value>, OpError> {
         [_, rest @ ..] => count(rest)?,
         [] => 1,
     };
-    let inner = if batch * channels == 0 { 0 } else { x.len() / (batch * channels) };
+    let inner = x.len().checked_div(count(&[batch, channels])?).unwrap_or(0);
     let vectors = (1..5)
         .map(|index| {
             let tensor = ctx.tensor(index)?;
@@ -177,7 +177,7 @@ fn batch_statistics<T: Real>(
 fn eval_groups<T: Real>(ctx: &EvalCtx<'_>, groups: Option<i64>) -> Result<Vec<Value>, OpError> {
     let x = ctx.tensor(0)?;
     at_least_rank(0, x.rank(), 2)?;
-    let (batch, channels) = (x.shape()[0], x.shape()[1]);
+    let channels = x.shape()[1];
     let groups = match groups {
         None => channels,
         Some(groups) => usize::try_from(groups)
@@ -187,13 +187,16 @@ fn eval_groups<T: Real>(ctx: &EvalCtx<'_>, groups: Option<i64>) -> Result<Vec<Va
     };
     // Before opset 21 scale and bias had one number for each group.
     let by_group = ctx.node.op == GROUP.name && ctx.node.version < 21;
+    if x.is_empty() {
+        return Ok(vec![x.clone().into()]);
+    }
     let inner = count(&x.shape()[2..])?;
-    let length = if groups == 0 { 0 } else { channels / groups * inner };
+    let length = channels / groups * inner;
     let affine = |index: usize| -> Result<Vec<f64>, OpError> {
         let tensor = ctx.tensor(index)?;
         let values = to_f64(tensor)?;
         if by_group && values.len() == groups {
-            let repeat = channels / groups.max(1);
+            let repeat = channels / groups;
             return Ok(values.iter().flat_map(|&v| std::iter::repeat_n(v, repeat)).collect());
         }
         if values.len() != channels {
@@ -206,11 +209,9 @@ fn eval_groups<T: Real>(ctx: &EvalCtx<'_>, groups: Option<i64>) -> Result<Vec<Va
     let values = elements_as::<T>(0, x)?;
     let settings = (length, epsilon, Style::MEAN);
     let mut out = normalise::<T>(x.shape(), &values, settings, None, None)?.out;
-    if batch > 0 && inner > 0 {
-        for (index, plane) in out.as_mut_slice::<T>()?.chunks_mut(inner).enumerate() {
-            let (factor, shift) = (scale[index % channels], bias[index % channels]);
-            plane.iter_mut().for_each(|slot| *slot = T::of(slot.wide() * factor + shift));
-        }
+    for (index, plane) in out.as_mut_slice::<T>()?.chunks_mut(inner).enumerate() {
+        let (factor, shift) = (scale[index % channels], bias[index % channels]);
+        plane.iter_mut().for_each(|slot| *slot = T::of(slot.wide() * factor + shift));
     }
     Ok(vec![narrow(out, x.dtype())?.into()])
 }
@@ -228,6 +229,9 @@ fn eval_lrn(ctx: &EvalCtx<'_>) -> Result<Vec<Value>, OpError> {
         .ok_or_else(|| OpError::invalid(format!("size is {size}")))?;
     let alpha = f64::from(attrs.float_or("alpha", 1e-4)?) / span as f64;
     let (beta, bias) = (attrs.float_or("beta", 0.75)?, attrs.float_or("bias", 1.0)?);
+    if x.is_empty() {
+        return Ok(vec![x.clone().into()]);
+    }
     let (channels, inner) = (x.shape()[1], count(&x.shape()[2..])?);
     let values = to_f64(x)?;
     let mut out = vec![0f64; values.len()];
@@ -235,7 +239,7 @@ fn eval_lrn(ctx: &EvalCtx<'_>) -> Result<Vec<Value>, OpError> {
     let (back, forward) = ((span - 1) / 2, span / 2);
     let image = channels * inner;
     let mut sums = vec![0f64; inner];
-    for index in 0..x.len().checked_div(inner).unwrap_or(0) {
+    for index in 0..x.len() / inner {
         let (start, channel) = (index / channels * image, index % channels);
         sums.fill(0.0);
         let last = channel.saturating_add(forward).min(channels - 1);
@@ -267,13 +271,14 @@ fn eval_lp(ctx: &EvalCtx<'_>) -> Result<Vec<Value>, OpError> {
     if order != 1 && order != 2 {
         return Err(OpError::invalid(format!("p is {order}, wanted 1 or 2")));
     }
+    if x.is_empty() {
+        return Ok(vec![x.clone().into()]);
+    }
     let inner = count(&x.shape()[axis + 1..])?;
     let length = x.shape()[axis];
     let mut values = to_f64(x)?;
     let block = length * inner;
-    for (index, rest) in (0..values.len().checked_div(block).unwrap_or(0))
-        .flat_map(|b| (0..inner).map(move |r| (b, r)))
-    {
+    for (index, rest) in (0..values.len() / block).flat_map(|b| (0..inner).map(move |r| (b, r))) {
         let places = || (0..length).map(|at| index * block + at * inner + rest);
         let norm = match order {
             1 => places().map(|at| values[at].abs()).sum::<f64>(),

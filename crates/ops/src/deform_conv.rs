@@ -96,7 +96,11 @@ fn eval_deform(ctx: &EvalCtx<'_>) -> Result<Vec<Value>, OpError> {
     let deform = Deform::resolve(ctx)?;
     let g = &deform.conv;
     let shape = g.output_shape();
-    let mut out = vec![0f64; Tensor::zeros(x.dtype(), &shape)?.len()];
+    let empty = Tensor::zeros(x.dtype(), &shape)?;
+    if empty.is_empty() {
+        return Ok(vec![empty.into()]);
+    }
+    let mut out = vec![0f64; empty.len()];
     if let Some(bias) = ctx.tensor_opt(3) {
         if bias.len() != g.channels_out {
             let wanted = format!("{} numbers", g.channels_out);

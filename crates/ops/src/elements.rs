@@ -37,8 +37,8 @@ pub(crate) struct Runs<'a> {
 }
 
 /// A new tensor whose elements `plan` copies from `sources`, all of dtype `dtype`; what it does
-/// not write is zero (or empty). `plan` must stay inside the sources and the target; it is not called
-/// when the target has no elements.
+/// not write is zero (or empty). `plan` must stay inside the sources and the target; it is not
+/// called when the target has no elements.
 pub(crate) fn assemble(
     dtype: DType,
     shape: &[usize],

@@ -131,7 +131,7 @@ pub(crate) fn normalise<T: Real>(
     bias: Option<&[T]>,
 ) -> Result<Normalised, OpError> {
     let mut out = Tensor::zeros(T::DTYPE, shape)?;
-    let rows = if length == 0 { 0 } else { x.len() / length };
+    let rows = x.len().checked_div(length).unwrap_or(0);
     let mut means = Vec::with_capacity(rows);
     let mut inverse_deviations = Vec::with_capacity(rows);
     let target = out.as_mut_slice::<T>()?;
@@ -189,6 +189,8 @@ fn eval_norm<T: Real>(ctx: &EvalCtx<'_>, style: Style) -> Result<Vec<Value>, OpE
     let stash = stash_dtype(ctx.attrs())?;
     let mut shape = x.shape()[..form.axis].to_vec();
     shape.resize(x.rank(), 1);
+    // There may be many rows without elements: the memory limit is checked first.
+    Tensor::zeros(stash, &shape)?;
     let statistic = |mut values: Vec<f64>| -> Result<Value, OpError> {
         // Rows of no elements have no statistics.
         values.resize(form.rows, f64::NAN);
@@ -236,7 +238,7 @@ fn eval_skip<T: Real>(ctx: &EvalCtx<'_>, style: Style) -> Result<Vec<Value>, OpE
     let result = normalise(x.shape(), &sum, settings, scale.as_deref(), beta.as_deref())?;
     let mut shape = x.shape().to_vec();
     shape[x.rank() - 1] = 1;
-    let rows = count(&shape)?;
+    let rows = Tensor::zeros(DType::F32, &shape)?.len();
     let statistic = |mut values: Vec<f64>| -> Result<Value, OpError> {
         values.resize(rows, f64::NAN);
         Ok(hetra_tensor::from_f64(DType::F32, &shape, &values)?.into())

@@ -44,7 +44,6 @@ static SOFTMAX_CROSS_ENTROPY: OpDef = OpDef {
 
 /// Scores are seen as (batch, classes, inner); there is a target for each (batch, inner).
 struct Scores {
-    batch: usize,
     classes: usize,
     inner: usize,
 }
@@ -64,7 +63,7 @@ impl Scores {
             let wanted = format!("the shape of {} without its classes", scores.describe());
             return Err(OpError::input(1, wanted, target.describe()));
         }
-        Ok(Scores { batch: shape[0], classes: shape[1], inner: count(&shape[2..])? })
+        Ok(Scores { classes: shape[1], inner: count(&shape[2..])? })
     }
 
     /// Where the score of `class` lies for target `sample`.
@@ -80,8 +79,8 @@ fn likelihood_loss(
     log_probabilities: &[f64],
 ) -> Result<Tensor, OpError> {
     let weights = match ctx.tensor_opt(2) {
-        None => vec![1.0; scores.classes],
-        Some(weights) if weights.len() == scores.classes => to_f64(weights)?,
+        None => None,
+        Some(weights) if weights.len() == scores.classes => Some(to_f64(weights)?),
         Some(weights) => {
             let wanted = format!("{} numbers", scores.classes);
             return Err(OpError::input(2, wanted, weights.describe()));
@@ -99,8 +98,9 @@ fn likelihood_loss(
         let class = class.ok_or_else(|| {
             OpError::input(1, format!("classes below {}", scores.classes), format!("{target}"))
         })?;
-        losses[sample] = -log_probabilities[scores.place(sample, class)] * weights[class];
-        total_weight += weights[class];
+        let weight = weights.as_ref().map_or(1.0, |weights| weights[class]);
+        losses[sample] = -log_probabilities[scores.place(sample, class)] * weight;
+        total_weight += weight;
     }
     let dtype = ctx.tensor(0)?.dtype();
     let sum = losses.iter().sum::<f64>();
@@ -115,8 +115,10 @@ fn eval_cross_entropy(ctx: &EvalCtx<'_>) -> Result<Vec<Value>, OpError> {
     let scores = Scores::of(ctx)?;
     let tensor = ctx.tensor(0)?;
     let mut values = to_f64(tensor)?;
-    let mut row = vec![0f64; scores.classes];
-    for sample in 0..scores.batch * scores.inner {
+    // Without samples there may be any number of classes: no row is made for them.
+    let samples = ctx.tensor(1)?.len();
+    let mut row = vec![0f64; if samples == 0 { 0 } else { scores.classes }];
+    for sample in 0..samples {
         for (class, slot) in row.iter_mut().enumerate() {
             *slot = values[scores.place(sample, class)];
         }

@@ -29,7 +29,7 @@ static OPTIONAL: OpDef = OpDef {
 
 static HAS_ELEMENT: OpDef = OpDef {
     name: "OptionalHasElement",
-    doc: "Whether the optional holds a value; what is no optional does, what is not there does not.",
+    doc: "Whether the optional holds a value: what is no optional does, what is missing does not.",
     onnx: &[onnx("", "OptionalHasElement", 18)],
     inputs: Arity::between(0, 1),
     infer: |_| Ok(vec![Type::tensor(DType::Bool, &[])]),

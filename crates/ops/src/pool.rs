@@ -114,7 +114,7 @@ impl PoolGeometry {
     pub fn resolve(attrs: &Attrs, shape: &[usize]) -> Result<PoolGeometry, OpError> {
         at_least_rank(0, shape.len(), 2)?;
         let window = Window::of(attrs, &shape[2..], &kernel_shape(attrs)?)?;
-        let output = window.output_extents(&shape[2..])?;
+        let output = window.pooled_extents(&shape[2..])?;
         Ok(PoolGeometry { planes: count(&shape[..2])?, input: shape[2..].to_vec(), output, window })
     }
 
@@ -137,13 +137,14 @@ impl PoolGeometry {
             let mut taps = 1;
             places.clear();
             places.push(0);
-            for axis in 0..rank {
-                let inside = self.window.taps_inside(axis, at[axis], self.input[axis]);
-                taps *= match padded {
-                    true => self.window.taps_padded(axis, at[axis], self.input[axis]).len(),
+            for (axis, &place) in at.iter().enumerate() {
+                let inside = self.window.taps_inside(axis, place, self.input[axis]);
+                let counted = match padded {
+                    true => self.window.taps_padded(axis, place, self.input[axis]).len(),
                     false => inside.len(),
                 };
-                self.refine(axis, at[axis], inside, &mut places);
+                taps = usize::saturating_mul(taps, counted);
+                self.refine(axis, place, inside, &mut places);
             }
             visit(index, &places, taps);
             advance(&mut at, &self.output);
@@ -284,7 +285,19 @@ fn pooled_dims(ctx: &InferCtx<'_>, spatial: &[Dim]) -> Result<Vec<Dim>, OpError>
         let wanted = format!("{} spatial axes", kernel.len());
         return Err(OpError::input(0, wanted, format!("{}", spatial.len())));
     }
-    Window::output_dims(ctx.attrs(), spatial, &kernel)
+    let known: Option<Vec<usize>> = spatial.iter().map(Dim::known).collect();
+    match known {
+        Some(input) => {
+            let window = Window::of(ctx.attrs(), &input, &kernel)?;
+            Ok(window.pooled_extents(&input)?.into_iter().map(Dim::Known).collect())
+        }
+        // An extent of 0 may be 1: see `Window::pooled_extents`.
+        None => {
+            let dims = Window::output_dims(ctx.attrs(), spatial, &kernel)?;
+            let open = |dim| if dim == Dim::Known(0) { Dim::Unknown } else { dim };
+            Ok(dims.into_iter().map(open).collect())
+        }
+    }
 }
 
 fn infer_pool(ctx: &InferCtx<'_>) -> Result<Vec<Type>, OpError> {

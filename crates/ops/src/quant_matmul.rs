@@ -188,7 +188,9 @@ pub(crate) fn centred(
     let zeros = zeros.reshape(&parameter_shape(zeros.shape(), by_row, rows))?;
     let fault = |error: TensorError| OpError::input(zero, "zero points", error.to_string());
     let spread = zeros.view().broadcast_to(values.shape()).map_err(fault)?.to_vec::<i32>()?;
-    values.as_mut_slice::<i32>()?.iter_mut().zip(&spread).for_each(|(value, zero)| *value -= zero);
+    values.as_mut_slice::<i32>()?.iter_mut().zip(&spread).for_each(|(value, zero)| {
+        *value = value.wrapping_sub(*zero);
+    });
     Ok(values)
 }
 

@@ -207,7 +207,8 @@ pub(crate) fn reduced_axes(
 
 /// The tensor with `axes` moved last, and how many elements they hold together.
 pub(crate) fn rows_along(tensor: &Tensor, axes: &[usize]) -> Result<(Tensor, usize), OpError> {
-    let length = axes.iter().map(|&axis| tensor.shape()[axis]).product();
+    let extents: Vec<usize> = axes.iter().map(|&axis| tensor.shape()[axis]).collect();
+    let length = hetra_tensor::element_count(&extents)?;
     let kept = (0..tensor.rank()).filter(|axis| !axes.contains(axis));
     let order: Vec<usize> = kept.chain(axes.iter().copied()).collect();
     if order.is_sorted() {

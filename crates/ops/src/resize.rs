@@ -107,7 +107,8 @@ fn geometry(ctx: &InferCtx<'_>, input: &[Dim]) -> Result<Option<Geometry>, OpErr
         }
         result.scales[axis] = scale;
         result.dims[axis] = match &input[axis] {
-            Dim::Known(extent) => Dim::Known(to_extent(*extent as f64 * scale)?),
+            // In f32, as ONNX's own inference: 5 times 1.4 is meant to be 7.
+            Dim::Known(extent) => Dim::Known(to_extent(f64::from(*extent as f32 * scale as f32))?),
             dim if scale == 1.0 => dim.clone(),
             _ => Dim::Unknown,
         };
@@ -117,7 +118,7 @@ fn geometry(ctx: &InferCtx<'_>, input: &[Dim]) -> Result<Option<Geometry>, OpErr
 
 /// The integer part, which must be a sensible extent.
 fn to_extent(value: f64) -> Result<usize, OpError> {
-    match value >= 0.0 && value < 1e15 {
+    match (0.0..1e15).contains(&value) {
         true => Ok(value as usize),
         false => Err(OpError::invalid(format!("an output extent of {value}"))),
     }

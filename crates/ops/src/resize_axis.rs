@@ -114,7 +114,7 @@ impl Axis {
             Coordinates::HalfPixelSymmetric => {
                 half + input / 2.0 * (1.0 - self.output as f64 / exact)
             }
-            Coordinates::PytorchHalfPixel if exact == 1.0 => -0.5,
+            Coordinates::PytorchHalfPixel if self.output == 1 => 0.0,
             Coordinates::PytorchHalfPixel => half,
             Coordinates::AlignCorners if exact == 1.0 => 0.0,
             Coordinates::AlignCorners => at * (input - 1.0) / (exact - 1.0),
@@ -137,8 +137,9 @@ impl Axis {
     pub(crate) fn nearest(&self, coordinates: Coordinates, nearest: Nearest) -> Vec<usize> {
         let last = self.input - 1;
         let place = |at| match self.coordinate(at, coordinates) {
-            // A cast saturates, also a NaN to 0.
-            Some(place) => (nearest.round(place) as usize).min(last),
+            // Scales are of f32: what is a tie in f32 was meant to be one. A cast saturates, also a
+            // NaN to 0.
+            Some(place) => (nearest.round(f64::from(place as f32)) as usize).min(last),
             None => OUTSIDE,
         };
         (0..self.output).map(place).collect()
@@ -195,7 +196,10 @@ impl Taps {
 
     /// Each output place is the input place of the same index.
     pub(crate) fn is_identity(&self, input: usize) -> bool {
-        let same = |(at, row): (usize, &Vec<(usize, f64)>)| matches!(row[..], [(place, 1.0)] if place == at);
+        let same = |(at, row): (usize, &Vec<(usize, f64)>)| match row[..] {
+            [(place, weight)] => place == at && weight == 1.0,
+            _ => false,
+        };
         self.rows.len() == input && self.rows.iter().enumerate().all(same)
     }
 }

@@ -162,6 +162,8 @@ impl Sampler {
         if !(low..=high).contains(&at) {
             match self.padding {
                 Padding::Zeros => {}
+                // The cubic mode looks beyond the edge from where the coordinate is.
+                Padding::Border if self.mode == Mode::Cubic => {}
                 Padding::Border => at = at.clamp(0.0, size - 1.0),
                 Padding::Reflection => at = reflect(at, low, high),
             }

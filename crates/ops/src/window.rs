@@ -155,6 +155,23 @@ impl Window {
         })
     }
 
+    /// As [`Window::output_extents`], for pooling: a window that is larger than its padded input
+    /// by less than a stride still gives one output, of what lies inside. ONNX's shape inference
+    /// divides towards zero, and models count on it.
+    ///
+    /// # Errors
+    /// As [`Window::output_extents`].
+    pub(crate) fn pooled_extents(&self, input: &[usize]) -> Result<Vec<usize>, OpError> {
+        let outputs = self.output_extents(input)?;
+        let pooled = outputs.iter().zip(input).enumerate().map(|(axis, (&output, &extent))| {
+            let pads = (self.pads_begin[axis] + self.pads_end[axis]) as i128;
+            let room = extent as i128 + pads - self.span(axis);
+            let overhangs = !self.ceil && extent > 0 && room > -(self.strides[axis] as i128);
+            if output == 0 && overhangs { 1 } else { output }
+        });
+        Ok(pooled.collect())
+    }
+
     /// The output extents of a node of which some input extents are not known yet.
     ///
     /// # Errors

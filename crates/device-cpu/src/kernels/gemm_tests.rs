@@ -112,6 +112,27 @@ fn batches_broadcast() {
     }
 }
 
+#[test]
+fn threads_do_not_change_a_bit() {
+    let mut rng = Rng::new(8);
+    let (m, n, k) = (130, 517, 401);
+    let (a, b) = (rng.vec(m * k), rng.vec(k * n));
+    for isa in Isa::available() {
+        let run = |threads: usize, rows: usize| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+            let mut c = vec![0.0; rows * n];
+            let (a, b) = (Mat::new(&a, rows, k), Mat::new(&b, k, n));
+            pool.expect("a pool").install(|| {
+                gemm(isa, Lhs::View(a), Rhs::View(b), &mut c, n, &Epilogue::default());
+            });
+            c
+        };
+        for rows in [m, 3] {
+            assert!(run(1, rows) == run(2, rows) && run(1, rows) == run(7, rows), "{isa:?}");
+        }
+    }
+}
+
 /// Not an assertion on time: `HETRA_BENCH=1 cargo test --release gemm_speed -- --nocapture`.
 #[test]
 fn gemm_speed() {

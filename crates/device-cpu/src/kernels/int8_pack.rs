@@ -116,7 +116,7 @@ impl PackedIntA {
                 unsafe { (out.slice(p * mr * groups, rows * groups), sum_out.slice(p * mr, rows)) };
             for (i, sum) in sums.iter_mut().enumerate() {
                 let base = (p * mr + i) * a.row_stride;
-                if a.col_stride == 1 {
+                if a.col_stride == 1 && k > 0 {
                     let row = &a.data[base..base + k];
                     *sum = row.iter().map(|b| i32::from(b ^ flip)).sum();
                     pack_row(kg, row, flip, &mut d[i..], rows);

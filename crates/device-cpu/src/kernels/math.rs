@@ -4,10 +4,9 @@
 //! undo the reduction with bit operations; no tables, no branches. The polynomials are Taylor
 //! series or Chebyshev fits that we computed with 30 digits (`chebyfit` of mpmath).
 //!
-//! Largest errors that the test at the foot measures against f64 over the range where the result
-//! is a normal number, in units in the last place (AVX-512 and AVX2; the portable level, which
-//! rounds twice in a multiply-add, is at most one more): exp 1.2, log 1.5, tanh 2.5, sigmoid 2.5,
-//! erf 2.5.
+//! The test at the foot holds these bounds against f64, in units in the last place, wherever the
+//! result is a normal number: exp 1.2, log 1.5, tanh 2.5, sigmoid 2.5, erf 2.5 with AVX2 and
+//! AVX-512; the portable level, whose multiply-add rounds twice, may be one more.
 
 use super::isa::{Isa, Kernel};
 use super::scratch::{Shared, for_ranges};

@@ -19,7 +19,7 @@ impl AlignedBuf {
     pub fn zeroed(len: usize) -> Self {
         AlignedBuf { lines: vec![Line([0.0; 16]); len.div_ceil(16)], len }
     }
-    /// Makes the length `len`; old contents stay, new elements are zero.
+    /// Makes the length `len`; elements past the old length are unspecified numbers.
     pub fn resize(&mut self, len: usize) {
         if len > self.lines.len() * 16 {
             self.lines.resize(len.div_ceil(16), Line([0.0; 16]));

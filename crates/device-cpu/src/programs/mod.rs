@@ -67,7 +67,10 @@ impl<F: Fn(&mut Call<'_>) -> Outcome + Send + Sync> Program for Fast<F> {
     fn run(&self, mut call: Call<'_>) -> Result<Vec<Value>, OpError> {
         match (self.run)(&mut call)? {
             Some(values) => Ok(values),
-            None => call.reference(),
+            None => {
+                call.fell_back.set(true);
+                call.reference()
+            }
         }
     }
 

@@ -9,9 +9,10 @@ use hetra_tensor::{DType, Tensor, to_i64};
 
 use super::conv::shape_of;
 use super::{Compile, Outcome, program};
-use crate::kernels::int8::{IntLhs, IntOut, IntRhs, IntTerms, Per, gemm_int8};
+use crate::kernels::int8::{
+    IntLhs, IntMat, IntOut, IntRhs, IntTerms, PackedIntB, Per, gemm_int8,
+};
 use crate::kernels::int8_conv::{Bytes, PackedIntConv};
-use crate::kernels::int8_pack::{IntMat, PackedIntB};
 use crate::kernels::isa::isa;
 use crate::kernels::quant::{Scales, dequantize_linear, quantize_linear};
 

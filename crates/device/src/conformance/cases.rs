@@ -1,5 +1,7 @@
 //! Cases on generated shapes: odd extents, single elements, strides, groups, broadcasting.
 
+use std::cell::Cell;
+
 use hetra_ir::{Attr, Node};
 use hetra_ops::{ALL_OPS, Kind};
 use hetra_tensor::{DType, Tensor, from_f64};
@@ -7,26 +9,26 @@ use hetra_tensor::{DType, Tensor, from_f64};
 use super::Case;
 
 /// A small generator (splitmix64), so that a seed gives the same cases everywhere.
-struct Random(u64);
+struct Random(Cell<u64>);
 
 impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
+    fn next(&self) -> u64 {
+        let mut z = self.0.get().wrapping_add(0x9E37_79B9_7F4A_7C15);
+        self.0.set(z);
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         z ^ (z >> 31)
     }
 
-    fn below(&mut self, bound: usize) -> usize {
+    fn below(&self, bound: usize) -> usize {
         (self.next() % bound.max(1) as u64) as usize
     }
 
-    fn pick<T: Copy>(&mut self, list: &[T]) -> T {
+    fn pick<T: Copy>(&self, list: &[T]) -> T {
         list[self.below(list.len())]
     }
 
-    fn tensor(&mut self, dtype: DType, shape: &[usize]) -> Tensor {
+    fn tensor(&self, dtype: DType, shape: &[usize]) -> Tensor {
         let count: usize = shape.iter().product();
         let (low, high) = match dtype {
             DType::U8 => (0.0, 255.0),
@@ -39,11 +41,11 @@ impl Random {
         from_f64(dtype, shape, &values).unwrap_or_else(|_| Tensor::vector::<f32>(&[]))
     }
 
-    fn floats(&mut self, shape: &[usize]) -> Tensor {
+    fn floats(&self, shape: &[usize]) -> Tensor {
         self.tensor(DType::F32, shape)
     }
 
-    fn shape(&mut self, rank: usize) -> Vec<usize> {
+    fn shape(&self, rank: usize) -> Vec<usize> {
         (0..rank).map(|_| self.pick(&[1, 2, 3, 5, 8, 17])).collect()
     }
 }
@@ -64,24 +66,24 @@ fn node(op: &str) -> Node {
 
 /// `rounds` rounds of cases from a seed.
 pub fn cases(seed: u64, rounds: usize) -> Vec<Case> {
-    let mut random = Random(seed);
+    let random = Random(Cell::new(seed));
     let mut cases = Vec::new();
     for _ in 0..rounds {
-        unary(&mut random, &mut cases);
-        binary(&mut random, &mut cases);
-        convolutions(&mut random, &mut cases);
-        pools(&mut random, &mut cases);
-        products(&mut random, &mut cases);
-        norms(&mut random, &mut cases);
-        reductions(&mut random, &mut cases);
-        movements(&mut random, &mut cases);
-        quantised(&mut random, &mut cases);
+        unary(&random, &mut cases);
+        binary(&random, &mut cases);
+        convolutions(&random, &mut cases);
+        pools(&random, &mut cases);
+        products(&random, &mut cases);
+        norms(&random, &mut cases);
+        reductions(&random, &mut cases);
+        movements(&random, &mut cases);
+        quantised(&random, &mut cases);
     }
     cases
 }
 
 /// Every elementwise operator that takes one tensor, as the table of operators says.
-fn unary(random: &mut Random, cases: &mut Vec<Case>) {
+fn unary(random: &Random, cases: &mut Vec<Case>) {
     for def in ALL_OPS.iter().copied().flatten() {
         if def.kind != Kind::Elementwise || def.inputs.min != 1 || !def.pure {
             continue;
@@ -93,7 +95,7 @@ fn unary(random: &mut Random, cases: &mut Vec<Case>) {
 }
 
 /// Every elementwise operator of two tensors, with broadcasting on either side.
-fn binary(random: &mut Random, cases: &mut Vec<Case>) {
+fn binary(random: &Random, cases: &mut Vec<Case>) {
     for def in ALL_OPS.iter().copied().flatten() {
         if def.kind != Kind::Elementwise || def.inputs.min != 2 || !def.pure {
             continue;
@@ -114,7 +116,7 @@ fn ints(values: &[usize]) -> Attr {
     Attr::Ints(values.iter().map(|&value| value as i64).collect())
 }
 
-fn convolutions(random: &mut Random, cases: &mut Vec<Case>) {
+fn convolutions(random: &Random, cases: &mut Vec<Case>) {
     for op in ["Conv", "ConvTranspose", "com.microsoft.FusedConv"] {
         for groups in [1, 1, 3, 0] {
             let per_group = random.pick(&[1, 2, 4, 7]);
@@ -148,7 +150,7 @@ fn convolutions(random: &mut Random, cases: &mut Vec<Case>) {
     }
 }
 
-fn pools(random: &mut Random, cases: &mut Vec<Case>) {
+fn pools(random: &Random, cases: &mut Vec<Case>) {
     for op in ["MaxPool", "AveragePool"] {
         let kernel = [random.pick(&[2, 3]), random.pick(&[1, 2, 3])];
         let pool = node(op)
@@ -163,7 +165,7 @@ fn pools(random: &mut Random, cases: &mut Vec<Case>) {
     cases.push(Case::new("GlobalAveragePool", node("GlobalAveragePool"), vec![live(x)], 1));
 }
 
-fn products(random: &mut Random, cases: &mut Vec<Case>) {
+fn products(random: &Random, cases: &mut Vec<Case>) {
     let (m, k, n) = (
         random.pick(&[1, 3, 16, 31]),
         random.pick(&[1, 4, 33, 100]),
@@ -184,7 +186,7 @@ fn products(random: &mut Random, cases: &mut Vec<Case>) {
     cases.push(Case::new("FusedMatMul", fused, vec![live(a), live(b)], 1));
 }
 
-fn norms(random: &mut Random, cases: &mut Vec<Case>) {
+fn norms(random: &Random, cases: &mut Vec<Case>) {
     let shape = random.shape(3);
     for op in ["Softmax", "LogSoftmax"] {
         let soft = node(op).with("axis", random.below(3) as i64);
@@ -211,7 +213,7 @@ fn norms(random: &mut Random, cases: &mut Vec<Case>) {
     }
 }
 
-fn reductions(random: &mut Random, cases: &mut Vec<Case>) {
+fn reductions(random: &Random, cases: &mut Vec<Case>) {
     for def in ALL_OPS.iter().copied().flatten().filter(|def| def.name.starts_with("Reduce")) {
         let rank = random.below(4) + 1;
         let x = random.floats(&random.shape(rank));
@@ -221,7 +223,7 @@ fn reductions(random: &mut Random, cases: &mut Vec<Case>) {
     }
 }
 
-fn movements(random: &mut Random, cases: &mut Vec<Case>) {
+fn movements(random: &Random, cases: &mut Vec<Case>) {
     for dtype in [DType::F32, DType::I64, DType::U8, DType::F16] {
         let shape = random.shape(4);
         let x = random.tensor(dtype, &shape);
@@ -242,11 +244,11 @@ fn movements(random: &mut Random, cases: &mut Vec<Case>) {
     }
 }
 
-fn quantised(random: &mut Random, cases: &mut Vec<Case>) {
+fn quantised(random: &Random, cases: &mut Vec<Case>) {
     for (x_type, w_type) in [(DType::U8, DType::I8), (DType::I8, DType::I8), (DType::U8, DType::U8)]
     {
         let scale = |value: f32| weight(Tensor::scalar(value));
-        let zero = |random: &mut Random, dtype: DType| weight(random.tensor(dtype, &[]));
+        let zero = |random: &Random, dtype: DType| weight(random.tensor(dtype, &[]));
         let (m, k, n) = (random.pick(&[1, 5, 16]), random.pick(&[3, 32, 77]), random.pick(&[1, 9, 40]));
         let (a, b) = (random.tensor(x_type, &[m, k]), random.tensor(w_type, &[k, n]));
         let (za, zb) = (zero(random, x_type), zero(random, w_type));

@@ -8,6 +8,8 @@ mod cases;
 
 pub use cases::cases;
 
+use std::cell::Cell;
+
 use hetra_ir::{Graph, Node, NodeId, Type, ValueId};
 use hetra_ops::{Interpreter, interpret};
 use hetra_tensor::{Tensor, Value, to_f64};
@@ -112,7 +114,8 @@ fn run(device: &dyn Device, case: &Case) -> Result<Vec<Value>, String> {
     device.scope(&mut || {
         let Some((inputs, blocks)) = inputs.take() else { return };
         let (outer, runner) = (&|_| None, &Interpreter);
-        let call = Call { node, inputs, in_place: None, blocks, outer, runner };
+        let fell_back = &Cell::new(false);
+        let call = Call { node, inputs, in_place: None, blocks, outer, runner, fell_back };
         result = program.run(call).map_err(|error| error.to_string());
     });
     result
