@@ -68,9 +68,8 @@ fn judge(folder: &Path, device: &str) -> Verdict {
 
 /// A case whose operator Hetra does not have is skipped, not failed.
 fn status_of(error: &anyhow::Error) -> Status {
-    let import = error.chain().find_map(|cause| cause.downcast_ref::<hetra_onnx::ImportError>());
-    match import {
-        Some(hetra_onnx::ImportError::UnknownOp { .. }) => Status::Skipped,
+    match error.chain().find_map(|cause| cause.downcast_ref::<hetra::Error>()) {
+        Some(hetra::Error::Import(hetra_onnx::ImportError::UnknownOp { .. })) => Status::Skipped,
         _ => Status::Failed,
     }
 }

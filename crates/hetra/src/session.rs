@@ -129,6 +129,8 @@ impl Builder {
             }
             Source::Graph(graph) => (graph, ModelInfo::default()),
         };
+        // What callers see is what the file declares, whatever the passes do to the graph.
+        let (inputs, outputs) = (ports(&graph, &graph.inputs), ports(&graph, &graph.outputs));
         let device = match self.device {
             Some(device) => device,
             None => crate::open(self.device_id.as_deref().unwrap_or("cpu"), self.threads)?,
@@ -140,7 +142,7 @@ impl Builder {
         let options = Options { off, claims: &claims, ..Options::default() };
         let (graph, report) = hetra_pass::optimise(&graph, &options);
         let engine = Engine::compile(Arc::new(graph), device)?;
-        Ok(Session { inner: Arc::new(Inner { engine, info, report }) })
+        Ok(Session { inner: Arc::new(Inner { engine, info, report, inputs, outputs }) })
     }
 }
 
@@ -164,6 +166,17 @@ struct Inner {
     engine: Engine,
     info: ModelInfo,
     report: Report,
+    inputs: Vec<Port>,
+    outputs: Vec<Port>,
+}
+
+fn ports(graph: &Graph, ids: &[hetra_ir::ValueId]) -> Vec<Port> {
+    let port = |&id: &hetra_ir::ValueId| Port {
+        name: graph.value(id).name.clone(),
+        ty: graph.ty(id).clone(),
+        has_default: graph.constants.contains_key(&id),
+    };
+    ids.iter().map(port).collect()
 }
 
 /// A model compiled for a device. Clones share it; runs may overlap.
@@ -178,24 +191,14 @@ impl Session {
         Builder::default()
     }
 
-    /// The inputs, in order.
+    /// The inputs, in order, as the model declares them.
     pub fn inputs(&self) -> Vec<Port> {
-        self.ports(&self.graph().inputs)
+        self.inner.inputs.clone()
     }
 
-    /// The outputs, in order.
+    /// The outputs, in order, as the model declares them.
     pub fn outputs(&self) -> Vec<Port> {
-        self.ports(&self.graph().outputs)
-    }
-
-    fn ports(&self, ids: &[hetra_ir::ValueId]) -> Vec<Port> {
-        let graph = self.graph();
-        let port = |&id: &hetra_ir::ValueId| Port {
-            name: graph.value(id).name.clone(),
-            ty: graph.ty(id).clone(),
-            has_default: graph.constants.contains_key(&id),
-        };
-        ids.iter().map(port).collect()
+        self.inner.outputs.clone()
     }
 
     /// The optimised graph.

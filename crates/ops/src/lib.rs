@@ -107,6 +107,7 @@ pub use interpret::{Interpreter, interpret};
 pub use attention::AttentionForm;
 pub use attention_core::Heads;
 pub use recurrent_form::{Activation, Cell, RecurrentForm};
+pub use quant_elementwise::QuantSum;
 pub use quant_form::QuantAxis;
 pub use quant_nbits::NBitsForm;
 pub use table::{ALL_OPS, find, find_onnx};

@@ -27,7 +27,7 @@ static ADD: OpDef = OpDef {
     name: "com.microsoft.QLinearAdd",
     doc: "Sum of quantised tensors, with broadcasting.",
     onnx: &[onnx("com.microsoft", "QLinearAdd", 1)],
-    eval: |ctx| binary(ctx, |a, b| a + b),
+    eval: eval_add,
     ..BINARY
 };
 
@@ -115,6 +115,54 @@ pub(crate) fn quantized(
     let params = single_params(ctx, index, dtype)?;
     let codes = params.quantize(values, shape, dtype);
     Ok(vec![pack(dtype, shape, &codes)?.into()])
+}
+
+/// The sum of two quantised numbers as one affine function of their codes.
+///
+/// Rounding to the output's steps makes the order of the float operations visible. This is the
+/// order of onnxruntime, so that both give the same codes: the zero points go into one constant,
+/// then a fused multiply-add for each code.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct QuantSum {
+    /// Step of the first operand over that of the output.
+    pub ratio_a: f32,
+    /// Step of the second operand over that of the output.
+    pub ratio_b: f32,
+    /// The sum of two codes of 0.
+    pub fixed: f32,
+}
+
+impl QuantSum {
+    /// From scale and zero point of both operands and the output.
+    pub fn new(a: (f32, i32), b: (f32, i32), y: (f32, i32)) -> QuantSum {
+        let (ratio_a, ratio_b) = (a.0 / y.0, b.0 / y.0);
+        let fixed = y.1 as f32 - (ratio_a * a.1 as f32 + ratio_b * b.1 as f32);
+        QuantSum { ratio_a, ratio_b, fixed }
+    }
+
+    /// The sum of two codes, before it is rounded and saturated.
+    #[inline]
+    pub fn apply(self, a: f32, b: f32) -> f32 {
+        self.ratio_b.mul_add(b, self.ratio_a.mul_add(a, self.fixed))
+    }
+}
+
+fn eval_add(ctx: &EvalCtx<'_>) -> Result<Vec<Value>, OpError> {
+    let (a, b) = (ctx.tensor(0)?, ctx.tensor(3)?);
+    let dtype = a.dtype();
+    let one = |index: usize| -> Result<(f32, i32), OpError> {
+        let params = single_params(ctx, index, dtype)?;
+        Ok((params.scales[0], params.zeros.first().copied().unwrap_or(0)))
+    };
+    let sum = QuantSum::new(one(1)?, one(4)?, one(6)?);
+    let shape = broadcast(a.shape(), b.shape())?;
+    let spread = |tensor: &Tensor, index: usize| -> Result<Vec<i32>, OpError> {
+        Ok(integers(tensor, index)?.view().broadcast_to(&shape)?.to_vec()?)
+    };
+    let (left, right) = (spread(a, 0)?, spread(b, 3)?);
+    let add = |(&x, &y): (&i32, &i32)| round_to(sum.apply(x as f32, y as f32), 0, dtype);
+    let codes: Vec<i32> = left.iter().zip(&right).map(add).collect();
+    Ok(vec![pack(dtype, &shape, &codes)?.into()])
 }
 
 fn binary(ctx: &EvalCtx<'_>, f: impl Fn(f32, f32) -> f32) -> Result<Vec<Value>, OpError> {

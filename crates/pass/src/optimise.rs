@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use hetra_ir::{Attr, DEPTH_MAX, Graph, Node, Type, ValueId};
+use hetra_ir::{Attr, DEPTH_MAX, Dim, Graph, Node, Type, ValueId};
 
 use crate::dead::compact;
 use crate::editor::Editor;
@@ -42,9 +42,29 @@ impl Default for Options<'_> {
 /// The graph rewritten by all [`PASSES`] that are not off, and what they did.
 pub fn optimise(graph: &Graph, options: &Options<'_>) -> (Graph, Report) {
     let mut report = Report::default();
-    let mut graph = graph.clone();
-    run(&mut graph, false, options, &mut report, 0);
-    if report.total() > 0 { (compact(&graph), report) } else { (graph, report) }
+    let mut result = graph.clone();
+    run(&mut result, false, options, &mut report, 0);
+    for (&old, &new) in graph.outputs.iter().zip(&result.outputs) {
+        let ty = &mut result.values[new.index()].ty;
+        *ty = described(ty, graph.ty(old));
+    }
+    if report.total() > 0 { (compact(&result), report) } else { (result, report) }
+}
+
+/// An inferred type with what only the file says of it: users know outputs by that.
+fn described(inferred: &Type, declared: &Type) -> Type {
+    match (inferred, declared) {
+        (Type::Unknown, declared) => declared.clone(),
+        (Type::Tensor(a), Type::Tensor(b)) if a.dtype == b.dtype => match (&a.shape, &b.shape) {
+            (Some(p), Some(q)) if p.len() == q.len() => {
+                let pick = |(p, q): (&Dim, &Dim)| if *p == Dim::Unknown { q } else { p }.clone();
+                Type::shaped(a.dtype, p.iter().zip(q).map(pick).collect())
+            }
+            (None, _) => declared.clone(),
+            _ => inferred.clone(),
+        },
+        _ => inferred.clone(),
+    }
 }
 
 fn run(graph: &mut Graph, body: bool, options: &Options<'_>, report: &mut Report, depth: usize) {
@@ -106,7 +126,9 @@ fn refine(graph: &mut Graph, body: bool) {
     match infer(graph, &inputs, &captures) {
         Ok(inferred) => {
             for (value, ty) in graph.values.iter_mut().zip(inferred.types) {
-                value.ty = ty;
+                // Inference forgets the kind of what it does not know.
+                let keep = ty == Type::Unknown && value.ty.as_tensor().is_none();
+                value.ty = if keep { value.ty.clone() } else { ty };
             }
         }
         Err(_) => {

@@ -25,7 +25,10 @@ fn conv_with_relu_runs_on_integers() {
             %y = QuantizeLinear(%r, %ys, %yz)
             return (%y)
         }"#;
-    check("quant", text, expect![[r#"
+    check(
+        "quant",
+        text,
+        expect![[r#"
         graph "g" (%x: u8[1,2,3,3]) {
           const %w = i8[2,2,1,1] [1, -2, 3, 4]
           const %b = i32[2] [10, -20]
@@ -39,8 +42,12 @@ fn conv_with_relu_runs_on_integers() {
           return (%y)
         }
         quant: fused Conv between DequantizeLinear and QuantizeLinear at QuantizeLinear -> y
-    "#]]);
-    check("quant_move", text, expect![[r#"
+    "#]],
+    );
+    check(
+        "quant_move",
+        text,
+        expect![[r#"
         graph "g" (%x: u8[1,2,3,3]) {
           const %w = i8[2,2,1,1] [1, -2, 3, 4]
           const %b = i32[2] [10, -20]
@@ -54,7 +61,8 @@ fn conv_with_relu_runs_on_integers() {
           return (%y)
         }
         quant_move: fused Relu + QuantizeLinear at QuantizeLinear -> y
-    "#]]);
+    "#]],
+    );
     check_unclaimed(text, "QLinearConv");
 }
 

@@ -255,3 +255,16 @@ fn compact_gives_ids_in_order_of_definition() {
     assert!(!print(&after).contains('#'), "{}", print(&after));
     assert_eq!(after.values.len(), 4);
 }
+
+#[test]
+fn outputs_keep_what_the_file_says_of_them() {
+    let (after, _) = optimised(
+        r#"graph "g" (%x: f32[N,4], %s: i64[2]) {
+            %a = Identity(%x)
+            %b = Relu(%a)
+            %y: f32[M,?] = Concat(%b, %b) {axis = 0}
+            return (%y)
+        }"#,
+    );
+    assert!(print(&after).contains("%y: f32[M,4] = Concat(%b, %b)"), "{}", print(&after));
+}

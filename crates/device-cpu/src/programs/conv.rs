@@ -119,6 +119,9 @@ impl Packed {
             return Ok(found.clone());
         }
         let bias = bias.map(Tensor::as_slice::<f32>).transpose()?;
+        if let Some(bias) = bias.filter(|bias| bias.len() != shape.m) {
+            return Err(OpError::input(2, format!("{} numbers", shape.m), bias.len().to_string()));
+        }
         let weights = weights.as_slice::<f32>()?;
         let packed = Arc::new(PackedConv::new(isa(), *shape, weights, bias, self.act));
         if self.constant {

@@ -4,11 +4,12 @@ use std::sync::{Arc, OnceLock};
 
 use hetra_device::{Call, Part, Program};
 use hetra_ir::Node;
-use hetra_ops::{ConvGeometry, MatMulForm, QuantAxis};
-use hetra_tensor::{DType, Tensor, to_i64};
+use hetra_ops::{ConvGeometry, MatMulForm, QuantAxis, QuantSum};
+use hetra_tensor::{DType, Tensor, broadcast, to_i64};
 
 use super::conv::shape_of;
 use super::{Compile, Outcome, program};
+use crate::kernels::broadcast::{broadcast_strides, zip};
 use crate::kernels::int8::{
     IntLhs, IntMat, IntOut, IntRhs, IntTerms, PackedIntB, Per, gemm_int8,
 };
@@ -22,6 +23,7 @@ pub(super) static OPS: &[(&str, Compile)] = &[
     ("MatMulInteger", compile_matmul_integer),
     ("QuantizeLinear", compile_quantize),
     ("DequantizeLinear", compile_dequantize),
+    ("com.microsoft.QLinearAdd", compile_add),
 ];
 
 fn bytes(tensor: &Tensor) -> Option<Bytes<'_>> {
@@ -86,7 +88,8 @@ fn conv(
     let geometry = ConvGeometry::resolve(&call.node.attrs, x.shape(), w.shape())?;
     let packed = packed.get_or_init(|| {
         let shape = shape_of(&geometry)?;
-        Some(PackedIntConv::new(isa(), shape, bytes(&w)?, &zeros(at(inputs, 5))?))
+        let zero = zeros(at(inputs, 5)).filter(|zero| zero.len() == 1 || zero.len() == shape.m)?;
+        Some(PackedIntConv::new(isa(), shape, bytes(&w)?, &zero))
     });
     let (Some(packed), Some(source), Some(output)) = (packed, bytes(&x), at(inputs, 7)) else {
         return Ok(None);
@@ -238,6 +241,12 @@ fn spread(call: &Call<'_>, shape: &[usize], scale: &Tensor) -> Option<[usize; 3]
     }
 }
 
+/// Whether there is one scale and zero point, or one for each index of the axis.
+fn is_spread(form: &Scales<'_>) -> bool {
+    let fits = |len: usize| len == 1 || len == form.shape[1];
+    fits(form.scale.len()) && fits(form.zero.len())
+}
+
 fn compile_quantize(_: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
     if node.attrs.int_or("precision", 0).ok()? != 0 {
         return None;
@@ -257,6 +266,9 @@ fn compile_quantize(_: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
             return Ok(None);
         }
         let form = Scales { scale: factors, zero: &zero, shape };
+        if !is_spread(&form) {
+            return Ok(None);
+        }
         let source = x.as_slice::<f32>()?;
         let mut out = call.output(0, dtype, x.shape())?;
         match dtype {
@@ -282,6 +294,9 @@ fn compile_dequantize(_: &Part<'_>, _: &Node) -> Option<Arc<dyn Program>> {
             return Ok(None);
         }
         let form = Scales { scale: factors, zero: &zero, shape };
+        if !is_spread(&form) {
+            return Ok(None);
+        }
         let mut out = call.output(0, DType::F32, x.shape())?;
         let target = out.as_mut_slice::<f32>()?;
         match x.dtype() {
@@ -292,4 +307,44 @@ fn compile_dequantize(_: &Part<'_>, _: &Node) -> Option<Arc<dyn Program>> {
         }
         Ok(Some(vec![out.into()]))
     })
+}
+
+fn compile_add(_: &Part<'_>, _: &Node) -> Option<Arc<dyn Program>> {
+    program("binary int8", &[], run_add)
+}
+
+fn run_add(call: &mut Call<'_>) -> Outcome {
+    let inputs = inputs(call);
+    let (a, b) = (call.tensor(0)?.clone(), call.tensor(3)?.clone());
+    let one = |index: usize| {
+        let scale = at(&inputs, index).and_then(scales).and_then(single)?;
+        Some((scale, zeros(at(&inputs, index + 1)).as_deref().and_then(single)?))
+    };
+    let (Some(of_a), Some(of_b), Some(of_y)) = (one(1), one(4), one(6)) else { return Ok(None) };
+    let sum = QuantSum::new(of_a, of_b, of_y);
+    let shape = broadcast(a.shape(), b.shape())?;
+    let (Some(sa), Some(sb)) =
+        (broadcast_strides(a.shape(), &shape), broadcast_strides(b.shape(), &shape))
+    else {
+        return Ok(None);
+    };
+    if a.dtype() != b.dtype() {
+        return Ok(None);
+    }
+    let mut out = call.output(0, a.dtype(), &shape)?;
+    let round = |x: f32, y: f32| sum.apply(x, y).round_ties_even();
+    match a.dtype() {
+        DType::U8 => {
+            let (x, y) = (a.as_slice::<u8>()?, b.as_slice::<u8>()?);
+            let f = |x: u8, y: u8| round(f32::from(x), f32::from(y)) as u8;
+            zip(&shape, (x, &sa), (y, &sb), out.as_mut_slice()?, f);
+        }
+        DType::I8 => {
+            let (x, y) = (a.as_slice::<i8>()?, b.as_slice::<i8>()?);
+            let f = |x: i8, y: i8| round(f32::from(x), f32::from(y)) as i8;
+            zip(&shape, (x, &sa), (y, &sb), out.as_mut_slice()?, f);
+        }
+        _ => return Ok(None),
+    }
+    Ok(Some(vec![out.into()]))
 }
