@@ -53,8 +53,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             Ok(d) if d.over == 0 => (true, d.max_abs, d.worst, String::new()),
             Ok(d) => {
                 let (at, x, y) = d.at.unwrap_or_default();
-                let note =
-                    format!("{} of {} differ; worst at {at}: {x} for {y}", d.over, d.count);
+                let note = format!("{} of {} differ; worst at {at}: {x} for {y}", d.over, d.count);
                 (false, d.max_abs, d.worst, note)
             }
             Err(reason) => (false, f64::INFINITY, f64::INFINITY, reason),

@@ -116,7 +116,8 @@ fn load_picture(bytes: &[u8]) -> Result<Vec<f32>> {
     ensure!(width as usize >= SIDE && height as usize >= SIDE, "the picture is too small");
     let (step_x, step_y) = (width / SIDE as u32, height / SIDE as u32);
     let at = |x: usize, y: usize| {
-        let pixel = picture.get_pixel(x as u32 * step_x + step_x / 2, y as u32 * step_y + step_y / 2);
+        let pixel =
+            picture.get_pixel(x as u32 * step_x + step_x / 2, y as u32 * step_y + step_y / 2);
         f32::from(pixel.0[0]) / 255.0
     };
     Ok((0..PIXELS).map(|index| at(index % SIDE, index / SIDE)).collect())

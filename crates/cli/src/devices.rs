@@ -27,15 +27,15 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 
 /// The devices of this machine as a table.
 pub(crate) fn print_table() {
-    let mut table = show::table(&["device", "state", "what", "threads", "memory", "features"], &[3, 4]);
+    let mut table =
+        show::table(&["device", "state", "what", "threads", "memory", "features"], &[3, 4]);
     for found in hetra::devices() {
         let state = match found.state {
             DriverState::Found => style("found").green(),
             DriverState::Broken => style("broken").red(),
             DriverState::Missing => style("missing").yellow(),
         };
-        let what =
-            if found.hint.is_empty() { found.info.name.clone() } else { found.hint.clone() };
+        let what = if found.hint.is_empty() { found.info.name.clone() } else { found.hint.clone() };
         table.add_row([
             found.info.id.clone(),
             state.to_string(),

@@ -153,7 +153,9 @@ pub(crate) fn load(path: &Path, spec: &Preprocess, ty: &Type) -> Result<Tensor> 
 fn to_tensor(picture: &DynamicImage, spec: &Preprocess, ty: &Type) -> Result<Tensor> {
     let (layout, channels, height, width) = wanted(ty)?;
     let mut steps = spec.steps.clone();
-    if steps.is_empty() && let (Some(height), Some(width)) = (height, width) {
+    if steps.is_empty()
+        && let (Some(height), Some(width)) = (height, width)
+    {
         steps.push(Step::Resize(height, width));
     }
     let mut picture = picture.to_rgb8();
@@ -210,8 +212,7 @@ fn apply(picture: &RgbImage, step: Step) -> Result<RgbImage> {
             image::imageops::crop_imm(picture, x, y, w, h).to_image()
         }
         Step::Letterbox(h, w) => {
-            let scale =
-                (f64::from(w) / f64::from(width)).min(f64::from(h) / f64::from(height));
+            let scale = (f64::from(w) / f64::from(width)).min(f64::from(h) / f64::from(height));
             let inner_w = ((f64::from(width) * scale).round() as u32).clamp(1, w);
             let inner_h = ((f64::from(height) * scale).round() as u32).clamp(1, h);
             let inner = resize(inner_h, inner_w);
@@ -229,7 +230,8 @@ mod tests {
 
     #[test]
     fn specs_parse_and_refuse() {
-        let spec: Preprocess = "resize=256,crop=224x224,mean=0.5,std=0.5,color=bgr".parse().unwrap();
+        let spec: Preprocess =
+            "resize=256,crop=224x224,mean=0.5,std=0.5,color=bgr".parse().unwrap();
         assert_eq!(spec.steps, [Step::ShortSide(256), Step::Crop(224, 224)]);
         for bad in ["resize=0", "crop=axb", "colour=rgb", "scale", "color=blue"] {
             assert!(bad.parse::<Preprocess>().is_err(), "{bad}");

@@ -35,9 +35,7 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Tensor> {
     ensure!(bytes.starts_with(MAGIC) && bytes.len() >= 12, "not a .npy file");
     let (length, start) = match bytes[6] {
         1 => (usize::from(u16::from_le_bytes([bytes[8], bytes[9]])), 10),
-        2 | 3 => {
-            (u32::from_le_bytes([bytes[8], bytes[9], bytes[10], bytes[11]]) as usize, 12)
-        }
+        2 | 3 => (u32::from_le_bytes([bytes[8], bytes[9], bytes[10], bytes[11]]) as usize, 12),
         version => bail!("version {version} of .npy is not known"),
     };
     let end = start + length;
@@ -90,7 +88,8 @@ fn write(tensor: &Tensor) -> Result<Vec<u8>> {
     };
     let extents: Vec<String> = tensor.shape().iter().map(|extent| format!("{extent},")).collect();
     let shape = extents.concat();
-    let mut header = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': ({shape}), }}");
+    let mut header =
+        format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': ({shape}), }}");
     let padded = (10 + header.len() + 1).next_multiple_of(64) - 10;
     header.push_str(&" ".repeat(padded - header.len() - 1));
     header.push('\n');
@@ -124,8 +123,8 @@ pub(crate) fn write_archive<'a>(
     arrays: impl Iterator<Item = (&'a str, &'a Tensor)>,
 ) -> Result<()> {
     let mut archive = zip::ZipWriter::new(File::create(path)?);
-    let options = zip::write::SimpleFileOptions::default()
-        .compression_method(zip::CompressionMethod::Stored);
+    let options =
+        zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
     for (name, tensor) in arrays {
         archive.start_file(format!("{name}.npy"), options)?;
         archive.write_all(&write(tensor).with_context(|| format!("output `{name}`"))?)?;

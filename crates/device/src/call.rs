@@ -131,11 +131,11 @@ impl Call<'_> {
     pub fn reference(&self) -> Result<Vec<Value>, OpError> {
         let def = hetra_ops::find(&self.node.op)
             .ok_or_else(|| OpError::unsupported("unknown operator"))?;
-        (def.eval)(&EvalCtx {
-            node: self.node,
-            inputs: &self.inputs,
-            outer: self.outer,
-            runner: self.runner,
-        })
+        (def.eval)(&self.context())
+    }
+
+    /// The arguments in the form that the rows of operators take.
+    pub fn context(&self) -> EvalCtx<'_> {
+        EvalCtx { node: self.node, inputs: &self.inputs, outer: self.outer, runner: self.runner }
     }
 }

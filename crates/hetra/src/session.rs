@@ -304,7 +304,10 @@ impl Session {
     ///
     /// # Errors
     /// An input that is unknown. Everything else comes with the result.
-    pub fn run_async<N, V>(&self, inputs: impl IntoIterator<Item = (N, V)>) -> Result<Pending, Error>
+    pub fn run_async<N, V>(
+        &self,
+        inputs: impl IntoIterator<Item = (N, V)>,
+    ) -> Result<Pending, Error>
     where
         N: AsRef<str>,
         V: Into<Value>,

@@ -67,8 +67,7 @@ pub fn interpret(
 }
 
 fn eval_node(graph: &Graph, node: &Node, env: &[Option<Value>]) -> Result<Vec<Value>, NodeError> {
-    let fault =
-        |source| NodeError { node: node.label(graph), op: node.op.clone(), source };
+    let fault = |source| NodeError { node: node.label(graph), op: node.op.clone(), source };
     let def = find(&node.op).ok_or_else(|| fault(OpError::unsupported("unknown operator")))?;
     let mut inputs = Vec::with_capacity(node.inputs.len());
     for (index, input) in node.inputs.iter().enumerate() {

@@ -35,7 +35,7 @@ static MUL: OpDef = OpDef {
     name: "com.microsoft.QLinearMul",
     doc: "Product of quantised tensors, with broadcasting.",
     onnx: &[onnx("com.microsoft", "QLinearMul", 1)],
-    eval: |ctx| binary(ctx, |a, b| a * b),
+    eval: eval_mul,
     ..BINARY
 };
 
@@ -136,7 +136,7 @@ impl QuantSum {
     /// From scale and zero point of both operands and the output.
     pub fn new(a: (f32, i32), b: (f32, i32), y: (f32, i32)) -> QuantSum {
         let (ratio_a, ratio_b) = (a.0 / y.0, b.0 / y.0);
-        let fixed = y.1 as f32 - (ratio_a * a.1 as f32 + ratio_b * b.1 as f32);
+        let fixed = y.1 as f32 - ratio_b.mul_add(b.1 as f32, ratio_a * a.1 as f32);
         QuantSum { ratio_a, ratio_b, fixed }
     }
 
@@ -147,34 +147,57 @@ impl QuantSum {
     }
 }
 
+/// The product of two quantised numbers from their codes, in the order of onnxruntime.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct QuantProduct {
+    /// Product of the steps of the operands over that of the output.
+    pub factor: f32,
+    /// Zero points of the operands and the output.
+    pub zeros: [f32; 3],
+}
+
+impl QuantProduct {
+    /// From scale and zero point of both operands and the output.
+    pub fn new(a: (f32, i32), b: (f32, i32), y: (f32, i32)) -> QuantProduct {
+        QuantProduct { factor: a.0 * b.0 / y.0, zeros: [a.1, b.1, y.1].map(|zero| zero as f32) }
+    }
+
+    /// The product of two codes, before it is rounded and saturated.
+    #[inline]
+    pub fn apply(self, a: f32, b: f32) -> f32 {
+        let [za, zb, zy] = self.zeros;
+        ((a - za) * (b - zb)) * self.factor + zy
+    }
+}
+
+/// Scale and zero point at `index` and `index + 1`.
+fn params(ctx: &EvalCtx<'_>, index: usize) -> Result<(f32, i32), OpError> {
+    let params = single_params(ctx, index, ctx.tensor(0)?.dtype())?;
+    Ok((params.scales[0], params.zeros.first().copied().unwrap_or(0)))
+}
+
 fn eval_add(ctx: &EvalCtx<'_>) -> Result<Vec<Value>, OpError> {
+    let sum = QuantSum::new(params(ctx, 1)?, params(ctx, 4)?, params(ctx, 6)?);
+    on_codes(ctx, |a, b| sum.apply(a, b))
+}
+
+fn eval_mul(ctx: &EvalCtx<'_>) -> Result<Vec<Value>, OpError> {
+    let product = QuantProduct::new(params(ctx, 1)?, params(ctx, 4)?, params(ctx, 6)?);
+    on_codes(ctx, |a, b| product.apply(a, b))
+}
+
+/// Rounds and saturates a function of the codes of two broadcast tensors.
+fn on_codes(ctx: &EvalCtx<'_>, f: impl Fn(f32, f32) -> f32) -> Result<Vec<Value>, OpError> {
     let (a, b) = (ctx.tensor(0)?, ctx.tensor(3)?);
     let dtype = a.dtype();
-    let one = |index: usize| -> Result<(f32, i32), OpError> {
-        let params = single_params(ctx, index, dtype)?;
-        Ok((params.scales[0], params.zeros.first().copied().unwrap_or(0)))
-    };
-    let sum = QuantSum::new(one(1)?, one(4)?, one(6)?);
     let shape = broadcast(a.shape(), b.shape())?;
     let spread = |tensor: &Tensor, index: usize| -> Result<Vec<i32>, OpError> {
         Ok(integers(tensor, index)?.view().broadcast_to(&shape)?.to_vec()?)
     };
     let (left, right) = (spread(a, 0)?, spread(b, 3)?);
-    let add = |(&x, &y): (&i32, &i32)| round_to(sum.apply(x as f32, y as f32), 0, dtype);
-    let codes: Vec<i32> = left.iter().zip(&right).map(add).collect();
+    let code = |(&x, &y): (&i32, &i32)| round_to(f(x as f32, y as f32), 0, dtype);
+    let codes: Vec<i32> = left.iter().zip(&right).map(code).collect();
     Ok(vec![pack(dtype, &shape, &codes)?.into()])
-}
-
-fn binary(ctx: &EvalCtx<'_>, f: impl Fn(f32, f32) -> f32) -> Result<Vec<Value>, OpError> {
-    let (a, b) = (ctx.tensor(0)?, ctx.tensor(3)?);
-    let shape = broadcast(a.shape(), b.shape())?;
-    let spread = |tensor: &Tensor, index: usize| -> Result<Vec<f32>, OpError> {
-        let wide = Tensor::from_slice(tensor.shape(), &real(ctx, index)?)?;
-        Ok(wide.view().broadcast_to(&shape)?.to_vec()?)
-    };
-    let (left, right) = (spread(a, 0)?, spread(b, 3)?);
-    let values: Vec<f32> = left.iter().zip(&right).map(|(&x, &y)| f(x, y)).collect();
-    quantized(ctx, 6, &shape, &values)
 }
 
 fn unary(ctx: &EvalCtx<'_>, f: impl Fn(f32) -> f32) -> Result<Vec<Value>, OpError> {
@@ -198,7 +221,12 @@ fn eval_softmax(ctx: &EvalCtx<'_>) -> Result<Vec<Value>, OpError> {
             lane.iter().enumerate().for_each(|(i, value)| block[i * inner + at] = *value);
         }
     }
-    quantized(ctx, 3, shape, &values)
+    // A whole number of steps makes 1, as in onnxruntime: 1/255 in f32 would give one step less.
+    let dtype = ctx.tensor(0)?.dtype();
+    let (scale, zero) = params(ctx, 3)?;
+    let steps = (1.0 / scale).floor();
+    let codes: Vec<i32> = values.iter().map(|v| round_to(v * steps, zero, dtype)).collect();
+    Ok(vec![pack(dtype, shape, &codes)?.into()])
 }
 
 /// First input of each joined tensor.

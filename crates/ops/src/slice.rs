@@ -149,6 +149,43 @@ fn eval(ctx: &EvalCtx<'_>) -> Result<Vec<Value>, OpError> {
     Ok(vec![take(tensor, &steps.collect::<Vec<_>>())?.into()])
 }
 
+/// What a Slice takes of a tensor in memory: where it starts and how it walks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SliceForm {
+    /// The first element taken.
+    pub offset: usize,
+    /// Extents of the result.
+    pub shape: Vec<usize>,
+    /// Steps between neighbours of the result, in elements of the input.
+    pub strides: Vec<isize>,
+}
+
+impl SliceForm {
+    /// Reads a Slice with its inputs.
+    ///
+    /// # Errors
+    /// Starts, ends, axes or steps that do not fit the tensor.
+    pub fn resolve(ctx: &EvalCtx<'_>) -> Result<SliceForm, OpError> {
+        let tensor = ctx.tensor(0)?;
+        let (starts, ends) = (ctx.ints(1)?, ctx.ints(2)?);
+        let (axes, steps) = (ctx.ints_opt(3)?, ctx.ints_opt(4)?);
+        let ranges = ranges((&starts, &ends), axes.as_deref(), steps.as_deref(), tensor.rank())?;
+        let dense = hetra_tensor::strides_of(tensor.shape());
+        let mut form = SliceForm {
+            offset: 0,
+            shape: tensor.shape().to_vec(),
+            strides: dense.iter().map(|&stride| stride as isize).collect(),
+        };
+        for (axis, start, end, step) in ranges {
+            let taken = steps_of(axis, tensor.shape()[axis], start, end, step);
+            form.shape[axis] = taken.count;
+            form.strides[axis] = (dense[axis] as isize).saturating_mul(taken.step);
+            form.offset += taken.start.unsigned_abs() * dense[axis];
+        }
+        Ok(form)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

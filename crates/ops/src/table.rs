@@ -6,7 +6,22 @@ use std::sync::OnceLock;
 use crate::def::OpDef;
 
 /// Every operator, by family.
-pub static ALL_OPS: &[&[&OpDef]] = &[crate::activation::OPS, crate::convert::OPS, crate::logic::OPS, crate::unary::OPS, crate::variadic::OPS, crate::random::OPS, crate::generate::OPS, crate::cumulative::OPS, crate::text::OPS, crate::tfidf::OPS, crate::training::OPS, crate::ml::OPS, crate::trees::OPS, crate::linear::OPS, crate::arithmetic::OPS,
+pub static ALL_OPS: &[&[&OpDef]] = &[
+    crate::activation::OPS,
+    crate::convert::OPS,
+    crate::logic::OPS,
+    crate::unary::OPS,
+    crate::variadic::OPS,
+    crate::random::OPS,
+    crate::generate::OPS,
+    crate::cumulative::OPS,
+    crate::text::OPS,
+    crate::tfidf::OPS,
+    crate::training::OPS,
+    crate::ml::OPS,
+    crate::trees::OPS,
+    crate::linear::OPS,
+    crate::arithmetic::OPS,
     crate::fourier::OPS,
     crate::einsum::OPS,
     crate::loss::OPS,
@@ -36,7 +51,8 @@ pub static ALL_OPS: &[&[&OpDef]] = &[crate::activation::OPS, crate::convert::OPS
     crate::gather::OPS,
     crate::slice::OPS,
     crate::movement::OPS,
-    crate::reshape::OPS, crate::attention::OPS,
+    crate::reshape::OPS,
+    crate::attention::OPS,
     crate::recurrent::OPS,
     crate::rotary::OPS,
     crate::quant_matmul::OPS,
@@ -49,7 +65,8 @@ pub static ALL_OPS: &[&[&OpDef]] = &[crate::activation::OPS, crate::convert::OPS
     crate::attention_cached::OPS,
     crate::attention_group::OPS,
     crate::attention_microsoft::OPS,
-    crate::control::OPS];
+    crate::control::OPS,
+];
 
 fn by_name() -> &'static HashMap<&'static str, &'static OpDef> {
     static INDEX: OnceLock<HashMap<&'static str, &'static OpDef>> = OnceLock::new();

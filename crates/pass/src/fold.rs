@@ -17,11 +17,11 @@ pub(crate) static FOLD: Pass = Pass {
 /// Most bytes of all results of one node.
 const BYTES_MAX: usize = 64 << 20;
 
-/// Results may be this much larger than the inputs: an Expand is smaller in the file than in
-/// memory, and reading it costs more than doing it.
-const GROWTH_MAX: usize = 16;
+/// Most bytes of all constants of a graph: weights made by `ConstantOfShape` are worth keeping (a
+/// device packs constant weights once), a file that asks for many of them is not.
+const TOTAL_BYTES_MAX: usize = 512 << 20;
 
-/// Growth does not matter below this size, in bytes.
+/// Results below this size, in bytes, never matter.
 const SMALL_BYTES: usize = 4096;
 
 fn run(ed: &mut Editor<'_>) {
@@ -62,11 +62,11 @@ fn fold(ed: &mut Editor<'_>, at: usize) -> bool {
     if !def.pure || node.attrs.graphs().next().is_some() || node.outputs.is_empty() {
         return false;
     }
-    let given: usize = inputs.iter().flatten().map(Value::byte_len).sum();
     let Some(made) = bytes_made(ed, node) else { return false };
-    if made > BYTES_MAX || made > SMALL_BYTES.max(given.saturating_mul(GROWTH_MAX)) {
+    let held = || ed.graph().constants.values().map(Value::byte_len).sum::<usize>();
+    if made > BYTES_MAX || (made > SMALL_BYTES && held().saturating_add(made) > TOTAL_BYTES_MAX) {
         let op = ed.node(at).op.clone();
-        ed.miss(at, &format!("{op} of constants would grow from {given} to {made} bytes"));
+        ed.miss(at, &format!("{op} of constants would add {made} bytes"));
         return false;
     }
     match eval(ed.node(at), def, &inputs) {

@@ -45,18 +45,22 @@ fn constants_fold_and_shapes_follow_from_types() {
 }
 
 #[test]
-fn growth_is_not_folded() {
-    let (after, report) = optimised(
-        r#"graph "g" (%x: f32[64,64]) {
-            const %one = f32[1] [1.5]
-            const %shape = i64[2] [64, 64]
-            %big = Expand(%one, %shape)
-            %y = Add(%x, %big)
-            return (%y)
-        }"#,
-    );
-    assert!(after.nodes.iter().any(|node| node.op == "Expand"));
-    assert!(report.pass("fold").unwrap().misses[0].contains("would grow from 20 to 16384 bytes"));
+fn made_weights_are_folded_and_huge_ones_are_not() {
+    let check = |extent: usize| {
+        optimised(&format!(
+            r#"graph "g" (%x: f32[{extent},1]) {{
+                const %shape = i64[2] [{extent}, 1]
+                %w = ConstantOfShape(%shape)
+                %y = Add(%x, %w)
+                return (%y)
+            }}"#,
+        ))
+    };
+    let (after, _) = check(4096);
+    assert!(after.nodes.iter().all(|node| node.op != "ConstantOfShape"));
+    let (after, report) = check(1 << 28);
+    assert!(after.nodes.iter().any(|node| node.op == "ConstantOfShape"));
+    assert!(report.pass("fold").unwrap().misses[0].contains("would add 1073741824 bytes"));
 }
 
 #[test]

@@ -122,8 +122,9 @@ impl<'a> Planner<'a> {
             if self.root[output.index()] != output {
                 continue;
             }
-            let chosen = (0..node.inputs.len())
-                .find(|&index| hints.in_place(id, index) && self.may_take(node, index, output, step));
+            let chosen = (0..node.inputs.len()).find(|&index| {
+                hints.in_place(id, index) && self.may_take(node, index, output, step)
+            });
             let Some(index) = chosen else { continue };
             let Some(input) = node.input(index) else { continue };
             let root = self.root[input.index()];
@@ -157,7 +158,10 @@ impl<'a> Planner<'a> {
             for value in self.graph.node(id).defs() {
                 let own = self.root[value.index()] == value;
                 let last = self.last[value.index()];
-                if own && last != usize::MAX && let Some(bytes) = self.bytes(value) {
+                if own
+                    && last != usize::MAX
+                    && let Some(bytes) = self.bytes(value)
+                {
                     lives.push(Lifetime { bytes, first: step, last });
                     values.push(value);
                 }

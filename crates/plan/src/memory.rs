@@ -24,7 +24,8 @@ pub fn assign(lives: &[Lifetime]) -> (Vec<usize>, Vec<usize>) {
     for index in order {
         let life = lives[index];
         let free = |held: &[usize]| {
-            held.iter().all(|&other| lives[other].last < life.first || life.last < lives[other].first)
+            held.iter()
+                .all(|&other| lives[other].last < life.first || life.last < lives[other].first)
         };
         // Slots come in falling size, so the last one that is free wastes least.
         let slot = slots.iter().rposition(|(_, held)| free(held)).unwrap_or_else(|| {

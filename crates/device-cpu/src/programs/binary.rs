@@ -53,7 +53,10 @@ fn run(call: &mut Call<'_>, op: Binary) -> Outcome {
         let (mine, its) = (call.tensor(index)?, call.tensor(1 - index)?);
         let fits = mine.shape() == shape && (its.shape() == shape || its.len() == 1);
         // Above this size the threads of the other path win.
-        if fits && mine.len() <= IN_PLACE_MAX && let Some(target) = call.take_in_place(index) {
+        if fits
+            && mine.len() <= IN_PLACE_MAX
+            && let Some(target) = call.take_in_place(index)
+        {
             return over(call, op, target, index);
         }
     }

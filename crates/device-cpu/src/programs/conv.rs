@@ -44,9 +44,9 @@ struct Packed {
 
 fn compile(part: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
     let act = activation(node)?;
-    let constant = [1, 2].into_iter().all(|index| {
-        node.input(index).is_none() || part.constant(node, index).is_some()
-    });
+    let constant = [1, 2]
+        .into_iter()
+        .all(|index| node.input(index).is_none() || part.constant(node, index).is_some());
     let weights = node.input(1).map(|id| &part.types[id.index()]);
     let shape = weights.and_then(|ty| ty.known_shape());
     let name = match shape.as_deref() {

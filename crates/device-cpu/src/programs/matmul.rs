@@ -28,11 +28,8 @@ fn pack(tensor: &Tensor, transposed: bool) -> Option<PackedB> {
     if data.is_empty() {
         return None;
     }
-    let mat = if transposed {
-        Mat::transposed(data, cols, rows)
-    } else {
-        Mat::new(data, rows, cols)
-    };
+    let mat =
+        if transposed { Mat::transposed(data, cols, rows) } else { Mat::new(data, rows, cols) };
     Some(PackedB::new(isa(), mat))
 }
 
@@ -66,7 +63,8 @@ fn run_matmul(call: &mut Call<'_>, packed: Option<&PackedB>, act: Activation) ->
     let (left, right) = (a.as_slice::<f32>()?, b.as_slice::<f32>()?);
     let rows = form.batch.iter().product::<usize>() * form.m;
     // Rows of the left operand in one run of memory make one tall matrix.
-    let dense = form.a.col_stride == 1 && form.a.row_stride == form.k && left.len() == rows * form.k;
+    let dense =
+        form.a.col_stride == 1 && form.a.row_stride == form.k && left.len() == rows * form.k;
     let shared = b.rank() <= 2;
     let c = out.as_mut_slice::<f32>()?;
     if dense && shared {

@@ -5,6 +5,7 @@
 //! and the reference runs: the result is right either way.
 
 mod binary;
+mod codes;
 mod conv;
 mod conv_transpose;
 mod matmul;
@@ -28,6 +29,7 @@ type Compile = fn(&Part<'_>, &Node) -> Option<Arc<dyn Program>>;
 /// Every operator that has kernels, by family.
 static TABLES: &[&[(&str, Compile)]] = &[
     binary::OPS,
+    codes::OPS,
     conv::OPS,
     conv_transpose::OPS,
     matmul::OPS,

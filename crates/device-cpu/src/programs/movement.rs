@@ -4,17 +4,18 @@ use std::sync::Arc;
 
 use hetra_device::{Call, Part, Program};
 use hetra_ir::Node;
-use hetra_ops::OpError;
+use hetra_ops::{OpError, SliceForm};
 use hetra_tensor::{DType, Tensor, to_i64};
 
 use super::{Compile, Outcome, program};
-use crate::kernels::layout::{Blocks, Item, copy_blocks, gather, transpose};
+use crate::kernels::layout::{Blocks, Item, copy_blocks, copy_strided, gather, transpose};
 
 pub(super) static OPS: &[(&str, Compile)] = &[
     ("Transpose", compile_transpose),
     ("Concat", compile_concat),
     ("Split", compile_split),
     ("Gather", compile_gather),
+    ("Slice", compile_slice),
 ];
 
 /// Runs `$body` with `$T` bound to the unsigned integer as wide as the dtype's elements.
@@ -182,5 +183,21 @@ fn run_gather(call: &mut Call<'_>, axis: i64) -> Outcome {
         let mut out = call.output(0, x.dtype(), &shape)?;
         gather::<T>(items(&x), sizes, &chosen, items_mut(&mut out));
         Ok(Some(vec![out.into()]))
+    })
+}
+
+fn compile_slice(_: &Part<'_>, _: &Node) -> Option<Arc<dyn Program>> {
+    program("move", &[], |call| {
+        let x = call.tensor(0)?.clone();
+        let form = SliceForm::resolve(&call.context())?;
+        if form.shape.contains(&0) {
+            return Ok(None);
+        }
+        by_width!(x.dtype(), T => {
+            let mut out = call.output(0, x.dtype(), &form.shape)?;
+            let target = items_mut(&mut out);
+            copy_strided::<T>(items(&x), form.offset, &form.shape, &form.strides, target);
+            Ok(Some(vec![out.into()]))
+        })
     })
 }

@@ -110,7 +110,10 @@ fn run_skip(call: &mut Call<'_>) -> Outcome {
     let mut values = vec![out.into()];
     if let Some(sum) = sum {
         // Outputs 1 and 2 are not wanted; they hold their places.
-        values.extend([Tensor::zeros(DType::F32, &[0])?.into(), Tensor::zeros(DType::F32, &[0])?.into()]);
+        values.extend([
+            Tensor::zeros(DType::F32, &[0])?.into(),
+            Tensor::zeros(DType::F32, &[0])?.into(),
+        ]);
         values.push(sum.into());
     }
     Ok(Some(values))

@@ -11,11 +11,8 @@ use super::{Compile, Outcome, program};
 use crate::kernels::isa::isa;
 use crate::kernels::pool::{Pool, PoolKind, global_average, pool};
 
-pub(super) static OPS: &[(&str, Compile)] = &[
-    ("MaxPool", compile),
-    ("AveragePool", compile),
-    ("GlobalAveragePool", compile_global),
-];
+pub(super) static OPS: &[(&str, Compile)] =
+    &[("MaxPool", compile), ("AveragePool", compile), ("GlobalAveragePool", compile_global)];
 
 fn compile(_: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
     let kind = match node.op.as_str() {

@@ -4,15 +4,12 @@ use std::sync::{Arc, OnceLock};
 
 use hetra_device::{Call, Part, Program};
 use hetra_ir::Node;
-use hetra_ops::{ConvGeometry, MatMulForm, QuantAxis, QuantSum};
-use hetra_tensor::{DType, Tensor, broadcast, to_i64};
+use hetra_ops::{ConvGeometry, MatMulForm, QuantAxis};
+use hetra_tensor::{DType, Tensor, to_i64};
 
 use super::conv::shape_of;
 use super::{Compile, Outcome, program};
-use crate::kernels::broadcast::{broadcast_strides, zip};
-use crate::kernels::int8::{
-    IntLhs, IntMat, IntOut, IntRhs, IntTerms, PackedIntB, Per, gemm_int8,
-};
+use crate::kernels::int8::{IntLhs, IntMat, IntOut, IntRhs, IntTerms, PackedIntB, Per, gemm_int8};
 use crate::kernels::int8_conv::{Bytes, PackedIntConv};
 use crate::kernels::isa::isa;
 use crate::kernels::quant::{Scales, dequantize_linear, quantize_linear};
@@ -23,7 +20,6 @@ pub(super) static OPS: &[(&str, Compile)] = &[
     ("MatMulInteger", compile_matmul_integer),
     ("QuantizeLinear", compile_quantize),
     ("DequantizeLinear", compile_dequantize),
-    ("com.microsoft.QLinearAdd", compile_add),
 ];
 
 fn bytes(tensor: &Tensor) -> Option<Bytes<'_>> {
@@ -35,7 +31,7 @@ fn bytes(tensor: &Tensor) -> Option<Bytes<'_>> {
 }
 
 /// Zero points as i32; a missing one is 0.
-fn zeros(tensor: Option<&Tensor>) -> Option<Vec<i32>> {
+pub(super) fn zeros(tensor: Option<&Tensor>) -> Option<Vec<i32>> {
     let Some(tensor) = tensor else { return Some(vec![0]) };
     if tensor.is_empty() {
         return None;
@@ -44,20 +40,20 @@ fn zeros(tensor: Option<&Tensor>) -> Option<Vec<i32>> {
 }
 
 /// The one value of a scale or zero point of the whole tensor.
-fn single<T: Copy>(values: &[T]) -> Option<T> {
+pub(super) fn single<T: Copy>(values: &[T]) -> Option<T> {
     if let [value] = values { Some(*value) } else { None }
 }
 
-fn scales(tensor: &Tensor) -> Option<&[f32]> {
+pub(super) fn scales(tensor: &Tensor) -> Option<&[f32]> {
     tensor.as_slice::<f32>().ok().filter(|scales| !scales.is_empty())
 }
 
 /// Clones the inputs of a call, so that outputs can be allocated while they are read.
-fn inputs(call: &Call<'_>) -> Vec<Option<Tensor>> {
+pub(super) fn inputs(call: &Call<'_>) -> Vec<Option<Tensor>> {
     (0..call.inputs.len()).map(|index| call.tensor_opt(index).cloned()).collect()
 }
 
-fn at(inputs: &[Option<Tensor>], index: usize) -> Option<&Tensor> {
+pub(super) fn at(inputs: &[Option<Tensor>], index: usize) -> Option<&Tensor> {
     inputs.get(index).and_then(Option::as_ref)
 }
 
@@ -102,9 +98,10 @@ fn conv(
     ) else {
         return Ok(None);
     };
-    let (Some(x_zero), Some(y_zero)) =
-        (zeros(at(inputs, 2)).as_deref().and_then(single), zeros(Some(output)).as_deref().and_then(single))
-    else {
+    let (Some(x_zero), Some(y_zero)) = (
+        zeros(at(inputs, 2)).as_deref().and_then(single),
+        zeros(Some(output)).as_deref().and_then(single),
+    ) else {
         return Ok(None);
     };
     let [h, width] = match *geometry.input.as_slice() {
@@ -133,7 +130,12 @@ fn conv(
     Ok(Some(out))
 }
 
-fn matrix(tensor: &Tensor, rows: usize, cols: usize, strides: (usize, usize)) -> Option<IntMat<'_>> {
+fn matrix(
+    tensor: &Tensor,
+    rows: usize,
+    cols: usize,
+    strides: (usize, usize),
+) -> Option<IntMat<'_>> {
     match tensor.dtype() {
         DType::U8 => Some(IntMat::u8(tensor.as_slice().ok()?, rows, cols, strides)),
         DType::I8 => Some(IntMat::i8(tensor.as_slice().ok()?, rows, cols, strides)),
@@ -307,44 +309,4 @@ fn compile_dequantize(_: &Part<'_>, _: &Node) -> Option<Arc<dyn Program>> {
         }
         Ok(Some(vec![out.into()]))
     })
-}
-
-fn compile_add(_: &Part<'_>, _: &Node) -> Option<Arc<dyn Program>> {
-    program("binary int8", &[], run_add)
-}
-
-fn run_add(call: &mut Call<'_>) -> Outcome {
-    let inputs = inputs(call);
-    let (a, b) = (call.tensor(0)?.clone(), call.tensor(3)?.clone());
-    let one = |index: usize| {
-        let scale = at(&inputs, index).and_then(scales).and_then(single)?;
-        Some((scale, zeros(at(&inputs, index + 1)).as_deref().and_then(single)?))
-    };
-    let (Some(of_a), Some(of_b), Some(of_y)) = (one(1), one(4), one(6)) else { return Ok(None) };
-    let sum = QuantSum::new(of_a, of_b, of_y);
-    let shape = broadcast(a.shape(), b.shape())?;
-    let (Some(sa), Some(sb)) =
-        (broadcast_strides(a.shape(), &shape), broadcast_strides(b.shape(), &shape))
-    else {
-        return Ok(None);
-    };
-    if a.dtype() != b.dtype() {
-        return Ok(None);
-    }
-    let mut out = call.output(0, a.dtype(), &shape)?;
-    let round = |x: f32, y: f32| sum.apply(x, y).round_ties_even();
-    match a.dtype() {
-        DType::U8 => {
-            let (x, y) = (a.as_slice::<u8>()?, b.as_slice::<u8>()?);
-            let f = |x: u8, y: u8| round(f32::from(x), f32::from(y)) as u8;
-            zip(&shape, (x, &sa), (y, &sb), out.as_mut_slice()?, f);
-        }
-        DType::I8 => {
-            let (x, y) = (a.as_slice::<i8>()?, b.as_slice::<i8>()?);
-            let f = |x: i8, y: i8| round(f32::from(x), f32::from(y)) as i8;
-            zip(&shape, (x, &sa), (y, &sb), out.as_mut_slice()?, f);
-        }
-        _ => return Ok(None),
-    }
-    Ok(Some(vec![out.into()]))
 }

@@ -36,8 +36,7 @@ impl Random {
             _ => (-2.0, 2.0),
         };
         let unit = |bits: u64| (bits >> 11) as f64 / (1u64 << 53) as f64;
-        let values: Vec<f64> =
-            (0..count).map(|_| low + (high - low) * unit(self.next())).collect();
+        let values: Vec<f64> = (0..count).map(|_| low + (high - low) * unit(self.next())).collect();
         from_f64(dtype, shape, &values).unwrap_or_else(|_| Tensor::vector::<f32>(&[]))
     }
 
@@ -104,7 +103,9 @@ fn binary(random: &Random, cases: &mut Vec<Case>) {
         let shape = random.shape(rank);
         let keep = random.below(rank + 1);
         let mut other = shape[keep..].to_vec();
-        other.iter_mut().for_each(|extent| *extent = if random.below(3) == 0 { 1 } else { *extent });
+        other
+            .iter_mut()
+            .for_each(|extent| *extent = if random.below(3) == 0 { 1 } else { *extent });
         let (a, b) = (random.floats(&shape), random.floats(&other));
         let swap = random.below(2) == 1 && def.name != "PRelu";
         let (a, b) = if swap { (b, a) } else { (a, b) };
@@ -166,11 +167,8 @@ fn pools(random: &Random, cases: &mut Vec<Case>) {
 }
 
 fn products(random: &Random, cases: &mut Vec<Case>) {
-    let (m, k, n) = (
-        random.pick(&[1, 3, 16, 31]),
-        random.pick(&[1, 4, 33, 100]),
-        random.pick(&[1, 2, 17, 64]),
-    );
+    let (m, k, n) =
+        (random.pick(&[1, 3, 16, 31]), random.pick(&[1, 4, 33, 100]), random.pick(&[1, 2, 17, 64]));
     let batch = random.pick(&[1, 3]);
     let (a, b) = (random.floats(&[batch, 2, m, k]), random.floats(&[2, k, n]));
     cases.push(Case::new("MatMul", node("MatMul"), vec![live(a), live(b)], 1));
@@ -249,7 +247,8 @@ fn quantised(random: &Random, cases: &mut Vec<Case>) {
     {
         let scale = |value: f32| weight(Tensor::scalar(value));
         let zero = |random: &Random, dtype: DType| weight(random.tensor(dtype, &[]));
-        let (m, k, n) = (random.pick(&[1, 5, 16]), random.pick(&[3, 32, 77]), random.pick(&[1, 9, 40]));
+        let (m, k, n) =
+            (random.pick(&[1, 5, 16]), random.pick(&[3, 32, 77]), random.pick(&[1, 9, 40]));
         let (a, b) = (random.tensor(x_type, &[m, k]), random.tensor(w_type, &[k, n]));
         let (za, zb) = (zero(random, x_type), zero(random, w_type));
         let op = "MatMulInteger";
@@ -271,16 +270,7 @@ fn quantised(random: &Random, cases: &mut Vec<Case>) {
         let x = random.tensor(x_type, &[1, 4, 6 + random.below(9), 9]);
         let w = random.tensor(w_type, &[6, 4, random.pick(&[1, 3]), random.pick(&[1, 3])]);
         let conv = node("QLinearConv").with("pads", ints(&[1, 0, 1, 0]));
-        let arguments = vec![
-            live(x),
-            scale(0.02),
-            za,
-            weight(w),
-            scale(0.01),
-            zb,
-            scale(0.05),
-            zy,
-        ];
+        let arguments = vec![live(x), scale(0.02), za, weight(w), scale(0.01), zb, scale(0.05), zy];
         cases.push(Case::new("QLinearConv", conv, arguments, 1));
         let x = random.floats(&[3, random.pick(&[1, 16, 50])]);
         let zero = zero(random, x_type);

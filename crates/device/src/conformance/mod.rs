@@ -61,8 +61,9 @@ impl Case {
                 id
             }));
         }
-        let outs: Vec<ValueId> =
-            (0..outputs).map(|index| graph.add_value(&format!("o{index}"), Type::Unknown)).collect();
+        let outs: Vec<ValueId> = (0..outputs)
+            .map(|index| graph.add_value(&format!("o{index}"), Type::Unknown))
+            .collect();
         let mut node = node;
         node.inputs = ids;
         node.outputs = outs.iter().copied().map(Some).collect();

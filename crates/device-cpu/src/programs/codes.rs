@@ -1,0 +1,131 @@
+//! Elementwise arithmetic and joining of quantised tensors, on their codes.
+
+use std::sync::Arc;
+
+use hetra_device::{Call, Part, Program};
+use hetra_ir::Node;
+use hetra_ops::{OpError, QuantProduct, QuantSum};
+use hetra_tensor::{DType, Tensor, broadcast};
+
+use super::quantised::{at, inputs, scales, single, zeros};
+use super::{Compile, Outcome, program};
+use crate::kernels::broadcast::{broadcast_strides, zip};
+use crate::kernels::layout::{Blocks, copy_blocks};
+
+pub(super) static OPS: &[(&str, Compile)] = &[
+    ("com.microsoft.QLinearAdd", |_, _| program("binary int8", &[], |call| run(call, false))),
+    ("com.microsoft.QLinearMul", |_, _| program("binary int8", &[], |call| run(call, true))),
+    ("com.microsoft.QLinearConcat", compile_concat),
+];
+
+/// Scale and zero point at `index` and `index + 1`.
+fn params(inputs: &[Option<Tensor>], index: usize) -> Option<(f32, i32)> {
+    let scale = at(inputs, index).and_then(scales).and_then(single)?;
+    Some((scale, zeros(at(inputs, index + 1)).as_deref().and_then(single)?))
+}
+
+fn run(call: &mut Call<'_>, product: bool) -> Outcome {
+    let inputs = inputs(call);
+    let all = [1, 4, 6].map(|index| params(&inputs, index));
+    let [Some(of_a), Some(of_b), Some(of_y)] = all else { return Ok(None) };
+    if product {
+        let product = QuantProduct::new(of_a, of_b, of_y);
+        return on_codes(call, move |a, b| product.apply(a, b));
+    }
+    let sum = QuantSum::new(of_a, of_b, of_y);
+    on_codes(call, move |a, b| sum.apply(a, b))
+}
+
+fn on_codes(call: &mut Call<'_>, f: impl Fn(f32, f32) -> f32 + Send + Sync) -> Outcome {
+    let (a, b) = (call.tensor(0)?.clone(), call.tensor(3)?.clone());
+    let shape = broadcast(a.shape(), b.shape())?;
+    let (Some(sa), Some(sb)) =
+        (broadcast_strides(a.shape(), &shape), broadcast_strides(b.shape(), &shape))
+    else {
+        return Ok(None);
+    };
+    if a.dtype() != b.dtype() {
+        return Ok(None);
+    }
+    let mut out = call.output(0, a.dtype(), &shape)?;
+    match a.dtype() {
+        DType::U8 => {
+            let (x, y) = (a.as_slice::<u8>()?, b.as_slice::<u8>()?);
+            let f = |x: u8, y: u8| f(f32::from(x), f32::from(y)).round_ties_even() as u8;
+            zip(&shape, (x, &sa), (y, &sb), out.as_mut_slice()?, f);
+        }
+        DType::I8 => {
+            let (x, y) = (a.as_slice::<i8>()?, b.as_slice::<i8>()?);
+            let f = |x: i8, y: i8| f(f32::from(x), f32::from(y)).round_ties_even() as i8;
+            zip(&shape, (x, &sa), (y, &sb), out.as_mut_slice()?, f);
+        }
+        _ => return Ok(None),
+    }
+    Ok(Some(vec![out.into()]))
+}
+
+/// Inputs: scale and zero point of the output, then a tensor, its scale and zero point each.
+fn compile_concat(_: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
+    let axis = *node.attrs.int("axis").ok()?;
+    program("move int8", &[], move |call| concat(call, axis))
+}
+
+/// What each code of a part becomes in the steps of the output.
+fn table(from: (f32, i32), to: (f32, i32), dtype: DType) -> [u8; 256] {
+    let signed = dtype == DType::I8;
+    std::array::from_fn(|bits| {
+        let code = if signed { i32::from(bits as u8 as i8) } else { bits as i32 };
+        if from == to {
+            return bits as u8;
+        }
+        let real = (code - from.1) as f32 * from.0;
+        let code = (real / to.0).round_ties_even() as i64 + i64::from(to.1);
+        if signed { code.clamp(-128, 127) as i8 as u8 } else { code.clamp(0, 255) as u8 }
+    })
+}
+
+fn concat(call: &mut Call<'_>, axis: i64) -> Outcome {
+    let inputs = inputs(call);
+    let Some(to) = params(&inputs, 0) else { return Ok(None) };
+    let dtype = call.tensor(1)?.dtype();
+    let starts: Vec<usize> = (2..inputs.len()).step_by(3).collect();
+    let parts: Vec<Tensor> =
+        starts.iter().map(|&i| call.tensor(i).cloned()).collect::<Result<_, OpError>>()?;
+    let Some(first) = parts.first() else { return Ok(None) };
+    let axis = if axis < 0 { axis + first.rank() as i64 } else { axis };
+    let Some(axis) = usize::try_from(axis).ok().filter(|&axis| axis < first.rank()) else {
+        return Ok(None);
+    };
+    let fits = |part: &Tensor| {
+        part.dtype() == dtype
+            && part.rank() == first.rank()
+            && part.shape()[..axis] == first.shape()[..axis]
+            && part.shape()[axis + 1..] == first.shape()[axis + 1..]
+    };
+    if !matches!(dtype, DType::U8 | DType::I8) || !parts.iter().all(fits) {
+        return Ok(None);
+    }
+    let Some(from) = starts.iter().map(|&i| params(&inputs, i + 1)).collect::<Option<Vec<_>>>()
+    else {
+        return Ok(None);
+    };
+    let mut shape = first.shape().to_vec();
+    shape[axis] = parts.iter().map(|part| part.shape()[axis]).sum();
+    let count: usize = shape[..axis].iter().product();
+    let inner: usize = shape[axis + 1..].iter().product();
+    let mut out = call.output(0, dtype, &shape)?;
+    let mut offset = 0;
+    for (part, from) in parts.iter().zip(from) {
+        let len = part.shape()[axis] * inner;
+        let blocks = Blocks { count, len, src: (0, len), dst: (offset, shape[axis] * inner) };
+        if from == to {
+            copy_blocks::<u8>(part.bytes(), out.bytes_mut(), &blocks);
+        } else {
+            let table = table(from, to, dtype);
+            let codes: Vec<u8> = part.bytes().iter().map(|&code| table[code as usize]).collect();
+            copy_blocks::<u8>(&codes, out.bytes_mut(), &blocks);
+        }
+        offset += len;
+    }
+    Ok(Some(vec![out.into()]))
+}
