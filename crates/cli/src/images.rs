@@ -82,7 +82,7 @@ fn sides(text: &str) -> Result<(u32, u32)> {
 }
 
 fn floats(text: &str) -> Result<Vec<f32>> {
-    text.split(':').map(|part| number(part)).collect()
+    text.split(':').map(number).collect()
 }
 
 fn number(text: &str) -> Result<f32> {
@@ -131,17 +131,26 @@ impl FromStr for Preprocess {
     }
 }
 
-/// The input's layout, channels, height and width, as far as its type tells.
-fn wanted(ty: &Type) -> Result<(Layout, Option<usize>, Option<u32>, Option<u32>)> {
+/// What an input's type tells of the pictures it takes.
+struct Wanted {
+    layout: Layout,
+    channels: Option<usize>,
+    height: Option<u32>,
+    width: Option<u32>,
+}
+
+fn wanted(ty: &Type) -> Result<Wanted> {
     let dims = ty.dims().filter(|dims| dims.len() == 4);
     let dims = dims.with_context(|| format!("a picture needs an input of rank 4, not {ty}"))?;
     let known: Vec<Option<usize>> = dims.iter().map(hetra::Dim::known).collect();
     let channels = |extent: Option<usize>| matches!(extent, Some(1 | 3));
     let pixel = |extent: Option<usize>| extent.and_then(|extent| u32::try_from(extent).ok());
     if !channels(known[1]) && channels(known[3]) {
-        return Ok((Layout::Nhwc, known[3], pixel(known[1]), pixel(known[2])));
+        let (height, width) = (pixel(known[1]), pixel(known[2]));
+        return Ok(Wanted { layout: Layout::Nhwc, channels: known[3], height, width });
     }
-    Ok((Layout::Nchw, known[1], pixel(known[2]), pixel(known[3])))
+    let (height, width) = (pixel(known[2]), pixel(known[3]));
+    Ok(Wanted { layout: Layout::Nchw, channels: known[1], height, width })
 }
 
 /// Reads a picture for an input of this type.
@@ -151,7 +160,7 @@ pub(crate) fn load(path: &Path, spec: &Preprocess, ty: &Type) -> Result<Tensor> 
 }
 
 fn to_tensor(picture: &DynamicImage, spec: &Preprocess, ty: &Type) -> Result<Tensor> {
-    let (layout, channels, height, width) = wanted(ty)?;
+    let Wanted { layout, channels, height, width } = wanted(ty)?;
     let mut steps = spec.steps.clone();
     if steps.is_empty()
         && let (Some(height), Some(width)) = (height, width)

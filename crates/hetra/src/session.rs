@@ -139,7 +139,7 @@ impl Builder {
         let claims = |node: &hetra_ir::Node, graph: &Graph| {
             !matches!(device.supports(node, graph), Support::No(_))
         };
-        let options = Options { off, claims: &claims, ..Options::default() };
+        let options = Options { off, claims: &claims };
         let (graph, report) = hetra_pass::optimise(&graph, &options);
         let engine = Engine::compile(Arc::new(graph), device)?;
         Ok(Session { inner: Arc::new(Inner { engine, info, report, inputs, outputs }) })

@@ -1,6 +1,8 @@
 //! Models and inputs that nobody should give us: each is an error that names its place, none is
 //! a panic, and none fills the memory or runs for ever.
 
+#![allow(clippy::result_large_err, reason = "the error is that of the session")]
+
 mod places;
 mod watch;
 mod wire;

@@ -204,7 +204,7 @@ fn outputs_can_be_chosen_and_inputs_borrowed() {
     assert_eq!(chosen.len(), 2);
     assert_eq!(chosen[0], all[2]);
     assert_eq!(chosen[1], all[0]);
-    let error = session.run_for(inputs(), &["total"]).err().expect("no such output").to_string();
+    let error = session.run_for(inputs(), &["total"]).expect_err("no such output").to_string();
     assert_eq!(error, "the model has no output `total`; it has sum, product, flipped");
     // A strided view: the transpose of x.
     let turned = x.view().permute(&[1, 0]).expect("two axes");
@@ -222,7 +222,7 @@ fn wrong_inputs_are_named_with_their_types() {
     let session = sums();
     let f32s = |shape: &[usize]| Tensor::zeros(DType::F32, shape).expect("small");
     let check = |inputs: Vec<(&str, Tensor)>, wanted: &str| {
-        let error = session.run(inputs).err().expect("a fault").to_string();
+        let error = session.run(inputs).expect_err("a fault").to_string();
         assert_eq!(error, wanted);
     };
     check(

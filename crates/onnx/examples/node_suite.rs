@@ -1,7 +1,7 @@
 //! Runs the ONNX node test suite through the reference interpreter.
 //!
-//! `node_suite DIR [REGEX] [--round-trip]`: every case folder of DIR whose name matches is imported,
-//! run on each of its data sets and compared with the outputs that ONNX gives. With
+//! `node_suite DIR [REGEX] [--round-trip]`: every case folder of DIR whose name matches is
+//! imported, run on each of its data sets and compared with the outputs that ONNX gives. With
 //! `--round-trip` the graph is exported and imported again first, and must stay the same.
 
 #![allow(clippy::print_stdout, reason = "a program for the terminal")]

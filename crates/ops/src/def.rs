@@ -68,6 +68,9 @@ pub enum Kind {
     Opaque,
 }
 
+/// Turns a node of an older version into the newest form.
+pub type UpgradeFn = fn(&mut Upgrade<'_>) -> Result<(), OpError>;
+
 /// One operator.
 pub struct OpDef {
     /// Our name, unique: the ONNX name, with its domain and a dot unless ai.onnx.
@@ -86,7 +89,7 @@ pub struct OpDef {
     pub pure: bool,
     /// Turns a node of an older version into the newest form, at import. `node.version` is the
     /// opset version of the file.
-    pub upgrade: Option<fn(&mut Upgrade<'_>) -> Result<(), OpError>>,
+    pub upgrade: Option<UpgradeFn>,
     /// Types of the outputs, from types and known values of the inputs. Unknown extents are fine;
     /// a wrong one is not: the planner relies on it.
     pub infer: fn(&InferCtx<'_>) -> Result<Vec<Type>, OpError>,

@@ -97,7 +97,7 @@ pub use attention_core::Heads;
 pub use context::{EvalCtx, InferBody, InferCtx, Outer, Runner};
 pub use control::{set_turns_max, turns_max};
 pub use conv::ConvGeometry;
-pub use def::{Arity, Kind, OnnxName, OpDef, Upgrade, onnx};
+pub use def::{Arity, Kind, OnnxName, OpDef, Upgrade, UpgradeFn, onnx};
 pub use error::{NodeError, OpError};
 pub use fused_activation::FusedActivation;
 pub use interpret::{Interpreter, interpret};

@@ -1,7 +1,7 @@
 //! Product of 8-bit matrices with exact 32-bit sums, and what is done with the sums.
 //!
-//! `Σ (a - za)(b - zb)` is computed as `Σ ab - za (Σb - k zb) - zb Σa`: the inner loop knows no zero
-//! points. Column sums come from a dot product with ones over the packed panel, row sums from
+//! `Σ (a - za)(b - zb)` is computed as `Σ ab - za (Σb - k zb) - zb Σa`: the inner loop knows no
+//! zero points. Column sums come from a dot product with ones over the packed panel, row sums from
 //! packing. A register tile of sums is turned into i32, requantised 8-bit or scaled f32 output at
 //! once. Against the naive loop: 64 multiply-adds per instruction with VNNI (16 with AVX2).
 

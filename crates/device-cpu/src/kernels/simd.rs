@@ -265,7 +265,8 @@ impl Simd for Portable {
         round(a: [f32; 4]) -> [f32; 4] = |i| round_even(a[i]);
         lt(a: [f32; 4], b: [f32; 4]) -> [bool; 4] = |i| a[i] < b[i];
         is_nan(a: [f32; 4]) -> [bool; 4] = |i| a[i].is_nan();
-        select(m: [bool; 4], a: [f32; 4], b: [f32; 4]) -> [f32; 4] = |i| if m[i] { a[i] } else { b[i] };
+        select(m: [bool; 4], a: [f32; 4], b: [f32; 4]) -> [f32; 4] =
+            |i| if m[i] { a[i] } else { b[i] };
         to_int(a: [f32; 4]) -> [i32; 4] = |i| int_of(a[i]);
         to_float(a: [i32; 4]) -> [f32; 4] = |i| a[i] as f32;
         bits(a: [f32; 4]) -> [i32; 4] = |i| a[i].to_bits() as i32;

@@ -1,4 +1,5 @@
-//! The two x86 vector tokens. Each method is one instruction, or the two or three that stand for it.
+//! The two x86 vector tokens. Each method is one instruction, or the two or three that stand
+//! for it.
 
 use super::Simd;
 use crate::kernels::isa::Isa;
@@ -101,7 +102,8 @@ impl Simd for Avx2 {
         max(a: __m256, b: __m256) -> __m256 = _mm256_max_ps(a, b);
         min(a: __m256, b: __m256) -> __m256 = _mm256_min_ps(a, b);
         sqrt(a: __m256) -> __m256 = _mm256_sqrt_ps(a);
-        round(a: __m256) -> __m256 = _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a);
+        round(a: __m256) -> __m256 =
+            _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a);
         lt(a: __m256, b: __m256) -> __m256 = _mm256_cmp_ps::<_CMP_LT_OQ>(a, b);
         is_nan(a: __m256) -> __m256 = _mm256_cmp_ps::<_CMP_UNORD_Q>(a, a);
         select(m: __m256, a: __m256, b: __m256) -> __m256 = _mm256_blendv_ps(b, a, m);
@@ -114,7 +116,8 @@ impl Simd for Avx2 {
         imul(a: __m256i, b: __m256i) -> __m256i = _mm256_mullo_epi32(a, b);
         iand(a: __m256i, b: __m256i) -> __m256i = _mm256_and_si256(a, b);
         ior(a: __m256i, b: __m256i) -> __m256i = _mm256_or_si256(a, b);
-        dot(a: __m256i, b: __m256i, c: __m256i) -> __m256i = _mm256_add_epi32(c, _mm256_madd_epi16(a, b));
+        dot(a: __m256i, b: __m256i, c: __m256i) -> __m256i =
+            _mm256_add_epi32(c, _mm256_madd_epi16(a, b));
     }
     #[inline(always)]
     fn shl<const N: u32>(self, a: __m256i) -> __m256i {
@@ -178,7 +181,8 @@ impl Simd for Avx512 {
         max(a: __m512, b: __m512) -> __m512 = _mm512_max_ps(a, b);
         min(a: __m512, b: __m512) -> __m512 = _mm512_min_ps(a, b);
         sqrt(a: __m512) -> __m512 = _mm512_sqrt_ps(a);
-        round(a: __m512) -> __m512 = _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a);
+        round(a: __m512) -> __m512 =
+            _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a);
         lt(a: __m512, b: __m512) -> __mmask16 = _mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b);
         is_nan(a: __m512) -> __mmask16 = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(a, a);
         select(m: __mmask16, a: __m512, b: __m512) -> __m512 = _mm512_mask_blend_ps(m, b, a);

@@ -72,8 +72,9 @@ fn run(call: &mut Call<'_>, op: Binary) -> Outcome {
     Ok(Some(vec![out.into()]))
 }
 
-/// Writes over input `index`; the other input has its shape, or is one number. The kernel reads and writes through separate slices, so the input
-/// is first copied piece by piece into a buffer that stays in cache.
+/// Writes over input `index`; the other input has its shape, or is one number. The kernel reads
+/// and writes through separate slices, so the input is first copied piece by piece into a buffer
+/// that stays in cache.
 fn over(call: &mut Call<'_>, op: Binary, mut target: Tensor, index: usize) -> Outcome {
     const PIECE: usize = 4096;
     let other = call.tensor(1 - index)?.clone();

@@ -4,6 +4,7 @@
 //! the arguments are outside what the kernel does (another dtype, a rare form), it gives `None`
 //! and the reference runs: the result is right either way.
 
+mod attention;
 mod binary;
 mod codes;
 mod conv;
@@ -28,6 +29,7 @@ type Compile = fn(&Part<'_>, &Node) -> Option<Arc<dyn Program>>;
 
 /// Every operator that has kernels, by family.
 static TABLES: &[&[(&str, Compile)]] = &[
+    attention::OPS,
     binary::OPS,
     codes::OPS,
     conv::OPS,

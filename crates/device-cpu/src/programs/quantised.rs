@@ -126,7 +126,6 @@ fn conv(
         _ => return Ok(None),
     };
     packed.run(source, x_zero, (geometry.batch, h, width), bias, &mut sink);
-    drop(sink);
     Ok(Some(out))
 }
 
@@ -197,7 +196,6 @@ fn compile_matmul(part: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
             _ => return Ok(None),
         };
         gemm_int8(isa(), IntLhs::View(left), IntRhs::Packed(&packed), &terms, &mut sink);
-        drop(sink);
         Ok(Some(vec![out.into()]))
     })
 }

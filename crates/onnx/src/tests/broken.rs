@@ -34,7 +34,9 @@ fn a_file_that_is_cut_off_anywhere_is_an_error_or_a_smaller_model() {
 
 proptest! {
     #[test]
-    fn changed_bytes_never_panic(changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4)) {
+    fn changed_bytes_never_panic(
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+    ) {
         let mut bytes = sample();
         for (place, byte) in changes {
             let place = place.index(bytes.len());
