@@ -88,7 +88,7 @@ mod tests {
         let x = floats(&[2, 3], &[2.0, 2.0, 1.0, 0.0, f32::NAN, 9.0]);
         let check = |op: &str, axis: i64, last: i64, wanted: &[i64]| {
             let node = node(op, 1).with("axis", axis).with("select_last_index", last);
-            let y = run(node.with("keepdims", 0), &[x.clone()]).unwrap().remove(0);
+            let y = run(node.with("keepdims", 0), std::slice::from_ref(&x)).unwrap().remove(0);
             assert_eq!(y.as_slice::<i64>().unwrap(), wanted, "{op} {axis} {last}");
         };
         check("ArgMax", -1, 0, &[0, 1]);

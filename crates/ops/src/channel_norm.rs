@@ -379,11 +379,11 @@ mod tests {
     #[test]
     fn older_normalizations() {
         let x = floats(&[1, 2, 2], &[3.0, 0.0, 4.0, 0.0]);
-        let y = run(node("LpNormalization", 1).with("axis", 1), &[x.clone()]).unwrap();
+        let y = run(node("LpNormalization", 1).with("axis", 1), std::slice::from_ref(&x)).unwrap();
         let got = y[0].as_slice::<f32>().unwrap();
         assert!(got[0] == 0.6 && got[2] == 0.8 && got[1].is_nan() && got[3].is_nan(), "{got:?}");
         let lrn = node("LRN", 1).with("size", 3).with("alpha", 3.0f32).with("beta", 1.0f32);
-        near(&run(lrn, &[x.clone()]).unwrap()[0], &[3.0 / 26.0, 0.0, 4.0 / 26.0, 0.0]);
+        near(&run(lrn, std::slice::from_ref(&x)).unwrap()[0], &[3.0 / 26.0, 0.0, 4.0 / 26.0, 0.0]);
         let mvn = node("MeanVarianceNormalization", 1).with("axes", vec![1]);
         near(&run(mvn, &[x]).unwrap()[0], &[-1.0, 0.0, 1.0, 0.0]);
         assert!(run(node("LRN", 1).with("size", 0), &[iota(&[1, 1])]).is_err());

@@ -332,7 +332,7 @@ mod tests {
     #[test]
     fn there_and_back() {
         let x = floats(&[1, 4, 1], &[1.0, 2.0, 0.0, -1.0]);
-        let y = run(node("DFT", 1), &[x.clone()]).unwrap().remove(0);
+        let y = run(node("DFT", 1), std::slice::from_ref(&x)).unwrap().remove(0);
         near(&y, &[2.0, 0.0, 1.0, -3.0, 0.0, 0.0, 1.0, 3.0]);
         let back = node("DFT", 1).with("inverse", 1);
         let y = run(back, &[Some(y)]).unwrap().remove(0);

@@ -365,7 +365,7 @@ mod tests {
     fn integers_and_booleans() {
         let big = Some(Tensor::vector(&[u64::MAX, 1, 5]));
         let check = |op: &str, wanted: u64| {
-            let y = run(node(op, 1), &[big.clone()]).unwrap().remove(0);
+            let y = run(node(op, 1), std::slice::from_ref(&big)).unwrap().remove(0);
             assert_eq!(y.as_slice::<u64>().unwrap(), [wanted], "{op}");
         };
         check("ReduceSum", 5);
