@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde_json::json;
 
 use crate::inputs::InputArgs;
@@ -19,7 +19,8 @@ pub(crate) struct Args {
     #[command(flatten)]
     inputs: InputArgs,
     /// Seconds to measure the steady state (0: only load and first inference)
-    #[arg(short = 't', long = "time", default_value_t = 3.0, value_name = "SECONDS")]
+    #[arg(short = 't', long = "time", default_value_t = 3.0, value_name = "SECONDS",
+          value_parser = seconds, allow_negative_numbers = true)]
     seconds: f64,
     /// Inferences before the steady state is measured
     #[arg(long, default_value_t = 5, value_name = "N")]
@@ -32,18 +33,22 @@ pub(crate) struct Args {
 /// Most samples that are kept: memory must not grow with time.
 const SAMPLES_MAX: usize = 1_000_000;
 
+fn seconds(text: &str) -> Result<f64, String> {
+    let seconds = text.parse().ok().filter(|s| (0.0..=86_400.0).contains(s));
+    seconds.ok_or_else(|| "wanted seconds from 0 to 86400".to_string())
+}
+
 fn ms(since: Instant) -> f64 {
     since.elapsed().as_secs_f64() * 1e3
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    anyhow::ensure!(args.seconds >= 0.0 && args.seconds.is_finite(), "-t: wanted seconds");
     let started = Instant::now();
     let session = args.target.open()?;
     let load_ms = ms(started);
     let inputs = args.inputs.load(&session)?;
     let started = Instant::now();
-    session.run(inputs.clone())?;
+    session.run(inputs.clone()).with_context(|| args.target.model.display().to_string())?;
     let first_ms = ms(started);
     let mut samples = Vec::new();
     if args.seconds > 0.0 {
@@ -70,11 +75,15 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     println!("{model} on {device}, {threads} threads");
+    let s = &steady;
+    if s.samples == 0 {
+        println!("load {}, first {}", show::millis(load_ms), show::millis(first_ms));
+        return Ok(ExitCode::SUCCESS);
+    }
     let mut table = show::table(
         &["load", "first", "min", "median", "mean", "p90", "p95", "p99", "samples", "spread"],
         &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9],
     );
-    let s = &steady;
     let mut row: Vec<String> =
         [load_ms, first_ms, s.min_ms, s.median_ms, s.mean_ms, s.p90_ms, s.p95_ms, s.p99_ms]
             .iter()

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use console::style;
+use comfy_table::{Cell, Color};
 use serde_json::json;
 
 use crate::difference::difference;
@@ -24,10 +24,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
     /// Relative tolerance
-    #[arg(long, default_value_t = 1e-3)]
+    #[arg(long, default_value_t = 1e-3, value_name = "R")]
     rtol: f64,
     /// Absolute tolerance, for outputs of magnitude 1
-    #[arg(long, default_value_t = 1e-4)]
+    #[arg(long, default_value_t = 1e-4, value_name = "A")]
     atol: f64,
     /// Print JSON
     #[arg(long)]
@@ -41,7 +41,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let wanted = inputs::read_numbered(&args.data, "output", &types)?;
     anyhow::ensure!(!wanted.is_empty(), "{}: no output_N.pb", args.data.display());
     let outputs = session.run(inputs).with_context(|| args.target.model.display().to_string())?;
-    let mut table = show::table(&["output", "type", "largest error", "of tolerance", ""], &[2, 3]);
+    let mut table =
+        show::table(&["output", "type", "largest error", "of tolerance", "verdict"], &[2, 3]);
     let mut rows = Vec::new();
     let mut passed = true;
     for (index, want) in wanted.iter().enumerate() {
@@ -53,19 +54,27 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             Ok(d) if d.over == 0 => (true, d.max_abs, d.worst, String::new()),
             Ok(d) => {
                 let (at, x, y) = d.at.unwrap_or_default();
-                let note = format!("{} of {} differ; worst at {at}: {x} for {y}", d.over, d.count);
+                let note = format!(
+                    "{} of {} elements, worst at {at}: got {x}, wanted {y}",
+                    d.over, d.count
+                );
                 (false, d.max_abs, d.worst, note)
             }
             Err(reason) => (false, f64::INFINITY, f64::INFINITY, reason),
         };
         passed &= ok;
-        let verdict = if ok { style("ok").green() } else { style("differs").red() };
+        let verdict = if ok {
+            Cell::new("ok").fg(Color::Green)
+        } else {
+            Cell::new(format!("differs: {note}")).fg(Color::Red)
+        };
+        let or_dash = |text: String| if error.is_finite() { text } else { "-".to_string() };
         table.add_row([
-            name.to_string(),
-            got.describe(),
-            format!("{error:.3e}"),
-            format!("{:.1} %", share * 100.0),
-            format!("{verdict} {note}"),
+            Cell::new(name),
+            Cell::new(got.describe()),
+            Cell::new(or_dash(format!("{error:.3e}"))),
+            Cell::new(or_dash(format!("{:.1} %", share * 100.0))),
+            verdict,
         ]);
         rows.push(json!({"output": name, "max_error": error, "of_tolerance": share, "passed": ok,
             "note": note}));

@@ -35,7 +35,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "RE")]
     filter: Option<Regex>,
     /// Seconds that one case may take
-    #[arg(long, default_value_t = 20, value_name = "SECONDS")]
+    #[arg(long, default_value_t = 20, value_name = "SECONDS",
+          value_parser = clap::value_parser!(u64).range(1..=86_400))]
     limit: u64,
 }
 
@@ -43,12 +44,26 @@ pub(crate) struct Args {
 const DEPTH_MAX: usize = 12;
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    let found = hetra::devices();
+    let known = |d: &&hetra::Found| d.state == hetra::DriverState::Found;
+    let ids: Vec<&str> = found.iter().filter(known).map(|d| d.info.id.as_str()).collect();
+    anyhow::ensure!(
+        ids.contains(&args.device.as_str()),
+        "there is no device `{}`; found: {}",
+        args.device,
+        ids.join(", ")
+    );
     let mut cases = Vec::new();
     find_cases(&args.dir, 0, &mut cases).with_context(|| args.dir.display().to_string())?;
     let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    anyhow::ensure!(
+        !cases.is_empty(),
+        "{}: no folder with model.onnx and test_data_set_N",
+        args.dir.display()
+    );
     cases.retain(|path| args.filter.as_ref().is_none_or(|re| re.is_match(&name(path))));
     cases.sort();
-    anyhow::ensure!(!cases.is_empty(), "{}: no cases", args.dir.display());
+    anyhow::ensure!(!cases.is_empty(), "{}: --filter leaves no case", args.dir.display());
     let bar = show::progress(cases.len() as u64, "conformance");
     let queue = Mutex::new(VecDeque::from(cases));
     let verdicts = Mutex::new(Vec::new());

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use hetra::{Session, Tensor, Value};
 use image::GrayImage;
 
-use crate::{devices, run, show};
+use crate::{devices, run, session, show};
 
 /// The model, trained by tools/train_digits.py on scikit-learn's digits.
 static MODEL: &[u8] = include_bytes!("../assets/digits.onnx");
@@ -37,14 +37,11 @@ pub(crate) struct Args {
     #[arg(short, long, default_value = "cpu", value_name = "ID")]
     device: String,
     /// Host threads [default: one for each core]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = session::threads, allow_negative_numbers = true)]
     threads: Option<usize>,
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    show::heading("Devices of this machine");
-    devices::print_table();
-
     let started = Instant::now();
     let mut builder = Session::builder().model_bytes(MODEL).device(&args.device);
     if let Some(threads) = args.threads {
@@ -53,6 +50,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let session = builder.build()?;
     let load_ms = started.elapsed().as_secs_f64() * 1e3;
 
+    show::heading("Devices of this machine");
+    devices::print_table();
     show::heading("Graph, after the passes");
     print_graph(&session);
     show::heading("Pictures");

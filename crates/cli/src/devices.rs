@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use console::style;
+use comfy_table::{Cell, Color};
 use hetra::DriverState;
 
 use crate::show;
@@ -31,18 +31,18 @@ pub(crate) fn print_table() {
         show::table(&["device", "state", "what", "threads", "memory", "features"], &[3, 4]);
     for found in hetra::devices() {
         let state = match found.state {
-            DriverState::Found => style("found").green(),
-            DriverState::Broken => style("broken").red(),
-            DriverState::Missing => style("missing").yellow(),
+            DriverState::Found => Cell::new("found").fg(Color::Green),
+            DriverState::Broken => Cell::new("broken").fg(Color::Red),
+            DriverState::Missing => Cell::new("missing").fg(Color::Yellow),
         };
         let what = if found.hint.is_empty() { found.info.name.clone() } else { found.hint.clone() };
         table.add_row([
-            found.info.id.clone(),
-            state.to_string(),
-            what,
-            found.info.threads.to_string(),
-            found.info.memory_bytes.map_or("unavailable".to_string(), show::bytes),
-            found.info.features.join(" "),
+            Cell::new(&found.info.id),
+            state,
+            Cell::new(what),
+            Cell::new(found.info.threads),
+            Cell::new(found.info.memory_bytes.map_or("unavailable".to_string(), show::bytes)),
+            Cell::new(found.info.features.join(" ")),
         ]);
     }
     println!("{table}");

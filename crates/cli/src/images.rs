@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::str::FromStr;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use hetra::Type;
 use hetra_tensor::{DType, Tensor};
 use image::imageops::FilterType;
@@ -69,7 +69,7 @@ impl Default for Preprocess {
 const SIDE_MAX: u32 = 16_384;
 
 fn side(text: &str) -> Result<u32> {
-    let side: u32 = text.trim().parse().with_context(|| format!("`{text}` is not a size"))?;
+    let side: u32 = text.trim().parse().map_err(|_| anyhow!("`{text}` is not a size"))?;
     ensure!((1..=SIDE_MAX).contains(&side), "{side} is not a size from 1 to {SIDE_MAX}");
     Ok(side)
 }
@@ -86,7 +86,7 @@ fn floats(text: &str) -> Result<Vec<f32>> {
 }
 
 fn number(text: &str) -> Result<f32> {
-    let parse = |t: &str| t.trim().parse::<f32>().with_context(|| format!("`{t}` is not a number"));
+    let parse = |t: &str| t.trim().parse::<f32>().map_err(|_| anyhow!("`{t}` is not a number"));
     match text.split_once('/') {
         Some((a, b)) => Ok(parse(a)? / parse(b)?),
         None => parse(text),
@@ -124,8 +124,15 @@ impl FromStr for Preprocess {
                 "scale" => spec.scale = number(value)?,
                 "mean" => spec.mean = floats(value)?,
                 "std" => spec.std = floats(value)?,
-                _ => bail!("`{key}` is not a preprocessing step; {HELP}"),
+                _ => bail!(
+                    "`{key}` is not a preprocessing step; there are resize, crop, letterbox, \
+                     color, scale, mean, std and layout"
+                ),
             }
+        }
+        ensure!(spec.std.iter().all(|std| *std != 0.0), "std: must not be 0");
+        for (key, values) in [("mean", &spec.mean), ("std", &spec.std)] {
+            ensure!(matches!(values.len(), 1 | 3), "{key}: wanted one number or three");
         }
         Ok(spec)
     }
@@ -242,7 +249,9 @@ mod tests {
         let spec: Preprocess =
             "resize=256,crop=224x224,mean=0.5,std=0.5,color=bgr".parse().unwrap();
         assert_eq!(spec.steps, [Step::ShortSide(256), Step::Crop(224, 224)]);
-        for bad in ["resize=0", "crop=axb", "colour=rgb", "scale", "color=blue"] {
+        for bad in
+            ["resize=0", "crop=axb", "colour=rgb", "scale", "color=blue", "std=0", "mean=1:2"]
+        {
             assert!(bad.parse::<Preprocess>().is_err(), "{bad}");
         }
     }

@@ -17,13 +17,13 @@ pub(crate) struct InputArgs {
     #[arg(short, long = "input", value_name = "NAME=FILE")]
     input: Vec<String>,
     /// Folder with input_N.pb (ONNX test layout)
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", conflicts_with = "input")]
     data: Option<PathBuf>,
     #[arg(long, value_name = "STEPS", help = images::HELP)]
-    preprocess: Option<String>,
+    preprocess: Option<Preprocess>,
     /// Extent of a symbolic dimension of generated inputs [default: 1]
-    #[arg(long, value_name = "NAME=N")]
-    dim: Vec<String>,
+    #[arg(long, value_name = "NAME=N", value_parser = dim)]
+    dim: Vec<(String, usize)>,
     /// Seed of random inputs
     #[arg(long, default_value_t = 1, value_name = "N")]
     seed: u64,
@@ -32,6 +32,7 @@ pub(crate) struct InputArgs {
 impl InputArgs {
     /// Inputs for every port of a session, by name.
     pub(crate) fn load(&self, session: &Session) -> Result<Vec<(String, Value)>> {
+        check_dims(&self.dim, session.inputs().iter().map(|port| &port.ty))?;
         if let Some(folder) = &self.data {
             return from_folder(session, folder);
         }
@@ -67,7 +68,7 @@ impl InputArgs {
             Some(found) => found,
             None if text.contains('=') && !Path::new(text).exists() => {
                 let known: Vec<&str> = ports.iter().map(|port| port.name.as_str()).collect();
-                bail!("-i {text}: the model has no such input; it has {}", known.join(", "));
+                bail!("-i {text}: the model has no such input; its inputs: {}", known.join(", "));
             }
             None => {
                 let open = given.iter().position(Option::is_none);
@@ -77,7 +78,9 @@ impl InputArgs {
         let port = &ports[index];
         let kind = source.split(':').next().unwrap_or_default();
         if matches!(kind, "random" | "ones" | "zeros") {
-            return Ok(vec![(index, generate(source, port, self.seed, &self.dim)?)]);
+            let seed = self.seed.wrapping_add(index as u64);
+            let value = generate(source, port, seed, &self.dim);
+            return Ok(vec![(index, value.with_context(|| format!("-i {text}"))?)]);
         }
         let path = Path::new(source);
         let context = || format!("input `{}` from {}", port.name, path.display());
@@ -94,13 +97,12 @@ impl InputArgs {
             "npy" => Ok(npy::read(&std::fs::read(path)?)?.into()),
             "pb" => Ok(hetra_onnx::value_from_pb(&std::fs::read(path)?, &port.ty)?),
             "png" | "jpg" | "jpeg" => {
-                let spec = match &self.preprocess {
-                    Some(text) => text.parse::<Preprocess>().context("--preprocess")?,
-                    None => Preprocess::default(),
-                };
+                let spec = self.preprocess.clone().unwrap_or_default();
                 Ok(images::load(path, &spec, &port.ty)?.into())
             }
-            _ => bail!("wanted a .npy, .npz, .pb, .png or .jpg file"),
+            _ => bail!(
+                "wanted a .npy, .npz, .pb, .png or .jpg file, or random, ones or zeros[:SHAPE]"
+            ),
         }
     }
 }
@@ -122,6 +124,7 @@ fn archive(path: &Path, ports: &[Port], index: usize) -> Result<Vec<(usize, Valu
 
 /// Inputs from `input_N.pb` in a folder, in the order of the model's inputs without default.
 pub(crate) fn from_folder(session: &Session, folder: &Path) -> Result<Vec<(String, Value)>> {
+    ensure!(folder.is_dir(), "{}: no such folder", folder.display());
     let ports = session.inputs();
     let open: Vec<&Port> = ports.iter().filter(|port| !port.has_default).collect();
     let count = (0..ports.len()).take_while(|n| numbered(folder, "input", *n).exists()).count();
@@ -169,7 +172,7 @@ impl Random {
 }
 
 /// A generated input: `KIND[:SHAPE]`, SHAPE as `1x3x224x224`. Floats are in 0..1, integers 0 or 1.
-fn generate(kind: &str, port: &Port, seed: u64, dims: &[String]) -> Result<Value> {
+fn generate(kind: &str, port: &Port, seed: u64, dims: &[(String, usize)]) -> Result<Value> {
     let (kind, shape) = match kind.split_once(':') {
         Some((kind, text)) => (kind, Some(parse_shape(text)?)),
         None => (kind, None),
@@ -198,23 +201,45 @@ fn generate(kind: &str, port: &Port, seed: u64, dims: &[String]) -> Result<Value
 
 fn parse_shape(text: &str) -> Result<Vec<usize>> {
     let parts = text.split('x').filter(|part| !part.is_empty());
-    parts.map(|part| part.parse().with_context(|| format!("`{text}` is not a shape"))).collect()
+    let extent = |part: &str| part.parse().map_err(|_| anyhow::anyhow!("`{text}` is not a shape"));
+    parts.map(extent).collect()
 }
 
-fn default_shape(port: &Port, dims: &[String]) -> Result<Vec<usize>> {
+/// Parses `--dim`.
+pub(crate) fn dim(text: &str) -> Result<(String, usize), String> {
+    let parts = text.rsplit_once('=').and_then(|(name, n)| Some((name, n.parse().ok()?)));
+    parts.map(|(name, n)| (name.to_string(), n)).ok_or_else(|| "wanted NAME=N".to_string())
+}
+
+/// Refuses `--dim` for a name that no input has.
+pub(crate) fn check_dims<'a>(
+    dims: &[(String, usize)],
+    types: impl Iterator<Item = &'a Type>,
+) -> Result<()> {
+    let mut names = std::collections::BTreeSet::new();
+    for dim in types.filter_map(Type::dims).flatten() {
+        if let Dim::Sym(name) = dim {
+            names.insert(name.to_string());
+        }
+    }
+    for (name, extent) in dims {
+        let known = names.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+        let known = if known.is_empty() { "none" } else { &known };
+        ensure!(
+            names.contains(name),
+            "--dim {name}={extent}: no input has such a dimension; there are: {known}"
+        );
+    }
+    Ok(())
+}
+
+fn default_shape(port: &Port, dims: &[(String, usize)]) -> Result<Vec<usize>> {
     let known = port.ty.dims().with_context(|| {
         format!("input `{}` has no rank: give -i {}=random:SHAPE", port.name, port.name)
     })?;
-    let extent = |dim: &Dim| -> Result<usize> {
-        let Dim::Sym(name) = dim else { return Ok(dim.known().unwrap_or(1)) };
-        for text in dims {
-            if let Some((key, value)) = text.split_once('=')
-                && key == &**name
-            {
-                return value.parse().with_context(|| format!("--dim {text}"));
-            }
-        }
-        Ok(1)
+    let extent = |dim: &Dim| match dim {
+        Dim::Sym(name) => dims.iter().find(|(key, _)| key == &**name).map_or(1, |(_, n)| *n),
+        dim => dim.known().unwrap_or(1),
     };
-    known.iter().map(extent).collect()
+    Ok(known.iter().map(extent).collect())
 }

@@ -10,7 +10,7 @@ use hetra_ops::{Work, find};
 use hetra_tensor::Value;
 use serde_json::json;
 
-use crate::show;
+use crate::{inputs, show};
 
 /// Show a model: inputs, outputs, operators, multiply-adds, parameters, memory
 #[derive(clap::Args)]
@@ -18,10 +18,10 @@ pub(crate) struct Args {
     /// The model, an ONNX file
     model: PathBuf,
     /// Extent of a symbolic dimension [default: 1]
-    #[arg(long, value_name = "NAME=N")]
-    dim: Vec<String>,
+    #[arg(long, value_name = "NAME=N", value_parser = inputs::dim)]
+    dim: Vec<(String, usize)>,
     /// Print the graph in its text form
-    #[arg(long)]
+    #[arg(long, conflicts_with = "json")]
     text: bool,
     /// Print JSON
     #[arg(long)]
@@ -55,7 +55,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         print!("{}", hetra_ir::print(&model.graph));
         return Ok(ExitCode::SUCCESS);
     }
-    let report = examine(&model.graph, &args.dim)?;
+    let graph = &model.graph;
+    inputs::check_dims(&args.dim, graph.inputs.iter().map(|&id| graph.ty(id)))?;
+    let report = examine(graph, &args.dim);
     if args.json {
         println!("{}", to_json(&model, &report, args));
     } else {
@@ -65,13 +67,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 }
 
 /// Types of the inputs with the symbols replaced.
-fn input_types(graph: &Graph, dims: &[String]) -> Result<Vec<Type>> {
-    let mut extents = BTreeMap::new();
-    for text in dims {
-        let (name, extent) =
-            text.split_once('=').with_context(|| format!("--dim {text}: wanted NAME=N"))?;
-        extents.insert(name, extent.parse::<usize>().with_context(|| format!("--dim {text}"))?);
-    }
+fn input_types(graph: &Graph, dims: &[(String, usize)]) -> Vec<Type> {
+    let extents: BTreeMap<&str, usize> = dims.iter().map(|(name, n)| (&**name, *n)).collect();
     let fix = |&id: &ValueId| {
         let ty = graph.ty(id);
         let (Some(dtype), Some(known)) = (ty.dtype(), ty.dims()) else { return ty.clone() };
@@ -82,7 +79,7 @@ fn input_types(graph: &Graph, dims: &[String]) -> Result<Vec<Type>> {
         };
         Type::tensor(dtype, &known.iter().map(extent).collect::<Vec<_>>())
     };
-    Ok(graph.inputs.iter().map(fix).collect())
+    graph.inputs.iter().map(fix).collect()
 }
 
 /// The CPU decides at run time what it writes in place; without it nothing is.
@@ -94,7 +91,7 @@ impl hetra_plan::Hints for NoHints {
     }
 }
 
-fn examine(graph: &Graph, dims: &[String]) -> Result<Report> {
+fn examine(graph: &Graph, dims: &[(String, usize)]) -> Report {
     let mut rows: BTreeMap<String, Row> = BTreeMap::new();
     count(graph, &mut rows);
     let mut report = Report {
@@ -109,9 +106,9 @@ fn examine(graph: &Graph, dims: &[String]) -> Result<Report> {
     weights(graph, &mut report);
     if !report.unsupported.is_empty() {
         report.open = Some("some operators are not known".to_string());
-        return Ok(report);
+        return report;
     }
-    let types = input_types(graph, dims)?;
+    let types = input_types(graph, dims);
     match hetra_plan::build(graph, &types, &[], &NoHints) {
         Ok(plan) => {
             let work: Vec<Work> = hetra_pass::work(graph, &plan.types, &plan.known);
@@ -125,7 +122,7 @@ fn examine(graph: &Graph, dims: &[String]) -> Result<Report> {
         }
         Err(error) => report.open = Some(error.to_string()),
     }
-    Ok(report)
+    report
 }
 
 fn count(graph: &Graph, rows: &mut BTreeMap<String, Row>) {
@@ -180,21 +177,20 @@ fn print_report(model: &hetra_onnx::Model, report: &Report, args: &Args) {
             format!("{} {version}", if domain.is_empty() { "ai.onnx" } else { domain })
         })
         .collect();
-    println!(
-        "{}: {} {}, IR {}, {}",
-        args.model.display(),
-        info.producer,
-        info.producer_version,
-        info.ir_version,
-        opsets.join(", ")
-    );
+    let producer = format!("{} {}", info.producer, info.producer_version);
+    let producer = match producer.trim() {
+        "" => String::new(),
+        name => format!("{name}, "),
+    };
+    let opsets = opsets.join(", ");
+    println!("{}: {producer}IR {}, {opsets}\n", args.model.display(), info.ir_version);
     let mut table = show::table(&["", "name", "type"], &[]);
     for (side, ids) in [("input", &graph.inputs), ("output", &graph.outputs)] {
         for (name, ty) in ports(graph, ids) {
             table.add_row([side.to_string(), name, ty]);
         }
     }
-    println!("{table}");
+    println!("{table}\n");
     let mut table = show::table(&["op", "count", "multiply-adds"], &[1, 2]);
     let mut rows: Vec<_> = report.rows.iter().collect();
     rows.sort_by(|a, b| b.1.macs.total_cmp(&a.1.macs).then(b.1.count.cmp(&a.1.count)));
@@ -203,14 +199,15 @@ fn print_report(model: &hetra_onnx::Model, report: &Report, args: &Args) {
         let macs = if row.macs > 0.0 { show::count(row.macs) } else { "-".to_string() };
         table.add_row([name, row.count.to_string(), macs]);
     }
-    println!("{table}");
+    println!("{table}\n");
     let or_open = |text: Option<String>| text.unwrap_or_else(|| "unavailable".to_string());
     println!("parameters     {}", show::count(report.parameters as f64));
     println!("weights        {}", show::bytes(report.parameter_bytes));
     println!("multiply-adds  {}", or_open(report.macs.map(show::count)));
-    println!("peak memory    {} (modelled)", or_open(report.peak_bytes.map(show::bytes)));
+    let peak = report.peak_bytes.map(|peak| format!("{} (modelled)", show::bytes(peak)));
+    println!("peak memory    {}", or_open(peak));
     if let Some(reason) = &report.open {
-        println!("why unavailable: {reason}");
+        println!("unavailable    {reason}");
     }
     if !report.unsupported.is_empty() {
         println!("not supported  {}", report.unsupported.join(", "));

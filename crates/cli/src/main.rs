@@ -48,7 +48,24 @@ enum Verb {
     ConformanceWorker(worker::Args),
 }
 
+/// When the reader of stdout has gone, as `head` does, the program ends quietly with the status
+/// that a shell gives to SIGPIPE, instead of a panic.
+fn end_with_the_reader() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        let gone = |text: &str| {
+            text.starts_with("failed printing to std")
+                && (text.contains("Broken pipe") || text.contains("os error 232"))
+        };
+        if info.payload_as_str().is_some_and(gone) {
+            std::process::exit(141);
+        }
+        usual(info);
+    }));
+}
+
 fn main() -> ExitCode {
+    end_with_the_reader();
     let verb = match Cli::try_parse() {
         Ok(cli) => cli.verb,
         Err(error) => {
@@ -70,7 +87,8 @@ fn main() -> ExitCode {
     match result {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("{} {error:#}", console::style("error:").red().bold());
+            let text = show::explain(&error);
+            eprintln!("{} {text}", console::style("error:").red().bold().for_stderr());
             ExitCode::FAILURE
         }
     }

@@ -20,7 +20,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     inputs: InputArgs,
     /// Write the outputs to a .npz file
-    #[arg(short, long, value_name = "OUT.npz")]
+    #[arg(short, long, value_name = "OUT.npz", value_parser = npz)]
     output: Option<PathBuf>,
     /// File with one class name a line: shows the top classes by name
     #[arg(long, value_name = "FILE")]
@@ -45,6 +45,13 @@ pub(crate) struct Args {
     json: bool,
 }
 
+/// Parses `-o`.
+fn npz(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    let named = path.extension().is_some_and(|extension| extension == "npz");
+    if named { Ok(path) } else { Err("wanted a name that ends in .npz".to_string()) }
+}
+
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let labels = args.labels.as_deref().map(read_labels).transpose()?;
     let session = args.target.open()?;
@@ -60,6 +67,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     }
     let (outputs, trace) = session.trace(inputs).with_context(model)?;
     if let Some(path) = &args.output {
+        for (name, _) in outputs.iter().filter(|(_, value)| value.as_tensor().is_none()) {
+            eprintln!("output `{name}` is no tensor and is left out of {}", path.display());
+        }
         let tensors = outputs.iter().filter_map(|(name, v)| Some((name, v.as_tensor()?)));
         npy::write_archive(path, tensors).with_context(|| path.display().to_string())?;
     }
@@ -104,7 +114,11 @@ fn print_outputs(outputs: &Outputs) {
     let mut table = show::table(&["output", "type", "min", "max", "mean"], &[2, 3, 4]);
     for (name, value) in outputs.iter() {
         let cells = match value.as_tensor().and_then(range) {
-            Some((low, high, mean)) => [low, high, mean].map(show::number),
+            Some((low, high, mean)) => {
+                let float = value.as_tensor().is_some_and(|tensor| tensor.dtype().is_float());
+                let exact = |v: f64| if float { show::number(v) } else { v.to_string() };
+                [exact(low), exact(high), show::number(mean)]
+            }
             None => ["-", "-", "-"].map(str::to_string),
         };
         let [low, high, mean] = cells;
@@ -122,13 +136,14 @@ fn scores(value: &Value) -> Option<Vec<f64>> {
 
 fn print_classes(outputs: &Outputs, labels: Option<&[String]>, top: usize) {
     for (name, value) in outputs.iter() {
-        let Some(scores) = scores(value) else { continue };
+        let Some(scores) = scores(value).filter(|_| top > 0) else { continue };
         let mut order: Vec<usize> = (0..scores.len()).collect();
         order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
         show::heading(&format!("top classes of {name}"));
         for &class in order.iter().take(top) {
             let label = labels.and_then(|labels| labels.get(class)).map_or("", String::as_str);
-            println!("{class:6}  {:>12}  {label}", show::number(scores[class]));
+            let line = format!("{class:6}  {:>12}  {label}", show::number(scores[class]));
+            println!("{}", line.trim_end());
         }
     }
 }

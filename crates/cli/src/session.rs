@@ -15,11 +15,17 @@ pub(crate) struct Target {
     #[arg(short, long, default_value = "cpu", value_name = "ID")]
     pub(crate) device: String,
     /// Host threads [default: one for each core]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = threads, allow_negative_numbers = true)]
     pub(crate) threads: Option<usize>,
     /// Switch a pass off (repeatable; `all` for every one)
     #[arg(long, value_name = "PASS")]
     pub(crate) no_pass: Vec<String>,
+}
+
+/// Parses `--threads`.
+pub(crate) fn threads(text: &str) -> Result<usize, String> {
+    let threads = text.parse().ok().filter(|threads| (1..=1024).contains(threads));
+    threads.ok_or_else(|| "wanted a number from 1 to 1024".to_string())
 }
 
 impl Target {

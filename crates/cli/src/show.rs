@@ -1,12 +1,22 @@
 //! How figures and tables look.
 
-use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
-use comfy_table::{Attribute, Cell, CellAlignment, ContentArrangement, Table};
+use comfy_table::presets::NOTHING;
+use comfy_table::{Attribute, Cell, CellAlignment, ContentArrangement, Table, TableComponent};
 
-/// A table with a bold header; columns whose index is in `right` are right-aligned.
+/// A table with a bold header and a line below it; columns whose index is in `right` are
+/// right-aligned. Colours belong to cells (`Cell::fg`): escapes in a cell's text would be counted
+/// in its width.
 pub(crate) fn table(header: &[&str], right: &[usize]) -> Table {
     let mut table = Table::new();
-    table.load_preset(UTF8_HORIZONTAL_ONLY);
+    table.load_preset(NOTHING);
+    table.set_style(TableComponent::HeaderLines, '─');
+    table.set_style(TableComponent::MiddleHeaderIntersections, '─');
+    if !console::colors_enabled() {
+        if table.is_tty() {
+            table.set_width(console::Term::stdout().size().1);
+        }
+        table.force_no_tty();
+    }
     table.set_content_arrangement(ContentArrangement::Dynamic);
     table.set_header(header.iter().map(|name| Cell::new(name).add_attribute(Attribute::Bold)));
     for &column in right {
@@ -20,6 +30,21 @@ pub(crate) fn table(header: &[&str], right: &[usize]) -> Table {
 /// A heading above a section of output.
 pub(crate) fn heading(text: &str) {
     println!("\n{}", console::style(text).bold().cyan());
+}
+
+/// An error with its causes in one line; what the text beside it says already is left out.
+pub(crate) fn explain(error: &anyhow::Error) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if parts.last().is_some_and(|last| last.contains(&cause)) {
+            continue;
+        }
+        if parts.last().is_some_and(|last| cause.contains(last.as_str())) {
+            parts.pop();
+        }
+        parts.push(cause);
+    }
+    parts.join(": ")
 }
 
 /// Bytes with a binary unit.
@@ -47,6 +72,7 @@ pub(crate) fn count(value: f64) -> String {
 /// Milliseconds with a sensible number of digits.
 pub(crate) fn millis(ms: f64) -> String {
     match ms {
+        v if v >= 10_000.0 => format!("{:.2} s", v / 1e3),
         v if v >= 100.0 => format!("{v:.0} ms"),
         v if v >= 1.0 => format!("{v:.2} ms"),
         v => format!("{:.1} µs", v * 1e3),
@@ -89,11 +115,20 @@ mod tests {
     use super::*;
 
     #[test]
+    fn errors_say_things_once() {
+        let error = anyhow::anyhow!("no such file").context("cannot read `a`: no such file");
+        assert_eq!(explain(&error.context("a")), "cannot read `a`: no such file");
+        let error = anyhow::anyhow!("no such file").context("input `x`");
+        assert_eq!(explain(&error), "input `x`: no such file");
+    }
+
+    #[test]
     fn figures_read_well() {
         assert_eq!(bytes(512), "512 B");
         assert_eq!(bytes(1536), "1.5 KiB");
         assert_eq!(count(1_234_567.0), "1.23 M");
         assert_eq!(millis(0.0125), "12.5 µs");
+        assert_eq!(millis(12_500.0), "12.50 s");
         assert_eq!(bar(0.5, 4).chars().count(), 4);
         assert_eq!(bar(1.0, 4), "████");
         assert_eq!(bar(0.0, 4), "    ");

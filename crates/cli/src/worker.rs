@@ -13,7 +13,7 @@ use anyhow::{Context, Result};
 use hetra::Session;
 use serde::{Deserialize, Serialize};
 
-use crate::inputs;
+use crate::{inputs, show};
 
 /// Runs conformance cases that come on stdin
 #[derive(clap::Args)]
@@ -59,7 +59,7 @@ fn judge(folder: &Path, device: &str) -> Verdict {
     let result = catch_unwind(AssertUnwindSafe(|| case(folder, device)));
     let (status, reason) = match result {
         Ok(Ok(())) => (Status::Passed, String::new()),
-        Ok(Err(error)) => (status_of(&error), format!("{error:#}")),
+        Ok(Err(error)) => (status_of(&error), show::explain(&error)),
         Err(_) => (Status::Failed, "it panicked".to_string()),
     };
     let name = folder.file_name().map_or(String::new(), |n| n.to_string_lossy().into_owned());
