@@ -149,7 +149,7 @@ fn conformance(workspace: &Workspace, hetra: &Path) -> Result<Vec<Row>> {
     for suite in SUITES {
         println!("test: onnx {suite}");
         rows.push(match suites::run(workspace, hetra, suite) {
-            Ok(summary) => suites::row(suite, &summary, floors[suite]),
+            Ok(summary) => suites::row(suite, &summary, &floors[suite]),
             Err(error) => {
                 let mut row = Row::new(&format!("onnx {suite}"));
                 row.fail(error.to_string());
