@@ -30,10 +30,43 @@ impl<'a> Bytes<'a> {
         }
     }
     /// The numbers less their zero point.
-    fn floats(self, zero: i32, out: &mut [f32]) {
+    fn floats(self, isa: Isa, zero: i32, out: &mut [f32]) {
         match self {
-            Bytes::U8(x) => x.iter().zip(out).for_each(|(v, o)| *o = (i32::from(*v) - zero) as f32),
-            Bytes::I8(x) => x.iter().zip(out).for_each(|(v, o)| *o = (i32::from(*v) - zero) as f32),
+            Bytes::U8(x) => isa.dispatch(Floats(x, zero, out)),
+            Bytes::I8(x) => isa.dispatch(Floats(x, zero, out)),
+        }
+    }
+}
+
+struct Floats<'a, T>(&'a [T], i32, &'a mut [f32]);
+
+impl<T: Copy + Into<i32>> Kernel for Floats<'_, T> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        let Floats(codes, zero, out) = self;
+        for (o, code) in out.iter_mut().zip(codes) {
+            let code: i32 = (*code).into();
+            *o = code.wrapping_sub(zero) as f32;
+        }
+    }
+}
+
+/// `sums = x + bias` for floats that are whole numbers.
+struct Sums<'a>(&'a [f32], i32, &'a mut [i32]);
+
+impl Kernel for Sums<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Sums(x, bias, sums) = self;
+        let bias = s.isplat(bias);
+        for (x, sums) in x.chunks(S::LANES).zip(sums.chunks_mut(S::LANES)) {
+            let mut out = [0i32; 16];
+            let v = s.iadd(s.to_int(s.loads_tail(x)), bias);
+            // SAFETY: a vector has at most sixteen lanes.
+            unsafe { s.istore(out.as_mut_ptr(), v) };
+            sums.copy_from_slice(&out[..sums.len()]);
         }
     }
 }
@@ -78,7 +111,7 @@ impl PackedIntConv {
                     Bytes::U8(x) => Bytes::U8(&x[at.clone()]),
                     Bytes::I8(x) => Bytes::I8(&x[at.clone()]),
                 };
-                part.floats(*zero, &mut floats[at]);
+                part.floats(isa, *zero, &mut floats[at]);
             }
             Kind::Depthwise(PackedConv::new(isa, shape, &floats, None, Activation::None))
         } else {
@@ -145,11 +178,18 @@ impl Call<'_> {
     fn depthwise(&self, conv: &PackedConv, i: usize, h: usize, w: usize) {
         let (s, size) = (&self.conv.shape, self.layout.oh * self.layout.ow);
         let (mut x, mut y) = (lend(s.c * h * w), lend(s.m * size));
-        let at = i * s.c * h * w..(i + 1) * s.c * h * w;
-        match self.x {
-            Bytes::U8(b) => Bytes::U8(&b[at]).floats(self.x_zero, &mut x),
-            Bytes::I8(b) => Bytes::I8(&b[at]).floats(self.x_zero, &mut x),
-        }
+        let plane = h * w;
+        let shared = Shared::new(&mut x[..]);
+        for_each(s.c, s.c * plane > 64 << 10, |c| {
+            let at = (i * s.c + c) * plane..(i * s.c + c + 1) * plane;
+            // SAFETY: each channel has its own plane.
+            let x = unsafe { shared.slice(c * plane, plane) };
+            let part = match self.x {
+                Bytes::U8(b) => Bytes::U8(&b[at]),
+                Bytes::I8(b) => Bytes::I8(&b[at]),
+            };
+            part.floats(self.conv.isa, self.x_zero, x);
+        });
         conv.run(&x, (1, h, w), None, &mut y);
         let y = &y[..];
         for_each(s.m, s.m * size > 64 << 10, |m| {
@@ -157,7 +197,7 @@ impl Call<'_> {
             let sums: &mut [i32] = bytemuck::cast_slice_mut(&mut sums);
             let bias = self.bias.map_or(0, |b| b[m]);
             let plane = &y[m * size..(m + 1) * size];
-            sums.iter_mut().zip(plane).for_each(|(d, v)| *d = (*v as i32).wrapping_add(bias));
+            self.conv.isa.dispatch(Sums(plane, bias, sums));
             let sink = self.sink.part((i * s.m + m) * size, size, m);
             self.conv.isa.dispatch(Put { sink, row: sums });
         });

@@ -8,6 +8,7 @@
 pub mod activation;
 pub mod attention;
 pub mod broadcast;
+pub mod codes;
 pub mod conv;
 pub mod conv_transpose;
 mod depthwise;

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use hetra_device::{Call, Part, Program};
 use hetra_ir::Node;
 use hetra_ops::{OpError, QuantProduct, QuantSum};
-use hetra_tensor::{DType, Tensor, broadcast};
+use hetra_tensor::{DType, Tensor};
 
 use super::quantised::{at, inputs, scales, single, zeros};
 use super::{Compile, Outcome, program};
-use crate::kernels::broadcast::{broadcast_strides, zip};
+use crate::kernels::codes::{CodeOp, code_op};
+use crate::kernels::isa::isa;
 use crate::kernels::layout::{Blocks, copy_blocks};
 
 pub(super) static OPS: &[(&str, Compile)] = &[
@@ -28,36 +29,38 @@ fn run(call: &mut Call<'_>, product: bool) -> Outcome {
     let inputs = inputs(call);
     let all = [1, 4, 6].map(|index| params(&inputs, index));
     let [Some(of_a), Some(of_b), Some(of_y)] = all else { return Ok(None) };
-    if product {
-        let product = QuantProduct::new(of_a, of_b, of_y);
-        return on_codes(call, move |a, b| product.apply(a, b));
-    }
-    let sum = QuantSum::new(of_a, of_b, of_y);
-    on_codes(call, move |a, b| sum.apply(a, b))
+    let op = if product {
+        let QuantProduct { factor, zeros } = QuantProduct::new(of_a, of_b, of_y);
+        CodeOp::Product { factor, zeros }
+    } else {
+        let QuantSum { ratio_a, ratio_b, fixed } = QuantSum::new(of_a, of_b, of_y);
+        CodeOp::Sum { ratio_a, ratio_b, fixed }
+    };
+    on_codes(call, op)
 }
 
-fn on_codes(call: &mut Call<'_>, f: impl Fn(f32, f32) -> f32 + Send + Sync) -> Outcome {
+/// Whether `few` broadcasts to `many` by repeating each element for all trailing axes.
+fn serves(few: &[usize], many: &[usize]) -> bool {
+    let lead = few.iter().rposition(|&extent| extent != 1).map_or(0, |at| at + 1);
+    few.len() == many.len() && few[..lead] == many[..lead]
+}
+
+fn on_codes(call: &mut Call<'_>, op: CodeOp) -> Outcome {
     let (a, b) = (call.tensor(0)?.clone(), call.tensor(3)?.clone());
-    let shape = broadcast(a.shape(), b.shape())?;
-    let (Some(sa), Some(sb)) =
-        (broadcast_strides(a.shape(), &shape), broadcast_strides(b.shape(), &shape))
-    else {
-        return Ok(None);
-    };
-    if a.dtype() != b.dtype() {
+    let swapped = a.len() < b.len();
+    let (many, few) = if swapped { (&b, &a) } else { (&a, &b) };
+    if a.dtype() != b.dtype() || many.is_empty() || !serves(few.shape(), many.shape()) {
         return Ok(None);
     }
-    let mut out = call.output(0, a.dtype(), &shape)?;
+    let mut out = call.output(0, a.dtype(), many.shape())?;
     match a.dtype() {
         DType::U8 => {
-            let (x, y) = (a.as_slice::<u8>()?, b.as_slice::<u8>()?);
-            let f = |x: u8, y: u8| f(f32::from(x), f32::from(y)).round_ties_even() as u8;
-            zip(&shape, (x, &sa), (y, &sb), out.as_mut_slice()?, f);
+            let (many, few) = (many.as_slice::<u8>()?, few.as_slice::<u8>()?);
+            code_op(isa(), op, many, few, swapped, out.as_mut_slice()?);
         }
         DType::I8 => {
-            let (x, y) = (a.as_slice::<i8>()?, b.as_slice::<i8>()?);
-            let f = |x: i8, y: i8| f(f32::from(x), f32::from(y)).round_ties_even() as i8;
-            zip(&shape, (x, &sa), (y, &sb), out.as_mut_slice()?, f);
+            let (many, few) = (many.as_slice::<i8>()?, few.as_slice::<i8>()?);
+            code_op(isa(), op, many, few, swapped, out.as_mut_slice()?);
         }
         _ => return Ok(None),
     }
