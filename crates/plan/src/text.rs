@@ -12,10 +12,10 @@ pub fn print(plan: &Plan, graph: &Graph) -> String {
     for (index, step) in plan.steps.iter().enumerate() {
         let node = graph.node(step.node);
         let _ = write!(text, "{index:4}  {:<28}", node.op);
-        for (output, slot) in node.outputs.iter().zip(&step.slots) {
+        for (at, (output, slot)) in node.outputs.iter().zip(&step.slots).enumerate() {
             let Some(output) = output else { continue };
             let ty = &plan.types[output.index()];
-            let _ = match (slot, step.in_place) {
+            let _ = match (slot, step.in_place.filter(|_| at == 0)) {
                 (Some(slot), _) => write!(text, " {ty} -> slot {slot}"),
                 (None, Some(input)) => write!(text, " {ty} over input {input}"),
                 (None, None) => write!(text, " {ty}"),

@@ -49,6 +49,8 @@ fn run(call: &mut Call<'_>, form: &AttentionForm) -> Outcome {
     let scores = [batch, heads, queries, keys];
     let strides = match &mask {
         None => None,
+        // A mask of fewer keys closes the others: the last axis does not broadcast.
+        Some(mask) if mask.shape().last() != Some(&keys) => return Ok(None),
         Some(mask) => match broadcast_strides(mask.shape(), &scores) {
             Some(strides) => Some([strides[0], strides[1], strides[2], strides[3]]),
             None => return Ok(None),

@@ -114,8 +114,8 @@ impl Packed {
         weights: &Tensor,
         bias: Option<&Tensor>,
     ) -> Result<Arc<PackedConv>, OpError> {
-        let mut packings = self.packings.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(found) = packings.iter().find(|p| p.shape() == shape) {
+        let packings = || self.packings.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = packings().iter().find(|p| p.shape() == shape) {
             return Ok(found.clone());
         }
         let bias = bias.map(Tensor::as_slice::<f32>).transpose()?;
@@ -123,8 +123,11 @@ impl Packed {
             return Err(OpError::input(2, format!("{} numbers", shape.m), bias.len().to_string()));
         }
         let weights = weights.as_slice::<f32>()?;
+        // Packing is parallel: a thread that waits in it may take up another run, which comes here
+        // again. So the lock is not held meanwhile; at worst the same is packed twice.
         let packed = Arc::new(PackedConv::new(isa(), *shape, weights, bias, self.act));
         if self.constant {
+            let mut packings = packings();
             if packings.len() >= PACKINGS_MAX {
                 packings.remove(0);
             }

@@ -52,11 +52,17 @@ fn run(call: &mut Call<'_>, packed: &OnceLock<Option<PackedConvTranspose>>) -> O
         return Ok(None);
     }
     let weights = w.as_slice::<f32>()?;
-    let packed = packed.get_or_init(|| {
+    let pack = || {
         let (shape, padding) = (shape_of(&geometry)?, output_padding(call)?);
         Some(PackedConvTranspose::new(isa(), shape, padding, weights, bias, Activation::None))
-    });
-    let Some(packed) = packed else { return Ok(None) };
+    };
+    // Packing is parallel: a thread that waits in it may take up another run, which comes here
+    // again, so it is not done inside `get_or_init`.
+    if packed.get().is_none() {
+        // Another run may have been first; both packings are the same.
+        let _ = packed.set(pack());
+    }
+    let Some(Some(packed)) = packed.get() else { return Ok(None) };
     let [h, width] = match *geometry.input.as_slice() {
         [w] => [1, w],
         [h, w] => [h, w],
