@@ -82,11 +82,18 @@ fn conv(
 ) -> Result<Option<Tensor>, hetra_ops::OpError> {
     let (x, w) = (call.tensor(0)?.clone(), call.tensor(3)?.clone());
     let geometry = ConvGeometry::resolve(&call.node.attrs, x.shape(), w.shape())?;
-    let packed = packed.get_or_init(|| {
+    let pack = || {
         let shape = shape_of(&geometry)?;
         let zero = zeros(at(inputs, 5)).filter(|zero| zero.len() == 1 || zero.len() == shape.m)?;
         Some(PackedIntConv::new(isa(), shape, bytes(&w)?, &zero))
-    });
+    };
+    // Packing is parallel: a thread that waits in it may take up another run, which comes here
+    // again, so it is not done inside `get_or_init`.
+    if packed.get().is_none() {
+        // Another run may have been first; both packings are the same.
+        let _ = packed.set(pack());
+    }
+    let packed = packed.get().and_then(Option::as_ref);
     let (Some(packed), Some(source), Some(output)) = (packed, bytes(&x), at(inputs, 7)) else {
         return Ok(None);
     };
