@@ -65,11 +65,28 @@ impl Engine {
     /// # Errors
     /// The first node that the device refuses.
     pub fn compile(graph: Arc<Graph>, device: Arc<dyn Device>) -> Result<Engine, ExecError> {
+        let mut result = Err(ExecError::Lost("the device did not compile".to_string()));
+        // Packing weights is parallel: it stays within the device's threads.
+        device.scope(&mut || result = Engine::compile_here(graph.clone(), device.clone(), false));
+        result
+    }
+
+    fn compile_here(
+        graph: Arc<Graph>,
+        device: Arc<dyn Device>,
+        body: bool,
+    ) -> Result<Engine, ExecError> {
         let declared: Vec<Type> =
             graph.inputs.iter().map(|&input| graph.ty(input).clone()).collect();
         let captured: Vec<Type> =
             graph.captures.iter().map(|capture| graph.ty(capture.inner).clone()).collect();
-        let types = hetra_pass::infer(&graph, &declared, &captured)?.types;
+        let types = match hetra_pass::infer(&graph, &declared, &captured) {
+            Ok(inferred) => inferred.types,
+            // A body that contradicts itself may be a branch that is never taken; its plan says so
+            // if it is.
+            Err(_) if body => graph.values.iter().map(|value| value.ty.clone()).collect(),
+            Err(error) => return Err(error.into()),
+        };
         let mut programs = Vec::with_capacity(graph.nodes.len());
         let mut bodies = HashMap::new();
         for (id, node) in graph.nodes() {
@@ -83,7 +100,7 @@ impl Engine {
             }
             programs.push(device.compile(&Part { graph: &graph, nodes: &[id], types: &types })?);
             for (_, body) in node.attrs.graphs() {
-                let engine = Engine::compile(body.clone(), device.clone())?;
+                let engine = Engine::compile_here(body.clone(), device.clone(), true)?;
                 bodies.insert(Arc::as_ptr(body) as usize, engine);
             }
         }

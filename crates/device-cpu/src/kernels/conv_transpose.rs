@@ -47,6 +47,11 @@ impl PackedConvTranspose {
         PackedConvTranspose { isa, shape, output_padding, groups, bias, act }
     }
 
+    /// The shape given to `new`.
+    pub fn shape(&self) -> &ConvShape {
+        &self.shape
+    }
+
     /// Output height and width, or `None` if the border is larger than the output.
     pub fn out(&self, h: usize, w: usize) -> Option<(usize, usize)> {
         let s = &self.shape;

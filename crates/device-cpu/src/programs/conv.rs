@@ -107,6 +107,40 @@ pub(super) fn shape_of(g: &ConvGeometry) -> Option<ConvShape> {
     })
 }
 
+/// Most bytes of scratch that a kernel may ask for: borders and kernels come from files. Beyond it
+/// the reference runs, which needs none.
+const SCRATCH_BYTES_MAX: usize = 1 << 30;
+/// Largest stride and most taps of a window that the kernels take.
+const WINDOW_MAX: usize = 1 << 16;
+
+/// Whether floats of these extents, all together, stay within the limit for scratch.
+pub(super) fn scratch_fits(extents: &[usize]) -> bool {
+    let count = extents.iter().try_fold(4usize, |product, &extent| product.checked_mul(extent));
+    count.is_some_and(|bytes| bytes <= SCRATCH_BYTES_MAX)
+}
+
+/// Whether `channels` padded planes of an image fit, and the window is one that kernels take.
+pub(super) fn window_fits(
+    (kernel, stride): ([usize; 2], [usize; 2]),
+    pads: [usize; 4],
+    [channels, h, w]: [usize; 3],
+) -> bool {
+    let padded = |size: usize, a: usize, b: usize| size.checked_add(a)?.checked_add(b);
+    let [top, left, bottom, right] = pads;
+    let (Some(h), Some(w)) = (padded(h, top, bottom), padded(w, left, right)) else {
+        return false;
+    };
+    let taps = kernel[0].checked_mul(kernel[1]);
+    scratch_fits(&[channels.max(1), h, w])
+        && taps.is_some_and(|taps| taps <= WINDOW_MAX)
+        && stride.iter().all(|&step| step <= WINDOW_MAX)
+}
+
+/// Whether a kernel may run this convolution on an image of `h` by `w`.
+pub(super) fn fits(s: &ConvShape, h: usize, w: usize) -> bool {
+    window_fits(([s.kh, s.kw], s.stride), s.pads, [s.c / s.groups.max(1), h, w])
+}
+
 impl Packed {
     fn pack(
         &self,
@@ -158,6 +192,9 @@ impl Packed {
             [h, w] => (h, w),
             _ => return Ok(None),
         };
+        if !fits(&shape, h, w_in) {
+            return Ok(None);
+        }
         // The kernel and the operator must agree on the output: they differ only for empty ones.
         let out_size = shape.out(h, w_in).map(|(oh, ow)| oh * ow);
         if out_size != Some(geometry.output.iter().product()) || out_size == Some(0) {

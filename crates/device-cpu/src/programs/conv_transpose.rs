@@ -7,7 +7,7 @@ use hetra_ir::Node;
 use hetra_ops::ConvGeometry;
 use hetra_tensor::{DType, Tensor};
 
-use super::conv::shape_of;
+use super::conv::{fits, scratch_fits, shape_of};
 use super::{Compile, Outcome, program};
 use crate::kernels::activation::Activation;
 use crate::kernels::conv_transpose::PackedConvTranspose;
@@ -68,6 +68,11 @@ fn run(call: &mut Call<'_>, packed: &OnceLock<Option<PackedConvTranspose>>) -> O
         [h, w] => [h, w],
         _ => return Ok(None),
     };
+    let s = packed.shape();
+    let columns = [s.m / s.groups.max(1), s.kh, s.kw, h, width];
+    if !scratch_fits(&columns) || !fits(s, h, width) {
+        return Ok(None);
+    }
     let size = packed.out(h, width).map(|(oh, ow)| oh * ow);
     if size != Some(geometry.output.iter().product()) || size == Some(0) {
         return Ok(None);

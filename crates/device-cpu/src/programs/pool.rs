@@ -7,6 +7,7 @@ use hetra_ir::Node;
 use hetra_ops::PoolGeometry;
 use hetra_tensor::DType;
 
+use super::conv::window_fits;
 use super::{Compile, Outcome, program};
 use crate::kernels::isa::isa;
 use crate::kernels::pool::{Pool, PoolKind, global_average, pool};
@@ -53,7 +54,8 @@ fn run(call: &mut Call<'_>, kind: PoolKind) -> Outcome {
     let shape = [&x.shape()[..2], geometry.output.as_slice()].concat();
     let [h, w] = two(&geometry.input, 1);
     let [oh, ow] = two(&geometry.output, 1);
-    if oh * ow == 0 {
+    let fits = window_fits((form.kernel, form.stride), form.pads, [1, h, w]);
+    if oh * ow == 0 || !fits {
         return Ok(None);
     }
     let mut out = call.output(0, DType::F32, &shape)?;

@@ -7,7 +7,7 @@ use hetra_ir::Node;
 use hetra_ops::{ConvGeometry, MatMulForm, QuantAxis};
 use hetra_tensor::{DType, Tensor, to_i64};
 
-use super::conv::shape_of;
+use super::conv::{self, shape_of};
 use super::{Compile, Outcome, program};
 use crate::kernels::int8::{IntLhs, IntMat, IntOut, IntRhs, IntTerms, PackedIntB, Per, gemm_int8};
 use crate::kernels::int8_conv::{Bytes, PackedIntConv};
@@ -121,7 +121,11 @@ fn conv(
         && (of_w.len() == 1 || of_w.len() == shape.m)
         && *packed.shape() == shape;
     let size = shape.out(h, width).map(|(oh, ow)| oh * ow);
-    if !fits || size != Some(geometry.output.iter().product()) || size == Some(0) {
+    if !fits
+        || !conv::fits(&shape, h, width)
+        || size != Some(geometry.output.iter().product())
+        || size == Some(0)
+    {
         return Ok(None);
     }
     let factors: Vec<f32> = of_w.iter().map(|w| of_x * w / of_y).collect();
