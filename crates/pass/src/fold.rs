@@ -1,7 +1,7 @@
 //! `op(constants) == constant`: evaluates by the reference what does not depend on the inputs.
 
-use hetra_ir::{Node, ValueId};
-use hetra_ops::{EvalCtx, Interpreter, OpDef, find};
+use hetra_ir::{Graph, Node, Type, ValueId};
+use hetra_ops::{EvalCtx, InferCtx, Interpreter, OpDef, OpError, find};
 use hetra_tensor::{DType, Value};
 
 use crate::editor::Editor;
@@ -20,6 +20,9 @@ const BYTES_MAX: usize = 64 << 20;
 /// Most bytes of all constants of a graph: weights made by `ConstantOfShape` are worth keeping (a
 /// device packs constant weights once), a file that asks for many of them is not.
 const TOTAL_BYTES_MAX: usize = 512 << 20;
+
+/// Most arithmetic operations of one node: folding runs by the reference.
+const WORK_MAX: f64 = 2e8;
 
 /// Results below this size, in bytes, never matter.
 const SMALL_BYTES: usize = 4096;
@@ -69,6 +72,11 @@ fn fold(ed: &mut Editor<'_>, at: usize) -> bool {
         ed.miss(at, &format!("{op} of constants would add {made} bytes"));
         return false;
     }
+    if work(ed, ed.node(at), def) > WORK_MAX {
+        let op = ed.node(at).op.clone();
+        ed.miss(at, &format!("{op} of constants is too much work to do before a run"));
+        return false;
+    }
     match eval(ed.node(at), def, &inputs) {
         Ok(values) => settle(ed, at, values),
         Err(error) => {
@@ -77,6 +85,17 @@ fn fold(ed: &mut Editor<'_>, at: usize) -> bool {
             false
         }
     }
+}
+
+/// Arithmetic operations of a node, as its row tells them.
+fn work(ed: &Editor<'_>, node: &Node, def: &OpDef) -> f64 {
+    let ty = |id: ValueId| ed.ty(id).clone();
+    let inputs: Vec<Option<Type>> = node.inputs.iter().map(|input| input.map(ty)).collect();
+    let outputs: Vec<Type> =
+        node.outputs.iter().map(|output| output.map_or(Type::Unknown, ty)).collect();
+    let known = vec![None; inputs.len()];
+    let body = |_: &Graph, _: &[Type]| Err(OpError::invalid("bodies are not folded"));
+    (def.work)(&InferCtx { node, inputs: &inputs, known: &known, body: &body }, &outputs).ops
 }
 
 /// Bytes of all outputs, if inference knows them.
