@@ -65,10 +65,9 @@ impl Engine {
     /// # Errors
     /// The first node that the device refuses.
     pub fn compile(graph: Arc<Graph>, device: Arc<dyn Device>) -> Result<Engine, ExecError> {
-        let mut result = Err(ExecError::Lost("the device did not compile".to_string()));
-        // Packing weights is parallel: it stays within the device's threads.
-        device.scope(&mut || result = Engine::compile_here(graph.clone(), device.clone(), false));
-        result
+        // On the caller's thread, not in `Device::scope`: the passes ran here, and what they freed
+        // is used again for packed weights (measured: 100 MiB of peak for a model of 100 MiB).
+        Engine::compile_here(graph, device, false)
     }
 
     fn compile_here(
