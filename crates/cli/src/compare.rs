@@ -37,8 +37,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let session = args.target.open()?;
     let inputs = inputs::from_folder(&session, &args.data)?;
-    let types = session.outputs().into_iter().map(|port| port.ty).collect::<Vec<_>>();
-    let wanted = inputs::read_numbered(&args.data, "output", &types)?;
+    let wanted = inputs::recorded_outputs(&session, &args.data)?;
     anyhow::ensure!(!wanted.is_empty(), "{}: no output_N.pb", args.data.display());
     let outputs = session.run(inputs).with_context(|| args.target.model.display().to_string())?;
     let mut table =

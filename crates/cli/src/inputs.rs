@@ -158,6 +158,22 @@ pub(crate) fn read_numbered(folder: &Path, stem: &str, types: &[Type]) -> Result
     Ok(values)
 }
 
+/// Recorded outputs of a session: one for each output, no more and no fewer, so that a missing
+/// record never passes for a right answer.
+pub(crate) fn recorded_outputs(session: &Session, folder: &Path) -> Result<Vec<Value>> {
+    let types: Vec<Type> = session.outputs().into_iter().map(|port| port.ty).collect();
+    let values = read_numbered(folder, "output", &types)?;
+    let more = usize::from(numbered(folder, "output", types.len()).exists());
+    ensure!(
+        values.len() + more == types.len(),
+        "{}: the model has {} outputs, output_N.pb are there for {}",
+        folder.display(),
+        types.len(),
+        if more > 0 { "more".to_string() } else { values.len().to_string() }
+    );
+    Ok(values)
+}
+
 /// A small counter-based generator (splitmix64): inputs are the same everywhere.
 struct Random(u64);
 

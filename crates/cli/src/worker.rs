@@ -79,8 +79,7 @@ fn case(folder: &Path, device: &str) -> Result<()> {
     let session = session.context("model.onnx")?;
     for set in data_sets(folder)? {
         let inputs = inputs::from_folder(&session, &set)?;
-        let types = session.outputs().into_iter().map(|port| port.ty).collect::<Vec<_>>();
-        let wanted = inputs::read_numbered(&set, "output", &types)?;
+        let wanted = inputs::recorded_outputs(&session, &set)?;
         let outputs = session.run(inputs)?;
         anyhow::ensure!(outputs.len() >= wanted.len(), "{} outputs", outputs.len());
         for ((name, got), want) in outputs.iter().zip(&wanted) {
