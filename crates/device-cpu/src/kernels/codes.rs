@@ -47,17 +47,6 @@ impl CodeOp {
     }
 }
 
-/// Up to a vector of codes as floats; the rest of the lanes is 0.
-#[inline(always)]
-fn widen<S: Simd, T: Copy + Into<i32>>(s: S, codes: &[T]) -> S::F {
-    let mut wide = [0i32; 16];
-    for (w, code) in wide.iter_mut().zip(codes) {
-        *w = (*code).into();
-    }
-    // SAFETY: a vector has at most sixteen lanes.
-    s.to_float(unsafe { s.iload(wide.as_ptr()) })
-}
-
 struct Rows<'a, T> {
     op: CodeOp,
     a: &'a [T],
@@ -71,7 +60,7 @@ struct Rows<'a, T> {
     swapped: bool,
 }
 
-impl<T: Byte + Into<i32>> Kernel for Rows<'_, T> {
+impl<T: Byte> Kernel for Rows<'_, T> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
@@ -82,21 +71,16 @@ impl<T: Byte + Into<i32>> Kernel for Rows<'_, T> {
             // A piece stays within what one code of b serves, unless each output has its own.
             let within = if self.repeat == 1 { usize::MAX } else { self.repeat - at % self.repeat };
             let n = S::LANES.min(self.y.len() - done).min(within);
-            let a = widen(s, &self.a[at..at + n]);
+            let a = s.to_float(T::loads(s, &self.a[at..at + n]));
             let b = if self.repeat == 1 {
-                widen(s, &self.b[at..at + n])
+                s.to_float(T::loads(s, &self.b[at..at + n]))
             } else {
                 let code: i32 = self.b[at / self.repeat].into();
                 s.splat(code as f32)
             };
             let (a, b) = if self.swapped { (b, a) } else { (a, b) };
-            let v = s.min(hi, s.max(lo, s.round(self.op.vector(s, a, b))));
-            let mut out = [0i32; 16];
-            // SAFETY: a vector has at most sixteen lanes.
-            unsafe { s.istore(out.as_mut_ptr(), s.to_int(v)) };
-            for (y, v) in self.y[done..done + n].iter_mut().zip(out) {
-                *y = T::low(v);
-            }
+            let v = s.min(hi, s.max(lo, self.op.vector(s, a, b)));
+            T::stores(s, &mut self.y[done..done + n], s.to_int(v));
             done += n;
         }
     }
@@ -104,14 +88,7 @@ impl<T: Byte + Into<i32>> Kernel for Rows<'_, T> {
 
 /// `y = op(a, b)` where each code of `b` serves `a.len() / b.len()` neighbours of `a`; `swapped`:
 /// `y = op(b, a)`. Panics if the lengths do not divide or `y` is too short.
-pub fn code_op<T: Byte + Into<i32>>(
-    isa: Isa,
-    op: CodeOp,
-    a: &[T],
-    b: &[T],
-    swapped: bool,
-    y: &mut [T],
-) {
+pub fn code_op<T: Byte>(isa: Isa, op: CodeOp, a: &[T], b: &[T], swapped: bool, y: &mut [T]) {
     if a.is_empty() {
         return;
     }

@@ -191,7 +191,7 @@ impl PackedConv {
         for_each(cg, cg * layout.plane > 64 << 10, |c| {
             // SAFETY: each channel has its own plane.
             let d = unsafe { shared.slice(c * layout.plane, layout.plane) };
-            layout.fill(&x[c * plane..(c + 1) * plane], 0.0, d);
+            layout.fill(self.isa, &x[c * plane..(c + 1) * plane], 0.0, d);
         });
         let taps = layout.taps();
         let offsets: Vec<usize> =

@@ -37,42 +37,81 @@ pub(crate) fn run(
     for_ranges(n * c, (256 << 10) / per_plane, |start, len| {
         let mut plane = lend(layout.plane + SLACK);
         for p in start..start + len {
-            layout.fill(&x[p * h * w..(p + 1) * h * w], 0.0, &mut plane);
+            layout.fill(isa, &x[p * h * w..(p + 1) * h * w], 0.0, &mut plane);
             for q in 0..mult {
                 let o = p * mult + q;
                 let channel = o % d.shape.m;
                 let weights = &d.weights[channel * taps.len()..(channel + 1) * taps.len()];
                 // SAFETY: each input plane has its own output planes.
                 let out = unsafe { out.slice(o * size, size) };
+                let floats = Floats {
+                    residual: d.residual.map(|r| &r[o * size..(o + 1) * size]),
+                    act: d.act,
+                    out,
+                };
+                let bias = d.bias.map_or(0.0, |b| b[channel]);
                 isa.dispatch(Plane {
                     plane: &plane,
                     taps: &taps,
+                    layout,
                     weights,
-                    bias: d.bias.map_or(0.0, |b| b[channel]),
-                    residual: d.residual.map(|r| &r[o * size..(o + 1) * size]),
-                    act: d.act,
-                    ow: layout.ow,
-                    row_step: layout.row_step(),
-                    out,
+                    bias,
+                    out: floats,
                 });
             }
         }
     });
 }
 
-struct Plane<'a> {
-    plane: &'a [f32],
-    taps: &'a [usize],
-    weights: &'a [f32],
-    bias: f32,
+/// What becomes of the sums of a plane.
+pub(crate) trait Finish {
+    /// Length of the output plane.
+    fn len(&self) -> usize;
+    /// Takes the `w` sums from output `at` on; `at + w <= len()`.
+    fn put<S: Simd>(&mut self, s: S, at: usize, w: usize, sums: S::F);
+    /// All sums were put.
+    fn end<S: Simd>(&mut self, s: S);
+}
+
+struct Floats<'a> {
     residual: Option<&'a [f32]>,
     act: Activation,
-    ow: usize,
-    row_step: usize,
     out: &'a mut [f32],
 }
 
-impl Kernel for Plane<'_> {
+impl Finish for Floats<'_> {
+    fn len(&self) -> usize {
+        self.out.len()
+    }
+    #[inline(always)]
+    fn put<S: Simd>(&mut self, s: S, at: usize, w: usize, mut sums: S::F) {
+        let (lo, hi) = self.act.clamp().unwrap_or((f32::NEG_INFINITY, f32::INFINITY));
+        if let Some(r) = self.residual {
+            sums = s.add(sums, s.loads_tail(&r[at..at + w]));
+        }
+        sums = s.min(s.splat(hi), s.max(s.splat(lo), sums));
+        s.stores_tail(&mut self.out[at..at + w], sums);
+    }
+    #[inline(always)]
+    fn end<S: Simd>(&mut self, _: S) {
+        if self.act.clamp().is_none() {
+            activation::apply(S::ISA, self.act, self.out);
+        }
+    }
+}
+
+/// One output plane from one padded plane.
+pub(crate) struct Plane<'a, F> {
+    pub(crate) plane: &'a [f32],
+    pub(crate) taps: &'a [usize],
+    pub(crate) layout: &'a Layout,
+    /// One for each tap.
+    pub(crate) weights: &'a [f32],
+    pub(crate) bias: f32,
+    pub(crate) out: F,
+}
+
+impl<F: Finish> Kernel for Plane<'_, F> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
@@ -84,42 +123,36 @@ impl Kernel for Plane<'_> {
     }
 }
 
-impl Plane<'_> {
+impl<F: Finish> Plane<'_, F> {
     /// `T` taps, or any number if `T` is zero.
     #[inline(always)]
-    fn rows<S: Simd, const T: usize>(self, s: S) {
+    fn rows<S: Simd, const T: usize>(mut self, s: S) {
         let n = if T == 0 { self.taps.len() } else { T };
         let (taps, weights) = (&self.taps[..n], &self.weights[..n]);
-        let oh = self.out.len() / self.ow;
-        let reach = taps.iter().max().unwrap_or(&0) + (oh - 1) * self.row_step + self.ow;
-        assert!(reach + S::LANES <= self.plane.len());
-        let (lo, hi) = self.act.clamp().unwrap_or((f32::NEG_INFINITY, f32::INFINITY));
+        let (oh, ow, row_step) = (self.layout.oh, self.layout.ow, self.layout.row_step());
+        if oh * ow == 0 {
+            return;
+        }
+        let reach = taps.iter().max().unwrap_or(&0) + (oh - 1) * row_step + ow;
+        assert!(reach + S::LANES <= self.plane.len() && self.out.len() >= oh * ow);
         for y in 0..oh {
             let mut x = 0;
-            while x < self.ow {
-                let w = S::LANES.min(self.ow - x);
-                let at = y * self.ow + x;
-                // SAFETY: loads end within `reach` plus one vector, checked above; the `w` output
-                // columns from `x` are in row `y`.
-                unsafe {
-                    let base = self.plane.as_ptr().add(y * self.row_step + x);
+            while x < ow {
+                // SAFETY: `base` and the loads, which end within `reach` plus one vector, are
+                // inside the plane, as checked above.
+                let sums = unsafe {
+                    let base = self.plane.as_ptr().add(y * row_step + x);
                     let mut acc = [s.splat(self.bias), s.splat(0.0)];
                     for t in 0..n {
                         let v = s.load(base.add(taps[t]));
                         acc[t & 1] = s.fma(s.splat(weights[t]), v, acc[t & 1]);
                     }
-                    let mut v = s.add(acc[0], acc[1]);
-                    if let Some(r) = self.residual {
-                        v = s.add(v, s.load_n(r.as_ptr().add(at), w));
-                    }
-                    v = s.min(s.splat(hi), s.max(s.splat(lo), v));
-                    s.store_n(self.out.as_mut_ptr().add(at), v, w);
-                }
+                    s.add(acc[0], acc[1])
+                };
+                self.out.put(s, y * ow + x, S::LANES.min(ow - x), sums);
                 x += S::LANES;
             }
         }
-        if self.act.clamp().is_none() {
-            activation::apply(S::ISA, self.act, self.out);
-        }
+        self.out.end(s);
     }
 }

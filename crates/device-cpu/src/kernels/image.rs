@@ -5,6 +5,9 @@
 //! stride, dilation and padding: no bounds checks and no gathers are left in the inner loops.
 
 use super::conv::ConvShape;
+use super::isa::{Isa, Kernel};
+use super::quant::Byte;
+use super::simd::Simd;
 
 /// Numbers after the last plane that may be read (never used), so that loops read full vectors.
 pub(crate) const SLACK: usize = 64;
@@ -22,9 +25,30 @@ pub(crate) struct Layout {
     phase: usize,
     row: usize,
     pub(crate) plane: usize,
-    /// Rows and phases that some tap reads; the others are never filled.
+    /// Rows that some tap reads; the others are never filled.
     row_used: Vec<bool>,
-    phase_used: Vec<bool>,
+    phases: Vec<Phase>,
+}
+
+/// What a phase of a row takes from the image.
+#[derive(Clone, Copy, Debug)]
+struct Phase {
+    /// Whether some tap reads it; else it is never filled.
+    used: bool,
+    /// The first index whose column is not in the left border, and the first past the image.
+    lo: usize,
+    hi: usize,
+    /// Column of the image at `lo`.
+    first: usize,
+}
+
+impl Phase {
+    /// Phase `p` of `n` numbers of a row of `w` columns with a border of `left` before them.
+    fn new(p: usize, n: usize, sw: usize, left: usize, w: usize) -> Self {
+        let lo = left.saturating_sub(p).div_ceil(sw).min(n);
+        let hi = (left + w).saturating_sub(p).div_ceil(sw).clamp(lo, n);
+        Phase { used: false, lo, hi, first: (lo * sw + p).saturating_sub(left) }
+    }
 }
 
 impl Layout {
@@ -49,13 +73,14 @@ impl Layout {
                 row_used[y * sh + i * dh] = true;
             }
         }
-        let mut phase_used = vec![false; sw];
+        let mut phases: Vec<Phase> =
+            (0..sw).map(|p| Phase::new(p, phase, sw, shape.pads[1], w)).collect();
         for j in 0..shape.kw {
-            phase_used[j * dw % sw] = true;
+            phases[j * dw % sw].used = true;
         }
         let row = phase * sw;
         let shape = *shape;
-        Layout { shape, h, w, oh, ow, phase, row, plane: hp * row, row_used, phase_used }
+        Layout { shape, h, w, oh, ow, phase, row, plane: hp * row, row_used, phases }
     }
 
     /// Distance between the places of two output rows.
@@ -78,53 +103,84 @@ impl Layout {
     }
 
     /// Copies one plane, with `border` around it.
-    pub(crate) fn fill<T: Copy>(&self, src: &[T], border: T, dst: &mut [T]) {
-        let (sw, [top, left, ..]) = (self.shape.stride[1], self.shape.pads);
-        for (y, row) in dst[..self.plane].chunks_exact_mut(self.row).enumerate() {
-            if !self.row_used[y] {
+    pub(crate) fn fill<T: Cell>(&self, isa: Isa, src: &[T], border: T, dst: &mut [T]) {
+        isa.dispatch(Fill { layout: self, src, border, dst });
+    }
+}
+
+struct Fill<'a, T> {
+    layout: &'a Layout,
+    src: &'a [T],
+    border: T,
+    dst: &'a mut [T],
+}
+
+impl<T: Cell> Kernel for Fill<'_, T> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let (l, border) = (self.layout, self.border);
+        let (sw, top) = (l.shape.stride[1], l.shape.pads[0]);
+        for (y, row) in self.dst[..l.plane].chunks_exact_mut(l.row).enumerate() {
+            if !l.row_used[y] {
                 continue;
             }
-            if y < top || y - top >= self.h {
+            if y < top || y - top >= l.h {
                 row.fill(border);
                 continue;
             }
-            let src = &src[(y - top) * self.w..(y - top + 1) * self.w];
-            for (p, d) in row.chunks_exact_mut(self.phase).enumerate() {
-                if self.phase_used[p] {
-                    fill_phase(src, left, sw, p, border, d);
+            let src = &self.src[(y - top) * l.w..(y - top + 1) * l.w];
+            for (phase, d) in l.phases.iter().zip(row.chunks_exact_mut(l.phase)) {
+                if phase.used {
+                    fill_phase(s, src, phase, sw, border, d);
                 }
             }
         }
     }
 }
 
-/// Copies columns `p, p + sw, ..` of a padded row.
-#[inline]
-fn fill_phase<T: Copy>(src: &[T], left: usize, sw: usize, p: usize, border: T, d: &mut [T]) {
-    let n = d.len();
-    // The first index whose column is not in the left border, and the first past the image.
-    let lo = left.saturating_sub(p).div_ceil(sw).min(n);
-    let hi = (left + src.len()).saturating_sub(p).div_ceil(sw).clamp(lo, n);
-    d[..lo].fill(border);
-    d[hi..].fill(border);
+/// An element of an image.
+pub(crate) trait Cell: Copy {
+    /// `d[i] = src[2 i]`; `src` may end with the last of these. Panics if it ends before.
+    fn evens<S: Simd>(s: S, src: &[Self], d: &mut [Self]);
+}
+
+impl Cell for f32 {
+    #[inline(always)]
+    fn evens<S: Simd>(s: S, src: &[f32], d: &mut [f32]) {
+        assert!(src.len() + 1 >= 2 * d.len());
+        for (src, d) in src.chunks(2 * S::LANES).zip(d.chunks_mut(S::LANES)) {
+            // SAFETY: no more floats are read than the slice has.
+            s.stores_tail(d, unsafe { s.load_evens(src.as_ptr(), src.len()) });
+        }
+    }
+}
+
+impl Cell for u8 {
+    #[inline(always)]
+    fn evens<S: Simd>(s: S, src: &[u8], d: &mut [u8]) {
+        assert!(src.len() + 1 >= 2 * d.len());
+        for (src, d) in src.chunks(2 * S::LANES).zip(d.chunks_mut(S::LANES)) {
+            // SAFETY: no more bytes are read than the slice has.
+            u8::stores(s, d, unsafe { s.load_u16(src.as_ptr(), src.len()) });
+        }
+    }
+}
+
+/// Copies the columns of a phase.
+#[inline(always)]
+fn fill_phase<S: Simd, T: Cell>(s: S, src: &[T], phase: &Phase, sw: usize, border: T, d: &mut [T]) {
+    let Phase { lo, hi, first, .. } = *phase;
+    // Loops, not calls: borders are one or two numbers.
+    d[..lo].iter_mut().for_each(|d| *d = border);
+    d[hi..].iter_mut().for_each(|d| *d = border);
     if lo == hi {
         return;
     }
-    let first = lo * sw + p - left;
     let (d, src) = (&mut d[lo..hi], &src[first..]);
     match sw {
         1 => d.copy_from_slice(&src[..d.len()]),
-        2 => {
-            // Whole pairs vectorise; the last number may have no partner.
-            let pairs = src.chunks_exact(2);
-            let rest = pairs.remainder().first().copied();
-            for (d, s) in d.iter_mut().zip(pairs) {
-                *d = s[0];
-            }
-            if let (Some(v), true) = (rest, d.len() * 2 == src.len() + 1) {
-                d[d.len() - 1] = v;
-            }
-        }
+        2 => T::evens(s, src, d),
         _ => {
             for (d, s) in d.iter_mut().zip(src.iter().step_by(sw)) {
                 *d = *s;

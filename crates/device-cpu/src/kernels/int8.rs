@@ -2,15 +2,16 @@
 //!
 //! `Σ (a - za)(b - zb)` is computed as `Σ ab - za (Σb - k zb) - zb Σa`: the inner loop knows no
 //! zero points. Column sums come from a dot product with ones over the packed panel, row sums from
-//! packing. A register tile of sums is turned into i32, requantised 8-bit or scaled f32 output at
-//! once. Against the naive loop: 64 multiply-adds per instruction with VNNI (16 with AVX2).
+//! packing; both are left out where they are multiplied by zero. A register tile of sums is turned
+//! into i32, requantised 8-bit or scaled f32 output at once. Against the naive loop: 64 multiply-adds per instruction with VNNI (16 with AVX2).
 
 pub use super::int8_pack::{IntMat, PackedIntA, PackedIntB};
 
-use super::activation::{self, Activation};
-use super::gemm_pack::block;
+use super::activation::Activation;
+use super::gemm_pack::block as block_of;
 use super::int8_pack::{IntPanels, MatPanels, kg_of, pack_all};
 use super::isa::{Isa, Kernel};
+use super::quant::Byte;
 use super::scratch::{Shared, for_each, lend, threads};
 use super::simd::Simd;
 
@@ -160,6 +161,8 @@ struct Job<'a> {
     nr: usize,
     groups: usize,
     terms: &'a IntTerms<'a>,
+    /// Whether A has a zero point in some row, so that sums of the columns of B are needed.
+    shifted: bool,
     sink: Sink<'a>,
 }
 
@@ -202,8 +205,8 @@ pub(crate) fn product(
     terms: &IntTerms<'_>,
     sink: Sink<'_>,
 ) {
-    assert_eq!(a.k, k, "inner sizes differ");
-    let nr = block(isa).1;
+    assert!(a.k == k && a.signed != b.signed(), "inner sizes differ, or both of one sign");
+    let nr = block_of(isa).1;
     let panels = n.div_ceil(nr);
     if a.m * n * k < PAR_MIN || threads() == 1 || panels >= 4 * threads() {
         run(isa, a, Src::Panels(b), (b.moved(), n), terms, sink);
@@ -230,9 +233,11 @@ fn run(
     if a.m == 0 || n == 0 {
         return;
     }
-    let nr = block(isa).1;
+    let nr = block_of(isa).1;
     let shared = matches!(b, Src::Packed(_));
-    let job = Job { a, b, b_moved, n, nr, groups: a.k.div_ceil(kg_of(isa)), terms, sink };
+    let groups = a.k.div_ceil(kg_of(isa));
+    let shifted = (0..a.m).any(|i| terms.a_zero.at(i, 0).wrapping_add(a.moved) != 0);
+    let job = Job { a, b, b_moved, n, nr, groups, terms, shifted, sink };
     let (row_panels, col_panels) = (a.m.div_ceil(a.mr), n.div_ceil(nr));
     let parallel = a.m * n * a.k >= PAR_MIN && threads() > 1;
     // Tasks are single column panels; with few of them, rows are cut too.
@@ -271,74 +276,97 @@ impl Kernel for Column<'_> {
                 &made[..size]
             }
         };
-        let (j0, k) = (self.j * job.nr, job.a.k as i32);
-        let nv = job.nr.min(job.n - j0);
-        let mut fix = Fix { q: column_sums(s, panel), zb: [0; 32], bias: [0; 32] };
-        for c in 0..nv {
-            fix.zb[c] = job.terms.b_zero.at(0, j0 + c) + job.b_moved;
-            fix.q[c] = fix.q[c].wrapping_sub(k.wrapping_mul(fix.zb[c]));
-            if let Per::Col(bias) = job.terms.bias {
-                fix.bias[c] = bias[j0 + c];
-            }
-        }
+        let fix = Fix::new(s, job, self.j * job.nr, panel);
         for r in self.r0..self.r1 {
             let i0 = r * job.a.mr;
             let mr = job.a.mr.min(job.a.m - i0);
             let a = &job.a.lanes()[i0 * job.groups..(i0 + mr) * job.groups];
-            let mut tile = [0i32; 14 * 32];
-            micro_any::<S>(mr, a, panel, &mut tile);
-            for i in 0..mr {
-                let za = job.terms.a_zero.at(i0 + i, 0) + job.a.moved;
-                let bias = match job.terms.bias {
-                    Per::Col(_) => 0,
-                    ref other => other.at(i0 + i, 0),
-                };
-                let row = &mut tile[i * job.nr..(i + 1) * job.nr];
-                fix.row(s, row, za, job.a.sums[i0 + i], bias);
-                // SAFETY: this row's columns of this panel belong to this task alone.
-                unsafe { put(s, &job.sink, i0 + i, j0, job.n, &row[..nv]) };
-            }
+            block::<S>(mr, Block { a, b: panel, i0, fix: &fix });
         }
     }
 }
 
-/// What the zero points and the bias add to each column of a panel, in flipped numbers.
-struct Fix {
-    /// `Σb - k zb`.
+/// What the zero points and the bias add to the columns of a panel.
+struct Fix<'a> {
+    job: &'a Job<'a>,
+    j0: usize,
+    /// `Σb - k zb`, if A has zero points.
     q: [i32; 32],
     zb: [i32; 32],
+    /// The part of the bias that belongs to columns.
     bias: [i32; 32],
+    /// All columns have the same `zb` and no bias, and A has no zero points.
+    uniform: bool,
 }
 
-impl Fix {
-    /// `row += bias - za q - zb Σa`.
+impl<'a> Fix<'a> {
     #[inline(always)]
-    fn row<S: Simd>(&self, s: S, row: &mut [i32], za: i32, sum_a: i32, bias: i32) {
-        assert!(row.len() == 2 * S::LANES);
-        let (za, sum_a, bias) = (s.isplat(za), s.isplat(sum_a), s.isplat(bias));
-        for at in [0, S::LANES] {
-            // SAFETY: `at` plus one vector is inside the row and the 32 columns.
-            unsafe {
-                let d = row.as_mut_ptr().add(at);
-                let q = s.imul(za, s.iload(self.q.as_ptr().add(at)));
-                let z = s.imul(sum_a, s.iload(self.zb.as_ptr().add(at)));
-                let up = s.iadd(bias, s.iload(self.bias.as_ptr().add(at)));
-                s.istore(d, s.iadd(s.isub(s.iload(d), s.iadd(q, z)), up));
+    fn new<S: Simd>(s: S, job: &'a Job<'a>, j0: usize, panel: &[i32]) -> Self {
+        let mut fix = Fix { job, j0, q: [0; 32], zb: [0; 32], bias: [0; 32], uniform: false };
+        let (zero, bias) = (job.terms.b_zero, job.terms.bias);
+        fix.uniform = !job.shifted && !matches!(zero, Per::Col(_)) && !matches!(bias, Per::Col(_));
+        if job.shifted {
+            fix.q = if job.a.signed {
+                column_sums::<S, true>(s, panel)
+            } else {
+                column_sums::<S, false>(s, panel)
+            };
+        }
+        for c in 0..job.nr.min(job.n - j0) {
+            fix.zb[c] = zero.at(0, j0 + c).wrapping_add(job.b_moved);
+            fix.q[c] = fix.q[c].wrapping_sub((job.a.k as i32).wrapping_mul(fix.zb[c]));
+            if let Per::Col(bias) = bias {
+                fix.bias[c] = bias[j0 + c];
             }
+        }
+        fix
+    }
+
+    /// Takes a row of products of the panel to the sink, as `Σ (a - za)(b - zb) + bias`, which is
+    /// `Σab - zb Σa - za (Σb - k zb) + bias`.
+    #[inline(always)]
+    fn row<S: Simd>(&self, s: S, i: usize, products: &[S::I; 2]) {
+        let job = self.job;
+        let sum_a = job.a.sums[i];
+        let bias = match job.terms.bias {
+            Per::Col(_) => 0,
+            ref other => other.at(i, 0),
+        };
+        let all = s.isplat(bias.wrapping_sub(self.zb[0].wrapping_mul(sum_a)));
+        for (j, v) in products.iter().enumerate() {
+            let at = j * S::LANES;
+            let w = S::LANES.min((job.n - self.j0).saturating_sub(at));
+            if w == 0 {
+                break;
+            }
+            let sums = if self.uniform {
+                s.iadd(*v, all)
+            } else {
+                let za = s.isplat(job.terms.a_zero.at(i, 0).wrapping_add(job.a.moved));
+                // SAFETY: `at` plus one vector is inside the 32 columns.
+                let (q, zb, up) = unsafe {
+                    let of = |x: &[i32; 32]| s.iload(x.as_ptr().add(at));
+                    (of(&self.q), of(&self.zb), of(&self.bias))
+                };
+                let down = s.iadd(s.imul(za, q), s.imul(s.isplat(sum_a), zb));
+                s.iadd(s.isub(*v, down), s.iadd(up, s.isplat(bias)))
+            };
+            // SAFETY: this row's columns of this panel belong to this task alone.
+            unsafe { put(s, &job.sink, (i, self.j0 + at), job.n, w, sums) };
         }
     }
 }
 
 /// Sums of the columns of a panel: a dot product with ones.
 #[inline(always)]
-fn column_sums<S: Simd>(s: S, panel: &[i32]) -> [i32; 32] {
+fn column_sums<S: Simd, const A_SIGNED: bool>(s: S, panel: &[i32]) -> [i32; 32] {
     let ones = s.isplat(if S::KG == 4 { 0x0101_0101 } else { 0x0001_0001 });
     let mut acc = [s.isplat(0); 2];
     for row in panel.chunks_exact(2 * S::LANES) {
         for (j, a) in acc.iter_mut().enumerate() {
             // SAFETY: a row has two vectors.
             let v = unsafe { s.iload(row.as_ptr().add(j * S::LANES)) };
-            *a = s.dot(ones, v, *a);
+            *a = dot::<S, A_SIGNED>(s, ones, v, *a);
         }
     }
     let mut out = [0; 32];
@@ -349,12 +377,28 @@ fn column_sums<S: Simd>(s: S, panel: &[i32]) -> [i32; 32] {
     out
 }
 
+/// The product of lanes of A and B, whichever of them is signed.
 #[inline(always)]
-fn micro_any<S: Simd>(mr: usize, a: &[i32], b: &[i32], tile: &mut [i32; 14 * 32]) {
+fn dot<S: Simd, const A_SIGNED: bool>(s: S, a: S::I, b: S::I, c: S::I) -> S::I {
+    if A_SIGNED { s.dot(b, a, c) } else { s.dot(a, b, c) }
+}
+
+/// A row panel of A times a column panel of B.
+#[derive(Clone, Copy)]
+struct Block<'a> {
+    a: &'a [i32],
+    b: &'a [i32],
+    /// First row.
+    i0: usize,
+    fix: &'a Fix<'a>,
+}
+
+#[inline(always)]
+fn block<S: Simd>(mr: usize, block: Block<'_>) {
     macro_rules! heights {
         ($($m:literal)+) => {
             match mr {
-                $($m => call::<S, $m>(a, b, tile),)+
+                $($m => call::<S, $m>(block),)+
                 _ => unreachable!("row panel higher than the register block"),
             }
         };
@@ -363,114 +407,90 @@ fn micro_any<S: Simd>(mr: usize, a: &[i32], b: &[i32], tile: &mut [i32; 14 * 32]
 }
 
 /// A register kernel as a function of its own, as for f32.
-struct Call<'a, const MR: usize>(&'a [i32], &'a [i32], &'a mut [i32; 14 * 32]);
+struct Call<'a, const MR: usize, const A_SIGNED: bool>(Block<'a>);
 
-impl<const MR: usize> Kernel for Call<'_, MR> {
+impl<const MR: usize, const A_SIGNED: bool> Kernel for Call<'_, MR, A_SIGNED> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        micro::<S, MR>(s, self.0, self.1, self.2);
-    }
-}
-
-#[inline(always)]
-fn call<S: Simd, const MR: usize>(a: &[i32], b: &[i32], tile: &mut [i32; 14 * 32]) {
-    if MR <= S::MR {
-        S::ISA.dispatch(Call::<MR>(a, b, tile));
-    }
-}
-
-#[inline(always)]
-fn micro<S: Simd, const MR: usize>(s: S, a: &[i32], b: &[i32], tile: &mut [i32; 14 * 32]) {
-    if MR > S::MR {
-        return; // Never asked for; keeps the compiler from building it.
-    }
-    let mut acc = [[s.isplat(0); 2]; MR];
-    for (a, b) in a.chunks_exact(MR).zip(b.chunks_exact(2 * S::LANES)) {
-        // SAFETY: a row of the panel has two vectors.
-        let (b0, b1) = unsafe { (s.iload(b.as_ptr()), s.iload(b.as_ptr().add(S::LANES))) };
-        for (i, row) in acc.iter_mut().enumerate() {
-            let v = s.isplat(a[i]);
-            row[0] = s.dot(v, b0, row[0]);
-            row[1] = s.dot(v, b1, row[1]);
+        if MR > S::MR {
+            return; // Never asked for; keeps the compiler from building it.
         }
-    }
-    for (i, row) in acc.iter().enumerate() {
-        for (j, v) in row.iter().enumerate() {
-            // SAFETY: `MR` rows of two vectors fit in the tile.
-            unsafe { s.istore(tile.as_mut_ptr().add((2 * i + j) * S::LANES), *v) };
+        let Block { a, b, i0, fix } = self.0;
+        let mut acc = [[s.isplat(0); 2]; MR];
+        for (a, b) in a.chunks_exact(MR).zip(b.chunks_exact(2 * S::LANES)) {
+            // SAFETY: a row of the panel has two vectors.
+            let (b0, b1) = unsafe { (s.iload(b.as_ptr()), s.iload(b.as_ptr().add(S::LANES))) };
+            for (i, row) in acc.iter_mut().enumerate() {
+                let v = s.isplat(a[i]);
+                row[0] = dot::<S, A_SIGNED>(s, v, b0, row[0]);
+                row[1] = dot::<S, A_SIGNED>(s, v, b1, row[1]);
+            }
+        }
+        for (i, row) in acc.iter().enumerate() {
+            fix.row(s, i0 + i, row);
         }
     }
 }
 
+#[inline(always)]
+fn call<S: Simd, const MR: usize>(block: Block<'_>) {
+    if MR <= S::MR && block.fix.job.a.signed {
+        S::ISA.dispatch(Call::<MR, true>(block));
+    } else if MR <= S::MR {
+        S::ISA.dispatch(Call::<MR, false>(block));
+    }
+}
+
+/// The first `w` lanes of `sums` to row `i`, columns from `j` on, of an output of `n` columns.
+///
 /// # Safety
-/// The caller alone may write row `i`, columns `j0..j0 + row.len()`.
+/// The caller alone may write these numbers.
 #[inline(always)]
 pub(crate) unsafe fn put<S: Simd>(
     s: S,
     sink: &Sink<'_>,
-    i: usize,
-    j0: usize,
+    (i, j): (usize, usize),
     n: usize,
-    row: &[i32],
+    w: usize,
+    sums: S::I,
 ) {
-    let (at, len) = (i * n + j0, row.len());
+    let at = i * n + j;
+    let per = |p: &Per<'_, f32>| match p {
+        Per::Col(v) => s.loads_tail(&v[j..]),
+        other => s.splat(other.at(i, 0)),
+    };
     // SAFETY: passed on to the caller.
     unsafe {
         match sink {
-            Sink::I32(o) => o.slice(at, len).copy_from_slice(row),
+            Sink::I32(o) => {
+                let mut row = [0i32; 16];
+                s.istore(row.as_mut_ptr(), sums);
+                o.slice(at, w).copy_from_slice(&row[..w]);
+            }
             Sink::U8(o, scale, zero) => {
-                let d = o.slice(at, len);
-                requantize_row(s, row, (i, j0), scale, *zero, (0, 255), |c, v| d[c] = v as u8);
+                u8::stores(s, o.slice(at, w), requantize::<S, u8>(s, sums, per(scale), *zero));
             }
             Sink::I8(o, scale, zero) => {
-                let d = o.slice(at, len);
-                requantize_row(s, row, (i, j0), scale, *zero, (-128, 127), |c, v| d[c] = v as i8);
+                i8::stores(s, o.slice(at, w), requantize::<S, i8>(s, sums, per(scale), *zero));
             }
             Sink::F32(o, scale, bias, act) => {
-                let d = o.slice(at, len);
-                for (c, (d, v)) in d.iter_mut().zip(row).enumerate() {
-                    *d = *v as f32 * scale.at(i, j0 + c) + bias.at(i, j0 + c);
-                }
-                if *act != Activation::None {
-                    activation::apply(S::ISA, *act, d);
-                }
+                let v = s.add(s.mul(s.to_float(sums), per(scale)), per(bias));
+                s.stores_tail(o.slice(at, w), act.vector(s, v));
             }
         }
     }
 }
 
-/// `clamp(round(v * scale) + zero)`, ties to even. The clamp comes before the conversion, so that
-/// large products cannot wrap.
+/// `clamp(round(v * scale) + zero)`, ties to even. The clamp comes before the conversion, which
+/// rounds, so that large products cannot wrap; the limits are whole numbers, so that both orders
+/// give the same.
 #[inline(always)]
-pub(crate) fn requantize_row<S: Simd>(
-    s: S,
-    row: &[i32],
-    (i, j0): (usize, usize),
-    scale: &Per<'_, f32>,
-    zero: i32,
-    (lo, hi): (i32, i32),
-    mut put: impl FnMut(usize, i32),
-) {
-    let (lo, hi) = (s.splat((lo - zero) as f32), s.splat((hi - zero) as f32));
-    for (q, chunk) in row.chunks(S::LANES).enumerate() {
-        let m = match scale {
-            Per::Col(m) => s.loads_tail(&m[j0 + q * S::LANES..]),
-            other => s.splat(other.at(i, 0)),
-        };
-        let mut x = [0i32; 16];
-        x[..chunk.len()].copy_from_slice(chunk);
-        // SAFETY: a vector has at most sixteen lanes.
-        let v = s.to_float(unsafe { s.iload(x.as_ptr()) });
-        let v = s.round(s.mul(v, m));
-        let v = s.to_int(s.min(hi, s.max(lo, v)));
-        let mut out = [0i32; 16];
-        // SAFETY: a vector has at most sixteen lanes.
-        unsafe { s.istore(out.as_mut_ptr(), v) };
-        for (c, v) in out.iter().enumerate().take(chunk.len()) {
-            put(q * S::LANES + c, *v + zero);
-        }
-    }
+fn requantize<S: Simd, T: Byte>(s: S, sums: S::I, scale: S::F, zero: i32) -> S::I {
+    let limit = |v: i32| s.splat((v - zero) as f32);
+    let v = s.mul(s.to_float(sums), scale);
+    let v = s.min(limit(T::RANGE.1), s.max(limit(T::RANGE.0), v));
+    s.iadd(s.to_int(v), s.isplat(zero))
 }
 
 #[cfg(test)]

@@ -4,13 +4,14 @@
 //! of the input. Depthwise convolutions run on the f32 kernel: with zero points taken off, all
 //! products and sums are whole numbers below 2^24 (for up to 258 taps), so f32 is exact there.
 
-use super::activation::Activation;
-use super::conv::{ConvShape, PackedConv, Run, runs_of};
+use super::conv::{ConvShape, Run, runs_of};
+use super::depthwise::{Finish, Plane};
 use super::image::{Layout, SLACK};
 use super::int8::{IntMat, IntOut, IntTerms, PackedIntA, Per, Sink, product, put};
-use super::int8_pack::{IntPanels, kg_of, lane};
+use super::int8_pack::{IntPanels, kg_of};
 use super::isa::{Isa, Kernel};
-use super::scratch::{Shared, for_each, lend, threads};
+use super::quant::Code;
+use super::scratch::{Shared, for_each, for_ranges, lend, threads};
 use super::simd::Simd;
 
 /// 8-bit numbers of either sign.
@@ -29,45 +30,29 @@ impl<'a> Bytes<'a> {
             Bytes::I8(x) => (bytemuck::cast_slice(x), true),
         }
     }
-    /// The numbers less their zero point.
-    fn floats(self, isa: Isa, zero: i32, out: &mut [f32]) {
-        match self {
-            Bytes::U8(x) => isa.dispatch(Floats(x, zero, out)),
-            Bytes::I8(x) => isa.dispatch(Floats(x, zero, out)),
-        }
-    }
 }
 
-struct Floats<'a, T>(&'a [T], i32, &'a mut [f32]);
+/// `out = code - zero` as floats.
+struct Shifted<'a, T>(&'a [T], i32, &'a mut [f32]);
 
-impl<T: Copy + Into<i32>> Kernel for Floats<'_, T> {
-    type Output = ();
-    #[inline(always)]
-    fn run<S: Simd>(self, _: S) {
-        let Floats(codes, zero, out) = self;
-        for (o, code) in out.iter_mut().zip(codes) {
-            let code: i32 = (*code).into();
-            *o = code.wrapping_sub(zero) as f32;
-        }
-    }
-}
-
-/// `sums = x + bias` for floats that are whole numbers.
-struct Sums<'a>(&'a [f32], i32, &'a mut [i32]);
-
-impl Kernel for Sums<'_> {
+impl<T: Code> Kernel for Shifted<'_, T> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Sums(x, bias, sums) = self;
-        let bias = s.isplat(bias);
-        for (x, sums) in x.chunks(S::LANES).zip(sums.chunks_mut(S::LANES)) {
-            let mut out = [0i32; 16];
-            let v = s.iadd(s.to_int(s.loads_tail(x)), bias);
-            // SAFETY: a vector has at most sixteen lanes.
-            unsafe { s.istore(out.as_mut_ptr(), v) };
-            sums.copy_from_slice(&out[..sums.len()]);
+        let Shifted(codes, zero, out) = self;
+        let zero = s.isplat(zero);
+        for (x, y) in codes.chunks(S::LANES).zip(out.chunks_mut(S::LANES)) {
+            s.stores_tail(y, s.to_float(s.isub(T::loads(s, x), zero)));
         }
+    }
+}
+
+/// The codes less their zero point; `signed` says how to read them.
+fn shifted(isa: Isa, codes: &[u8], signed: bool, zero: i32, out: &mut [f32]) {
+    if signed {
+        isa.dispatch(Shifted(bytemuck::cast_slice::<u8, i8>(codes), zero, out));
+    } else {
+        isa.dispatch(Shifted(codes, zero, out));
     }
 }
 
@@ -75,7 +60,8 @@ impl Kernel for Sums<'_> {
 const EXACT_TAPS: usize = 258;
 
 enum Kind {
-    Depthwise(PackedConv),
+    /// Weights less their zero points.
+    Depthwise(Vec<f32>),
     Groups(Vec<PackedIntA>),
 }
 
@@ -107,13 +93,9 @@ impl PackedIntConv {
             let mut floats = vec![0.0; raw.len()];
             for (m, zero) in w_zero.iter().enumerate() {
                 let at = m * k..(m + 1) * k;
-                let part = match weights {
-                    Bytes::U8(x) => Bytes::U8(&x[at.clone()]),
-                    Bytes::I8(x) => Bytes::I8(&x[at.clone()]),
-                };
-                part.floats(isa, *zero, &mut floats[at]);
+                shifted(isa, &raw[at.clone()], signed, *zero, &mut floats[at]);
             }
-            Kind::Depthwise(PackedConv::new(isa, shape, &floats, None, Activation::None))
+            Kind::Depthwise(floats)
         } else {
             let group = |g: usize| {
                 let at = g * mg * k..(g + 1) * mg * k;
@@ -123,7 +105,7 @@ impl PackedIntConv {
                     IntMat::u8(&raw[at], mg, k, (k, 1))
                 }
             };
-            Kind::Groups((0..shape.groups).map(|g| PackedIntA::new(isa, group(g))).collect())
+            Kind::Groups((0..shape.groups).map(|g| PackedIntA::signed(isa, group(g))).collect())
         };
         PackedIntConv { isa, shape, w_zero, kind }
     }
@@ -156,7 +138,7 @@ impl PackedIntConv {
         let call = Call { conv: self, layout: &layout, x, x_zero, bias, sink };
         let parts = n * s.groups;
         match &self.kind {
-            Kind::Depthwise(conv) => (0..n).for_each(|i| call.depthwise(conv, i, h, w)),
+            Kind::Depthwise(weights) => call.depthwise(weights, n, h, w),
             Kind::Groups(groups) => {
                 let parallel = parts >= threads() && n * s.m * size * groups[0].k > 8 << 20;
                 for_each(parts, parallel, |p| call.part(groups, p / s.groups, p % s.groups, h, w));
@@ -175,31 +157,32 @@ struct Call<'a> {
 }
 
 impl Call<'_> {
-    fn depthwise(&self, conv: &PackedConv, i: usize, h: usize, w: usize) {
-        let (s, size) = (&self.conv.shape, self.layout.oh * self.layout.ow);
-        let (mut x, mut y) = (lend(s.c * h * w), lend(s.m * size));
-        let plane = h * w;
-        let shared = Shared::new(&mut x[..]);
-        for_each(s.c, s.c * plane > 64 << 10, |c| {
-            let at = (i * s.c + c) * plane..(i * s.c + c + 1) * plane;
-            // SAFETY: each channel has its own plane.
-            let x = unsafe { shared.slice(c * plane, plane) };
-            let part = match self.x {
-                Bytes::U8(b) => Bytes::U8(&b[at]),
-                Bytes::I8(b) => Bytes::I8(&b[at]),
-            };
-            part.floats(self.conv.isa, self.x_zero, x);
-        });
-        conv.run(&x, (1, h, w), None, &mut y);
-        let y = &y[..];
-        for_each(s.m, s.m * size > 64 << 10, |m| {
-            let mut sums = lend(size);
-            let sums: &mut [i32] = bytemuck::cast_slice_mut(&mut sums);
-            let bias = self.bias.map_or(0, |b| b[m]);
-            let plane = &y[m * size..(m + 1) * size];
-            self.conv.isa.dispatch(Sums(plane, bias, sums));
-            let sink = self.sink.part((i * s.m + m) * size, size, m);
-            self.conv.isa.dispatch(Put { sink, row: sums });
+    /// Plane by plane, so that the padded codes, their floats and the sums stay in the cache.
+    fn depthwise(&self, weights: &[f32], n: usize, h: usize, w: usize) {
+        let (s, layout) = (&self.conv.shape, self.layout);
+        let (size, mult) = (layout.oh * layout.ow, s.m / s.c);
+        let (raw, signed) = self.x.raw();
+        let (isa, taps) = (self.conv.isa, layout.taps());
+        let per_plane = 2 * layout.plane + mult * size * (4 + taps.len() / 8);
+        for_ranges(n * s.c, (256 << 10) / per_plane, |start, len| {
+            let mut codes = lend((layout.plane + SLACK).div_ceil(4));
+            let codes = &mut codes.bytes_mut()[..layout.plane + SLACK];
+            let mut plane = lend(layout.plane + SLACK);
+            for p in start..start + len {
+                layout.fill(isa, &raw[p * h * w..(p + 1) * h * w], self.x_zero as u8, codes);
+                shifted(isa, codes, signed, self.x_zero, &mut plane);
+                for o in p * mult..(p + 1) * mult {
+                    let m = o % s.m;
+                    let out = Codes {
+                        sink: self.sink.part(o * size, size, m),
+                        bias: self.bias.map_or(0, |b| b[m]),
+                        len: size,
+                    };
+                    let weights = &weights[m * taps.len()..(m + 1) * taps.len()];
+                    let (plane, taps) = (&plane[..], &taps[..]);
+                    isa.dispatch(Plane { plane, taps, layout, weights, bias: 0.0, out });
+                }
+            }
         });
     }
 
@@ -214,23 +197,27 @@ impl Call<'_> {
             b_zero: Per::All(self.x_zero),
             bias: self.bias.map_or(Per::All(0), |b| Per::Row(&b[g * mg..(g + 1) * mg])),
         };
-        let mut buf = lend((cg * layout.plane + SLACK).div_ceil(4));
-        let bytes = buf.bytes_mut();
-        let shared = Shared::new(bytes);
-        for_each(cg, cg * layout.plane > 256 << 10, |c| {
-            // SAFETY: each channel has its own plane.
-            let d = unsafe { shared.slice(c * layout.plane, layout.plane) };
-            layout.fill(&x[c * h * w..(c + 1) * h * w], self.x_zero as u8, d);
-        });
+        let mut padded = None;
+        if !s.pointwise() {
+            let mut buf = lend((cg * layout.plane).div_ceil(4));
+            let shared = Shared::new(buf.bytes_mut());
+            for_each(cg, cg * layout.plane > 256 << 10, |c| {
+                // SAFETY: each channel has its own plane.
+                let d = unsafe { shared.slice(c * layout.plane, layout.plane) };
+                layout.fill(self.conv.isa, &x[c * h * w..(c + 1) * h * w], self.x_zero as u8, d);
+            });
+            padded = Some(buf);
+        }
         let taps = layout.taps();
         let offsets: Vec<usize> =
             (0..cg).flat_map(|c| taps.iter().map(move |t| c * layout.plane + t)).collect();
         let patches = Patches {
             isa: self.conv.isa,
-            image: buf.bytes(),
+            image: padded.as_ref().map_or(x, |buf| buf.bytes()),
             signed,
             offsets: &offsets,
-            ow: layout.ow,
+            // Without taps the rows of the image are one.
+            ow: if s.pointwise() { size } else { layout.ow },
             size,
             row_step: layout.row_step(),
         };
@@ -239,21 +226,30 @@ impl Call<'_> {
     }
 }
 
-struct Put<'a> {
+/// Sums of one output channel on their way to the sink.
+struct Codes<'a> {
+    /// This plane alone.
     sink: Sink<'a>,
-    row: &'a [i32],
+    bias: i32,
+    len: usize,
 }
 
-impl Kernel for Put<'_> {
-    type Output = ();
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        // SAFETY: the sink is the part of one task, with one row.
-        unsafe { put(s, &self.sink, 0, 0, self.row.len(), self.row) }
+impl Finish for Codes<'_> {
+    fn len(&self) -> usize {
+        self.len
     }
+    #[inline(always)]
+    fn put<S: Simd>(&mut self, s: S, at: usize, w: usize, sums: S::F) {
+        // The sums are whole numbers below 2^24; with the bias they may be larger.
+        let sums = s.iadd(s.to_int(sums), s.isplat(self.bias));
+        // SAFETY: the sink is the part of one task, with one row.
+        unsafe { put(s, &self.sink, (0, at), 0, w, sums) }
+    }
+    #[inline(always)]
+    fn end<S: Simd>(&mut self, _: S) {}
 }
 
-/// The patch matrix of a padded image of bytes.
+/// The patch matrix of a padded image of bytes, or of a plain one where each pixel is a patch.
 struct Patches<'a> {
     isa: Isa,
     image: &'a [u8],
@@ -266,16 +262,17 @@ struct Patches<'a> {
 
 impl IntPanels for Patches<'_> {
     fn moved(&self) -> i32 {
-        if self.signed { 0 } else { -128 }
+        if self.signed { 128 } else { 0 }
+    }
+    fn signed(&self) -> bool {
+        false
     }
     fn pack(&self, j0: usize, nr: usize, dst: &mut [i32]) {
         let mut runs = [Run::default(); 32];
         let n = runs_of((j0, nr), (self.ow, self.size, self.row_step), &mut runs);
-        let flip = if self.signed { 0 } else { 0x80 };
+        let flip = if self.signed { 0x80 } else { 0 };
         let groups = self.offsets.len().div_ceil(kg_of(self.isa));
-        // The furthest access of the copies below, checked once here.
-        let reach = self.offsets.iter().max().unwrap_or(&0) + runs[n.max(1) - 1].src + nr;
-        assert!(nr <= 32 && reach <= self.image.len() && dst.len() >= (groups + 1) * nr);
+        assert!(nr <= 32 && dst.len() >= (groups + 1) * nr);
         self.isa.dispatch(Interleave { p: self, runs: &runs[..n], flip, nr, dst });
     }
 }
@@ -292,28 +289,26 @@ impl Kernel for Interleave<'_> {
     type Output = ();
     /// Whole vectors at a time; what a run writes past its end the next run or row overwrites.
     #[inline(always)]
-    fn run<S: Simd>(self, _: S) {
-        let none = [0u8; 16];
+    fn run<S: Simd>(self, s: S) {
+        let none = [self.flip; 16];
+        let mut last = [none; 4];
         for (g, offsets) in self.p.offsets.chunks(S::KG).enumerate() {
             for r in self.runs {
                 let mut i = 0;
                 while i < r.len {
-                    let mut src = [none; 4];
-                    for (q, off) in offsets.iter().enumerate() {
-                        let at = off + r.src + i;
-                        let bytes: &[u8; 16] =
-                            self.p.image[at..at + 16].try_into().expect("sixteen bytes");
-                        for c in 0..16 {
-                            src[q][c] = bytes[c] ^ self.flip;
+                    let mut rows = [none.as_ptr(); 4];
+                    for ((row, last), off) in rows.iter_mut().zip(&mut last).zip(offsets) {
+                        let rest = &self.p.image[off + r.src + i..];
+                        *row = rest.as_ptr();
+                        if rest.len() < S::LANES {
+                            last[..rest.len()].copy_from_slice(rest);
+                            *row = last.as_ptr();
                         }
                     }
-                    let at = g * self.nr + r.dst + i;
-                    let n = S::LANES.max(8);
-                    for (c, d) in self.dst[at..at + n].iter_mut().enumerate() {
-                        let bytes = [src[0][c], src[1][c], src[2][c], src[3][c]];
-                        *d = lane(S::KG, bytes, true);
-                    }
-                    i += n;
+                    let lanes = &mut self.dst[g * self.nr + r.dst + i..][..S::LANES];
+                    // SAFETY: each row has a vector of bytes, and `lanes` is a whole vector.
+                    unsafe { s.istore(lanes.as_mut_ptr(), s.interleave(rows, self.flip)) };
+                    i += S::LANES;
                 }
             }
         }

@@ -1,8 +1,9 @@
 //! Operands of the integer product in kernel order.
 //!
-//! All numbers are first made of one kind: the left matrix unsigned, the right one signed, by
-//! flipping the top bit (which adds or takes 128; the zero point moves with it). So one kernel
-//! serves all four combinations. Then `KG` neighbours along k are put into one 32-bit lane: four
+//! One operand is made unsigned and the other signed by flipping the top bit where needed (which
+//! adds or takes 128; the zero point moves with it). So one kernel serves all four combinations.
+//! Products take an unsigned left matrix, convolutions a signed one (their weights, which mostly
+//! are signed and have no zero point: then nothing is flipped and no correction is left). Then `KG` neighbours along k are put into one 32-bit lane: four
 //! bytes for `vpdpbusd`, two 16-bit numbers for `pmaddwd`, which cannot saturate.
 
 use super::gemm_pack::{block, mr_of};
@@ -58,19 +59,23 @@ pub(crate) fn lane(kg: usize, bytes: [u8; 4], signed: bool) -> i32 {
     if kg == 4 {
         return i32::from_le_bytes(bytes);
     }
-    let wide = |b: u8| if signed { i32::from(b as i8) } else { i32::from(b) };
-    (wide(bytes[0]) & 0xffff) | (wide(bytes[1]) << 16)
+    (wide(bytes[0], signed) & 0xffff) | (wide(bytes[1], signed) << 16)
+}
+
+#[inline(always)]
+fn wide(b: u8, signed: bool) -> i32 {
+    if signed { i32::from(b as i8) } else { i32::from(b) }
 }
 
 /// Puts a contiguous row into lanes that lie `step` apart.
 #[inline(always)]
-fn pack_row(kg: usize, row: &[u8], flip: u8, d: &mut [i32], step: usize) {
+fn pack_row(kg: usize, row: &[u8], flip: u8, signed: bool, d: &mut [i32], step: usize) {
     let whole = row.chunks_exact(kg);
     let rest = whole.remainder();
     let put = |d: &mut i32, b: &[u8]| {
         let mut bytes = [0; 4];
         bytes.iter_mut().zip(b).for_each(|(d, b)| *d = b ^ flip);
-        *d = lane(kg, bytes, false);
+        *d = lane(kg, bytes, signed);
     };
     let used = row.len() / kg * step;
     if kg == 4 {
@@ -96,15 +101,26 @@ pub struct PackedIntA {
     pub(crate) sums: Vec<i32>,
     /// What the flipping added to each number, and so to the zero point.
     pub(crate) moved: i32,
+    /// Whether the lanes are signed numbers; those of the right operand are then unsigned.
+    pub(crate) signed: bool,
     pub(crate) isa: Isa,
 }
 
 impl PackedIntA {
-    /// Packs `a` for the kernels of `isa`.
+    /// Packs `a` for the kernels of `isa`, as unsigned numbers.
     pub fn new(isa: Isa, a: IntMat<'_>) -> Self {
+        PackedIntA::of(isa, a, false)
+    }
+
+    /// The same as signed numbers.
+    pub fn signed(isa: Isa, a: IntMat<'_>) -> Self {
+        PackedIntA::of(isa, a, true)
+    }
+
+    fn of(isa: Isa, a: IntMat<'_>, signed: bool) -> Self {
         let (m, k, kg) = (a.rows, a.cols, kg_of(isa));
         let (mr, groups) = (mr_of(isa, m), k.div_ceil(kg));
-        let flip = if a.signed { 0x80 } else { 0 };
+        let flip = if a.signed == signed { 0 } else { 0x80 };
         let mut data = AlignedBuf::zeroed(m * groups);
         let mut sums = vec![0; m];
         let out = Shared::new(bytemuck::cast_slice_mut::<f32, i32>(data.as_mut_slice()));
@@ -118,21 +134,22 @@ impl PackedIntA {
                 let base = (p * mr + i) * a.row_stride;
                 if a.col_stride == 1 && k > 0 {
                     let row = &a.data[base..base + k];
-                    *sum = row.iter().map(|b| i32::from(b ^ flip)).sum();
-                    pack_row(kg, row, flip, &mut d[i..], rows);
+                    *sum = row.iter().map(|b| wide(b ^ flip, signed)).sum();
+                    pack_row(kg, row, flip, signed, &mut d[i..], rows);
                     continue;
                 }
                 for g in 0..groups {
                     let mut bytes = [0; 4];
                     for (q, b) in bytes.iter_mut().enumerate().take(kg.min(k - g * kg)) {
                         *b = a.data[base + (g * kg + q) * a.col_stride] ^ flip;
-                        *sum += i32::from(*b);
+                        *sum += wide(*b, signed);
                     }
-                    d[g * rows + i] = lane(kg, bytes, false);
+                    d[g * rows + i] = lane(kg, bytes, signed);
                 }
             }
         });
-        PackedIntA { data, m, k, mr, sums, moved: i32::from(flip), isa }
+        let moved = if signed { -i32::from(flip) } else { i32::from(flip) };
+        PackedIntA { data, m, k, mr, sums, moved, signed, isa }
     }
     /// Rows.
     pub fn rows(&self) -> usize {
@@ -153,6 +170,8 @@ pub(crate) trait IntPanels: Sync {
     fn pack(&self, j0: usize, nr: usize, dst: &mut [i32]);
     /// What the flipping added to each number.
     fn moved(&self) -> i32;
+    /// Whether the lanes are signed numbers.
+    fn signed(&self) -> bool;
 }
 
 pub(crate) struct MatPanels<'a> {
@@ -161,6 +180,9 @@ pub(crate) struct MatPanels<'a> {
 }
 
 impl IntPanels for MatPanels<'_> {
+    fn signed(&self) -> bool {
+        true
+    }
     fn moved(&self) -> i32 {
         if self.mat.signed { 0 } else { -128 }
     }

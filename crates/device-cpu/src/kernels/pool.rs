@@ -75,7 +75,7 @@ pub fn pool(
     for_ranges(planes, (128 << 10) / work.max(1), |start, len| {
         let mut plane = lend(layout.plane + SLACK);
         for i in start..start + len {
-            layout.fill(&x[i * h * w..(i + 1) * h * w], border, &mut plane);
+            layout.fill(isa, &x[i * h * w..(i + 1) * h * w], border, &mut plane);
             // SAFETY: the planes are disjoint.
             let out = unsafe { out.slice(i * oh * ow, oh * ow) };
             let counts = (p.kind != PoolKind::Max).then_some((&count_y[..], &count_x[..]));

@@ -53,27 +53,65 @@ impl Scales<'_> {
     }
 }
 
+/// Codes that kernels read as whole numbers.
+pub trait Code: Copy + Send + Sync + Into<i32> {
+    /// Up to a vector of codes, widened; missing lanes are zero.
+    fn loads<S: Simd>(s: S, x: &[Self]) -> S::I;
+}
+
 /// An 8-bit result.
-pub trait Byte: Copy + Send + Sync {
+pub trait Byte: Code {
     /// Least and greatest number.
     const RANGE: (i32, i32);
-    /// Keeps the low eight bits.
-    fn low(v: i32) -> Self;
+    /// Writes the low byte of as many lanes as there is room for.
+    fn stores<S: Simd>(s: S, y: &mut [Self], v: S::I);
+}
+
+impl Code for i32 {
+    #[inline(always)]
+    fn loads<S: Simd>(s: S, x: &[i32]) -> S::I {
+        if x.len() >= S::LANES {
+            // SAFETY: the slice holds a whole vector.
+            return unsafe { s.iload(x.as_ptr()) };
+        }
+        let mut whole = [0; 16];
+        whole[..x.len()].copy_from_slice(x);
+        // SAFETY: a vector has at most sixteen lanes.
+        unsafe { s.iload(whole.as_ptr()) }
+    }
+}
+
+impl Code for u8 {
+    #[inline(always)]
+    fn loads<S: Simd>(s: S, x: &[u8]) -> S::I {
+        // SAFETY: no more bytes are read than the slice has.
+        unsafe { s.load_u8(x.as_ptr(), x.len().min(S::LANES)) }
+    }
 }
 
 impl Byte for u8 {
     const RANGE: (i32, i32) = (0, 255);
     #[inline(always)]
-    fn low(v: i32) -> u8 {
-        v as u8
+    fn stores<S: Simd>(s: S, y: &mut [u8], v: S::I) {
+        // SAFETY: no more bytes are written than the slice has.
+        unsafe { s.store_u8(y.as_mut_ptr(), v, y.len().min(S::LANES)) }
+    }
+}
+
+impl Code for i8 {
+    #[inline(always)]
+    fn loads<S: Simd>(s: S, x: &[i8]) -> S::I {
+        // SAFETY: no more bytes are read than the slice has.
+        unsafe { s.load_i8(x.as_ptr(), x.len().min(S::LANES)) }
     }
 }
 
 impl Byte for i8 {
     const RANGE: (i32, i32) = (-128, 127);
     #[inline(always)]
-    fn low(v: i32) -> i8 {
-        v as i8
+    fn stores<S: Simd>(s: S, y: &mut [i8], v: S::I) {
+        // SAFETY: no more bytes are written than the slice has.
+        unsafe { s.store_u8(y.as_mut_ptr().cast(), v, y.len().min(S::LANES)) }
     }
 }
 
@@ -84,16 +122,14 @@ impl<T: Byte> Kernel for Quantize<'_, T> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let Quantize(x, y, scale, zero) = self;
-        let (scale, zero_v) = (s.splat(scale), s.splat(zero as f32));
-        let (lo, hi) = (s.splat(T::RANGE.0 as f32), s.splat(T::RANGE.1 as f32));
+        let scale = s.splat(scale);
+        let limit = |v: i32| s.splat((v - zero) as f32);
+        let (lo, hi) = (limit(T::RANGE.0), limit(T::RANGE.1));
         for (x, y) in x.chunks(S::LANES).zip(y.chunks_mut(S::LANES)) {
-            let v = s.add(s.round(s.div(s.loads_tail(x), scale)), zero_v);
-            let mut out = [0i32; 16];
-            // SAFETY: a vector has at most sixteen lanes.
-            unsafe { s.istore(out.as_mut_ptr(), s.to_int(s.min(hi, s.max(lo, v)))) };
-            for (y, v) in y.iter_mut().zip(out) {
-                *y = T::low(v);
-            }
+            // Clamped before the conversion, which rounds: the limits are whole numbers.
+            let v = s.div(s.loads_tail(x), scale);
+            let v = s.to_int(s.min(hi, s.max(lo, v)));
+            T::stores(s, y, s.iadd(v, s.isplat(zero)));
         }
     }
 }
@@ -111,25 +147,21 @@ pub fn quantize_linear<T: Byte>(isa: Isa, x: &[f32], p: &Scales<'_>, y: &mut [T]
 
 struct Dequantize<'a, T>(&'a [T], &'a mut [f32], f32, i32);
 
-impl<T: Copy + Into<i32>> Kernel for Dequantize<'_, T> {
+impl<T: Code> Kernel for Dequantize<'_, T> {
     type Output = ();
     #[inline(always)]
-    fn run<S: Simd>(self, _: S) {
+    fn run<S: Simd>(self, s: S) {
         let Dequantize(x, y, scale, zero) = self;
-        for (y, x) in y.iter_mut().zip(x) {
-            let x: i32 = (*x).into();
-            *y = x.wrapping_sub(zero) as f32 * scale;
+        let (scale, zero) = (s.splat(scale), s.isplat(zero));
+        for (x, y) in x.chunks(S::LANES).zip(y.chunks_mut(S::LANES)) {
+            let v = s.mul(s.to_float(s.isub(T::loads(s, x), zero)), scale);
+            s.stores_tail(y, v);
         }
     }
 }
 
 /// `y = (x - zero) * scale` for u8, i8 or i32.
-pub fn dequantize_linear<T: Copy + Into<i32> + Send + Sync>(
-    isa: Isa,
-    x: &[T],
-    p: &Scales<'_>,
-    y: &mut [f32],
-) {
+pub fn dequantize_linear<T: Code>(isa: Isa, x: &[T], p: &Scales<'_>, y: &mut [f32]) {
     let have = x.len().min(y.len());
     let y = Shared::new(y);
     p.each(have, |start, len, scale, zero| {

@@ -51,6 +51,33 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// # Safety
     /// `p` must be writable for `LANES` integers.
     unsafe fn istore(self, p: *mut i32, v: Self::I);
+    /// Reads the first `n <= LANES` bytes, widened; the other lanes are zero.
+    /// # Safety
+    /// `p` must be readable for `n` bytes.
+    unsafe fn load_u8(self, p: *const u8, n: usize) -> Self::I;
+    /// Reads the first `n <= LANES` signed bytes, widened; the other lanes are zero.
+    /// # Safety
+    /// `p` must be readable for `n` bytes.
+    unsafe fn load_i8(self, p: *const i8, n: usize) -> Self::I;
+    /// Writes the low byte of the first `n <= LANES` lanes.
+    /// # Safety
+    /// `p` must be writable for `n` bytes.
+    unsafe fn store_u8(self, p: *mut u8, v: Self::I, n: usize);
+    /// Reads the first `n <= 2 * LANES` bytes as 16-bit numbers, low byte first, widened; missing
+    /// bytes are zero.
+    /// # Safety
+    /// `p` must be readable for `n` bytes.
+    unsafe fn load_u16(self, p: *const u8, n: usize) -> Self::I;
+    /// Every other one of the first `n <= 2 * LANES` floats, beginning with the first; missing ones
+    /// are zero.
+    /// # Safety
+    /// `p` must be readable for `n` floats.
+    unsafe fn load_evens(self, p: *const f32, n: usize) -> Self::F;
+    /// Reads `LANES` bytes of each of the first `KG` rows, flips the bits of `flip` in them, and
+    /// puts byte `i` of every row into lane `i`, in the form that `dot` takes as its `a`.
+    /// # Safety
+    /// The first `KG` pointers must be readable for `LANES` bytes.
+    unsafe fn interleave(self, rows: [*const u8; 4], flip: u8) -> Self::I;
 
     /// `a + b`.
     fn add(self, a: Self::F, b: Self::F) -> Self::F;
@@ -252,6 +279,42 @@ impl Simd for Portable {
     unsafe fn istore(self, p: *mut i32, v: [i32; 4]) {
         // SAFETY: the caller promises four writable integers.
         unsafe { p.cast::<[i32; 4]>().write_unaligned(v) }
+    }
+    #[inline(always)]
+    unsafe fn load_u8(self, p: *const u8, n: usize) -> [i32; 4] {
+        // SAFETY: only lanes below `n`, which the caller promises, are read.
+        std::array::from_fn(|i| if i < n { i32::from(unsafe { *p.add(i) }) } else { 0 })
+    }
+    #[inline(always)]
+    unsafe fn load_i8(self, p: *const i8, n: usize) -> [i32; 4] {
+        // SAFETY: only lanes below `n`, which the caller promises, are read.
+        std::array::from_fn(|i| if i < n { i32::from(unsafe { *p.add(i) }) } else { 0 })
+    }
+    #[inline(always)]
+    unsafe fn store_u8(self, p: *mut u8, v: [i32; 4], n: usize) {
+        for (i, x) in v.iter().enumerate().take(n) {
+            // SAFETY: `i < n`, which the caller promises.
+            unsafe { *p.add(i) = *x as u8 };
+        }
+    }
+    #[inline(always)]
+    unsafe fn interleave(self, rows: [*const u8; 4], flip: u8) -> [i32; 4] {
+        std::array::from_fn(|i| {
+            // SAFETY: `i < LANES`, and the caller promises so many bytes of two rows.
+            let at = |q: usize| i32::from(unsafe { *rows[q].add(i) } ^ flip);
+            at(0) | (at(1) << 16)
+        })
+    }
+    #[inline(always)]
+    unsafe fn load_u16(self, p: *const u8, n: usize) -> [i32; 4] {
+        // SAFETY: only bytes below `n`, which the caller promises, are read.
+        let at = |i: usize| if i < n { i32::from(unsafe { *p.add(i) }) } else { 0 };
+        std::array::from_fn(|i| at(2 * i) | (at(2 * i + 1) << 8))
+    }
+    #[inline(always)]
+    unsafe fn load_evens(self, p: *const f32, n: usize) -> [f32; 4] {
+        // SAFETY: only floats below `n`, which the caller promises, are read.
+        std::array::from_fn(|i| if 2 * i < n { unsafe { *p.add(2 * i) } } else { 0.0 })
     }
     lanes! {
         add(a: [f32; 4], b: [f32; 4]) -> [f32; 4] = |i| a[i] + b[i];

@@ -47,6 +47,22 @@ fn mask8(n: usize) -> __m256i {
     unsafe { _mm256_loadu_si256(ONES.as_ptr().add(8 - n.min(8)).cast()) }
 }
 
+/// The first `n <= 8` bytes of an SSE vector; the others are zero or not used.
+/// # Safety
+/// `p` must be readable for `n` bytes.
+#[inline(always)]
+unsafe fn eight(p: *const u8, n: usize) -> __m128i {
+    let mut bytes = [0u8; 8];
+    // SAFETY: eight bytes are read only if `n` allows it, else `n` of them.
+    unsafe {
+        if n >= 8 {
+            return _mm_loadl_epi64(p.cast());
+        }
+        std::ptr::copy_nonoverlapping(p, bytes.as_mut_ptr(), n);
+        _mm_loadl_epi64(bytes.as_ptr().cast())
+    }
+}
+
 #[inline(always)]
 fn mask16(n: usize) -> __mmask16 {
     ((1u32 << n.min(16)) - 1) as __mmask16
@@ -85,6 +101,73 @@ impl Simd for Avx2 {
     unsafe fn iload(self, p: *const i32) -> __m256i {
         // SAFETY: the caller promises eight readable integers.
         unsafe { _mm256_loadu_si256(p.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn load_u8(self, p: *const u8, n: usize) -> __m256i {
+        // SAFETY: eight bytes of the copy are there; the caller promises `n`.
+        unsafe { _mm256_cvtepu8_epi32(eight(p, n)) }
+    }
+    #[inline(always)]
+    unsafe fn load_i8(self, p: *const i8, n: usize) -> __m256i {
+        // SAFETY: as above.
+        unsafe { _mm256_cvtepi8_epi32(eight(p.cast(), n)) }
+    }
+    #[inline(always)]
+    unsafe fn store_u8(self, p: *mut u8, v: __m256i, n: usize) {
+        // SAFETY: the token proves that the machine has the instructions; the caller promises `n`
+        // writable bytes.
+        unsafe {
+            // The low byte of each lane to the front of its half, then both halves together.
+            let pick = _mm256_setr_epi8(
+                0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, 0, 4, 8, 12, -1, -1,
+                -1, -1, -1, -1, -1, -1, -1, -1, -1, -1,
+            );
+            let halves = _mm256_shuffle_epi8(v, pick);
+            let (low, high) =
+                (_mm256_castsi256_si128(halves), _mm256_extracti128_si256::<1>(halves));
+            let bytes = _mm_unpacklo_epi32(low, high);
+            if n >= 8 {
+                _mm_storel_epi64(p.cast(), bytes);
+            } else {
+                let mut all = [0u8; 8];
+                _mm_storel_epi64(all.as_mut_ptr().cast(), bytes);
+                std::ptr::copy_nonoverlapping(all.as_ptr(), p, n);
+            }
+        }
+    }
+    #[inline(always)]
+    unsafe fn interleave(self, rows: [*const u8; 4], flip: u8) -> __m256i {
+        // SAFETY: the token proves that the machine has the instructions; the caller promises
+        // eight bytes of two rows.
+        unsafe {
+            let pairs =
+                _mm_unpacklo_epi8(_mm_loadl_epi64(rows[0].cast()), _mm_loadl_epi64(rows[1].cast()));
+            _mm256_cvtepu8_epi16(_mm_xor_si128(pairs, _mm_set1_epi8(flip as i8)))
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_u16(self, p: *const u8, n: usize) -> __m256i {
+        let mut bytes = [0u8; 16];
+        // SAFETY: sixteen bytes are read only if `n` allows it, else `n` of them.
+        unsafe {
+            if n >= 16 {
+                return _mm256_cvtepu16_epi32(_mm_loadu_si128(p.cast()));
+            }
+            std::ptr::copy_nonoverlapping(p, bytes.as_mut_ptr(), n);
+            _mm256_cvtepu16_epi32(_mm_loadu_si128(bytes.as_ptr().cast()))
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_evens(self, p: *const f32, n: usize) -> __m256 {
+        // SAFETY: the caller promises `n` readable floats; `wrapping_add` reads nothing, and the
+        // second load reads what is left of `n` after eight.
+        unsafe {
+            let (a, b) = (self.load_n(p, n), self.load_n(p.wrapping_add(8), n.saturating_sub(8)));
+            let mixed = _mm256_shuffle_ps::<0b10_00_10_00>(a, b);
+            // The halves of both vectors lie crossed; in pairs of floats.
+            let pairs = _mm256_castps_pd(mixed);
+            _mm256_castpd_ps(_mm256_permute4x64_pd::<0b11_01_10_00>(pairs))
+        }
     }
     #[inline(always)]
     unsafe fn istore(self, p: *mut i32, v: __m256i) {
@@ -164,6 +247,65 @@ impl Simd for Avx512 {
     unsafe fn iload(self, p: *const i32) -> __m512i {
         // SAFETY: the caller promises sixteen readable integers.
         unsafe { _mm512_loadu_si512(p.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn load_u8(self, p: *const u8, n: usize) -> __m512i {
+        // SAFETY: masked bytes are not read; the caller promises the first `n`.
+        unsafe { _mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(mask16(n), p.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn load_i8(self, p: *const i8, n: usize) -> __m512i {
+        // SAFETY: as above.
+        unsafe { _mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(mask16(n), p)) }
+    }
+    #[inline(always)]
+    unsafe fn store_u8(self, p: *mut u8, v: __m512i, n: usize) {
+        // SAFETY: masked bytes are not written; the caller promises the first `n`.
+        unsafe {
+            let bytes = _mm512_cvtepi32_epi8(v);
+            if n >= 16 {
+                _mm_storeu_si128(p.cast(), bytes);
+            } else {
+                _mm_mask_storeu_epi8(p.cast(), mask16(n), bytes);
+            }
+        }
+    }
+    #[inline(always)]
+    unsafe fn interleave(self, rows: [*const u8; 4], flip: u8) -> __m512i {
+        // SAFETY: the token proves that the machine has the instructions; the caller promises
+        // sixteen bytes of four rows.
+        unsafe {
+            let at = |q: usize| _mm_loadu_si128(rows[q].cast());
+            let v = _mm512_castsi128_si512(at(0));
+            let v = _mm512_inserti32x4::<1>(v, at(1));
+            let v = _mm512_inserti32x4::<2>(v, at(2));
+            let v = _mm512_inserti32x4::<3>(v, at(3));
+            // Four columns of four rows into each quarter, which is then transposed in itself.
+            let quarters = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+            let v = _mm512_permutexvar_epi32(quarters, v);
+            let transpose = _mm512_broadcast_i32x4(_mm_setr_epi8(
+                0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15,
+            ));
+            let v = _mm512_shuffle_epi8(v, transpose);
+            _mm512_xor_si512(v, _mm512_set1_epi8(flip as i8))
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_u16(self, p: *const u8, n: usize) -> __m512i {
+        let mask = if n >= 32 { !0 } else { (1u32 << n) - 1 };
+        // SAFETY: masked bytes are not read; the caller promises the first `n`.
+        unsafe { _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi8(mask, p.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn load_evens(self, p: *const f32, n: usize) -> __m512 {
+        // SAFETY: the caller promises `n` readable floats; `wrapping_add` reads nothing, and the
+        // second load reads what is left of `n` after sixteen.
+        unsafe {
+            let (a, b) = (self.load_n(p, n), self.load_n(p.wrapping_add(16), n.saturating_sub(16)));
+            let evens =
+                _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+            _mm512_permutex2var_ps(a, evens, b)
+        }
     }
     #[inline(always)]
     unsafe fn istore(self, p: *mut i32, v: __m512i) {
