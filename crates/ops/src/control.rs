@@ -76,7 +76,7 @@ fn infer_if(ctx: &InferCtx<'_>) -> Result<Vec<Type>, OpError> {
 }
 
 /// What two types have in common.
-pub(crate) fn meet(a: &Type, b: &Type) -> Type {
+pub fn meet(a: &Type, b: &Type) -> Type {
     match (a, b) {
         (Type::Tensor(x), Type::Tensor(y)) if x.dtype == y.dtype => {
             let dims = match (&x.shape, &y.shape) {

@@ -95,7 +95,7 @@ mod window;
 pub use attention::AttentionForm;
 pub use attention_core::Heads;
 pub use context::{EvalCtx, InferBody, InferCtx, Outer, Runner};
-pub use control::{set_turns_max, turns_max};
+pub use control::{meet, set_turns_max, turns_max};
 pub use conv::ConvGeometry;
 pub use def::{Arity, Kind, OnnxName, OpDef, Upgrade, UpgradeFn, onnx};
 pub use error::{NodeError, OpError};

@@ -3,15 +3,24 @@
 //! Shape arithmetic (`Shape -> Gather -> Concat -> Reshape`) is ordinary nodes on small tensors:
 //! when the extents are known, those nodes are evaluated here by their reference, so that shapes
 //! follow from shapes without a second definition of any operator.
+//!
+//! The body of a loop is inferred again until its types hold for every turn. For loops in loops
+//! that would be exponential in their depth, so what a body was found to take on an earlier visit
+//! is remembered ([`Visits`]): its inputs only ever widen, and a visit that changes nothing is free.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use hetra_ir::{Graph, Node, Type, ValueId};
-use hetra_ops::{EvalCtx, InferCtx, Interpreter, NodeError, OpDef, OpError, find};
+use hetra_ops::{EvalCtx, InferCtx, Interpreter, NodeError, OpDef, OpError, find, meet};
 use hetra_tensor::{Tensor, Value};
 
 /// Most elements of a value that inference computes: shapes are small, activations are not.
 const FOLD_ELEMENTS_MAX: usize = 4096;
+
+/// Visits after which nothing is believed of a body's inputs. What a body captures may change with
+/// each visit of the body around it, so at depth `d` a body is inferred at most `d` times as often.
+const VISITS_MAX: usize = 64;
 
 /// What is known of a graph's values before a run.
 #[derive(Clone, Debug, Default)]
@@ -27,8 +36,18 @@ pub struct Inferred {
 /// # Errors
 /// The first node whose arguments contradict its operator.
 pub fn infer(graph: &Graph, inputs: &[Type], captures: &[Type]) -> Result<Inferred, NodeError> {
+    infer_graph(graph, inputs, captures, &Visits::default())
+}
+
+fn infer_graph(
+    graph: &Graph,
+    inputs: &[Type],
+    captures: &[Type],
+    visits: &Visits,
+) -> Result<Inferred, NodeError> {
     let mut state = State {
         graph,
+        visits,
         inferred: Inferred {
             types: vec![Type::Unknown; graph.values.len()],
             known: BTreeMap::new(),
@@ -53,28 +72,60 @@ pub fn infer(graph: &Graph, inputs: &[Type], captures: &[Type]) -> Result<Inferr
     Ok(state.inferred)
 }
 
-/// Output types of a body, given its input types and a look-up for what it captures.
-///
-/// # Errors
-/// As [`infer`].
-pub fn infer_body(
-    body: &Graph,
-    inputs: &[Type],
-    outer: &dyn Fn(ValueId) -> Type,
-) -> Result<Vec<Type>, NodeError> {
-    let mut types: Vec<Type> = body.inputs.iter().map(|&id| body.ty(id).clone()).collect();
-    for (slot, ty) in types.iter_mut().zip(inputs) {
-        if *ty != Type::Unknown {
-            *slot = ty.clone();
+/// The bodies that one inference has seen, by the addresses of the node and the body: both stay
+/// where they are, since the graph around is borrowed.
+#[derive(Default)]
+struct Visits(RefCell<BTreeMap<(usize, usize), Visit>>);
+
+/// The last visit of a body.
+struct Visit {
+    /// What all visits had in common.
+    inputs: Vec<Type>,
+    captures: Vec<Type>,
+    outputs: Vec<Type>,
+    count: usize,
+}
+
+impl Visits {
+    /// Output types of a body, from the types of its inputs and captures.
+    fn body(
+        &self,
+        node: &Node,
+        body: &Graph,
+        inputs: &[Type],
+        captures: Vec<Type>,
+    ) -> Result<Vec<Type>, NodeError> {
+        let key = (std::ptr::from_ref(node).addr(), std::ptr::from_ref(body).addr());
+        let mut inputs = inputs.to_vec();
+        let mut count = 1;
+        if let Some(last) = self.0.borrow().get(&key) {
+            count += last.count;
+            match count > VISITS_MAX {
+                true => inputs.fill(Type::Unknown),
+                false => inputs.iter_mut().zip(&last.inputs).for_each(|(a, b)| *a = meet(a, b)),
+            }
+            if last.inputs == inputs && last.captures == captures {
+                return Ok(last.outputs.clone());
+            }
         }
+        let declared = |(&id, given): (&ValueId, &Type)| match given {
+            Type::Unknown => body.ty(id).clone(),
+            given => given.clone(),
+        };
+        let given = inputs.iter().chain(std::iter::repeat(&Type::Unknown));
+        let types: Vec<Type> = body.inputs.iter().zip(given).map(declared).collect();
+        let inferred = infer_graph(body, &types, &captures, self)?;
+        let output = |id: &ValueId| inferred.types[id.index()].clone();
+        let outputs: Vec<Type> = body.outputs.iter().map(output).collect();
+        let visit = Visit { inputs, captures, outputs: outputs.clone(), count };
+        self.0.borrow_mut().insert(key, visit);
+        Ok(outputs)
     }
-    let captures: Vec<Type> = body.captures.iter().map(|capture| outer(capture.outer)).collect();
-    let inferred = infer(body, &types, &captures)?;
-    Ok(body.outputs.iter().map(|&id| inferred.types[id.index()].clone()).collect())
 }
 
 struct State<'a> {
     graph: &'a Graph,
+    visits: &'a Visits,
     inferred: Inferred,
 }
 
@@ -89,8 +140,10 @@ impl State<'_> {
         let known: Vec<Option<Tensor>> =
             node.inputs.iter().map(|input| input.and_then(|id| self.small_value(id))).collect();
         let types = &self.inferred.types;
-        let body = |graph: &Graph, inputs: &[Type]| {
-            infer_body(graph, inputs, &|id| types[id.index()].clone()).map_err(OpError::from)
+        let body = |body: &Graph, inputs: &[Type]| {
+            let outer = body.captures.iter().map(|capture| types[capture.outer.index()].clone());
+            let outputs = self.visits.body(node, body, inputs, outer.collect());
+            outputs.map_err(OpError::from)
         };
         let ctx = InferCtx { node, inputs: &inputs, known: &known, body: &body };
         if let Some(tensor) = def.from_types.and_then(|from_types| from_types(&ctx)) {
@@ -166,4 +219,86 @@ impl State<'_> {
 /// A declared type with its shape forgotten: files declare wrong shapes more often than dtypes.
 fn declared_dtype(declared: &Type) -> Type {
     declared.dtype().map_or(Type::Unknown, Type::unranked)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use hetra_tensor::DType;
+
+    use super::*;
+
+    /// The body of a loop that carries `carried` values and holds `inner`, a loop that carries them
+    /// too. Each turn makes value `i + 1` longer by value `i`, and value 0 by itself, so that their
+    /// types give way one after another.
+    fn body(carried: usize, inner: Option<Graph>) -> Graph {
+        let mut body = Graph::default();
+        for name in ["turn", "go"] {
+            let id = body.add_value(name, Type::Unknown);
+            body.inputs.push(id);
+        }
+        let vector = Type::tensor(DType::F32, &[2]);
+        let values: Vec<ValueId> =
+            (0..carried).map(|at| body.add_value(&format!("x{at}"), Type::Unknown)).collect();
+        body.inputs.extend(&values);
+        let mut passed = values.clone();
+        if let Some(inner) = inner {
+            let made: Vec<ValueId> =
+                (0..carried).map(|at| body.add_value(&format!("l{at}"), vector.clone())).collect();
+            // Its own values start from types that are known again in each turn.
+            let start = body.add_value("start", vector.clone());
+            body.constants.insert(start, Tensor::vector(&[0f32, 0.0]).into());
+            let mut inputs = vec![None, None];
+            inputs.extend(passed.iter().map(|&id| Some(id)));
+            inputs[carried + 1] = Some(start);
+            let mut node = Node::new("Loop", &[], &made);
+            node.inputs = inputs;
+            node.attrs.set("body", Arc::new(inner));
+            body.nodes.push(node);
+            passed = made;
+        }
+        body.outputs.push(body.inputs[1]);
+        for (at, &value) in passed.iter().enumerate() {
+            let longer = body.add_value(&format!("y{at}"), Type::Unknown);
+            let by = values[at.saturating_sub(1)];
+            let mut node = Node::new("Concat", &[value, by], &[longer]);
+            node.attrs.set("axis", 0i64);
+            body.nodes.push(node);
+            body.outputs.push(longer);
+        }
+        body
+    }
+
+    /// Types of the outputs of `depth` loops in one another.
+    fn nested(depth: usize, carried: usize) -> Vec<Type> {
+        let mut innermost = body(carried, None);
+        for _ in 1..depth {
+            innermost = body(carried, Some(innermost));
+        }
+        let mut graph = body(carried, Some(innermost));
+        graph.inputs.remove(1);
+        graph.inputs.remove(0);
+        graph.outputs.remove(0);
+        let inputs = vec![Type::tensor(DType::F32, &[2]); carried];
+        let inferred = infer(&graph, &inputs, &[]).unwrap();
+        graph.outputs.iter().map(|id| inferred.types[id.index()].clone()).collect()
+    }
+
+    #[test]
+    fn loops_in_loops_are_inferred_right() {
+        for depth in 1..4 {
+            assert_eq!(nested(depth, 1), [Type::ranked(DType::F32, 1)], "depth {depth}");
+        }
+    }
+
+    /// Each of these is beyond any time there is if a body may be inferred anew in each round.
+    #[test]
+    fn loops_in_loops_to_any_depth_are_answered() {
+        for carried in [1, 4, 12] {
+            for ty in nested(31, carried) {
+                assert_eq!(ty.dtype(), Some(DType::F32), "{carried} values");
+            }
+        }
+    }
 }

@@ -30,7 +30,7 @@ mod quant_move;
 
 pub use dead::compact;
 pub use editor::Editor;
-pub use infer::{Inferred, infer, infer_body};
+pub use infer::{Inferred, infer};
 pub use optimise::{Options, Pass, optimise};
 pub use report::{PassReport, Report};
 pub use table::PASSES;
