@@ -159,7 +159,7 @@ fn from_raw(dtype: DType, shape: &[usize], bytes: &[u8]) -> Result<Tensor, Tenso
     let mut tensor = Tensor::from_bytes(dtype, shape, bytes)?;
     if dtype.is_packed() {
         let used = tensor.len() * dtype.bits() % 8;
-        if let Some(last) = tensor.bytes_mut().last_mut().filter(|_| used != 0) {
+        if let Some(last) = tensor.bytes_mut()?.last_mut().filter(|_| used != 0) {
             *last &= (1 << used) - 1;
         }
     }
@@ -229,7 +229,7 @@ pub(crate) fn sparse(
     let places = linear_indices(&shape, values.len(), &indices)?;
     let mut dense = Tensor::zeros(values.dtype(), &shape)?;
     let width = values.dtype().bits() / 8;
-    let target = dense.bytes_mut();
+    let target = dense.bytes_mut()?;
     for (place, bytes) in places.iter().zip(values.bytes().chunks_exact(width)) {
         target[place * width..(place + 1) * width].copy_from_slice(bytes);
     }

@@ -65,13 +65,13 @@ pub(crate) fn assemble(
     if dtype.is_packed() {
         let bytes = sources.iter().map(|source| Cow::Owned(unpack(source))).collect();
         let mut codes = Tensor::zeros(DType::U8, shape)?;
-        let target = codes.bytes_mut();
+        let target = codes.bytes_mut()?;
         plan(&mut Runs { width: 1, bytes, strings: vec![], target, texts: vec![] });
-        pack(codes.bytes(), &mut out);
+        pack(codes.bytes(), &mut out)?;
         return Ok(out);
     }
     let bytes = sources.iter().map(|source| Cow::Borrowed(source.bytes())).collect();
-    let (width, target) = (dtype.bits() / 8, out.bytes_mut());
+    let (width, target) = (dtype.bits() / 8, out.bytes_mut()?);
     plan(&mut Runs { width, bytes, strings: vec![], target, texts: vec![] });
     Ok(out)
 }
@@ -155,13 +155,14 @@ fn unpack(tensor: &Tensor) -> Vec<u8> {
     (0..tensor.len()).map(|at| bytes[at / per_byte] >> (at % per_byte * bits) & mask).collect()
 }
 
-fn pack(codes: &[u8], out: &mut Tensor) {
+fn pack(codes: &[u8], out: &mut Tensor) -> Result<(), TensorError> {
     let bits = out.dtype().bits();
     let per_byte = 8 / bits;
-    let target = out.bytes_mut();
+    let target = out.bytes_mut()?;
     for (at, code) in codes.iter().enumerate() {
         target[at / per_byte] |= code << (at % per_byte * bits);
     }
+    Ok(())
 }
 
 /// A walk over a tensor: axis `i` has `shape[i]` steps of `strides[i]` elements, from `offset`.
@@ -271,7 +272,7 @@ mod tests {
         for dtype in DType::all().filter(|&dtype| dtype != DType::String) {
             let mut tensor = Tensor::zeros(dtype, &[2, 3]).unwrap();
             let fill = |(at, byte): (usize, &mut u8)| *byte = at as u8 & 1;
-            tensor.bytes_mut().iter_mut().enumerate().for_each(fill);
+            tensor.bytes_mut().unwrap().iter_mut().enumerate().for_each(fill);
             let turn = Walk::dense(&[2, 3]).permuted(&[1, 0]);
             let turned = turn.copy(&tensor, &[3, 2]).unwrap();
             let back = Walk::dense(&[3, 2]).permuted(&[1, 0]).copy(&turned, &[2, 3]).unwrap();

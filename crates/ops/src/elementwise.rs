@@ -135,7 +135,7 @@ pub(crate) fn test2<T: Element>(
     let (shape, walk) = walk2(a, b)?;
     let mut out = Tensor::zeros(DType::Bool, &shape)?;
     let operands = (a.as_slice::<T>()?, b.as_slice::<T>()?);
-    zip(&walk, operands, out.bytes_mut(), |x, y| u8::from(f(x, y)));
+    zip(&walk, operands, out.bytes_mut()?, |x, y| u8::from(f(x, y)));
     Ok(out)
 }
 

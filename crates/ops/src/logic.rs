@@ -255,7 +255,7 @@ fn eval_equal(ctx: &EvalCtx<'_>) -> Result<Vec<Value>, OpError> {
             let mut out = Tensor::zeros(DType::Bool, &shape)?;
             let left: Vec<&str> = a.as_strings()?.iter().map(String::as_str).collect();
             let right: Vec<&str> = b.as_strings()?.iter().map(String::as_str).collect();
-            zip(&walk, (&left[..], &right[..]), out.bytes_mut(), |x, y| u8::from(x == y));
+            zip(&walk, (&left[..], &right[..]), out.bytes_mut()?, |x, y| u8::from(x == y));
             Ok(vec![out.into()])
         }
         DType::Bool => boolean(ctx, |x, y| 1 - (x ^ y)),
@@ -267,7 +267,7 @@ fn boolean(ctx: &EvalCtx<'_>, f: impl Fn(u8, u8) -> u8) -> Result<Vec<Value>, Op
     let (a, b) = pair(ctx)?;
     let (shape, walk) = walk2(&a, &b)?;
     let mut out = Tensor::zeros(DType::Bool, &shape)?;
-    zip(&walk, (a.as_bools()?, b.as_bools()?), out.bytes_mut(), f);
+    zip(&walk, (a.as_bools()?, b.as_bools()?), out.bytes_mut()?, f);
     Ok(vec![out.into()])
 }
 

@@ -182,7 +182,7 @@ fn pick(
         return Err(OpError::unsupported(format!("tables of {}", values.dtype())));
     }
     let mut out = Tensor::zeros(values.dtype(), shape)?;
-    for (slot, pick) in out.bytes_mut().chunks_exact_mut(width).zip(picks) {
+    for (slot, pick) in out.bytes_mut()?.chunks_exact_mut(width).zip(picks) {
         let bytes = pick.map_or(default.bytes(), |at| &values.bytes()[at * width..][..width]);
         slot.copy_from_slice(bytes);
     }

@@ -81,7 +81,7 @@ pub fn cast(
     let mut ints = [0i64; CHUNK];
     for part in chunks(tensor.len()) {
         let source = &tensor.bytes()[bytes_of(from, &part)];
-        let target = &mut out.bytes_mut()[bytes_of(to, &part)];
+        let target = &mut out.bytes_mut()?[bytes_of(to, &part)];
         if from.is_float() {
             read_floats(from, source, &mut floats[..part.len()]);
             write_floats(to, target, &floats[..part.len()], options);
@@ -159,7 +159,7 @@ pub fn from_f64(dtype: DType, shape: &[usize], values: &[f64]) -> Result<Tensor,
         return from_i64(dtype, shape, &values.iter().map(truncate).collect::<Vec<i64>>());
     }
     let mut out = writable(dtype, DType::F64, shape, values.len())?;
-    write_floats(dtype, out.bytes_mut(), values, EXACT);
+    write_floats(dtype, out.bytes_mut()?, values, EXACT);
     Ok(out)
 }
 
@@ -170,7 +170,7 @@ pub fn from_f64(dtype: DType, shape: &[usize], values: &[f64]) -> Result<Tensor,
 /// `Cast` for strings and complex types, `Count` when the shape does not hold that many.
 pub fn from_i64(dtype: DType, shape: &[usize], values: &[i64]) -> Result<Tensor, TensorError> {
     let mut out = writable(dtype, DType::I64, shape, values.len())?;
-    write_ints(dtype, out.bytes_mut(), values, false, EXACT);
+    write_ints(dtype, out.bytes_mut()?, values, false, EXACT);
     Ok(out)
 }
 
@@ -373,11 +373,11 @@ fn cast_complex(tensor: &Tensor, to: DType) -> Result<Tensor, TensorError> {
     let mut out = Tensor::zeros(to, tensor.shape())?;
     match (tensor.dtype(), to) {
         (DType::C64, DType::C128) => {
-            let target: &mut [f64] = bytemuck::cast_slice_mut(out.bytes_mut());
+            let target: &mut [f64] = bytemuck::cast_slice_mut(out.bytes_mut()?);
             read(tensor.bytes(), target, |item: f32| f64::from(item));
         }
         (DType::C128, DType::C64) => {
-            let target: &mut [f32] = bytemuck::cast_slice_mut(out.bytes_mut());
+            let target: &mut [f32] = bytemuck::cast_slice_mut(out.bytes_mut()?);
             read(tensor.bytes(), target, |item: f64| item as f32);
         }
         (from, to) => return Err(TensorError::Cast { from, to }),
@@ -387,7 +387,7 @@ fn cast_complex(tensor: &Tensor, to: DType) -> Result<Tensor, TensorError> {
 
 fn cast_strings(texts: &[String], out: &mut Tensor, options: Options) -> Result<(), TensorError> {
     let to = out.dtype();
-    let bytes = out.bytes_mut();
+    let bytes = out.bytes_mut()?;
     if to.is_float() {
         let values: Result<Vec<f64>, _> = texts.iter().map(|text| parse_float(text, to)).collect();
         write_floats(to, bytes, &values?, options);

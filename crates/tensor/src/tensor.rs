@@ -190,15 +190,18 @@ impl Tensor {
     }
 
     /// The bytes to write; copies the storage first if it is shared. Empty for strings.
-    pub fn bytes_mut(&mut self) -> &mut [u8] {
+    ///
+    /// # Errors
+    /// `TooLarge` when there is no memory for the copy.
+    pub fn bytes_mut(&mut self) -> Result<&mut [u8], TensorError> {
         let len = self.byte_len();
-        let Data::Bytes(block) = &mut self.data else { return &mut [] };
+        let Data::Bytes(block) = &mut self.data else { return Ok(&mut []) };
         if Arc::get_mut(block).is_none() {
-            let mut copy = Buffer::zeroed(len).expect("a copy of a block within the limit");
+            let mut copy = Buffer::zeroed(len)?;
             copy.bytes_mut()[..len].copy_from_slice(&block.bytes()[..len]);
             *block = Arc::new(copy);
         }
-        &mut Arc::get_mut(block).expect("made unique above").bytes_mut()[..len]
+        Ok(&mut Arc::get_mut(block).expect("made unique above").bytes_mut()[..len])
     }
 
     /// Whether nobody else shares the storage, so that it may be written in place.
@@ -232,12 +235,12 @@ impl Tensor {
     /// The elements as a slice to write; copies the storage first if it is shared.
     ///
     /// # Errors
-    /// `DType` when the elements are of another type.
+    /// `DType` when the elements are of another type, `TooLarge` when there is no memory for a copy.
     pub fn as_mut_slice<T: Element>(&mut self) -> Result<&mut [T], TensorError> {
         if T::DTYPE != self.dtype {
             return Err(TensorError::DType { wanted: T::DTYPE, got: self.dtype });
         }
-        Ok(bytemuck::cast_slice_mut(self.bytes_mut()))
+        Ok(bytemuck::cast_slice_mut(self.bytes_mut()?))
     }
 
     /// Booleans as bytes 0 or 1.

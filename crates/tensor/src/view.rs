@@ -157,7 +157,7 @@ impl<'a> TensorView<'a> {
         if dtype.is_packed() {
             let per_byte = 8 / dtype.bits();
             let mask = (1u8 << dtype.bits()) - 1;
-            let (source, target) = (self.tensor.bytes(), out.bytes_mut());
+            let (source, target) = (self.tensor.bytes(), out.bytes_mut()?);
             let mut to = 0;
             self.for_each_index(|from| {
                 let bits = source[from / per_byte] >> (from % per_byte * dtype.bits()) & mask;
@@ -167,24 +167,25 @@ impl<'a> TensorView<'a> {
             return Ok(out);
         }
         match dtype.bits() {
-            8 => self.gather::<u8>(&mut out),
-            16 => self.gather::<u16>(&mut out),
-            32 => self.gather::<u32>(&mut out),
-            64 => self.gather::<u64>(&mut out),
-            _ => self.gather::<u128>(&mut out),
+            8 => self.gather::<u8>(&mut out)?,
+            16 => self.gather::<u16>(&mut out)?,
+            32 => self.gather::<u32>(&mut out)?,
+            64 => self.gather::<u64>(&mut out)?,
+            _ => self.gather::<u128>(&mut out)?,
         }
         Ok(out)
     }
 
-    fn gather<T: bytemuck::Pod>(&self, out: &mut Tensor) {
+    fn gather<T: bytemuck::Pod>(&self, out: &mut Tensor) -> Result<(), TensorError> {
         let source: &[T] = bytemuck::cast_slice(self.tensor.bytes());
-        let target: &mut [T] = bytemuck::cast_slice_mut(out.bytes_mut());
+        let target: &mut [T] = bytemuck::cast_slice_mut(out.bytes_mut()?);
         let mut slots = target.iter_mut();
         self.for_each_index(|index| {
             if let Some(slot) = slots.next() {
                 *slot = source[index];
             }
         });
+        Ok(())
     }
 }
 

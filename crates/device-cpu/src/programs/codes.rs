@@ -122,11 +122,11 @@ fn concat(call: &mut Call<'_>, axis: i64) -> Outcome {
         let len = part.shape()[axis] * inner;
         let blocks = Blocks { count, len, src: (0, len), dst: (offset, shape[axis] * inner) };
         if from == to {
-            copy_blocks::<u8>(part.bytes(), out.bytes_mut(), &blocks);
+            copy_blocks::<u8>(part.bytes(), out.bytes_mut()?, &blocks);
         } else {
             let table = table(from, to, dtype);
             let codes: Vec<u8> = part.bytes().iter().map(|&code| table[code as usize]).collect();
-            copy_blocks::<u8>(&codes, out.bytes_mut(), &blocks);
+            copy_blocks::<u8>(&codes, out.bytes_mut()?, &blocks);
         }
         offset += len;
     }

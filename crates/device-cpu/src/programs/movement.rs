@@ -5,7 +5,7 @@ use std::sync::Arc;
 use hetra_device::{Call, Part, Program};
 use hetra_ir::Node;
 use hetra_ops::{OpError, SliceForm};
-use hetra_tensor::{DType, Tensor, to_i64};
+use hetra_tensor::{DType, Tensor, TensorError, to_i64};
 
 use super::{Compile, Outcome, program};
 use crate::kernels::layout::{Blocks, Item, copy_blocks, copy_strided, gather, transpose};
@@ -47,8 +47,8 @@ fn items<T: Item + bytemuck::Pod>(tensor: &Tensor) -> &[T] {
     bytemuck::cast_slice(tensor.bytes())
 }
 
-fn items_mut<T: Item + bytemuck::Pod>(tensor: &mut Tensor) -> &mut [T] {
-    bytemuck::cast_slice_mut(tensor.bytes_mut())
+fn items_mut<T: Item + bytemuck::Pod>(tensor: &mut Tensor) -> Result<&mut [T], TensorError> {
+    Ok(bytemuck::cast_slice_mut(tensor.bytes_mut()?))
 }
 
 /// Product of extents of a tensor that is in memory.
@@ -78,7 +78,7 @@ fn compile_transpose(_: &Part<'_>, _: &Node) -> Option<Arc<dyn Program>> {
         let shape: Vec<usize> = perm.iter().map(|&axis| x.shape()[axis]).collect();
         by_width!(x.dtype(), T => {
             let mut out = call.output(0, x.dtype(), &shape)?;
-            transpose::<T>(items(&x), x.shape(), &perm, items_mut(&mut out));
+            transpose::<T>(items(&x), x.shape(), &perm, items_mut(&mut out)?);
             Ok(Some(vec![out.into()]))
         })
     })
@@ -114,7 +114,7 @@ fn run_concat(call: &mut Call<'_>, axis: i64) -> Outcome {
         for part in &parts {
             let len = part.shape()[axis] * inner;
             let blocks = Blocks { count, len, src: (0, len), dst: (at, row) };
-            copy_blocks::<T>(items(part), items_mut(&mut out), &blocks);
+            copy_blocks::<T>(items(part), items_mut(&mut out)?, &blocks);
             at += len;
         }
         Ok(Some(vec![out.into()]))
@@ -153,7 +153,7 @@ fn run_split(call: &mut Call<'_>, axis: i64) -> Outcome {
             let len = length * inner;
             let mut out = call.output(index, x.dtype(), &shape)?;
             let blocks = Blocks { count, len, src: (at, row), dst: (0, len) };
-            copy_blocks::<T>(items(&x), items_mut(&mut out), &blocks);
+            copy_blocks::<T>(items(&x), items_mut(&mut out)?, &blocks);
             parts.push(out.into());
             at += len;
         }
@@ -181,7 +181,7 @@ fn run_gather(call: &mut Call<'_>, axis: i64) -> Outcome {
     let sizes = [product(before), extent, product(after)];
     by_width!(x.dtype(), T => {
         let mut out = call.output(0, x.dtype(), &shape)?;
-        gather::<T>(items(&x), sizes, &chosen, items_mut(&mut out));
+        gather::<T>(items(&x), sizes, &chosen, items_mut(&mut out)?);
         Ok(Some(vec![out.into()]))
     })
 }
@@ -195,7 +195,7 @@ fn compile_slice(_: &Part<'_>, _: &Node) -> Option<Arc<dyn Program>> {
         }
         by_width!(x.dtype(), T => {
             let mut out = call.output(0, x.dtype(), &form.shape)?;
-            let target = items_mut(&mut out);
+            let target = items_mut(&mut out)?;
             copy_strided::<T>(items(&x), form.offset, &form.shape, &form.strides, target);
             Ok(Some(vec![out.into()]))
         })
