@@ -109,7 +109,7 @@ fn examine(graph: &Graph, dims: &[(String, usize)]) -> Report {
         return report;
     }
     let types = input_types(graph, dims);
-    match hetra_plan::build(graph, &types, &[], &NoHints) {
+    match hetra_plan::build(graph, &types, &[], &graph.outputs, &NoHints) {
         Ok(plan) => {
             let work: Vec<Work> = hetra_pass::work(graph, &plan.types, &plan.known);
             for (node, work) in graph.nodes.iter().zip(&work) {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use hetra_device::{Device, DeviceError, Part, Program, Support};
-use hetra_ir::{Graph, NodeId, Type};
+use hetra_ir::{Graph, NodeId, Type, ValueId};
 use hetra_ops::{NodeError, OpError, Outer, Runner};
 use hetra_plan::{Hints, Plan};
 use hetra_tensor::{Buffer, Value};
@@ -13,7 +13,7 @@ use hetra_tensor::{Buffer, Value};
 use crate::run;
 use crate::trace::Trace;
 
-/// Most plans that an engine keeps: one for each set of input shapes.
+/// Most plans that an engine keeps: one for each set of input types and of wanted outputs.
 const PLANS_MAX: usize = 32;
 /// Most idle memories that an engine keeps: one for each overlapping run.
 const MEMORIES_MAX: usize = 8;
@@ -28,6 +28,8 @@ pub enum ExecError {
     Device(#[from] DeviceError),
     #[error("input `{name}`: wanted {wanted}, got {got}")]
     Input { name: String, wanted: String, got: String },
+    #[error("{got} inputs are given, the model has {wanted}")]
+    Count { wanted: usize, got: usize },
     #[error("the run was lost: {0}")]
     Lost(String),
 }
@@ -39,6 +41,7 @@ pub struct Engine {
     pub(crate) programs: Vec<Arc<dyn Program>>,
     /// Engines of the bodies, by the address of the body, which `graph` keeps alive.
     bodies: HashMap<usize, Engine>,
+    /// The types of the inputs and captures, and the plan, which says what it gives.
     plans: Mutex<Vec<(Vec<Type>, Arc<Plan>)>>,
     memories: Mutex<Vec<Memory>>,
 }
@@ -128,17 +131,19 @@ impl Engine {
         self.programs.iter().map(|program| program.kernel()).collect()
     }
 
-    /// The plan for inputs (then captures) of these types, made now or taken from the cache.
+    /// The plan that makes `outputs` from inputs (then captures) of these types, made now or taken
+    /// from the cache.
     ///
     /// # Errors
     /// The first node whose arguments contradict its operator.
-    pub fn plan(&self, types: &[Type]) -> Result<Arc<Plan>, NodeError> {
-        if let Some((_, plan)) = lock(&self.plans).iter().find(|(key, _)| key == types) {
+    pub fn plan(&self, types: &[Type], outputs: &[ValueId]) -> Result<Arc<Plan>, NodeError> {
+        let same = |(key, plan): &&(Vec<Type>, Arc<Plan>)| key == types && plan.outputs == outputs;
+        if let Some((_, plan)) = lock(&self.plans).iter().find(same) {
             return Ok(plan.clone());
         }
         let (inputs, captures) = types.split_at(self.graph.inputs.len().min(types.len()));
         let hints = ProgramHints(&self.programs);
-        let plan = Arc::new(hetra_plan::build(&self.graph, inputs, captures, &hints)?);
+        let plan = Arc::new(hetra_plan::build(&self.graph, inputs, captures, outputs, &hints)?);
         let mut plans = lock(&self.plans);
         if plans.len() >= PLANS_MAX {
             plans.remove(0);
@@ -148,13 +153,15 @@ impl Engine {
     }
 
     /// Runs on inputs in the order of the graph's; `None` takes the default of an input that has
-    /// one. Times of each step go to `trace` where it is given.
+    /// one. Gives `outputs`, of those of the graph, and runs only what they depend on. Times of each
+    /// step go to `trace` where it is given.
     ///
     /// # Errors
     /// An input that does not fit, or the node that failed.
     pub fn run(
         &self,
         inputs: Vec<Option<Value>>,
+        outputs: &[ValueId],
         trace: Option<&mut Trace>,
     ) -> Result<Vec<Value>, ExecError> {
         let inputs = self.check_inputs(inputs)?;
@@ -162,13 +169,17 @@ impl Engine {
         let mut arguments = Some((inputs, trace));
         self.device.scope(&mut || {
             if let Some((inputs, trace)) = arguments.take() {
-                result = self.run_here(inputs, &NoOuter, trace).map_err(ExecError::from);
+                result = self.run_here(inputs, outputs, &NoOuter, trace).map_err(ExecError::from);
             }
         });
         result
     }
 
     fn check_inputs(&self, inputs: Vec<Option<Value>>) -> Result<Vec<Value>, ExecError> {
+        let (wanted, got) = (self.graph.inputs.len(), inputs.len());
+        if got > wanted {
+            return Err(ExecError::Count { wanted, got });
+        }
         let mut given = inputs.into_iter();
         let mut checked = Vec::with_capacity(self.graph.inputs.len());
         for &id in &self.graph.inputs {
@@ -181,10 +192,8 @@ impl Engine {
             let value = given.next().flatten();
             let value = value.or_else(|| self.graph.constants.get(&id).cloned());
             let value = value.ok_or_else(|| fault("nothing".to_string()))?;
-            if let Value::Tensor(tensor) = &value
-                && !info.ty.accepts(tensor)
-            {
-                return Err(fault(tensor.describe()));
+            if let Some(got) = info.ty.misfit(&value) {
+                return Err(fault(got));
             }
             checked.push(value);
         }
@@ -195,6 +204,7 @@ impl Engine {
     pub(crate) fn run_here(
         &self,
         inputs: Vec<Value>,
+        outputs: &[ValueId],
         outer: &(dyn OuterValues + Sync),
         mut trace: Option<&mut Trace>,
     ) -> Result<Vec<Value>, NodeError> {
@@ -203,7 +213,7 @@ impl Engine {
             self.graph.captures.iter().map(|capture| outer.find(capture.outer)).collect();
         let mut types: Vec<Type> = inputs.iter().map(Type::of).collect();
         types.extend(captured.iter().map(|v| v.as_ref().map_or(Type::Unknown, Type::of)));
-        let plan = self.plan(&types)?;
+        let plan = self.plan(&types, outputs)?;
         if let Some(trace) = trace.as_deref_mut() {
             trace.plan_ns = started.elapsed().as_nanos() as u64;
             trace.slot_bytes = plan.slot_bytes();
@@ -224,13 +234,13 @@ impl Engine {
 
 /// Finds values of the graph around a body.
 pub(crate) trait OuterValues {
-    fn find(&self, id: hetra_ir::ValueId) -> Option<Value>;
+    fn find(&self, id: ValueId) -> Option<Value>;
 }
 
 struct NoOuter;
 
 impl OuterValues for NoOuter {
-    fn find(&self, _: hetra_ir::ValueId) -> Option<Value> {
+    fn find(&self, _: ValueId) -> Option<Value> {
         None
     }
 }
@@ -256,14 +266,44 @@ impl Runner for Bodies<'_> {
             .iter()
             .filter_map(|capture| Some((capture.outer, outer(capture.outer)?)))
             .collect();
-        engine.run_here(inputs, &Captured(captured), None).map_err(OpError::from)
+        let outputs = &engine.graph.outputs;
+        engine.run_here(inputs, outputs, &Captured(captured), None).map_err(OpError::from)
     }
 }
 
-struct Captured(HashMap<hetra_ir::ValueId, Value>);
+struct Captured(HashMap<ValueId, Value>);
 
 impl OuterValues for Captured {
-    fn find(&self, id: hetra_ir::ValueId) -> Option<Value> {
+    fn find(&self, id: ValueId) -> Option<Value> {
         self.0.get(&id).cloned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hetra_device::NullDevice;
+    use hetra_ir::{Builder, Dim};
+    use hetra_tensor::{DType, Tensor};
+
+    #[test]
+    fn inputs_are_counted_and_checked() {
+        let mut b = Builder::new("same");
+        let x = b.input("x", DType::F32, vec![Dim::Unknown]);
+        let y = b.op("Identity", &[x]);
+        b.output(y);
+        let device = Arc::new(NullDevice::default());
+        let engine = Engine::compile(Arc::new(b.finish()), device).unwrap();
+        let run = |inputs: &[Value]| {
+            let inputs = inputs.iter().cloned().map(Some).collect();
+            let outputs = engine.run(inputs, &engine.graph.outputs, None);
+            outputs.map_err(|error| error.to_string())
+        };
+        let value = Value::from(Tensor::vector(&[1f32, 2.0]));
+        assert_eq!(run(std::slice::from_ref(&value)), Ok(vec![value.clone()]));
+        let check = |inputs: &[Value], wanted: &str| assert_eq!(run(inputs).unwrap_err(), wanted);
+        check(&[value.clone(), value.clone()], "2 inputs are given, the model has 1");
+        check(&[], "input `x`: wanted f32[?], got nothing");
+        check(&[Value::Sequence(vec![value])], "input `x`: wanted f32[?], got sequence of 1");
     }
 }

@@ -132,7 +132,7 @@ impl Frame<'_> {
                 source: OpError::invalid("no node gives this value"),
             })
         };
-        graph.outputs.iter().map(find).collect()
+        self.plan.outputs.iter().map(find).collect()
     }
 
     fn time(&self, step: &Step, start_ns: u64, duration_ns: u64) -> StepTime {

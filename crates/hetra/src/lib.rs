@@ -15,10 +15,12 @@
 //! A [`Session`] is compiled once and shared freely between threads; inputs of other shapes get
 //! plans of their own behind the scenes. [`Session::trace`] tells what a run did.
 
+mod error;
 mod outputs;
 mod pending;
 mod session;
 
+pub use error::Error;
 pub use hetra_device::{Device, DeviceInfo, DriverState, Found, Support};
 pub use hetra_exec::{StepTime, Trace};
 pub use hetra_ir::{Dim, Graph, Node, Type};
@@ -27,7 +29,7 @@ pub use hetra_pass::{Options as PassOptions, PASSES, Report as PassReport};
 pub use hetra_tensor::{DType, Tensor, TensorError, TensorView, Value};
 pub use outputs::Outputs;
 pub use pending::Pending;
-pub use session::{Builder, Error, Port, Session};
+pub use session::{Builder, Port, Session};
 
 use hetra_device::Driver;
 

@@ -3,38 +3,17 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use hetra_device::{Device, DeviceError, DeviceInfo, Support};
+use hetra_device::{Device, DeviceInfo, Support};
 use hetra_exec::{Engine, ExecError, Trace};
-use hetra_ir::{Graph, Type};
-use hetra_onnx::{ImportError, ImportOptions, ModelInfo};
+use hetra_ir::{Graph, Type, ValueId, verify};
+use hetra_onnx::{ImportOptions, ModelInfo};
 use hetra_pass::{Options, Report};
 use hetra_plan::Plan;
-use hetra_tensor::{TensorError, Value};
+use hetra_tensor::Value;
 
+use crate::error::Error;
 use crate::outputs::Outputs;
 use crate::pending::{Pending, pending};
-
-/// Why a session could not be built or run.
-#[derive(Debug, thiserror::Error)]
-#[allow(missing_docs, reason = "the messages say what each field is")]
-pub enum Error {
-    #[error("no model was given")]
-    NoModel,
-    #[error(transparent)]
-    Import(#[from] ImportError),
-    #[error(transparent)]
-    Device(#[from] DeviceError),
-    #[error(transparent)]
-    Exec(#[from] ExecError),
-    #[error(transparent)]
-    Tensor(#[from] TensorError),
-    #[error("the model has no {what} `{name}`; it has {known}")]
-    Name { what: &'static str, name: String, known: String },
-    #[error("there is no pass `{name}`; there are {known}")]
-    Pass { name: String, known: String },
-    #[error("the run was lost: its thread ended early")]
-    Lost,
-}
 
 /// Name and type of an input or output.
 #[derive(Clone, Debug, PartialEq)]
@@ -78,7 +57,7 @@ impl Builder {
         self
     }
 
-    /// A graph built by hand.
+    /// A graph built by hand; it is verified.
     #[must_use]
     pub fn graph(mut self, graph: Graph) -> Builder {
         self.source = Some(Source::Graph(graph));
@@ -127,7 +106,11 @@ impl Builder {
                 let model = hetra_onnx::import_model(&bytes, &ImportOptions::default())?;
                 (model.graph, model.info)
             }
-            Source::Graph(graph) => (graph, ModelInfo::default()),
+            Source::Graph(graph) => {
+                // Everything behind here relies on what an import promises.
+                verify(&graph).map_err(Error::Graph)?;
+                (graph, ModelInfo::default())
+            }
         };
         // What callers see is what the file declares, whatever the passes do to the graph.
         let (inputs, outputs) = (ports(&graph, &graph.inputs), ports(&graph, &graph.outputs));
@@ -171,7 +154,7 @@ struct Inner {
 }
 
 fn ports(graph: &Graph, ids: &[hetra_ir::ValueId]) -> Vec<Port> {
-    let port = |&id: &hetra_ir::ValueId| Port {
+    let port = |&id: &ValueId| Port {
         name: graph.value(id).name.clone(),
         ty: graph.ty(id).clone(),
         has_default: graph.constants.contains_key(&id),
@@ -231,7 +214,7 @@ impl Session {
     /// # Errors
     /// When the types contradict an operator; names the node.
     pub fn plan(&self, inputs: &[Type]) -> Result<Arc<Plan>, Error> {
-        Ok(self.inner.engine.plan(inputs).map_err(ExecError::from)?)
+        Ok(self.inner.engine.plan(inputs, &self.graph().outputs).map_err(ExecError::from)?)
     }
 
     /// Runs on named inputs (owned values; a clone of a tensor shares its memory) and gives all
@@ -244,7 +227,7 @@ impl Session {
         N: AsRef<str>,
         V: Into<Value>,
     {
-        self.run_values(self.by_name(inputs)?, None)
+        self.run_all(self.by_name(inputs)?)
     }
 
     /// As [`Session::run`], on views that the caller keeps; each is copied once.
@@ -262,7 +245,8 @@ impl Session {
         self.run(owned)
     }
 
-    /// As [`Session::run`], giving only the named outputs, in this order.
+    /// As [`Session::run`], giving only the named outputs, in this order. What only the others
+    /// depend on is not computed.
     ///
     /// # Errors
     /// As [`Session::run`], and an output that the model does not have.
@@ -275,12 +259,12 @@ impl Session {
         N: AsRef<str>,
         V: Into<Value>,
     {
+        let mut wanted = Vec::with_capacity(outputs.len());
         for name in outputs {
-            self.port_index("output", &self.graph().outputs, name)?;
+            let index = self.port_index("output", &self.graph().outputs, name)?;
+            wanted.push(self.graph().outputs[index]);
         }
-        let all = self.run(inputs)?;
-        let values = outputs.iter().filter_map(|name| all.get(name).cloned()).collect();
-        Ok(Outputs { names: outputs.iter().map(ToString::to_string).collect(), values })
+        self.run_values(self.by_name(inputs)?, &wanted, None)
     }
 
     /// As [`Session::run`], and tells what each step did.
@@ -296,7 +280,8 @@ impl Session {
         V: Into<Value>,
     {
         let mut trace = Trace::default();
-        let outputs = self.run_values(self.by_name(inputs)?, Some(&mut trace))?;
+        let outputs =
+            self.run_values(self.by_name(inputs)?, &self.graph().outputs, Some(&mut trace))?;
         Ok((outputs, trace))
     }
 
@@ -317,7 +302,7 @@ impl Session {
         let session = self.clone();
         std::thread::Builder::new()
             .name("hetra-run".to_string())
-            .spawn(move || promise.finish(session.run_values(values, None)))
+            .spawn(move || promise.finish(session.run_all(values)))
             .map_err(|_| Error::Lost)?;
         Ok(handle)
     }
@@ -338,7 +323,7 @@ impl Session {
     {
         let values = self.by_name(inputs)?;
         for _ in 0..times {
-            self.run_values(values.clone(), None)?;
+            self.run_all(values.clone())?;
         }
         Ok(())
     }
@@ -354,33 +339,31 @@ impl Session {
         let mut values = vec![None; self.graph().inputs.len()];
         for (name, value) in inputs {
             let index = self.port_index("input", &self.graph().inputs, name.as_ref())?;
-            values[index] = Some(value.into());
+            if values[index].replace(value.into()).is_some() {
+                return Err(Error::Twice { name: name.as_ref().to_string() });
+            }
         }
         Ok(values)
     }
 
-    fn port_index(
-        &self,
-        what: &'static str,
-        ids: &[hetra_ir::ValueId],
-        name: &str,
-    ) -> Result<usize, Error> {
+    fn port_index(&self, what: &'static str, ids: &[ValueId], name: &str) -> Result<usize, Error> {
         let names = || ids.iter().map(|&id| self.graph().value(id).name.as_str());
-        names().position(|known| known == name).ok_or_else(|| Error::Name {
-            what,
-            name: name.to_string(),
-            known: names().collect::<Vec<_>>().join(", "),
-        })
+        names().position(|known| known == name).ok_or_else(|| Error::name(what, name, names()))
+    }
+
+    fn run_all(&self, inputs: Vec<Option<Value>>) -> Result<Outputs, Error> {
+        self.run_values(inputs, &self.graph().outputs, None)
     }
 
     fn run_values(
         &self,
         inputs: Vec<Option<Value>>,
+        outputs: &[ValueId],
         trace: Option<&mut Trace>,
     ) -> Result<Outputs, Error> {
-        let values = self.inner.engine.run(inputs, trace)?;
+        let values = self.inner.engine.run(inputs, outputs, trace)?;
         let graph = self.graph();
-        let names = graph.outputs.iter().map(|&id| graph.value(id).name.clone()).collect();
+        let names = outputs.iter().map(|&id| graph.value(id).name.clone()).collect();
         Ok(Outputs { names, values })
     }
 }

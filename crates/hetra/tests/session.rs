@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 
-use hetra::{DType, Dim, Error, Session, Tensor};
+use hetra::{DType, Dim, Error, Session, Tensor, Type, Value};
 use hetra_ir::{Builder, Node};
 
 fn digits(threads: usize) -> Session {
@@ -218,6 +218,70 @@ fn outputs_can_be_chosen_and_inputs_borrowed() {
 }
 
 #[test]
+fn what_only_other_outputs_need_is_not_run() {
+    let mut b = Builder::new("two");
+    let x = b.input("x", DType::F32, vec![Dim::Sym("n".into())]);
+    let at = b.input("at", DType::I64, vec![]);
+    let (good, bad) = (b.op("Relu", &[x]), b.op("Gather", &[x, at]));
+    [good, bad].into_iter().for_each(|id| b.output(id));
+    let mut graph = b.finish();
+    graph.values[good.index()].name = "good".to_string();
+    graph.values[bad.index()].name = "bad".to_string();
+    let session = Session::builder().graph(graph).threads(1).build().expect("a session");
+    let inputs = |at: i64| [("x", Tensor::vector(&[1f32, -1.0])), ("at", Tensor::scalar(at))];
+    // There is no item 9: whoever runs the node sees its fault.
+    session.run(inputs(9)).expect_err("a fault");
+    session.run_for(inputs(9), &["bad"]).expect_err("a fault");
+    for _ in 0..2 {
+        let outputs = session.run_for(inputs(9), &["good"]).expect("a run");
+        assert_eq!(outputs[0], Tensor::vector(&[1f32, 0.0]).into());
+    }
+    let outputs = session.run_for(inputs(1), &["bad", "good", "bad"]).expect("a run");
+    assert_eq!(outputs.iter().map(|(name, _)| name).collect::<Vec<_>>(), ["bad", "good", "bad"]);
+    assert_eq!(outputs[2], Tensor::scalar(-1f32).into());
+    assert!(session.run_for(inputs(9), &[]).expect("nothing to run").is_empty());
+}
+
+#[test]
+fn a_graph_is_verified() {
+    let mut b = Builder::new("main");
+    let x = b.input("x", DType::F32, vec![]);
+    let y = b.op("Relu", &[x]);
+    b.output(y);
+    let mut graph = b.finish();
+    graph.nodes[0].inputs[0] = Some(hetra_ir::ValueId(9));
+    let error = Session::builder().graph(graph).build().err().expect("a fault").to_string();
+    assert!(error.contains("graph `main`") && error.contains("there is no value 9"), "{error}");
+}
+
+#[test]
+fn sequences_and_optionals_are_checked() {
+    let f32s = |shape: &[usize]| Value::from(Tensor::zeros(DType::F32, shape).expect("small"));
+    let mut b = Builder::new("lists");
+    let list = b.input("list", DType::F32, vec![]);
+    let perhaps = b.input("perhaps", DType::F32, vec![]);
+    let (count, there) = (b.op("SequenceLength", &[list]), b.op("OptionalHasElement", &[perhaps]));
+    [count, there].into_iter().for_each(|id| b.output(id));
+    let mut graph = b.finish();
+    let pair = Type::shaped(DType::F32, vec![Dim::Unknown, Dim::Known(2)]);
+    graph.values[list.index()].ty = Type::Sequence(Box::new(pair.clone()));
+    graph.values[perhaps.index()].ty = Type::Optional(Box::new(pair));
+    let session = Session::builder().graph(graph).build().expect("a session");
+    let run = |list: &[Value], perhaps: Value| {
+        let inputs = [("list", Value::Sequence(list.to_vec())), ("perhaps", perhaps)];
+        session.run(inputs).map_err(|error| error.to_string())
+    };
+    let outputs = run(&[f32s(&[1, 2]), f32s(&[3, 2])], Value::Optional(None)).expect("a run");
+    assert_eq!(outputs[0], Tensor::scalar(2i64).into());
+    let check = |list: &[Value], perhaps: Value, wanted: &str| {
+        assert_eq!(run(list, perhaps).expect_err("a fault"), wanted);
+    };
+    let wanted = "input `list`: wanted seq<f32[?,2]>, got a sequence whose item 1 is f32[1,3]";
+    check(&[f32s(&[1, 2]), f32s(&[1, 3])], Value::Optional(None), wanted);
+    check(&[], f32s(&[2]), "input `perhaps`: wanted opt<f32[?,2]>, got f32[2]");
+}
+
+#[test]
 fn wrong_inputs_are_named_with_their_types() {
     let session = sums();
     let f32s = |shape: &[usize]| Tensor::zeros(DType::F32, shape).expect("small");
@@ -230,6 +294,10 @@ fn wrong_inputs_are_named_with_their_types() {
         "the model has no input `z`; it has x, y",
     );
     check(vec![("x", f32s(&[1, 2]))], "input `y`: wanted f32[n,2], got nothing");
+    let ones = || f32s(&[1, 2]);
+    check(vec![("x", ones()), ("y", ones()), ("x", ones())], "input `x` is given twice");
+    let guess = "the model has no input `Y`; it has x, y; did you mean `y`?";
+    check(vec![("x", ones()), ("Y", ones())], guess);
     let ints = Tensor::zeros(DType::I64, &[1, 2]).expect("small");
     check(vec![("x", ints), ("y", f32s(&[1, 2]))], "input `x`: wanted f32[n,2], got i64[1,2]");
     let flat = f32s(&[2]);

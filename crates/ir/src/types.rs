@@ -125,23 +125,34 @@ impl Type {
         self.dims()?.iter().map(Dim::known).collect()
     }
 
-    /// Whether a tensor fits this type: same dtype, same rank, same known extents.
-    pub fn accepts(&self, tensor: &Tensor) -> bool {
-        match self {
-            Type::Tensor(wanted) => {
-                wanted.dtype == tensor.dtype()
-                    && wanted.shape.as_ref().is_none_or(|dims| {
-                        dims.len() == tensor.rank()
-                            && dims
-                                .iter()
-                                .zip(tensor.shape())
-                                .all(|(dim, extent)| dim.known().is_none_or(|d| d == *extent))
-                    })
+    /// What there is in the place of this type, when a value does not fit it. An optional takes
+    /// the bare value, too.
+    pub fn misfit(&self, value: &Value) -> Option<String> {
+        match (self, value) {
+            (Type::Unknown, _) | (Type::Optional(_), Value::Optional(None)) => None,
+            (Type::Tensor(wanted), Value::Tensor(tensor)) if wanted.accepts(tensor) => None,
+            (Type::Sequence(wanted), Value::Sequence(items)) => {
+                items.iter().enumerate().find_map(|(index, item)| {
+                    Some(format!("a sequence whose item {index} is {}", wanted.misfit(item)?))
+                })
             }
-            Type::Optional(inner) => inner.accepts(tensor),
-            Type::Unknown => true,
-            Type::Sequence(_) => false,
+            (Type::Optional(wanted), Value::Optional(Some(inner))) => {
+                Some(format!("an optional that holds {}", wanted.misfit(inner)?))
+            }
+            (Type::Optional(wanted), bare) => wanted.misfit(bare),
+            (_, other) => Some(other.describe()),
         }
+    }
+}
+
+impl TensorType {
+    /// Whether a tensor fits: same dtype, same rank, same known extents.
+    fn accepts(&self, tensor: &Tensor) -> bool {
+        let fits = |(dim, extent): (&Dim, &usize)| dim.known().is_none_or(|known| known == *extent);
+        self.dtype == tensor.dtype()
+            && self.shape.as_ref().is_none_or(|dims| {
+                dims.len() == tensor.rank() && dims.iter().zip(tensor.shape()).all(fits)
+            })
     }
 }
 
@@ -161,5 +172,41 @@ impl fmt::Display for Type {
             Type::Optional(item) => write!(f, "opt<{item}>"),
             Type::Unknown => f.write_str("_"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_misfit_is_named_where_it_lies() {
+        let tensor = |shape: &[usize]| Value::Tensor(Tensor::zeros(DType::F32, shape).unwrap());
+        let ty = Type::shaped(DType::F32, vec![Dim::Sym("n".into()), Dim::Known(2)]);
+        let seq = Type::Sequence(Box::new(ty.clone()));
+        let opt = Type::Optional(Box::new(seq.clone()));
+        let some = |value: Value| Value::Optional(Some(Box::new(value)));
+        let list = |shapes: &[&[usize]]| {
+            Value::Sequence(shapes.iter().map(|shape| tensor(shape)).collect())
+        };
+        let check = |ty: &Type, value: Value, wanted: Option<&str>| {
+            assert_eq!(ty.misfit(&value).as_deref(), wanted, "{ty}");
+        };
+        check(&ty, tensor(&[7, 2]), None);
+        check(&ty, tensor(&[7, 3]), Some("f32[7,3]"));
+        check(&ty, tensor(&[2]), Some("f32[2]"));
+        check(&ty, some(tensor(&[7, 2])), Some("optional f32[7,2]"));
+        check(&ty, Tensor::scalar(1i64).into(), Some("i64[]"));
+        check(&seq, list(&[]), None);
+        check(&seq, list(&[&[1, 2], &[3, 2]]), None);
+        check(&seq, list(&[&[1, 2], &[3]]), Some("a sequence whose item 1 is f32[3]"));
+        check(&seq, tensor(&[1, 2]), Some("f32[1,2]"));
+        check(&opt, Value::Optional(None), None);
+        check(&opt, list(&[&[1, 2]]), None);
+        check(&opt, some(list(&[&[1, 2]])), None);
+        let bad = "an optional that holds a sequence whose item 0 is f32[1]";
+        check(&opt, some(list(&[&[1]])), Some(bad));
+        check(&opt, tensor(&[1, 2]), Some("f32[1,2]"));
+        check(&Type::Unknown, some(list(&[])), None);
     }
 }

@@ -16,7 +16,7 @@ pub trait Hints {
     fn in_place(&self, node: NodeId, index: usize) -> bool;
 }
 
-/// Builds the plan for inputs (and captures) of these types.
+/// Builds the plan that makes `outputs` from inputs (and captures) of these types.
 ///
 /// # Errors
 /// The first node whose arguments contradict its operator.
@@ -24,22 +24,24 @@ pub fn build(
     graph: &Graph,
     inputs: &[Type],
     captures: &[Type],
+    outputs: &[ValueId],
     hints: &dyn Hints,
 ) -> Result<Plan, NodeError> {
     let inferred = infer(graph, inputs, captures)?;
-    let live = needed(graph, &inferred);
-    let mut planner = Planner::new(graph, &inferred, &live);
+    let live = needed(graph, outputs, &inferred);
+    let mut planner = Planner::new(graph, outputs, &inferred, &live);
     planner.follow_views();
     planner.find_last_reads();
     planner.write_over(hints);
     let (home, slots) = planner.slots();
     let steps = planner.steps(&home);
-    Ok(Plan { steps, slots, home, types: inferred.types, known: inferred.known })
+    let outputs = outputs.to_vec();
+    Ok(Plan { steps, slots, home, outputs, types: inferred.types, known: inferred.known })
 }
 
 /// Nodes that must run: those that an output depends on and that are not known already.
-fn needed(graph: &Graph, inferred: &Inferred) -> Vec<NodeId> {
-    let mut wanted: BTreeSet<ValueId> = graph.outputs.iter().copied().collect();
+fn needed(graph: &Graph, outputs: &[ValueId], inferred: &Inferred) -> Vec<NodeId> {
+    let mut wanted: BTreeSet<ValueId> = outputs.iter().copied().collect();
     let mut live = Vec::new();
     for (id, node) in graph.nodes().collect::<Vec<_>>().into_iter().rev() {
         let open = |value: ValueId| wanted.contains(&value) && !inferred.known.contains_key(&value);
@@ -54,6 +56,7 @@ fn needed(graph: &Graph, inferred: &Inferred) -> Vec<NodeId> {
 
 struct Planner<'a> {
     graph: &'a Graph,
+    outputs: &'a [ValueId],
     inferred: &'a Inferred,
     live: &'a [NodeId],
     /// The value whose memory a value uses: itself, or what it views or overwrites.
@@ -66,13 +69,19 @@ struct Planner<'a> {
 }
 
 impl<'a> Planner<'a> {
-    fn new(graph: &'a Graph, inferred: &'a Inferred, live: &'a [NodeId]) -> Planner<'a> {
+    fn new(
+        graph: &'a Graph,
+        outputs: &'a [ValueId],
+        inferred: &'a Inferred,
+        live: &'a [NodeId],
+    ) -> Planner<'a> {
         let mut computed = vec![false; graph.values.len()];
         for &id in live {
             graph.node(id).defs().for_each(|value| computed[value.index()] = true);
         }
         Planner {
             graph,
+            outputs,
             inferred,
             live,
             root: (0..graph.values.len() as u32).map(ValueId).collect(),
@@ -100,7 +109,7 @@ impl<'a> Planner<'a> {
                 self.last[root.index()] = self.last[root.index()].max(step);
             }
         }
-        for &output in &self.graph.outputs {
+        for &output in self.outputs {
             self.last[self.root[output.index()].index()] = usize::MAX;
         }
     }
@@ -184,7 +193,7 @@ impl<'a> Planner<'a> {
             let node = self.graph.node(id);
             node.uses().chain(node.defs()).for_each(|value| last_use[value.index()] = Some(step));
         }
-        self.graph.outputs.iter().for_each(|output| last_use[output.index()] = None);
+        self.outputs.iter().for_each(|output| last_use[output.index()] = None);
         let mut release = vec![Vec::new(); self.live.len()];
         for (index, step) in last_use.into_iter().enumerate() {
             if let Some(step) = step {

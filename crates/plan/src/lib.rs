@@ -43,6 +43,8 @@ pub struct Plan {
     pub slots: Vec<usize>,
     /// The slot that a value's memory goes back to when it dies, by `ValueId`.
     pub home: Vec<Option<usize>>,
+    /// What the run gives.
+    pub outputs: Vec<ValueId>,
     /// Type of each value at these inputs, by `ValueId`.
     pub types: Vec<Type>,
     /// Values that are known before the run.
