@@ -28,6 +28,12 @@ pub enum Error {
     Twice { name: String },
     #[error("there is no pass `{name}`; there are {known}")]
     Pass { name: String, known: String },
+    #[error("{waiting} runs wait in the background already; wait for one of them")]
+    Busy { waiting: usize },
+    #[error("no thread for runs in the background: {0}")]
+    Thread(std::io::Error),
+    #[error("the session may make no runs at all: wanted at least 1 at one time")]
+    NoRuns,
     #[error("the run was lost: its thread ended early")]
     Lost,
 }

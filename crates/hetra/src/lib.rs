@@ -18,6 +18,7 @@
 mod error;
 mod outputs;
 mod pending;
+mod runs;
 mod session;
 
 pub use error::Error;

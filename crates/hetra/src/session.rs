@@ -14,6 +14,7 @@ use hetra_tensor::Value;
 use crate::error::Error;
 use crate::outputs::Outputs;
 use crate::pending::{Pending, pending};
+use crate::runs::{Gate, RUNS_MAX, Workers};
 
 /// Name and type of an input or output.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,6 +41,7 @@ pub struct Builder {
     device_id: Option<String>,
     threads: Option<usize>,
     passes_off: Vec<String>,
+    runs_max: Option<usize>,
 }
 
 impl Builder {
@@ -85,6 +87,15 @@ impl Builder {
         self
     }
 
+    /// Most runs of the session at one time, 8 when not said. Further calls of [`Session::run`]
+    /// wait for their turn; further runs of [`Session::run_async`] wait in a queue. Each run needs
+    /// memory of its own for intermediate values.
+    #[must_use]
+    pub fn runs_max(mut self, runs: usize) -> Builder {
+        self.runs_max = Some(runs);
+        self
+    }
+
     /// Switches a pass off, by its name in [`crate::PASSES`]; `all` for all of them.
     #[must_use]
     pub fn without_pass(mut self, name: &str) -> Builder {
@@ -97,6 +108,10 @@ impl Builder {
     /// # Errors
     /// When the model is malformed, or the device refuses a node; names the node.
     pub fn build(self) -> Result<Session, Error> {
+        let runs = self.runs_max.unwrap_or(RUNS_MAX);
+        if runs == 0 {
+            return Err(Error::NoRuns);
+        }
         let (graph, info) = match self.source.ok_or(Error::NoModel)? {
             Source::File(path) => {
                 let model = hetra_onnx::import_file(&path, &ImportOptions::default())?;
@@ -125,7 +140,9 @@ impl Builder {
         let options = Options { off, claims: &claims };
         let (graph, report) = hetra_pass::optimise(&graph, &options);
         let engine = Engine::compile(Arc::new(graph), device)?;
-        Ok(Session { inner: Arc::new(Inner { engine, info, report, inputs, outputs }) })
+        let (gate, workers) = (Gate::new(runs), Workers::new(runs));
+        let inner = Inner { engine, info, report, inputs, outputs, gate, workers };
+        Ok(Session { inner: Arc::new(inner) })
     }
 }
 
@@ -151,6 +168,8 @@ struct Inner {
     report: Report,
     inputs: Vec<Port>,
     outputs: Vec<Port>,
+    gate: Gate,
+    workers: Workers,
 }
 
 fn ports(graph: &Graph, ids: &[hetra_ir::ValueId]) -> Vec<Port> {
@@ -162,7 +181,7 @@ fn ports(graph: &Graph, ids: &[hetra_ir::ValueId]) -> Vec<Port> {
     ids.iter().map(port).collect()
 }
 
-/// A model compiled for a device. Clones share it; runs may overlap.
+/// A model compiled for a device. Clones share it; runs may overlap, up to [`Builder::runs_max`].
 #[derive(Clone)]
 pub struct Session {
     inner: Arc<Inner>,
@@ -285,10 +304,12 @@ impl Session {
         Ok((outputs, trace))
     }
 
-    /// Starts a run in the background; await the result or wait for it.
+    /// Starts a run in the background; await the result or wait for it. Never blocks: beyond
+    /// [`Builder::runs_max`] runs wait in a queue.
     ///
     /// # Errors
-    /// An input that is unknown. Everything else comes with the result.
+    /// An input that is unknown, or a queue that is full: [`Error::Busy`]. Everything else comes
+    /// with the result.
     pub fn run_async<N, V>(
         &self,
         inputs: impl IntoIterator<Item = (N, V)>,
@@ -300,10 +321,7 @@ impl Session {
         let values = self.by_name(inputs)?;
         let (promise, handle) = pending();
         let session = self.clone();
-        std::thread::Builder::new()
-            .name("hetra-run".to_string())
-            .spawn(move || promise.finish(session.run_all(values)))
-            .map_err(|_| Error::Lost)?;
+        self.inner.workers.start(Box::new(move || promise.finish(session.run_all(values))))?;
         Ok(handle)
     }
 
@@ -361,7 +379,9 @@ impl Session {
         outputs: &[ValueId],
         trace: Option<&mut Trace>,
     ) -> Result<Outputs, Error> {
+        let permit = self.inner.gate.enter();
         let values = self.inner.engine.run(inputs, outputs, trace)?;
+        drop(permit);
         let graph = self.graph();
         let names = outputs.iter().map(|&id| graph.value(id).name.clone()).collect();
         Ok(Outputs { names, values })

@@ -5,10 +5,13 @@ mod places;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
+use std::time::Duration;
 
-use hetra::{DType, Dim, Error, Session, Tensor, Type, Value};
+use hetra::{DType, Device, Dim, Error, Session, Tensor, Type, Value};
+use hetra_device::{DeviceError, Part, Program};
 use hetra_ir::{Builder, Node};
 
 fn digits(threads: usize) -> Session {
@@ -174,6 +177,57 @@ fn faults_of_a_background_run_come_with_its_result() {
     assert!(matches!(error, Err(Error::Exec(_))));
     let image = batch(0, 1);
     assert!(matches!(session.run_async([("picture", image)]), Err(Error::Name { .. })));
+}
+
+/// The CPU, counting the runs that are on it at one time.
+struct Counting {
+    cpu: Arc<dyn Device>,
+    now: AtomicUsize,
+    most: AtomicUsize,
+}
+
+impl Device for Counting {
+    fn info(&self) -> &hetra::DeviceInfo {
+        self.cpu.info()
+    }
+
+    fn supports(&self, node: &Node, graph: &hetra::Graph) -> hetra::Support {
+        self.cpu.supports(node, graph)
+    }
+
+    fn compile(&self, part: &Part<'_>) -> Result<Arc<dyn Program>, DeviceError> {
+        self.cpu.compile(part)
+    }
+
+    fn scope(&self, work: &mut (dyn FnMut() + Send)) {
+        let now = self.now.fetch_add(1, Ordering::SeqCst) + 1;
+        self.most.fetch_max(now, Ordering::SeqCst);
+        // Long enough for the others to come in, if they may.
+        thread::sleep(Duration::from_millis(5));
+        self.cpu.scope(work);
+        self.now.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn runs_at_one_time_are_bounded() {
+    let cpu = hetra::open("cpu", Some(1)).expect("a device");
+    let device = Arc::new(Counting { cpu, now: 0.into(), most: 0.into() });
+    let build = |runs| {
+        let builder = Session::builder().model_file(places::digits()).on(device.clone());
+        builder.runs_max(runs).build()
+    };
+    assert!(matches!(build(0), Err(Error::NoRuns)));
+    let session = build(3).expect("a session");
+    let start = |_| session.run_async([("image", batch(0, 1))]).expect("a run begins");
+    thread::scope(|scope| {
+        let pending: Vec<_> = (0..12).map(start).collect();
+        for _ in 0..6 {
+            scope.spawn(|| logits(&session, batch(0, 1)));
+        }
+        pending.into_iter().for_each(|run| drop(run.wait().expect("a run")));
+    });
+    assert_eq!(device.most.load(Ordering::SeqCst), 3);
 }
 
 /// Two inputs of one symbolic extent, three outputs.
