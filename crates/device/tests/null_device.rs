@@ -9,7 +9,7 @@ fn the_null_device_refuses_what_it_does_not_claim() {
     for case in cases(1, 1) {
         match check(&device, &case, 0.0) {
             Outcome::Refused(reason) => assert!(!reason.is_empty()),
-            Outcome::Passed(_) => {}
+            Outcome::Passed { .. } => {}
             Outcome::Failed(reason) => panic!("{}: {reason}", case.name),
         }
     }

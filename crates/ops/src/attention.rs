@@ -40,7 +40,7 @@ pub struct AttentionForm {
     pub heads: Option<usize>,
     /// Heads of 3-D keys and values.
     pub kv_heads: Option<usize>,
-    /// Query `i` does not see keys after `i` (past ones come before).
+    /// Query `i` does not see keys after its own (past ones come before).
     pub causal: bool,
     /// Factor of the scores; one over the root of the width when there is none.
     pub scale: Option<f32>,
@@ -135,12 +135,18 @@ fn eval_floats<T: Real>(ctx: &EvalCtx<'_>) -> Result<Vec<Value>, OpError> {
     let mask = ctx.tensor_opt(MASK).map(|tensor| Mask::new(tensor, MASK, at)).transpose()?;
     let valid = valid_keys(ctx, at)?;
     let past = at.keys - new_keys;
+    // Keys before the first query: those of the past or, when the caller keeps the cache, the
+    // valid ones that are not the queries' own. A query with none of them sees nothing.
+    let first_unseen = |query: usize, valid: Option<usize>| match valid {
+        Some(valid) if past == 0 => (valid + query + 1).saturating_sub(at.queries),
+        _ => past + query + 1,
+    };
     let bias = |item: usize, head: usize, query: usize, scores: &mut [T]| {
         if let Some(mask) = &mask {
             mask.add(item, head, query, scores);
         }
         if form.causal {
-            close_from(scores, past + query + 1);
+            close_from(scores, first_unseen(query, valid.as_ref().map(|valid| valid[item])));
         }
         if let Some(valid) = &valid {
             close_from(scores, valid[item]);
@@ -333,6 +339,33 @@ mod tests {
         check(&case.with_input(MASK, &short), 0, &[2, 1, 1, 1], &[2.0, 2.0]);
         let valid = case.with_input(VALID_KEYS, &Tensor::vector(&[1i64, 3]));
         check(&valid, 0, &[2, 1, 1, 1], &[1.0, 4.0]);
+    }
+
+    #[test]
+    fn causal_ends_at_the_last_valid_key() {
+        let q = ramp(&[2, 1, 2, 1], 0.0);
+        let v = Tensor::from_slice(&[2, 1, 3, 1], &[1f32, 3.0, 8.0, 1.0, 3.0, 8.0]).unwrap();
+        let k = ramp(&[2, 1, 3, 1], 0.0);
+        let case = Case::new("Attention").tensor(&q).tensor(&k).tensor(&v).outputs(4);
+        let case = case.with_input(VALID_KEYS, &Tensor::vector(&[1i64, 3]));
+        let case = case.attr("is_causal", 1i64).attr("qk_matmul_output_mode", 3i64);
+        // The first query of the first item stands before all keys.
+        check(&case, 0, &[2, 1, 2, 1], &[0.0, 1.0, 2.0, 4.0]);
+        let third = 1.0 / 3.0;
+        let weights = [[0.0; 3], [1.0, 0.0, 0.0], [0.5, 0.5, 0.0], [third; 3]].concat();
+        check(&case, 3, &[2, 1, 2, 3], &weights);
+    }
+
+    #[test]
+    fn a_query_that_sees_no_key_gives_zeros() {
+        let q = ramp(&[1, 1, 2, 2], 0.3);
+        let v = ramp(&[1, 1, 3, 2], 0.1);
+        let case = Case::new("Attention").tensor(&q).tensor(&v).tensor(&v).outputs(4);
+        let case = case.attr("qk_matmul_output_mode", 3i64);
+        let mask = Tensor::from_bools(&[2, 3], &[false, false, false, true, false, false]);
+        let case = case.with_input(MASK, &mask.unwrap());
+        check(&case, 0, &[1, 1, 2, 2], &[0.0, 0.0, -0.6, -0.1]);
+        check(&case, 3, &[1, 1, 2, 3], &[0.0, 0.0, 0.0, 1.0, 0.0, 0.0]);
     }
 
     #[test]

@@ -119,8 +119,13 @@ fn bound<T: Real>(scores: &mut [T], cap: T) {
     }
 }
 
-/// Softmax in place. When every score is minus infinity all results are NaN, as ONNX has it.
+/// Softmax in place. When every score is minus infinity the query sees no key, and all weights
+/// are 0, not the NaN of the Softmax operator: so ONNX's Attention since its errata.
 pub(crate) fn softmax<T: Real>(scores: &mut [T]) {
+    if scores.iter().all(|score| score.wide() == f64::NEG_INFINITY) {
+        scores.fill(T::narrow(0.0));
+        return;
+    }
     let largest = scores.iter().map(|s| s.wide()).fold(f64::NEG_INFINITY, f64::max);
     let mut sum = 0.0;
     for score in scores.iter_mut() {

@@ -1,5 +1,6 @@
 //! `softmax(s * q kᵀ + mask) v == Attention(q, k, v, mask)`, for queries of four axes
-//! (batch, head, row, feature).
+//! (batch, head, row, feature). Where the mask closes every key of a query, Softmax gives NaN and
+//! Attention 0.
 
 use hetra_ir::{Dim, Node, Type, ValueId};
 use hetra_tensor::DType;

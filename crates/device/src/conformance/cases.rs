@@ -1,71 +1,15 @@
 //! Cases on generated shapes: odd extents, single elements, strides, groups, broadcasting.
 
-use std::cell::Cell;
-
-use hetra_ir::{Attr, Node};
-use hetra_ops::{ALL_OPS, Kind};
-use hetra_tensor::{DType, Tensor, from_f64};
+use hetra_ops::{ALL_OPS, Arity, Kind};
+use hetra_tensor::{DType, Tensor};
 
 use super::Case;
-
-/// A small generator (splitmix64), so that a seed gives the same cases everywhere.
-struct Random(Cell<u64>);
-
-impl Random {
-    fn next(&self) -> u64 {
-        let mut z = self.0.get().wrapping_add(0x9E37_79B9_7F4A_7C15);
-        self.0.set(z);
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    fn below(&self, bound: usize) -> usize {
-        (self.next() % bound.max(1) as u64) as usize
-    }
-
-    fn pick<T: Copy>(&self, list: &[T]) -> T {
-        list[self.below(list.len())]
-    }
-
-    fn tensor(&self, dtype: DType, shape: &[usize]) -> Tensor {
-        let count: usize = shape.iter().product();
-        let (low, high) = match dtype {
-            DType::U8 => (0.0, 255.0),
-            DType::I8 => (-128.0, 127.0),
-            _ => (-2.0, 2.0),
-        };
-        let unit = |bits: u64| (bits >> 11) as f64 / (1u64 << 53) as f64;
-        let values: Vec<f64> = (0..count).map(|_| low + (high - low) * unit(self.next())).collect();
-        from_f64(dtype, shape, &values).unwrap_or_else(|_| Tensor::vector::<f32>(&[]))
-    }
-
-    fn floats(&self, shape: &[usize]) -> Tensor {
-        self.tensor(DType::F32, shape)
-    }
-
-    fn shape(&self, rank: usize) -> Vec<usize> {
-        (0..rank).map(|_| self.pick(&[1, 2, 3, 5, 8, 17])).collect()
-    }
-}
-
-type Argument = (Option<Tensor>, bool);
-
-fn live(tensor: Tensor) -> Argument {
-    (Some(tensor), false)
-}
-
-fn weight(tensor: Tensor) -> Argument {
-    (Some(tensor), true)
-}
-
-fn node(op: &str) -> Node {
-    Node::new(op, &[], &[])
-}
+use super::random::{Random, ints, live, node, weight};
+use super::{quantised::quantised, sequence::attentions};
 
 /// `rounds` rounds of cases from a seed.
 pub fn cases(seed: u64, rounds: usize) -> Vec<Case> {
-    let random = Random(Cell::new(seed));
+    let random = Random::new(seed);
     let mut cases = Vec::new();
     for _ in 0..rounds {
         unary(&random, &mut cases);
@@ -74,6 +18,7 @@ pub fn cases(seed: u64, rounds: usize) -> Vec<Case> {
         pools(&random, &mut cases);
         products(&random, &mut cases);
         norms(&random, &mut cases);
+        attentions(&random, &mut cases);
         reductions(&random, &mut cases);
         movements(&random, &mut cases);
         quantised(&random, &mut cases);
@@ -93,10 +38,15 @@ fn unary(random: &Random, cases: &mut Vec<Case>) {
     }
 }
 
-/// Every elementwise operator of two tensors, with broadcasting on either side.
+/// Two operands, or any number of them; further inputs that have a default are something else.
+fn takes_two(inputs: Arity) -> bool {
+    inputs.min == 2 || (inputs.min == 1 && inputs.max == usize::MAX)
+}
+
+/// Every elementwise operator that two tensors may be given to, with broadcasting on either side.
 fn binary(random: &Random, cases: &mut Vec<Case>) {
     for def in ALL_OPS.iter().copied().flatten() {
-        if def.kind != Kind::Elementwise || def.inputs.min != 2 || !def.pure {
+        if def.kind != Kind::Elementwise || !takes_two(def.inputs) || !def.pure {
             continue;
         }
         let rank = random.below(4) + 1;
@@ -111,10 +61,6 @@ fn binary(random: &Random, cases: &mut Vec<Case>) {
         let (a, b) = if swap { (b, a) } else { (a, b) };
         cases.push(Case::new(def.name, node(def.name), vec![live(a), live(b)], 1));
     }
-}
-
-fn ints(values: &[usize]) -> Attr {
-    Attr::Ints(values.iter().map(|&value| value as i64).collect())
 }
 
 fn convolutions(random: &Random, cases: &mut Vec<Case>) {
@@ -177,8 +123,14 @@ fn products(random: &Random, cases: &mut Vec<Case>) {
     let turned = random.below(2) == 1;
     let (a, c) = (random.floats(&[m, k]), random.floats(&[n]));
     let b = if turned { random.floats(&[n, k]) } else { random.floats(&[k, n]) };
-    let gemm = node("Gemm").with("transB", i64::from(turned)).with("alpha", 0.5f32);
-    cases.push(Case::new("Gemm", gemm, vec![live(a), weight(b), weight(c)], 1));
+    for op in ["Gemm", "com.microsoft.FusedGemm"] {
+        let mut gemm = node(op).with("transB", i64::from(turned)).with("alpha", 0.5f32);
+        if op == "com.microsoft.FusedGemm" {
+            gemm = gemm.with("activation", "Relu");
+        }
+        let arguments = vec![live(a.clone()), weight(b.clone()), weight(c.clone())];
+        cases.push(Case::new(op, gemm, arguments, 1));
+    }
     let (a, b) = (random.floats(&[2, k, m]), random.floats(&[2, n, k]));
     let fused = node("com.microsoft.FusedMatMul").with("transA", 1i64).with("transB", 1i64);
     cases.push(Case::new("FusedMatMul", fused, vec![live(a), live(b)], 1));
@@ -237,47 +189,12 @@ fn movements(random: &Random, cases: &mut Vec<Case>) {
         cases.push(Case::new("Split", split, vec![live(x.clone()), weight(lengths)], 2));
         let chosen: Vec<i64> = (0..3).map(|_| random.below(shape[axis]) as i64).collect();
         let gather = node("Gather").with("axis", axis as i64);
-        let arguments = vec![live(x), live(Tensor::vector(&chosen))];
+        let arguments = vec![live(x.clone()), live(Tensor::vector(&chosen))];
         cases.push(Case::new("Gather", gather, arguments, 1));
-    }
-}
-
-fn quantised(random: &Random, cases: &mut Vec<Case>) {
-    for (x_type, w_type) in [(DType::U8, DType::I8), (DType::I8, DType::I8), (DType::U8, DType::U8)]
-    {
-        let scale = |value: f32| weight(Tensor::scalar(value));
-        let zero = |random: &Random, dtype: DType| weight(random.tensor(dtype, &[]));
-        let (m, k, n) =
-            (random.pick(&[1, 5, 16]), random.pick(&[3, 32, 77]), random.pick(&[1, 9, 40]));
-        let (a, b) = (random.tensor(x_type, &[m, k]), random.tensor(w_type, &[k, n]));
-        let (za, zb) = (zero(random, x_type), zero(random, w_type));
-        let op = "MatMulInteger";
-        let arguments = vec![live(a.clone()), weight(b.clone()), za.clone(), zb.clone()];
-        cases.push(Case::new(op, node(op), arguments, 1));
-        let zy = zero(random, x_type);
-        let op = "QLinearMatMul";
-        let arguments = vec![
-            live(a),
-            scale(0.02),
-            za.clone(),
-            weight(b),
-            scale(0.01),
-            zb.clone(),
-            scale(0.05),
-            zy.clone(),
-        ];
-        cases.push(Case::new(op, node(op), arguments, 1));
-        let x = random.tensor(x_type, &[1, 4, 6 + random.below(9), 9]);
-        let w = random.tensor(w_type, &[6, 4, random.pick(&[1, 3]), random.pick(&[1, 3])]);
-        let conv = node("QLinearConv").with("pads", ints(&[1, 0, 1, 0]));
-        let arguments = vec![live(x), scale(0.02), za, weight(w), scale(0.01), zb, scale(0.05), zy];
-        cases.push(Case::new("QLinearConv", conv, arguments, 1));
-        let x = random.floats(&[3, random.pick(&[1, 16, 50])]);
-        let zero = zero(random, x_type);
-        let arguments = vec![live(x), scale(0.03), zero.clone()];
-        cases.push(Case::new("QuantizeLinear", node("QuantizeLinear"), arguments, 1));
-        let x = random.tensor(x_type, &[2, 33]);
-        let arguments = vec![live(x), scale(0.03), zero];
-        cases.push(Case::new("DequantizeLinear", node("DequantizeLinear"), arguments, 1));
+        let start = random.below(shape[axis]) as i64;
+        let (end, step) = random.pick(&[(i64::MAX, 1), (i64::MAX, 2), (-1, 1), (i64::MIN, -2)]);
+        let bounds = [start, end, axis as i64, step].map(|value| weight(Tensor::vector(&[value])));
+        let arguments = [live(x)].into_iter().chain(bounds).collect();
+        cases.push(Case::new("Slice", node("Slice"), arguments, 1));
     }
 }

@@ -5,6 +5,9 @@
 //! makes cases of many operators on generated shapes.
 
 mod cases;
+mod quantised;
+mod random;
+mod sequence;
 
 pub use cases::cases;
 
@@ -30,8 +33,13 @@ pub struct Case {
 /// What became of a case.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Outcome {
-    /// The largest error, relative to the output's range.
-    Passed(f64),
+    /// It agrees.
+    Passed {
+        /// The largest error, relative to the output's range.
+        error: f64,
+        /// What ran: the program's kernel, or `reference`.
+        kernel: String,
+    },
     /// The device does not claim it.
     Refused(String),
     /// It differs, or it failed.
@@ -84,18 +92,19 @@ pub fn check(device: &dyn Device, case: &Case, tolerance: f64) -> Outcome {
     let want = interpret(&case.graph, case.inputs.clone(), &|_| None);
     let got = run(device, case);
     match (got, want) {
-        (Ok(got), Ok(want)) => match largest_error(&got, &want) {
-            Ok(error) if error <= tolerance => Outcome::Passed(error),
+        (Ok((got, kernel)), Ok(want)) => match largest_error(&got, &want) {
+            Ok(error) if error <= tolerance => Outcome::Passed { error, kernel },
             Ok(error) => Outcome::Failed(format!("error {error:.3e} is over {tolerance:.1e}")),
             Err(reason) => Outcome::Failed(reason),
         },
-        (Err(_), Err(_)) => Outcome::Passed(0.0),
+        (Err(_), Err(_)) => Outcome::Passed { error: 0.0, kernel: "reference".to_string() },
         (Ok(_), Err(error)) => Outcome::Failed(format!("only the reference refuses: {error}")),
         (Err(error), Ok(_)) => Outcome::Failed(format!("only the device refuses: {error}")),
     }
 }
 
-fn run(device: &dyn Device, case: &Case) -> Result<Vec<Value>, String> {
+/// The outputs, and the name of what ran.
+fn run(device: &dyn Device, case: &Case) -> Result<(Vec<Value>, String), String> {
     let types: Vec<Type> = case.graph.values.iter().map(|value| value.ty.clone()).collect();
     let part = Part { graph: &case.graph, nodes: &[NodeId(0)], types: &types };
     let program = device.compile(&part).map_err(|error| error.to_string())?;
@@ -117,7 +126,10 @@ fn run(device: &dyn Device, case: &Case) -> Result<Vec<Value>, String> {
         let (outer, runner) = (&|_| None, &Interpreter);
         let fell_back = &Cell::new(false);
         let call = Call { node, inputs, in_place: None, blocks, outer, runner, fell_back };
-        result = program.run(call).map_err(|error| error.to_string());
+        result = program.run(call).map_err(|error| error.to_string()).map(|values| {
+            let kernel = if fell_back.get() { "reference" } else { program.kernel() };
+            (values, kernel.to_string())
+        });
     });
     result
 }

@@ -1,0 +1,73 @@
+//! Cases on 8-bit codes.
+
+use hetra_tensor::{DType, Tensor};
+
+use super::Case;
+use super::random::{Random, ints, live, node, weight};
+
+pub(super) fn quantised(random: &Random, cases: &mut Vec<Case>) {
+    for (x_type, w_type) in [(DType::U8, DType::I8), (DType::I8, DType::I8), (DType::U8, DType::U8)]
+    {
+        let scale = |value: f32| weight(Tensor::scalar(value));
+        let zero = |random: &Random, dtype: DType| weight(random.tensor(dtype, &[]));
+        let (m, k, n) =
+            (random.pick(&[1, 5, 16]), random.pick(&[3, 32, 77]), random.pick(&[1, 9, 40]));
+        let (a, b) = (random.tensor(x_type, &[m, k]), random.tensor(w_type, &[k, n]));
+        let (za, zb) = (zero(random, x_type), zero(random, w_type));
+        let op = "MatMulInteger";
+        let arguments = vec![live(a.clone()), weight(b.clone()), za.clone(), zb.clone()];
+        cases.push(Case::new(op, node(op), arguments, 1));
+        let zy = zero(random, x_type);
+        let op = "QLinearMatMul";
+        let arguments = vec![
+            live(a),
+            scale(0.02),
+            za.clone(),
+            weight(b),
+            scale(0.01),
+            zb.clone(),
+            scale(0.05),
+            zy.clone(),
+        ];
+        cases.push(Case::new(op, node(op), arguments, 1));
+        let x = random.tensor(x_type, &[1, 4, 6 + random.below(9), 9]);
+        let w = random.tensor(w_type, &[6, 4, random.pick(&[1, 3]), random.pick(&[1, 3])]);
+        let conv = node("QLinearConv").with("pads", ints(&[1, 0, 1, 0]));
+        let arguments = vec![live(x), scale(0.02), za, weight(w), scale(0.01), zb, scale(0.05), zy];
+        cases.push(Case::new("QLinearConv", conv, arguments, 1));
+        let x = random.floats(&[3, random.pick(&[1, 16, 50])]);
+        let zero = zero(random, x_type);
+        let arguments = vec![live(x), scale(0.03), zero.clone()];
+        cases.push(Case::new("QuantizeLinear", node("QuantizeLinear"), arguments, 1));
+        let x = random.tensor(x_type, &[2, 33]);
+        let arguments = vec![live(x), scale(0.03), zero];
+        cases.push(Case::new("DequantizeLinear", node("DequantizeLinear"), arguments, 1));
+    }
+    for dtype in [DType::U8, DType::I8] {
+        codes(random, dtype, cases);
+    }
+}
+
+/// Operators of com.microsoft on codes of one type.
+fn codes(random: &Random, dtype: DType, cases: &mut Vec<Case>) {
+    let scale = |value: f32| weight(Tensor::scalar(value));
+    let zero = || weight(random.tensor(dtype, &[]));
+    for op in ["com.microsoft.QLinearAdd", "com.microsoft.QLinearMul"] {
+        let shape = [2, 3, random.pick(&[1, 4]), random.pick(&[1, 5, 33])];
+        let other = random.pick(&[shape, [2, 3, 1, 1], [1; 4]]);
+        let (mut a, mut b) = (random.tensor(dtype, &shape), random.tensor(dtype, &other));
+        if random.below(2) == 1 {
+            (a, b) = (b, a);
+        }
+        let mut arguments = vec![live(a), scale(0.02), zero(), live(b), scale(0.03), zero()];
+        arguments.extend([scale(0.04), zero()]);
+        cases.push(Case::new(op, node(op), arguments, 1));
+    }
+    let op = "com.microsoft.QLinearConcat";
+    let mut arguments = vec![scale(0.02), zero()];
+    for of_part in [0.02, 0.05] {
+        let part = random.tensor(dtype, &[2, random.pick(&[1, 3]), 7]);
+        arguments.extend([live(part), scale(of_part), zero()]);
+    }
+    cases.push(Case::new(op, node(op).with("axis", 1i64), arguments, 1));
+}
