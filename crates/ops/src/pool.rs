@@ -176,7 +176,7 @@ fn eval_max_pool(ctx: &EvalCtx<'_>, x: &Tensor) -> Result<Vec<Value>, OpError> {
     let column_major = ctx.attrs().int_or("storage_order", 0)? == 1;
     let wants_indices = ctx.wants(1);
     let (values, indices) = dispatch!(x.dtype(), T in [f32, f64, f16, bf16, i8, u8] => {
-        max_pool::<T>(x, &geometry, T::MIN, wants_indices)
+        max_pool::<T>(x, &geometry, wants_indices)
     })?;
     let Some(mut indices) = indices else { return Ok(vec![values.into()]) };
     if column_major {
@@ -202,11 +202,27 @@ fn to_column_major(index: usize, plane: usize, extents: &[usize]) -> usize {
     index / plane * plane + turned
 }
 
-/// The maxima, and their indices in all of `x`, row-major. A window of padding only gives `least`.
-fn max_pool<T: Element>(
+/// What no number of a type is below: the maximum of no numbers.
+trait Lowest: Element + PartialOrd {
+    const LOWEST: Self;
+}
+
+macro_rules! lowest {
+    ($($number:ty: $lowest:ident),*) => {$(
+        impl Lowest for $number {
+            const LOWEST: Self = <$number>::$lowest;
+        }
+    )*};
+}
+
+lowest!(f32: NEG_INFINITY, f64: NEG_INFINITY, half::f16: NEG_INFINITY, half::bf16: NEG_INFINITY);
+lowest!(i8: MIN, u8: MIN);
+
+/// The maxima, and their indices in all of `x`, row-major. NaN is no number: a window of padding
+/// and NaN only gives the lowest one.
+fn max_pool<T: Lowest>(
     x: &Tensor,
     g: &PoolGeometry,
-    least: T,
     wants_indices: bool,
 ) -> Result<(Tensor, Option<Tensor>), OpError> {
     let shape = g.output_shape(x.shape());
@@ -228,12 +244,13 @@ fn max_pool<T: Element>(
             let mut best: Option<(T, usize)> = None;
             for &place in places {
                 let value = input[place];
-                // NaN loses against any number.
-                if best.is_none_or(|(top, _)| value > top || top.partial_cmp(&top).is_none()) {
+                let is_number = value.partial_cmp(&value).is_some();
+                if is_number && best.is_none_or(|(top, _)| value > top) {
                     best = Some((value, place));
                 }
             }
-            let (value, place) = best.unwrap_or((least, 0));
+            let first = places.first().copied().unwrap_or(0);
+            let (value, place) = best.unwrap_or((T::LOWEST, first));
             targets[plane * plane_out + index] = value;
             if let Some(slots) = &mut slots {
                 slots[plane * plane_out + index] = (plane * plane_in + place) as i64;
@@ -357,8 +374,10 @@ mod tests {
         let x = Some(Tensor::from_slice(&[1, 1, 1], &[5i8]).unwrap());
         let y = run(padding, &[x]).unwrap();
         assert_eq!(y[0].as_slice::<i8>().unwrap(), [i8::MIN, 5]);
-        let nan = floats(&[1, 1, 2], &[f32::NAN, 1.0]);
-        assert_eq!(run(op(&[2], &[1]), &[nan]).unwrap()[0].as_slice::<f32>().unwrap(), [1.0]);
+        let nan = floats(&[1, 1, 4], &[f32::NAN, 1.0, f32::NAN, f32::NAN]);
+        let y = run(op(&[2], &[1]), &[nan]).unwrap();
+        assert_eq!(y[0].as_slice::<f32>().unwrap(), [1.0, 1.0, f32::NEG_INFINITY]);
+        assert_eq!(y[1].as_slice::<i64>().unwrap(), [1, 1, 2]);
     }
 
     #[test]

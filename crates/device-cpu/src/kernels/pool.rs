@@ -14,7 +14,7 @@ use super::simd::Simd;
 /// How windows are reduced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PoolKind {
-    /// The greatest number of the window.
+    /// The greatest number of the window; NaN is none, and -infinity stands for no number at all.
     Max,
     /// The mean of the window.
     Average {
@@ -122,6 +122,7 @@ impl Kernel for Plane<'_> {
                     None => {
                         let mut acc = s.splat(f32::NEG_INFINITY);
                         for &t in self.taps {
+                            // Where the load is NaN, `max` gives the second operand.
                             // SAFETY: as above.
                             acc = s.max(unsafe { s.load(base.add(t)) }, acc);
                         }
