@@ -10,7 +10,7 @@ use super::gemm::{Epilogue, Lhs, Mat, PackedB, Rhs, gemm};
 use super::gemv::dot;
 use super::isa::{Isa, Kernel};
 use super::math::exp_v;
-use super::scratch::{Shared, for_each, lend, threads};
+use super::scratch::{Shared, count, for_each, lend, threads};
 use super::simd::Simd;
 
 /// Queries and keys in a block.
@@ -73,7 +73,7 @@ struct Job<'a> {
     q: Operand<'a>,
     k: Operand<'a>,
     v: Operand<'a>,
-    out: Shared<f32>,
+    out: Shared<'a, f32>,
     o: HeadStrides,
 }
 
@@ -88,13 +88,14 @@ pub fn attention(
     out: &mut [f32],
     o: HeadStrides,
 ) {
-    let heads = p.batch * p.heads;
-    if heads * p.queries * p.v_dim == 0 {
+    if count(&[p.batch, p.heads, p.queries, p.v_dim]) == 0 {
         return;
     }
+    let heads = p.batch * p.heads;
     check(p, q, k, v, out.len(), o);
     let job = Job { isa, p, q, k, v, out: Shared::new(out), o };
-    let work = heads * p.queries * p.keys * (p.dim + p.v_dim);
+    let widths = p.dim.saturating_add(p.v_dim);
+    let work = (heads * p.queries).saturating_mul(p.keys).saturating_mul(widths);
     let parallel = work > 1 << 20;
     for_each(heads, parallel, |h| {
         let (b, h) = (h / p.heads, h % p.heads);
@@ -106,6 +107,7 @@ pub fn attention(
     });
 }
 
+/// Sizes are not zero, apart from keys and width. What is checked here does not wrap later.
 fn check(
     p: &Attention<'_>,
     q: Operand<'_>,
@@ -115,16 +117,21 @@ fn check(
     o: HeadStrides,
 ) {
     assert!(p.kv_heads > 0 && p.heads.is_multiple_of(p.kv_heads), "query heads share kv heads");
-    let end = |s: HeadStrides, heads: usize, tokens: usize, dim: usize| {
-        if tokens * dim == 0 {
-            return 0;
-        }
-        (p.batch - 1) * s.batch + (heads - 1) * s.head + (tokens - 1) * s.token + dim
+    // Whether the last of what the strides reach, and `dim` numbers from there on, are there.
+    let fits = |axes: &[(usize, usize)], dim: usize, have: usize| {
+        let last = axes.iter().try_fold(dim, |last, (extent, stride)| {
+            last.checked_add((extent - 1).checked_mul(*stride)?)
+        });
+        last.is_some_and(|last| last <= have)
     };
-    assert!(end(q.1, p.heads, p.queries, p.dim) <= q.0.len(), "q outside its slice");
-    assert!(end(k.1, p.kv_heads, p.keys, p.dim) <= k.0.len(), "k outside its slice");
-    assert!(end(v.1, p.kv_heads, p.keys, p.v_dim) <= v.0.len(), "v outside its slice");
-    assert!(end(o, p.heads, p.queries, p.v_dim) <= out, "output outside its slice");
+    let inside = |s: HeadStrides, heads: usize, tokens: usize, dim: usize, have: usize| {
+        let axes = [(p.batch, s.batch), (heads, s.head), (tokens, s.token)];
+        tokens == 0 || dim == 0 || fits(&axes, dim, have)
+    };
+    assert!(inside(q.1, p.heads, p.queries, p.dim, q.0.len()), "q outside its slice");
+    assert!(inside(k.1, p.kv_heads, p.keys, p.dim, k.0.len()), "k outside its slice");
+    assert!(inside(v.1, p.kv_heads, p.keys, p.v_dim, v.0.len()), "v outside its slice");
+    assert!(inside(o, p.heads, p.queries, p.v_dim, out), "output outside its slice");
     // Sorted by stride, each axis must step over all that the ones below it cover.
     let mut axes = [(o.batch, p.batch), (o.head, p.heads), (o.token, p.queries)];
     axes.sort_unstable();
@@ -134,9 +141,9 @@ fn check(
         covered += stride * (n - 1);
     }
     if let (Some(m), true) = (p.mask, p.keys > 0) {
-        let last = [p.batch, p.heads, p.queries, p.keys].into_iter().zip(m.strides);
-        let last: usize = last.map(|(n, s)| (n - 1) * s).sum();
-        assert!(last < m.data.len(), "mask outside its slice");
+        let [sb, sh, sq, sk] = m.strides;
+        let axes = [(p.batch, sb), (p.heads, sh), (p.queries, sq), (p.keys, sk)];
+        assert!(fits(&axes, 1, m.data.len()), "mask outside its slice");
     }
 }
 
@@ -214,7 +221,8 @@ impl Job<'_> {
             gemm(self.isa, weights, Rhs::Packed(v), &mut sum, p.v_dim, &ep);
         }
         for (i, row) in sum.chunks_exact(p.v_dim).enumerate() {
-            // SAFETY: outputs of tokens do not overlap (`check`), and this block has these.
+            // SAFETY: outputs of tokens do not overlap (`check`), this block of this head alone has
+            // these, and one is gone before the next is made.
             let d = unsafe { self.out.slice(self.at(self.o, b, h, i0 + i), p.v_dim) };
             let total = state[i].1;
             let scale = if total > 0.0 || total.is_nan() { 1.0 / total } else { 0.0 };
@@ -310,7 +318,8 @@ impl Kernel for Few<'_> {
             job.mask_row((b, h, i, 0), &mut scores[..seen]);
             let mut state = (f32::NEG_INFINITY, 0.0);
             weights(s, &mut scores[..seen], &mut state);
-            // SAFETY: outputs of tokens do not overlap (`check`), and this task has this head.
+            // SAFETY: outputs of tokens do not overlap (`check`), this task alone has this head, and
+            // one is gone before the next is made.
             let out = unsafe { job.out.slice(job.at(job.o, b, h, i), p.v_dim) };
             out.fill(0.0);
             let scale = if state.1 > 0.0 || state.1.is_nan() { 1.0 / state.1 } else { 0.0 };

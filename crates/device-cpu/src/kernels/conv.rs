@@ -16,7 +16,7 @@ use super::depthwise;
 use super::gemm::{Bias, Epilogue, Lhs, Mat, PackedA, Panels, Rhs, gemm};
 use super::image::{Layout, SLACK};
 use super::isa::{Isa, Kernel};
-use super::scratch::{Shared, for_each, lend, threads};
+use super::scratch::{Shared, count, for_each, lend, threads};
 use super::simd::Simd;
 
 /// A convolution without its spatial size.
@@ -41,12 +41,13 @@ pub struct ConvShape {
 }
 
 impl ConvShape {
-    /// Output height and width for an image, or `None` if a stride is zero or the kernel does not
-    /// fit.
+    /// Output height and width for an image, or `None` if a stride is zero, the kernel does not
+    /// fit, or a size is beyond any memory.
     pub fn out(&self, h: usize, w: usize) -> Option<(usize, usize)> {
         let one = |size: usize, before: usize, after: usize, k: usize, s: usize, d: usize| {
-            let reach = d * (k.checked_sub(1)?) + 1;
-            Some((size + before + after).checked_sub(reach)?.checked_div(s)? + 1)
+            let reach = k.checked_sub(1)?.checked_mul(d)?.checked_add(1)?;
+            let padded = size.checked_add(before)?.checked_add(after)?;
+            Some(padded.checked_sub(reach)?.checked_div(s)? + 1)
         };
         let [top, left, bottom, right] = self.pads;
         Some((
@@ -64,7 +65,8 @@ impl ConvShape {
     pub(crate) fn check(&self, weights: usize) {
         let g = self.groups;
         assert!(g > 0 && self.c.is_multiple_of(g) && self.m.is_multiple_of(g), "bad groups");
-        assert_eq!(weights, self.m * (self.c / g) * self.kh * self.kw, "weights of another size");
+        let size = count(&[self.m, self.c / g, self.kh, self.kw]);
+        assert_eq!(weights, size, "weights of another size");
     }
 
     pub(crate) fn pointwise(&self) -> bool {
@@ -130,10 +132,10 @@ impl PackedConv {
     ) {
         let s = &self.shape;
         let layout = Layout::new(s, h, w).expect("the caller has checked that the kernel fits");
-        let size = layout.oh * layout.ow;
-        assert!(x.len() >= n * s.c * h * w && out.len() >= n * s.m * size, "slice too short");
-        assert!(residual.is_none_or(|r| r.len() >= n * s.m * size), "residual too short");
-        if n * s.m * size == 0 {
+        let outputs = count(&[n, s.m, layout.oh, layout.ow]);
+        assert!(x.len() >= count(&[n, s.c, h, w]) && out.len() >= outputs, "slice too short");
+        assert!(residual.is_none_or(|r| r.len() >= outputs), "residual too short");
+        if outputs == 0 {
             return;
         }
         let bias = self.bias.as_deref();
@@ -185,7 +187,7 @@ impl PackedConv {
             return gemm(self.isa, Lhs::Packed(a), b, out, size, ep);
         }
         let cg = self.shape.per_group().0;
-        let mut image = lend(cg * layout.plane + SLACK);
+        let mut image = lend(count(&[cg, layout.plane]) + SLACK);
         let plane = x.len() / cg.max(1);
         let shared = Shared::new(&mut image);
         for_each(cg, cg * layout.plane > 64 << 10, |c| {
@@ -254,8 +256,10 @@ impl Panels for Patches<'_> {
         let n = runs_of((j0, nr), (self.ow, self.size, self.row_step), &mut runs);
         let offsets = &self.offsets[k0..k0 + kc];
         // The furthest read of the copies below, checked once here.
-        let reach = offsets.iter().max().unwrap_or(&0) + runs[n.max(1) - 1].src + nr;
-        assert!(reach <= self.image.len());
+        let start = runs[..n].iter().map(|run| run.src).max().unwrap_or(0);
+        let reach = offsets.iter().max().unwrap_or(&0).checked_add(start);
+        let reach = reach.and_then(|reach| reach.checked_add(nr));
+        assert!(reach.is_some_and(|reach| reach <= self.image.len()), "patches leave the image");
         self.isa.dispatch(Copy { image: self.image, offsets, runs: &runs[..n], nr, dst });
     }
 }
@@ -275,10 +279,13 @@ impl Kernel for Copy<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let lanes = S::LANES;
+        assert_eq!(self.nr, 2 * lanes, "panels for another instruction set");
         for (kk, off) in self.offsets.iter().enumerate() {
             for r in self.runs {
-                // SAFETY: at most `nr` numbers from each start: `pack` has checked the image and
-                // that `dst` has a spare row, and `r.dst < nr`.
+                // SAFETY: one or two vectors from each start, which are at most `nr` numbers. In
+                // the image `pack` has checked that they are there; in `dst` they start in row
+                // `kk`, since `r.dst < nr`, and end before the end of the next one, which exists:
+                // `pack` has checked that there is a row more than there are offsets.
                 unsafe {
                     let src = self.image.as_ptr().add(off + r.src);
                     let dst = self.dst.as_mut_ptr().add(kk * self.nr + r.dst);

@@ -8,7 +8,7 @@ use super::activation::{self, Activation};
 use super::conv::ConvShape;
 use super::gemm::{Epilogue, Lhs, Mat, PackedA, Rhs, gemm};
 use super::isa::Isa;
-use super::scratch::{Shared, for_each, lend};
+use super::scratch::{Shared, count, for_each, lend};
 
 /// A transposed convolution with packed weights. In its shape `c` are the channels that come in,
 /// and the border is cut off the output.
@@ -52,15 +52,18 @@ impl PackedConvTranspose {
         &self.shape
     }
 
-    /// Output height and width, or `None` if the border is larger than the output.
+    /// Output height and width, or `None` if the border is larger than the output or a size is
+    /// beyond any memory.
     pub fn out(&self, h: usize, w: usize) -> Option<(usize, usize)> {
         let s = &self.shape;
-        let one = |n: usize, a: usize, k: usize, cut: usize| {
-            let reach = (n.checked_sub(1)?) * s.stride[a] + (k.checked_sub(1)?) * s.dilation[a] + 1;
-            (reach + self.output_padding[a]).checked_sub(cut)
+        let one = |n: usize, a: usize, k: usize| {
+            let steps = n.checked_sub(1)?.checked_mul(s.stride[a])?;
+            let taps = k.checked_sub(1)?.checked_mul(s.dilation[a])?;
+            let reach = steps.checked_add(taps)?.checked_add(1)?;
+            let padded = reach.checked_add(self.output_padding[a])?;
+            padded.checked_sub(s.pads[a])?.checked_sub(s.pads[a + 2])
         };
-        let [top, left, bottom, right] = s.pads;
-        Some((one(h, 0, s.kh, top + bottom)?, one(w, 1, s.kw, left + right)?))
+        Some((one(h, 0, s.kh)?, one(w, 1, s.kw)?))
     }
 
     /// `out = act(conv_transpose(x) + bias)` for `n` images of `h` by `w`. Panics if a slice is
@@ -68,14 +71,15 @@ impl PackedConvTranspose {
     pub fn run(&self, x: &[f32], (n, h, w): (usize, usize, usize), out: &mut [f32]) {
         let s = &self.shape;
         let (oh, ow) = self.out(h, w).expect("the caller has checked that there is an output");
-        assert!(x.len() >= n * s.c * h * w && out.len() >= n * s.m * oh * ow, "slice too short");
-        if n * s.m * oh * ow == 0 {
+        let outputs = count(&[n, s.m, oh, ow]);
+        assert!(x.len() >= count(&[n, s.c, h, w]) && out.len() >= outputs, "slice too short");
+        if outputs == 0 {
             return;
         }
         let (cg, mg) = s.per_group();
         let rows = mg * s.kh * s.kw;
         let out = Shared::new(out);
-        let mut cols = lend(rows * h * w);
+        let mut cols = lend(count(&[rows, h, w]));
         for part in 0..n * s.groups {
             let (i, g) = (part / s.groups, part % s.groups);
             let x = Mat::new(&x[(i * s.c + g * cg) * h * w..], cg, h * w);
@@ -84,7 +88,7 @@ impl PackedConvTranspose {
             let size = oh * ow;
             for_each(mg, rows * h * w > 64 << 10, |m| {
                 let channel = g * mg + m;
-                // SAFETY: each task has its own output plane.
+                // SAFETY: each task has its own output plane, and parts follow one another.
                 let plane = unsafe { out.slice((i * s.m + channel) * size, size) };
                 plane.fill(self.bias.as_ref().map_or(0.0, |b| b[channel]));
                 let taps = s.kh * s.kw * h * w;

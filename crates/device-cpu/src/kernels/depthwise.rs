@@ -6,7 +6,7 @@
 
 use super::activation::{self, Activation};
 use super::conv::ConvShape;
-use super::image::{Layout, SLACK};
+use super::image::{self, Layout, SLACK};
 use super::isa::{Isa, Kernel};
 use super::scratch::{Shared, for_ranges, lend};
 use super::simd::Simd;
@@ -133,13 +133,14 @@ impl<F: Finish> Plane<'_, F> {
         if oh * ow == 0 {
             return;
         }
-        let reach = taps.iter().max().unwrap_or(&0) + (oh - 1) * row_step + ow;
-        assert!(reach + S::LANES <= self.plane.len() && self.out.len() >= oh * ow);
+        let reach = image::reach(taps, (oh, row_step), ow, S::LANES);
+        assert!(reach.is_some_and(|reach| reach <= self.plane.len()));
+        assert!(self.out.len() >= oh * ow);
         for y in 0..oh {
             let mut x = 0;
             while x < ow {
-                // SAFETY: `base` and the loads, which end within `reach` plus one vector, are
-                // inside the plane, as checked above.
+                // SAFETY: `base` and the loads, which end within `reach`, are inside the plane, as
+                // checked above.
                 let sums = unsafe {
                     let base = self.plane.as_ptr().add(y * row_step + x);
                     let mut acc = [s.splat(self.bias), s.splat(0.0)];

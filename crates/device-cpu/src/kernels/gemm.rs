@@ -15,7 +15,7 @@ use super::gemm_micro::{Tile, TileEnd, tile};
 use super::gemm_pack::{AView, block, kc_of, mr_of, pack_a, pack_b_all};
 use super::gemv;
 use super::isa::{Isa, Kernel};
-use super::scratch::{self, Shared, for_each, threads};
+use super::scratch::{self, Shared, count, for_each, threads};
 use super::simd::Simd;
 use std::ops::Range;
 
@@ -95,7 +95,7 @@ pub(crate) struct Job<'a> {
     pub(crate) b: BSrc<'a>,
     pub(crate) n: usize,
     pub(crate) nr: usize,
-    pub(crate) c: Shared<f32>,
+    pub(crate) c: Shared<'a, f32>,
     pub(crate) ldc: usize,
     pub(crate) ep: &'a Epilogue<'a>,
 }
@@ -130,7 +130,7 @@ pub fn gemm(isa: Isa, a: Lhs<'_>, b: Rhs<'_>, c: &mut [f32], ldc: usize, ep: &Ep
             with_a(isa, p.view(), b, n, c, ldc, ep);
         }
         Lhs::View(a) => {
-            let mut buf = scratch::lend(m * k);
+            let mut buf = scratch::lend(count(&[m, k]));
             pack_a(isa, a, &mut buf);
             let view = AView { data: &buf, m, k, mr: mr_of(isa, m) };
             with_a(isa, view, b, n, c, ldc, ep);
@@ -138,15 +138,21 @@ pub fn gemm(isa: Isa, a: Lhs<'_>, b: Rhs<'_>, c: &mut [f32], ldc: usize, ep: &Ep
     }
 }
 
+/// The output, its residual and its bias have all that `m` rows of `n` columns need: the register
+/// kernel reads and writes there without further checks. Panics if not; `m` is not 0.
 fn check(m: usize, n: usize, c_len: usize, ldc: usize, ep: &Epilogue<'_>) {
-    assert!(ldc >= n && (m - 1) * ldc + n <= c_len, "output too small");
+    let fits = |ld: usize, len: usize| {
+        let end = (m - 1).checked_mul(ld).and_then(|last| last.checked_add(n));
+        ld >= n && end.is_some_and(|end| end <= len)
+    };
+    assert!(fits(ldc, c_len), "output too small");
     match ep.bias {
         Bias::None => {}
         Bias::Row(b) => assert!(b.len() >= m, "row bias too short"),
         Bias::Col(b) => assert!(b.len() >= n, "column bias too short"),
     }
     if let Some((r, ld)) = ep.residual {
-        assert!(ld >= n && (m - 1) * ld + n <= r.len(), "residual too small");
+        assert!(fits(ld, r.len()), "residual too small");
     }
 }
 
@@ -175,11 +181,11 @@ fn with_a(
     // With many column panels each task packs its own; with few, tasks must share rows instead,
     // and all is packed first.
     let panels = n.div_ceil(nr);
-    let alone = a.m * n * a.k < PAR_MIN || threads() == 1;
+    let alone = a.m.saturating_mul(n).saturating_mul(a.k) < PAR_MIN || threads() == 1;
     if alone || panels >= 4 * threads() {
         run(BSrc::Panels(live), false);
     } else {
-        let mut buf = scratch::lend(a.k * panels * nr);
+        let mut buf = scratch::lend(count(&[a.k, panels, nr]));
         pack_b_all(isa, live, a.k, n, &mut buf);
         run(BSrc::Packed(&buf), true);
     }
@@ -188,7 +194,8 @@ fn with_a(
 fn tiles(isa: Isa, job: &Job<'_>, split_rows: bool) {
     let row_panels = job.a.m.div_ceil(job.a.mr);
     let col_panels = job.n.div_ceil(job.nr);
-    let parallel = job.a.m * job.n * job.a.k >= PAR_MIN && threads() > 1;
+    let work = job.a.m.saturating_mul(job.n).saturating_mul(job.a.k);
+    let parallel = work >= PAR_MIN && threads() > 1;
     let (mut rows, mut cols) = (row_panels, COL_PANELS.min(col_panels));
     if parallel {
         let want = 4 * threads();
@@ -304,10 +311,14 @@ fn one<S: Simd>(job: &Job<'_>, r: usize, j: usize, k0: usize, len: usize, b: &[f
         }
     }
     let a_ptr = a.data[at..at + mr * len].as_ptr();
-    // SAFETY: rows i0..i0+mr and columns j0..j0+nv are inside the output (`check`), and no other
-    // task has them; the panels were sliced to their full length above.
+    assert!(b.len() >= len * nr, "column panel too short");
+    let c = job.c.rows(i0 * job.ldc + j0, (mr, job.ldc), nv);
+    // SAFETY: the row panel was sliced to `mr * len` floats and the column panel has `len` steps
+    // of `nr`, two vectors (`Block::run`). Rows i0..i0+mr and columns j0..j0+nv are inside the
+    // output (`rows`) and, by `check`, inside bias and residual. Tasks have different blocks of
+    // panels, so no other one uses this part of the output, and the slices of it are made when the
+    // tile has been written.
     unsafe {
-        let c = job.c.at(i0 * job.ldc + j0);
         tile::<S>(&Tile { a: a_ptr, b: b.as_ptr(), kc: len, mr, nv, c, ldc: job.ldc, end });
         if last && ep.act.clamp().is_none() {
             for i in 0..mr {
@@ -348,10 +359,10 @@ pub fn gemm_batch(
     ep: &Epilogue<'_>,
 ) {
     let (m, n, k) = (batch.m, batch.n, batch.k);
-    let count = batch.a_offsets.len();
-    assert!(batch.b_offsets.len() == count && c.len() >= count * m * n);
+    let products = batch.a_offsets.len();
+    assert!(batch.b_offsets.len() == products && c.len() >= count(&[products, m, n]));
     let out = Shared::new(c);
-    for_each(count, count * m * n * k >= PAR_MIN, |i| {
+    for_each(products, (products * m * n).saturating_mul(k) >= PAR_MIN, |i| {
         let (ars, acs) = batch.a_strides;
         let (brs, bcs) = batch.b_strides;
         let a = Mat::strided(&a[batch.a_offsets[i].min(a.len())..], m, k, ars, acs);

@@ -5,17 +5,19 @@
 use super::isa::Kernel;
 use super::simd::Simd;
 
-/// One call of the register kernel.
+/// One call of the register kernel. The pointers are used as it is said here, and in no other way.
 #[derive(Clone, Copy)]
 pub(crate) struct Tile {
-    /// Row panel: `kc` steps of `mr` floats.
+    /// Row panel, read: `kc` steps of `mr` floats.
     pub(crate) a: *const f32,
-    /// Column panel: `kc` steps of two vectors.
+    /// Column panel, read: `kc` steps of two vectors.
     pub(crate) b: *const f32,
     pub(crate) kc: usize,
+    /// Rows, at least 1.
     pub(crate) mr: usize,
-    /// Columns of the panel that exist.
+    /// Columns of the panel that exist: at least 1, at most two vectors.
     pub(crate) nv: usize,
+    /// Output, read and written: `mr` rows of `nv` floats, `ldc` apart. No other thread uses them.
     pub(crate) c: *mut f32,
     pub(crate) ldc: usize,
     pub(crate) end: TileEnd,
@@ -27,22 +29,27 @@ pub(crate) struct TileEnd {
     pub(crate) alpha: f32,
     /// Add what the output holds.
     pub(crate) add_c: bool,
+    /// Read: `mr` floats.
     pub(crate) bias_row: *const f32,
+    /// Read: `nv` floats.
     pub(crate) bias_col: *const f32,
+    /// Read: `mr` rows of `nv` floats, `ldr` apart.
     pub(crate) residual: *const f32,
     pub(crate) ldr: usize,
     pub(crate) lo: f32,
     pub(crate) hi: f32,
 }
 
+/// # Safety
+/// `p` must be readable for `min(n, LANES)` floats.
 #[inline(always)]
 unsafe fn load_some<S: Simd>(s: S, p: *const f32, n: usize) -> S::F {
-    // SAFETY: the caller promises `min(n, LANES)` readable floats.
+    // SAFETY: `LANES` floats are read if there are `n >= LANES`, else `n`; the caller promises them.
     unsafe { if n >= S::LANES { s.load(p) } else { s.load_n(p, n) } }
 }
 
 /// # Safety
-/// The pointers of `t` must cover the sizes that it states.
+/// The pointers of `t` must cover the sizes that `Tile` and `TileEnd` state, and `t.mr == MR`.
 #[inline(always)]
 unsafe fn micro<S: Simd, const MR: usize, const NV: usize>(s: S, t: &Tile) {
     if MR > S::MR {
@@ -50,7 +57,9 @@ unsafe fn micro<S: Simd, const MR: usize, const NV: usize>(s: S, t: &Tile) {
     }
     let mut acc = [[s.splat(0.0); NV]; MR];
     let (mut a, mut b) = (t.a, t.b);
-    // SAFETY: both panels have `kc` steps, which is how often they are read and advanced.
+    // SAFETY: both panels have `kc` steps, of `MR` floats and of two vectors, which is how often and
+    // how far they are read and advanced (`NV` is at most 2). For `finish`: `i < MR == mr`, and
+    // `col < nv` is checked.
     unsafe {
         for _ in 0..t.kc {
             let mut bv = [s.splat(0.0); NV];
@@ -82,7 +91,8 @@ unsafe fn micro<S: Simd, const MR: usize, const NV: usize>(s: S, t: &Tile) {
 #[inline(always)]
 unsafe fn finish<S: Simd>(s: S, t: &Tile, i: usize, col: usize, acc: S::F) {
     let (e, n) = (&t.end, t.nv - col);
-    // SAFETY: row `i` and the `n` columns from `col` are inside every array that is not null.
+    // SAFETY: `i < mr` and `col < nv`, so row `i` and its `n` columns from `col` are inside the
+    // output and inside every array that is not null; no more than `n` are read or written.
     unsafe {
         let c = t.c.add(i * t.ldc + col);
         let mut v = s.mul(acc, s.splat(e.alpha));
@@ -115,7 +125,7 @@ impl<const MR: usize, const NV: usize> Kernel for Call<'_, MR, NV> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        // SAFETY: `call` has the same contract.
+        // SAFETY: `Call` is made by `call` only, which has the same contract.
         unsafe { micro::<S, MR, NV>(s, self.0) }
     }
 }

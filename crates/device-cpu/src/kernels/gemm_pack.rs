@@ -5,7 +5,7 @@
 //! out (64 rows are 13+13+13+13+12, not 14+14+14+14+8), so that no kernel runs nearly empty.
 
 use super::isa::Isa;
-use super::scratch::{AlignedBuf, Shared, for_each};
+use super::scratch::{AlignedBuf, Shared, count, for_each};
 
 /// Longest k block: a panel pair of it fits the first two cache levels.
 pub(crate) const KC_MAX: usize = 384;
@@ -58,7 +58,9 @@ impl<'a> Mat<'a> {
     /// Any strides. Panics if the last element is outside `data`.
     pub fn strided(data: &'a [f32], rows: usize, cols: usize, rs: usize, cs: usize) -> Self {
         if rows > 0 && cols > 0 {
-            assert!((rows - 1) * rs + (cols - 1) * cs < data.len(), "matrix outside its slice");
+            let (down, across) = ((rows - 1).checked_mul(rs), (cols - 1).checked_mul(cs));
+            let last = down.zip(across).and_then(|(down, across)| down.checked_add(across));
+            assert!(last.is_some_and(|last| last < data.len()), "matrix outside its slice");
         }
         Mat { data, rows, cols, row_stride: rs, col_stride: cs }
     }
@@ -82,7 +84,7 @@ impl PackedA {
     /// Packs `a` for the kernels of `isa`.
     pub fn new(isa: Isa, a: Mat<'_>) -> Self {
         let mut p = PackedA {
-            data: AlignedBuf::zeroed(a.rows * a.cols),
+            data: AlignedBuf::zeroed(count(&[a.rows, a.cols])),
             m: a.rows,
             k: a.cols,
             mr: mr_of(isa, a.rows),
@@ -121,13 +123,16 @@ pub(crate) struct AView<'a> {
 pub(crate) fn pack_a(isa: Isa, a: Mat<'_>, dst: &mut [f32]) {
     let (m, k) = (a.rows, a.cols);
     let (mr, kc) = (mr_of(isa, m), kc_of(k));
+    assert!(dst.len() >= count(&[m, k]), "packed matrix too short");
     let out = Shared::new(dst);
     let panels = m.div_ceil(mr);
     for_each(panels, m * k > 64 << 10, |p| {
         let rows = mr.min(m - p * mr);
         for k0 in (0..k).step_by(kc) {
             let len = kc.min(k - k0);
-            // SAFETY: block k0 starts at k0*m, panel p at p*mr*len in it; these do not overlap.
+            // SAFETY: block k0 has the m*len floats from k0*m, and in it panel p the rows*len from
+            // p*mr*len. A task has one p, so no two use the same floats; none of these products
+            // wraps, since m*k does not.
             let d = unsafe { out.slice(k0 * m + p * mr * len, rows * len) };
             pack_rows(a, p * mr, rows, k0, d);
         }
@@ -171,7 +176,7 @@ impl PackedB {
     pub fn new(isa: Isa, b: Mat<'_>) -> Self {
         let (k, n) = (b.rows, b.cols);
         let nr = block(isa).1;
-        let mut data = AlignedBuf::zeroed(k * n.next_multiple_of(nr));
+        let mut data = AlignedBuf::zeroed(count(&[k, n.next_multiple_of(nr)]));
         pack_b_all(isa, &b, k, n, data.as_mut_slice());
         PackedB { data, k, n, isa }
     }
@@ -235,13 +240,16 @@ impl Panels for Mat<'_> {
 pub(crate) fn pack_b_all(isa: Isa, b: &dyn Panels, k: usize, n: usize, dst: &mut [f32]) {
     let (nr, kc) = (block(isa).1, kc_of(k));
     let n_pad = n.next_multiple_of(nr);
+    assert!(dst.len() >= count(&[k, n_pad]), "packed matrix too short");
     let out = Shared::new(dst);
     for_each(n.div_ceil(nr), k * n > 64 << 10, |p| {
         let mut tmp = super::scratch::lend((kc + 1) * nr);
         for k0 in (0..k).step_by(kc) {
             let len = kc.min(k - k0);
             b.pack(k0, len, p * nr, nr, &mut tmp);
-            // SAFETY: block k0 starts at k0*n_pad, panel p at p*nr*len in it: disjoint.
+            // SAFETY: block k0 has the n_pad*len floats from k0*n_pad, and in it panel p the nr*len
+            // from p*nr*len. A task has one p, so no two use the same floats; none of these
+            // products wraps, since k*n_pad does not.
             let d = unsafe { out.slice(k0 * n_pad + p * nr * len, nr * len) };
             d.copy_from_slice(&tmp[..nr * len]);
         }

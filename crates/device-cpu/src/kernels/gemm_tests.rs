@@ -166,3 +166,22 @@ fn gemm_speed() {
         }
     }
 }
+
+#[test]
+fn sizes_that_wrap_are_refused() {
+    let panics = |f: &dyn Fn()| std::panic::catch_unwind(std::panic::AssertUnwindSafe(f)).is_err();
+    let half = usize::MAX / 2 + 1;
+    let data = [1.0; 9];
+    // 2 * half is 0 when it wraps.
+    assert!(panics(&|| {
+        Mat::strided(&data, 3, 3, half, 1);
+    }));
+    assert!(panics(&|| {
+        let (a, b) = (Lhs::View(Mat::new(&data, 3, 3)), Rhs::View(Mat::new(&data, 3, 3)));
+        gemm(Isa::Portable, a, b, &mut [0.0; 9], half, &Epilogue::default());
+    }));
+    // A broadcast matrix may have more elements than memory has.
+    assert!(panics(&|| {
+        PackedA::new(Isa::Portable, Mat::strided(&data, half, 2, 0, 0));
+    }));
+}

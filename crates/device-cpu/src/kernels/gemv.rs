@@ -15,7 +15,8 @@ const STRETCH: usize = 1024;
 /// Numbers of B below which one thread does it all (they take about 50 µs from memory).
 const PAR_MIN: usize = 256 << 10;
 
-/// Does the product if it is worth it here; says whether it did.
+/// Does the product if it is worth it here; says whether it did. `gemm` has checked that output,
+/// bias and residual have all rows and columns, so that nothing below wraps.
 pub(crate) fn rows(
     isa: Isa,
     a: Mat<'_>,
@@ -39,7 +40,7 @@ pub(crate) fn rows(
 struct Stretch<'a> {
     a: Mat<'a>,
     b: Mat<'a>,
-    c: Shared<f32>,
+    c: Shared<'a, f32>,
     ldc: usize,
     ep: &'a Epilogue<'a>,
     j0: usize,
@@ -80,11 +81,13 @@ impl Stretch<'_> {
                 let at = self.b.at(k0 + q, self.j0);
                 rows[q] = &self.b.data[at..at + self.len];
             }
-            let n = self.len;
+            let n = sum.len();
+            assert_eq!(n, self.len);
             let mut j = 0;
             while j < n {
                 let w = S::LANES.min(n - j);
-                // SAFETY: `j + w <= len`, the length of `sum` and of each row used.
+                // SAFETY: `j + w <= n`, the length of `sum` and of the first `step` rows, which are
+                // the ones that are read.
                 unsafe {
                     let d = sum.as_mut_ptr().add(j);
                     let mut v = s.load_n(d, w);
@@ -122,7 +125,8 @@ impl Stretch<'_> {
     #[inline(always)]
     fn finish<S: Simd>(&self, i: usize, sum: &mut [f32]) {
         let (ep, j0, n) = (self.ep, self.j0, self.len);
-        // SAFETY: this task alone has these columns of the output.
+        // SAFETY: this task alone has columns j0..j0+n, `ldc >= n` keeps rows apart, and the slice
+        // of one row is gone before that of the next is made.
         let c = unsafe { self.c.slice(i * self.ldc + j0, n) };
         for (j, v) in sum.iter_mut().enumerate() {
             *v *= ep.alpha;

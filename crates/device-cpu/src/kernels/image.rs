@@ -46,27 +46,40 @@ impl Phase {
     /// Phase `p` of `n` numbers of a row of `w` columns with a border of `left` before them.
     fn new(p: usize, n: usize, sw: usize, left: usize, w: usize) -> Self {
         let lo = left.saturating_sub(p).div_ceil(sw).min(n);
-        let hi = (left + w).saturating_sub(p).div_ceil(sw).clamp(lo, n);
+        let hi = left.saturating_add(w).saturating_sub(p).div_ceil(sw).clamp(lo, n);
         Phase { used: false, lo, hi, first: (lo * sw + p).saturating_sub(left) }
     }
 }
 
 impl Layout {
+    /// `None` as `ConvShape::out`, or when the copy would be beyond any memory.
     pub(crate) fn new(shape: &ConvShape, h: usize, w: usize) -> Option<Self> {
-        Some(Layout::with_out(shape, (h, w), shape.out(h, w)?))
+        Layout::with_out(shape, (h, w), shape.out(h, w)?)
     }
 
-    /// For a given output size; taps past the image and its border read border too.
+    /// For a given output size; taps past the image and its border read border too. `None` when a
+    /// stride is 0, or when the copy would be beyond any memory.
     pub(crate) fn with_out(
         shape: &ConvShape,
         (h, w): (usize, usize),
         (oh, ow): (usize, usize),
-    ) -> Self {
+    ) -> Option<Self> {
         let [sh, sw] = shape.stride;
         let [dh, dw] = shape.dilation;
-        let hp = (oh.max(1) - 1) * sh + (shape.kh.max(1) - 1) * dh + 1;
-        let wp = (ow.max(1) - 1) * sw + (shape.kw.max(1) - 1) * dw + 1;
+        if sh == 0 || sw == 0 {
+            return None;
+        }
+        let extent = |out: usize, step: usize, kernel: usize, dilation: usize| {
+            let outs = (out.max(1) - 1).checked_mul(step)?;
+            let taps = (kernel.max(1) - 1).checked_mul(dilation)?;
+            outs.checked_add(taps)?.checked_add(1)
+        };
+        let (hp, wp) = (extent(oh, sh, shape.kh, dh)?, extent(ow, sw, shape.kw, dw)?);
         let phase = wp.div_ceil(sw);
+        // Everything below is an index into a plane or less.
+        let row = phase.checked_mul(sw)?;
+        let plane = hp.checked_mul(row)?;
+        plane.checked_add(SLACK)?;
         let mut row_used = vec![false; hp];
         for y in 0..oh {
             for i in 0..shape.kh {
@@ -78,9 +91,8 @@ impl Layout {
         for j in 0..shape.kw {
             phases[j * dw % sw].used = true;
         }
-        let row = phase * sw;
         let shape = *shape;
-        Layout { shape, h, w, oh, ow, phase, row, plane: hp * row, row_used, phases }
+        Some(Layout { shape, h, w, oh, ow, phase, row, plane, row_used, phases })
     }
 
     /// Distance between the places of two output rows.
@@ -139,6 +151,20 @@ impl<T: Cell> Kernel for Fill<'_, T> {
     }
 }
 
+/// One past the furthest number that `rows` rows of `row` outputs read, when each tap is read in
+/// whole vectors of `lanes` from every output on. Loops whose loads are not checked one by one
+/// compare it with what they have. `None` when it wraps.
+pub(crate) fn reach(
+    taps: &[usize],
+    (rows, row_step): (usize, usize),
+    row: usize,
+    lanes: usize,
+) -> Option<usize> {
+    let last_row = rows.saturating_sub(1).checked_mul(row_step)?;
+    let furthest = taps.iter().max().copied().unwrap_or(0);
+    furthest.checked_add(last_row)?.checked_add(row)?.checked_add(lanes)
+}
+
 /// An element of an image.
 pub(crate) trait Cell: Copy {
     /// `d[i] = src[2 i]`; `src` may end with the last of these. Panics if it ends before.
@@ -186,5 +212,34 @@ fn fill_phase<S: Simd, T: Cell>(s: S, src: &[T], phase: &Phase, sw: usize, borde
                 *d = *s;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_beyond_memory_has_no_layout() {
+        let shape = ConvShape {
+            c: 1,
+            m: 1,
+            kh: 3,
+            kw: 3,
+            stride: [2, 1],
+            dilation: [1, 1],
+            pads: [0; 4],
+            groups: 1,
+        };
+        let huge = usize::MAX / 2 + 2;
+        let layout = |shape: &ConvShape, out| Layout::with_out(shape, (5, 5), out).is_some();
+        assert!(layout(&shape, (2, 3)));
+        assert!(!layout(&shape, (huge, 3)));
+        assert!(!layout(&ConvShape { dilation: [1, huge], ..shape }, (2, 3)));
+        assert!(!layout(&ConvShape { stride: [1, 0], ..shape }, (2, 3)));
+        assert!(!layout(&shape, (1 << 32, 1 << 33)));
+        assert_eq!(ConvShape { pads: [huge; 4], ..shape }.out(5, 5), None);
+        assert_eq!(reach(&[3, 1], (2, 10), 4, 8), Some(25));
+        assert_eq!(reach(&[3], (2, usize::MAX), 4, 8), None);
     }
 }

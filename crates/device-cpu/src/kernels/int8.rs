@@ -85,10 +85,10 @@ pub enum IntOut<'a> {
 /// An output that tasks share.
 #[derive(Clone, Copy)]
 pub(crate) enum Sink<'a> {
-    I32(Shared<i32>),
-    U8(Shared<u8>, Per<'a, f32>, i32),
-    I8(Shared<i8>, Per<'a, f32>, i32),
-    F32(Shared<f32>, Per<'a, f32>, Per<'a, f32>, Activation),
+    I32(Shared<'a, i32>),
+    U8(Shared<'a, u8>, Per<'a, f32>, i32),
+    I8(Shared<'a, i8>, Per<'a, f32>, i32),
+    F32(Shared<'a, f32>, Per<'a, f32>, Per<'a, f32>, Activation),
 }
 
 impl IntOut<'_> {

@@ -5,7 +5,7 @@
 //! stay together. If the last axis stays last, rows are copied whole; else two axes trade places,
 //! in blocks of 16 by 16 that pass through registers, so that both sides touch whole cache lines.
 
-use super::scratch::{Shared, for_ranges};
+use super::scratch::{Shared, count, for_ranges};
 
 /// Elements that a task moves.
 const GRAIN: usize = 64 << 10;
@@ -49,7 +49,7 @@ pub fn transpose<T: Item>(x: &[T], shape: &[usize], perm: &[usize], y: &mut [T])
     let mut seen = vec![false; shape.len()];
     perm.iter().for_each(|&p| seen[p] = true);
     assert!(perm.len() == shape.len() && seen.iter().all(|s| *s), "not a permutation");
-    let total: usize = shape.iter().product();
+    let total = count(shape);
     assert!(x.len() >= total && y.len() >= total, "slice too short");
     if total == 0 {
         return;
@@ -86,7 +86,7 @@ fn copy<T: Copy>(src: &[T], dst: &mut [T]) {
 }
 
 /// Transposes the planes of the output's last axis and its axis `q`.
-fn swap<T: Item>(x: &[T], axes: &[(usize, usize)], q: usize, y: Shared<T>, total: usize) {
+fn swap<T: Item>(x: &[T], axes: &[(usize, usize)], q: usize, y: Shared<'_, T>, total: usize) {
     let n = axes.len() - 1;
     let (rows, row_step) = axes[n];
     let (cols, _) = axes[q];
@@ -113,7 +113,7 @@ struct Plane<'a, T> {
     x: &'a [T],
     src: usize,
     row_step: usize,
-    y: Shared<T>,
+    y: Shared<'a, T>,
     dst: usize,
     col_step: usize,
 }
@@ -130,7 +130,8 @@ impl<T: Item> Plane<'_, T> {
             }
             for c in 0..16 {
                 let column = tile.map(|line| line[c]);
-                // SAFETY: this column stretch of the output belongs to this block alone.
+                // SAFETY: columns c0..c0+16 of rows r0..r0+16 of this plane are this block's alone,
+                // and `d` is gone before the next one is made.
                 let d = unsafe { self.y.slice(to + c * self.col_step, 16) };
                 d.copy_from_slice(&column);
             }
@@ -189,7 +190,7 @@ pub fn copy_strided<T: Item>(
     y: &mut [T],
 ) {
     assert_eq!(shape.len(), strides.len(), "one stride for each axis");
-    let total: usize = shape.iter().product();
+    let total = count(shape);
     assert!(y.len() >= total, "output too short");
     if total == 0 {
         return;
@@ -236,17 +237,23 @@ pub struct Blocks {
 }
 
 /// Copies blocks. To concatenate along an axis, call it once for each input with
-/// `len = axis · inner` of that input and `dst = (inner · before, inner · total)`.
+/// `len = axis · inner` of that input and `dst = (inner · before, inner · total)`. Panics if blocks
+/// overlap in the destination or leave a slice.
 pub fn copy_blocks<T: Item>(x: &[T], y: &mut [T], b: &Blocks) {
-    if b.count * b.len == 0 {
+    if b.count == 0 || b.len == 0 {
         return;
     }
     assert!(b.count == 1 || b.dst.1 >= b.len, "blocks overlap");
+    let inside = |(first, step): (usize, usize), have: usize| {
+        let last = (b.count - 1).checked_mul(step).and_then(|last| last.checked_add(first));
+        last.and_then(|last| last.checked_add(b.len)).is_some_and(|end| end <= have)
+    };
+    assert!(inside(b.src, x.len()) && inside(b.dst, y.len()), "blocks outside their slices");
     let y = Shared::new(y);
     for_ranges(b.count, GRAIN / b.len, |start, n| {
         for i in start..start + n {
             let at = b.src.0 + i * b.src.1;
-            // SAFETY: the blocks do not overlap, checked above.
+            // SAFETY: the blocks do not overlap, checked above, and their places do not wrap.
             let d = unsafe { y.slice(b.dst.0 + i * b.dst.1, b.len) };
             copy(&x[at..at + b.len], d);
         }
@@ -265,7 +272,7 @@ pub fn pad<T: Item>(
 ) {
     let n = shape.len();
     assert!(before.len() == n && out_shape.len() == n, "one entry for each axis");
-    let (total, have): (usize, usize) = (out_shape.iter().product(), shape.iter().product());
+    let (total, have) = (count(out_shape), count(shape));
     assert!(x.len() >= have && y.len() >= total, "slice too short");
     if total == 0 {
         return;
@@ -307,9 +314,10 @@ pub fn pad<T: Item>(
 /// Panics on an index past the axis; the caller has resolved negative ones.
 pub fn gather<T: Item>(x: &[T], [outer, axis, inner]: [usize; 3], indices: &[usize], y: &mut [T]) {
     let n = indices.len();
-    assert!(x.len() >= outer * axis * inner && y.len() >= outer * n * inner, "slice too short");
+    let outputs = count(&[outer, n, inner]);
+    assert!(x.len() >= count(&[outer, axis, inner]) && y.len() >= outputs, "slice too short");
     assert!(indices.iter().all(|i| *i < axis), "index past the axis");
-    if outer * n * inner == 0 {
+    if outputs == 0 {
         return;
     }
     let y = Shared::new(y);

@@ -279,19 +279,20 @@ impl Kernel for Map<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let n = self.y.len();
+        let dst = self.y.as_mut_ptr();
         let src = match self.x {
             Some(x) => {
                 assert_eq!(x.len(), n);
                 x.as_ptr()
             }
-            None => self.y.as_ptr(),
+            // The same pointer: one of a second borrow would be dead after the first write.
+            None => dst.cast_const(),
         };
-        let dst = self.y.as_mut_ptr();
         let mut i = 0;
         while i < n {
             let w = S::LANES.min(n - i);
-            // SAFETY: `i + w <= n`, the length of both slices; the in-place case reads each lane
-            // before it writes the same lane.
+            // SAFETY: `i + w <= n`, the length of both slices. In place, `src` is `dst`,
+            // and each lane is read before it is written.
             unsafe {
                 if w == S::LANES {
                     s.store(dst.add(i), self.f.vector(s, s.load(src.add(i))));

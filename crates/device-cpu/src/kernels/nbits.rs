@@ -7,7 +7,7 @@
 use super::gemm::{Epilogue, Lhs, Mat, Panels, Rhs, gemm};
 use super::gemv::dot;
 use super::isa::{Isa, Kernel};
-use super::scratch::{Shared, for_ranges, lend};
+use super::scratch::{Shared, count, for_ranges, lend};
 use super::simd::Simd;
 
 /// Quantised weights, one row of `k` numbers for each of `n` outputs.
@@ -38,11 +38,15 @@ impl NBits<'_> {
     fn check(&self) {
         assert!(self.bits == 4 || self.bits == 8, "only 4 and 8 bits");
         assert!(self.block > 0 && self.block.is_multiple_of(2) && self.block <= 4096, "block size");
-        let total = self.n * self.blocks();
-        assert!(self.data.len() >= total * self.block * self.bits / 8, "weights too short");
+        let total = count(&[self.n, self.blocks()]);
+        let bits = count(&[total, self.block, self.bits]);
+        assert!(self.data.len() >= bits / 8, "weights too short");
         assert!(self.scales.len() >= total, "scales too short");
         let zero_row = (self.blocks() * self.bits).div_ceil(8);
-        assert!(self.zeros.is_none_or(|z| z.len() >= self.n * zero_row), "zeros too short");
+        assert!(
+            self.zeros.is_none_or(|z| z.len() >= count(&[self.n, zero_row])),
+            "zeros too short"
+        );
     }
 
     #[inline(always)]
@@ -113,7 +117,7 @@ struct Few<'a> {
     x: &'a [f32],
     m: usize,
     bias: Option<&'a [f32]>,
-    y: Shared<f32>,
+    y: Shared<'a, f32>,
     start: usize,
     len: usize,
 }
@@ -135,8 +139,8 @@ impl Kernel for Few<'_> {
                 }
             }
             for (i, sum) in sums.iter().enumerate().take(self.m) {
-                // SAFETY: each column is written by one task.
-                unsafe { *self.y.at(i * w.n + j) = *sum };
+                // SAFETY: each column is written by one task, number after number.
+                unsafe { self.y.slice(i * w.n + j, 1)[0] = *sum };
             }
         }
     }
@@ -153,9 +157,10 @@ pub fn matmul_nbits(
 ) {
     w.check();
     let (n, k) = (w.n, w.k);
-    assert!(x.len() >= m * k && y.len() >= m * n, "slice too short");
+    let outputs = count(&[m, n]);
+    assert!(x.len() >= count(&[m, k]) && y.len() >= outputs, "slice too short");
     assert!(bias.is_none_or(|b| b.len() >= n), "bias too short");
-    if m * n == 0 {
+    if outputs == 0 {
         return;
     }
     if m <= 4 {

@@ -7,7 +7,7 @@
 
 use super::isa::{Isa, Kernel};
 use super::math::exp_v;
-use super::scratch::{Shared, for_ranges};
+use super::scratch::{Shared, count, for_ranges};
 use super::simd::Simd;
 
 /// Numbers that a task takes.
@@ -182,7 +182,11 @@ impl Kernel for Across<'_> {
 /// Reduces the middle axis of `x`, seen as `[outer, axis, inner]`, to `y`, `[outer, inner]`. An
 /// empty axis gives the neutral element (NaN for the mean across an inner axis).
 pub fn reduce(isa: Isa, op: Reduce, x: &[f32], [outer, axis, inner]: [usize; 3], y: &mut [f32]) {
-    assert!(x.len() >= outer * axis * inner && y.len() >= outer * inner, "slice too short");
+    let (inputs, outputs) = (count(&[outer, axis, inner]), count(&[outer, inner]));
+    assert!(x.len() >= inputs && y.len() >= outputs, "slice too short");
+    if outputs == 0 {
+        return;
+    }
     let out = Shared::new(y);
     if inner == 1 {
         for_ranges(outer, GRAIN / axis.max(1), |start, len| {
@@ -254,7 +258,7 @@ fn softmax_row<S: Simd>(s: S, x: &[f32], y: &mut [f32], log: bool) {
 
 struct SoftmaxAcross<'a> {
     x: &'a [f32],
-    y: Shared<f32>,
+    y: Shared<'a, f32>,
     at: usize,
     len: usize,
     axis: usize,
@@ -284,7 +288,8 @@ impl Kernel for SoftmaxAcross<'_> {
             for a in 0..self.axis {
                 let d = s.sub(s.loads_tail(&self.x[at(a)..at(a) + w]), max);
                 let v = if self.log { s.sub(d, ln) } else { s.mul(exp_v(s, d), scale) };
-                // SAFETY: these `w` inner columns of this outer index belong to this task alone.
+                // SAFETY: these `w` inner columns of this outer index belong to this task alone, and
+                // the slice is gone before the next one is made.
                 s.stores_tail(unsafe { self.y.slice(at(a), w) }, v);
             }
             j += w;
@@ -294,7 +299,7 @@ impl Kernel for SoftmaxAcross<'_> {
 
 /// Softmax (or its logarithm) over the middle axis of `[outer, axis, inner]`.
 pub fn softmax(isa: Isa, x: &[f32], y: &mut [f32], [outer, axis, inner]: [usize; 3], log: bool) {
-    let n = outer * axis * inner;
+    let n = count(&[outer, axis, inner]);
     assert!(x.len() >= n && y.len() >= n, "slice too short");
     if n == 0 {
         return;
@@ -471,12 +476,13 @@ fn line<S: Simd>(s: S, x: &[f32], y: &mut [f32], a: f32, shift: f32, b: f32) {
 /// Normalises each group of channels of each image.
 pub fn group_norm(isa: Isa, p: &GroupNorm<'_>, x: &[f32], y: &mut [f32]) {
     let [n, c, plane] = p.shape;
-    if n * c * plane == 0 {
+    let total = count(&p.shape);
+    if total == 0 {
         return;
     }
     assert!(p.groups > 0 && c.is_multiple_of(p.groups), "groups do not divide the channels");
     assert!(p.scale.len() >= c && p.bias.len() >= c, "scale or bias size");
-    assert!(x.len() >= n * c * plane && y.len() >= n * c * plane, "slice too short");
+    assert!(x.len() >= total && y.len() >= total, "slice too short");
     let each = c / p.groups;
     let size = each * plane;
     let out = Shared::new(y);
@@ -516,7 +522,11 @@ pub fn channel_affine(
     x: &[f32],
     y: &mut [f32],
 ) {
-    assert!(x.len() >= n * c * plane && y.len() >= n * c * plane, "slice too short");
+    let total = count(&[n, c, plane]);
+    assert!(x.len() >= total && y.len() >= total, "slice too short");
+    if total == 0 {
+        return;
+    }
     assert!(scale.len() >= c && shift.len() >= c, "scale or shift size");
     let out = Shared::new(y);
     for_ranges(n * c, GRAIN / plane.max(1), |start, len| {

@@ -5,10 +5,10 @@
 //! checks. Averages divide by a count made of one table for rows and one for columns.
 
 use super::conv::ConvShape;
-use super::image::{Layout, SLACK};
+use super::image::{Layout, SLACK, reach};
 use super::isa::{Isa, Kernel};
 use super::norm::{Reduce, reduce};
-use super::scratch::{Shared, for_ranges, lend};
+use super::scratch::{Shared, count, for_ranges, lend};
 use super::simd::Simd;
 
 /// How windows are reduced.
@@ -39,7 +39,8 @@ pub struct Pool {
 }
 
 /// Pools `planes` planes of `h` by `w` to `oh` by `ow`. The caller has chosen the output size, so
-/// that rounding up is its business; windows may reach past the border.
+/// that rounding up is its business; windows may reach past the border. Panics if a slice is too
+/// short, a stride is 0, or the windows are beyond any memory.
 pub fn pool(
     isa: Isa,
     p: &Pool,
@@ -48,8 +49,9 @@ pub fn pool(
     (oh, ow): (usize, usize),
     y: &mut [f32],
 ) {
-    assert!(x.len() >= planes * h * w && y.len() >= planes * oh * ow, "slice too short");
-    if planes * oh * ow == 0 {
+    let outputs = count(&[planes, oh, ow]);
+    assert!(x.len() >= count(&[planes, h, w]) && y.len() >= outputs, "slice too short");
+    if outputs == 0 {
         return;
     }
     let shape = ConvShape {
@@ -62,13 +64,13 @@ pub fn pool(
         pads: p.pads,
         groups: 1,
     };
-    let layout = Layout::with_out(&shape, (h, w), (oh, ow));
+    let layout = Layout::with_out(&shape, (h, w), (oh, ow)).expect("windows within memory");
     let taps = layout.taps();
     let border = if p.kind == PoolKind::Max { f32::NEG_INFINITY } else { 0.0 };
-    let count = |axis: usize, n: usize, size: usize| -> Vec<f32> {
+    let divisors = |axis: usize, n: usize, size: usize| -> Vec<f32> {
         (0..n).map(|o| divisor(p, axis, o, size)).collect()
     };
-    let (count_y, mut count_x) = (count(0, oh, h), count(1, ow, w));
+    let (count_y, mut count_x) = (divisors(0, oh, h), divisors(1, ow, w));
     count_x.resize(ow + 16, 1.0);
     let out = Shared::new(y);
     let work = h * w + oh * ow * (2 + taps.len() / 8);
@@ -110,20 +112,21 @@ impl Kernel for Plane<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let oh = self.out.len() / self.ow;
-        let reach = self.taps.iter().max().unwrap_or(&0) + (oh - 1) * self.row_step + self.ow;
-        assert!(reach + S::LANES <= self.plane.len());
+        let reach = reach(self.taps, (oh, self.row_step), self.ow, S::LANES);
+        assert!(reach.is_some_and(|reach| reach <= self.plane.len()), "taps leave the plane");
         for y in 0..oh {
             let mut x = 0;
             while x < self.ow {
                 let w = S::LANES.min(self.ow - x);
-                // SAFETY: loads end within `reach` plus one vector, checked above.
+                // SAFETY: `y < oh` and `x < ow`, so the base, and the vector that is read from it at
+                // any of the taps, end at `reach` or before, which is inside the plane.
                 let base = unsafe { self.plane.as_ptr().add(y * self.row_step + x) };
                 let v = match self.counts {
                     None => {
                         let mut acc = s.splat(f32::NEG_INFINITY);
                         for &t in self.taps {
                             // Where the load is NaN, `max` gives the second operand.
-                            // SAFETY: as above.
+                            // SAFETY: as at the base.
                             acc = s.max(unsafe { s.load(base.add(t)) }, acc);
                         }
                         acc
@@ -131,7 +134,7 @@ impl Kernel for Plane<'_> {
                     Some((cy, cx)) => {
                         let mut acc = s.splat(0.0);
                         for &t in self.taps {
-                            // SAFETY: as above.
+                            // SAFETY: as at the base.
                             acc = s.add(acc, unsafe { s.load(base.add(t)) });
                         }
                         s.div(acc, s.mul(s.splat(cy[y]), s.loads(&cx[x..])))

@@ -5,7 +5,7 @@
 //! along the row. Planes are shared among threads.
 
 use super::isa::{Isa, Kernel};
-use super::scratch::{Shared, for_ranges, lend};
+use super::scratch::{Shared, count, for_ranges, lend};
 use super::simd::Simd;
 
 /// Where one output coordinate comes from: `x[lo] (1 - t) + x[hi] t`.
@@ -31,26 +31,25 @@ pub fn nearest<T: Copy + Send + Sync>(
     y: &mut [T],
 ) {
     let (oh, ow) = (rows.len(), cols.len());
-    assert!(x.len() >= planes * h * w && y.len() >= planes * oh * ow, "slice too short");
+    let outputs = count(&[planes, oh, ow]);
+    assert!(x.len() >= count(&[planes, h, w]) && y.len() >= outputs, "slice too short");
     assert!(rows.iter().all(|r| *r < h) && cols.iter().all(|c| *c < w), "table leaves the plane");
-    if oh * ow == 0 {
+    if outputs == 0 {
         return;
     }
     // Doubling is so common that it has its own loop.
-    let double = ow == 2 * w && cols.iter().enumerate().all(|(j, c)| *c == j / 2);
+    let double = ow / 2 == w && ow % 2 == 0 && cols.iter().enumerate().all(|(j, c)| *c == j / 2);
     let y = Shared::new(y);
     for_ranges(planes, GRAIN / (oh * ow), |start, len| {
         for p in start..start + len {
+            // SAFETY: each plane has its own output, and one is gone before the next is made.
+            let plane = unsafe { y.slice(p * oh * ow, oh * ow) };
             for (i, r) in rows.iter().enumerate() {
-                let at = (p * oh + i) * ow;
-                // SAFETY: each plane has its own output.
-                let d = unsafe { y.slice(at, ow) };
                 if i > 0 && rows[i - 1] == *r {
-                    // SAFETY: the row above is this task's too, and is complete.
-                    let above = unsafe { y.slice(at - ow, ow) };
-                    d.copy_from_slice(above);
+                    plane.copy_within((i - 1) * ow..i * ow, i * ow);
                     continue;
                 }
+                let d = &mut plane[i * ow..(i + 1) * ow];
                 let src = &x[(p * h + r) * w..][..w];
                 if double {
                     d.chunks_exact_mut(2).zip(src).for_each(|(d, s)| d.fill(*s));
@@ -72,10 +71,11 @@ pub fn linear(
     y: &mut [f32],
 ) {
     let (oh, ow) = (rows.len(), cols.len());
-    assert!(x.len() >= planes * h * w && y.len() >= planes * oh * ow, "slice too short");
+    let outputs = count(&[planes, oh, ow]);
+    assert!(x.len() >= count(&[planes, h, w]) && y.len() >= outputs, "slice too short");
     let inside = |taps: &[Tap], n: usize| taps.iter().all(|t| t.lo < n && t.hi < n);
     assert!(inside(rows, h) && inside(cols, w), "table leaves the plane");
-    if oh * ow == 0 {
+    if outputs == 0 {
         return;
     }
     let y = Shared::new(y);

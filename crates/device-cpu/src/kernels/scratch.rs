@@ -1,6 +1,7 @@
 //! Aligned buffers, lent from a small per-thread store, and helpers for splitting work.
 
 use std::cell::RefCell;
+use std::marker::PhantomData;
 
 /// A cache line of floats; the unit that gives buffers their alignment.
 #[repr(C, align(64))]
@@ -28,7 +29,8 @@ impl AlignedBuf {
     }
     /// The floats.
     pub fn as_slice(&self) -> &[f32] {
-        // SAFETY: `Line` is sixteen floats without padding, and `len <= 16 * lines.len()`.
+        // SAFETY: `Line` is sixteen floats without padding, all of them written when the line was
+        // made, and `zeroed` and `resize` keep `len <= 16 * lines.len()`.
         unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.len) }
     }
     /// The floats, writable.
@@ -104,48 +106,73 @@ impl Drop for Lent {
     }
 }
 
-/// A pointer that tasks share to write disjoint parts of one output.
+/// A slice that is borrowed for as long as any copy of this lives, and of which tasks write
+/// disjoint parts.
 #[derive(Debug)]
-pub(crate) struct Shared<T>(*mut T, usize);
+pub(crate) struct Shared<'a, T> {
+    start: *mut T,
+    len: usize,
+    slice: PhantomData<&'a mut [T]>,
+}
 
-impl<T> Clone for Shared<T> {
+impl<T> Clone for Shared<'_, T> {
     fn clone(&self) -> Self {
         *self
     }
 }
 
-impl<T> Copy for Shared<T> {}
+impl<T> Copy for Shared<'_, T> {}
 
-// SAFETY: the holders write disjoint ranges only; each use states why.
-unsafe impl<T: Send> Send for Shared<T> {}
-// SAFETY: as above.
-unsafe impl<T: Send> Sync for Shared<T> {}
+// SAFETY: it stands for a `&mut [T]`, which may be sent. Elements are reached by unsafe functions
+// only, whose callers promise that no two of them use the same one.
+unsafe impl<T: Send> Send for Shared<'_, T> {}
+// SAFETY: as above; a shared reference to it gives no more than a copy of it does.
+unsafe impl<T: Send> Sync for Shared<'_, T> {}
 
-impl<T> Shared<T> {
-    pub(crate) fn new(x: &mut [T]) -> Self {
-        Shared(x.as_mut_ptr(), x.len())
+impl<'a, T> Shared<'a, T> {
+    pub(crate) fn new(x: &'a mut [T]) -> Self {
+        Shared { start: x.as_mut_ptr(), len: x.len(), slice: PhantomData }
     }
+
     /// The `len` elements from `at`. Panics if they are not inside.
     pub(crate) fn part(self, at: usize, len: usize) -> Self {
-        assert!(at.checked_add(len).is_some_and(|end| end <= self.1));
-        // SAFETY: inside the slice by the assertion.
-        Shared(unsafe { self.0.add(at) }, len)
+        assert!(at.checked_add(len).is_some_and(|end| end <= self.len), "part outside its slice");
+        // SAFETY: at most one past the end of the slice, by the assertion.
+        Shared { start: unsafe { self.start.add(at) }, len, slice: PhantomData }
     }
-    /// # Safety
-    /// `offset` must not be past the end.
+
+    /// A pointer to `rows` rows of `cols` elements, `step` apart, the first one at `at`. Panics if
+    /// they are not inside. Writing through it needs what `slice` needs.
     #[inline(always)]
-    pub(crate) unsafe fn at(self, offset: usize) -> *mut T {
-        debug_assert!(offset <= self.1);
-        // SAFETY: the caller promises that `offset` is inside the slice or at its end.
-        unsafe { self.0.add(offset) }
+    pub(crate) fn rows(self, at: usize, (rows, step): (usize, usize), cols: usize) -> *mut T {
+        let last = rows.saturating_sub(1).checked_mul(step).and_then(|last| last.checked_add(at));
+        let end = last.and_then(|last| last.checked_add(cols));
+        assert!(end.is_some_and(|end| end <= self.len), "rows outside their slice");
+        // SAFETY: `at` is at most `end`, which is inside the slice or at its end.
+        unsafe { self.start.add(at) }
     }
+
+    /// The `len` elements from `start`. Panics if they are not inside.
+    ///
     /// # Safety
-    /// No other task may use this range meanwhile.
-    pub(crate) unsafe fn slice<'a>(self, start: usize, len: usize) -> &'a mut [T] {
-        assert!(start.checked_add(len).is_some_and(|end| end <= self.1));
-        // SAFETY: inside the slice by the assertion; the caller promises that it is not shared.
-        unsafe { std::slice::from_raw_parts_mut(self.0.add(start), len) }
+    /// While the result lives, nothing else may use these elements: no other task, and no other
+    /// result of this function.
+    pub(crate) unsafe fn slice(self, start: usize, len: usize) -> &'a mut [T] {
+        assert!(start.checked_add(len).is_some_and(|end| end <= self.len), "outside its slice");
+        // SAFETY: inside the slice by the assertion, and the slice is borrowed for `'a`; the caller
+        // promises that no other reference to these elements is alive.
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(start), len) }
     }
+}
+
+/// Product of extents. Panics when it is beyond any memory, so that what is derived from it cannot
+/// wrap; an extent of 0 makes it 0 whatever the others are.
+pub(crate) fn count(extents: &[usize]) -> usize {
+    if extents.contains(&0) {
+        return 0;
+    }
+    let product = extents.iter().try_fold(1usize, |product, &extent| product.checked_mul(extent));
+    product.expect("extents of an array in memory")
 }
 
 /// Threads of the current pool.
@@ -170,4 +197,52 @@ pub(crate) fn for_ranges(n: usize, grain: usize, f: impl Fn(usize, usize) + Sync
         let start = i * grain;
         f(start, grain.min(n - start));
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_lent_is_as_long_as_asked() {
+        let mut first = lend(40);
+        first.fill(1.0);
+        drop(first);
+        assert_eq!(lend(17).len(), 17);
+        assert_eq!(lend(100).len(), 100);
+    }
+
+    #[test]
+    fn products_of_extents_do_not_wrap() {
+        assert_eq!(count(&[3, 4]), 12);
+        assert_eq!(count(&[usize::MAX, 0, usize::MAX]), 0);
+        assert!(std::panic::catch_unwind(|| count(&[1 << 40, 1 << 40])).is_err());
+    }
+
+    #[test]
+    fn parts_stay_inside() {
+        let panics = |f: &dyn Fn(Shared<'_, f32>)| {
+            let f = std::panic::AssertUnwindSafe(|| f(Shared::new(&mut [0.0; 8])));
+            std::panic::catch_unwind(f).is_err()
+        };
+        assert!(!panics(&|x| {
+            x.part(3, 5).rows(0, (2, 3), 2);
+        }));
+        assert!(panics(&|x| {
+            x.part(4, 5);
+        }));
+        assert!(panics(&|x| {
+            x.part(4, usize::MAX);
+        }));
+        assert!(panics(&|x| {
+            x.part(4, 4).rows(0, (2, 3), 2);
+        }));
+        assert!(panics(&|x| {
+            x.rows(0, (3, usize::MAX / 2 + 1), 1);
+        }));
+        // SAFETY: nothing else uses the slice.
+        assert!(panics(&|x| unsafe {
+            x.slice(8, 1);
+        }));
+    }
 }

@@ -10,7 +10,7 @@ use super::isa::Isa;
 pub trait Simd: Copy + Send + Sync + 'static {
     /// The instruction set of this token.
     const ISA: Isa;
-    /// Lanes in a vector.
+    /// Lanes in a vector; at most 16, which unsafe code relies on (see `to_array`).
     const LANES: usize;
     /// Rows that the matrix kernels keep in registers at once, with two vectors of columns.
     const MR: usize;
@@ -143,8 +143,9 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// The lanes as an array; lanes past `LANES` are zero.
     #[inline(always)]
     fn to_array(self, a: Self::F) -> [f32; 16] {
+        const { assert!(Self::LANES <= 16, "a vector longer than its array") };
         let mut out = [0.0; 16];
-        // SAFETY: `LANES <= 16` for each implementation.
+        // SAFETY: `LANES <= 16`, as was just checked.
         unsafe { self.store(out.as_mut_ptr(), a) };
         out
     }

@@ -39,11 +39,12 @@ macro_rules! ops {
     )+};
 }
 
-/// The mask with the first `n` lanes set, for AVX2 masked moves.
+/// The mask with the first `n` lanes set, for masked moves.
 #[inline(always)]
-fn mask8(n: usize) -> __m256i {
+fn mask8(_: Avx2, n: usize) -> __m256i {
     const ONES: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
-    // SAFETY: `8 - min(n, 8)` is at most 8, so the eight integers read are inside the array.
+    // SAFETY: the token proves that the machine has the instruction; `8 - min(n, 8)` is at most 8,
+    // so the eight integers read are inside the array.
     unsafe { _mm256_loadu_si256(ONES.as_ptr().add(8 - n.min(8)).cast()) }
 }
 
@@ -85,7 +86,7 @@ impl Simd for Avx2 {
     #[inline(always)]
     unsafe fn load_n(self, p: *const f32, n: usize) -> __m256 {
         // SAFETY: masked lanes are not read; the caller promises the first `n`.
-        unsafe { _mm256_maskload_ps(p, mask8(n)) }
+        unsafe { _mm256_maskload_ps(p, mask8(self, n)) }
     }
     #[inline(always)]
     unsafe fn store(self, p: *mut f32, v: __m256) {
@@ -95,7 +96,7 @@ impl Simd for Avx2 {
     #[inline(always)]
     unsafe fn store_n(self, p: *mut f32, v: __m256, n: usize) {
         // SAFETY: masked lanes are not written; the caller promises the first `n`.
-        unsafe { _mm256_maskstore_ps(p, mask8(n), v) }
+        unsafe { _mm256_maskstore_ps(p, mask8(self, n), v) }
     }
     #[inline(always)]
     unsafe fn iload(self, p: *const i32) -> __m256i {
