@@ -112,6 +112,14 @@ impl LayerNormForm {
         let (rows, length) = (count(&shape[..axis])?, count(&shape[axis..])?);
         Ok(LayerNormForm { axis, rows, length, epsilon: attrs.float_or("epsilon", 1e-5)? })
     }
+
+    /// Whether a scale or bias of shape `of` holds one number for each element of a row of an
+    /// input of shape `x`. Else it has to broadcast to the input, and may be another for each row.
+    pub fn is_row(&self, x: &[usize], of: &[usize]) -> bool {
+        let first = of.iter().position(|&extent| extent != 1).unwrap_or(of.len());
+        let kept = &of[first..];
+        kept.len() <= x.len() - self.axis && count(kept).is_ok_and(|count| count == self.length)
+    }
 }
 
 /// Normalised rows and their statistics.
@@ -163,11 +171,11 @@ fn affine<T: Real>(
     ctx: &EvalCtx<'_>,
     index: usize,
     shape: &[usize],
-    axis: usize,
+    form: &LayerNormForm,
 ) -> Result<Option<Vec<T>>, OpError> {
     let Some(tensor) = ctx.tensor_opt(index) else { return Ok(None) };
     let values = elements_as::<T>(index, tensor)?;
-    if tensor.len() == count(&shape[axis..])? && tensor.rank() <= shape.len() - axis {
+    if form.is_row(shape, tensor.shape()) {
         return Ok(Some(values.into_owned()));
     }
     let plain = Tensor::from_slice(tensor.shape(), &values)?;
@@ -178,8 +186,8 @@ fn affine<T: Real>(
 fn eval_norm<T: Real>(ctx: &EvalCtx<'_>, style: Style) -> Result<Vec<Value>, OpError> {
     let x = ctx.tensor(0)?;
     let form = LayerNormForm::resolve(ctx.attrs(), x.shape())?;
-    let scale = affine::<T>(ctx, 1, x.shape(), form.axis)?;
-    let bias = affine::<T>(ctx, 2, x.shape(), form.axis)?;
+    let scale = affine::<T>(ctx, 1, x.shape(), &form)?;
+    let bias = affine::<T>(ctx, 2, x.shape(), &form)?;
     let values = elements_as::<T>(0, x)?;
     let settings = (form.length, form.epsilon, style);
     let result = normalise(x.shape(), &values, settings, scale.as_deref(), bias.as_deref())?;

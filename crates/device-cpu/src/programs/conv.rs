@@ -7,6 +7,7 @@ use hetra_ir::{Attrs, Node};
 use hetra_ops::{ConvGeometry, OpError};
 use hetra_tensor::{DType, Tensor};
 
+use super::extents::pair;
 use super::{Compile, Outcome, program};
 use crate::kernels::activation::Activation;
 use crate::kernels::conv::{ConvShape, PackedConv};
@@ -88,20 +89,15 @@ fn fixed_shape(part: &Part<'_>, node: &Node) -> Option<ConvShape> {
 /// The kernel's form of a 1-D or 2-D convolution.
 pub(super) fn shape_of(g: &ConvGeometry) -> Option<ConvShape> {
     let w = &g.window;
-    let two = |list: &[usize], lead: usize| match *list {
-        [x] => Some([lead, x]),
-        [y, x] => Some([y, x]),
-        _ => None,
-    };
-    let kernel = two(&w.kernel, 1)?;
-    let (begin, end) = (two(&w.pads_begin, 0)?, two(&w.pads_end, 0)?);
+    let kernel = pair(&w.kernel, 1)?;
+    let (begin, end) = (pair(&w.pads_begin, 0)?, pair(&w.pads_end, 0)?);
     Some(ConvShape {
         c: g.channels_in,
         m: g.channels_out,
         kh: kernel[0],
         kw: kernel[1],
-        stride: two(&w.strides, 1)?,
-        dilation: two(&w.dilations, 1)?,
+        stride: pair(&w.strides, 1)?,
+        dilation: pair(&w.dilations, 1)?,
         pads: [begin[0], begin[1], end[0], end[1]],
         groups: g.groups,
     })
@@ -139,6 +135,13 @@ pub(super) fn window_fits(
 /// Whether a kernel may run this convolution on an image of `h` by `w`.
 pub(super) fn fits(s: &ConvShape, h: usize, w: usize) -> bool {
     window_fits(([s.kh, s.kw], s.stride), s.pads, [s.c / s.groups.max(1), h, w])
+}
+
+/// Whether a kernel makes the output that the operator says. They differ only for empty ones,
+/// which the reference does.
+pub(super) fn makes(geometry: &ConvGeometry, out: Option<(usize, usize)>) -> bool {
+    let wanted = pair(&geometry.output, 1);
+    out.is_some_and(|(h, w)| h > 0 && w > 0 && wanted == Some([h, w]))
 }
 
 impl Packed {
@@ -187,17 +190,8 @@ impl Packed {
         if residual.as_ref().is_some_and(|z| z.shape() != output) {
             return Ok(None);
         }
-        let (h, w_in) = match *geometry.input.as_slice() {
-            [w] => (1, w),
-            [h, w] => (h, w),
-            _ => return Ok(None),
-        };
-        if !fits(&shape, h, w_in) {
-            return Ok(None);
-        }
-        // The kernel and the operator must agree on the output: they differ only for empty ones.
-        let out_size = shape.out(h, w_in).map(|(oh, ow)| oh * ow);
-        if out_size != Some(geometry.output.iter().product()) || out_size == Some(0) {
+        let Some([h, w_in]) = pair(&geometry.input, 1) else { return Ok(None) };
+        if !fits(&shape, h, w_in) || !makes(&geometry, shape.out(h, w_in)) {
             return Ok(None);
         }
         let packed = self.pack(&shape, &w, bias.as_ref())?;

@@ -7,7 +7,8 @@ use hetra_ir::Node;
 use hetra_ops::ConvGeometry;
 use hetra_tensor::{DType, Tensor};
 
-use super::conv::{fits, scratch_fits, shape_of};
+use super::conv::{fits, makes, scratch_fits, shape_of};
+use super::extents::pair;
 use super::{Compile, Outcome, program};
 use crate::kernels::activation::Activation;
 use crate::kernels::conv_transpose::PackedConvTranspose;
@@ -63,18 +64,13 @@ fn run(call: &mut Call<'_>, packed: &OnceLock<Option<PackedConvTranspose>>) -> O
         let _ = packed.set(pack());
     }
     let Some(Some(packed)) = packed.get() else { return Ok(None) };
-    let [h, width] = match *geometry.input.as_slice() {
-        [w] => [1, w],
-        [h, w] => [h, w],
-        _ => return Ok(None),
-    };
+    let Some([h, width]) = pair(&geometry.input, 1) else { return Ok(None) };
     let s = packed.shape();
     let columns = [s.m / s.groups.max(1), s.kh, s.kw, h, width];
     if !scratch_fits(&columns) || !fits(s, h, width) {
         return Ok(None);
     }
-    let size = packed.out(h, width).map(|(oh, ow)| oh * ow);
-    if size != Some(geometry.output.iter().product()) || size == Some(0) {
+    if !makes(&geometry, packed.out(h, width)) {
         return Ok(None);
     }
     let mut out = call.output(0, DType::F32, &geometry.output_shape())?;

@@ -9,6 +9,7 @@ mod binary;
 mod codes;
 mod conv;
 mod conv_transpose;
+mod extents;
 mod matmul;
 mod movement;
 mod norm;

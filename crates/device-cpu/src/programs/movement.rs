@@ -7,6 +7,7 @@ use hetra_ir::Node;
 use hetra_ops::{OpError, SliceForm};
 use hetra_tensor::{DType, Tensor, TensorError, to_i64};
 
+use super::extents::{Join, axis_of, product};
 use super::{Compile, Outcome, program};
 use crate::kernels::layout::{Blocks, Item, copy_blocks, copy_strided, gather, transpose};
 
@@ -51,17 +52,6 @@ fn items_mut<T: Item + bytemuck::Pod>(tensor: &mut Tensor) -> Result<&mut [T], T
     Ok(bytemuck::cast_slice_mut(tensor.bytes_mut()?))
 }
 
-/// Product of extents of a tensor that is in memory.
-fn product(extents: &[usize]) -> usize {
-    extents.iter().product()
-}
-
-/// An axis counted from either end; `None` when it is out of range (the reference says so).
-fn axis_of(axis: i64, rank: usize) -> Option<usize> {
-    let axis = if axis < 0 { axis.checked_add(rank as i64)? } else { axis };
-    usize::try_from(axis).ok().filter(|&axis| axis < rank)
-}
-
 fn compile_transpose(_: &Part<'_>, _: &Node) -> Option<Arc<dyn Program>> {
     program("move", &[], |call| {
         let x = call.tensor(0)?.clone();
@@ -93,27 +83,14 @@ fn run_concat(call: &mut Call<'_>, axis: i64) -> Outcome {
     let parts: Vec<Tensor> = (0..call.inputs.len())
         .map(|index| call.tensor(index).cloned())
         .collect::<Result<_, OpError>>()?;
-    let Some(first) = parts.first() else { return Ok(None) };
-    let Some(axis) = axis_of(axis, first.rank()) else { return Ok(None) };
-    let same = |part: &Tensor| {
-        part.dtype() == first.dtype()
-            && part.rank() == first.rank()
-            && part.shape()[..axis] == first.shape()[..axis]
-            && part.shape()[axis + 1..] == first.shape()[axis + 1..]
-    };
-    if !parts.iter().all(same) {
-        return Ok(None);
-    }
-    let mut shape = first.shape().to_vec();
-    shape[axis] = parts.iter().map(|part| part.shape()[axis]).sum();
-    let (count, inner) = (product(&shape[..axis]), product(&shape[axis + 1..]));
-    by_width!(first.dtype(), T => {
-        let mut out = call.output(0, first.dtype(), &shape)?;
-        let row = shape[axis] * inner;
+    let Some(join) = Join::of(&parts, axis) else { return Ok(None) };
+    let dtype = parts[0].dtype();
+    by_width!(dtype, T => {
+        let mut out = call.output(0, dtype, &join.shape)?;
         let mut at = 0;
         for part in &parts {
-            let len = part.shape()[axis] * inner;
-            let blocks = Blocks { count, len, src: (0, len), dst: (at, row) };
+            let len = join.part(part);
+            let blocks = Blocks { count: join.count, len, src: (0, len), dst: (at, join.block()) };
             copy_blocks::<T>(items(part), items_mut(&mut out)?, &blocks);
             at += len;
         }

@@ -52,7 +52,7 @@ fn compile_layer_norm(_: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
             return Ok(None);
         }
         let form = LayerNormForm::resolve(&call.node.attrs, x.shape())?;
-        let fits = |tensor: &Tensor| tensor.len() == form.length;
+        let fits = |tensor: &Tensor| form.is_row(x.shape(), tensor.shape());
         if x.is_empty() || !fits(&scale) || !bias.as_ref().is_none_or(fits) {
             return Ok(None);
         }

@@ -8,6 +8,7 @@ use hetra_ops::PoolGeometry;
 use hetra_tensor::DType;
 
 use super::conv::window_fits;
+use super::extents::pair;
 use super::{Compile, Outcome, program};
 use crate::kernels::isa::isa;
 use crate::kernels::pool::{Pool, PoolKind, global_average, pool};
@@ -31,29 +32,31 @@ fn compile(_: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
     program("pool", &[], move |call| run(call, kind))
 }
 
+/// The kernel's form of a 1-D or 2-D pooling.
+fn form_of(geometry: &PoolGeometry, kind: PoolKind) -> Option<Pool> {
+    let w = &geometry.window;
+    let (begin, end) = (pair(&w.pads_begin, 0)?, pair(&w.pads_end, 0)?);
+    Some(Pool {
+        kind,
+        kernel: pair(&w.kernel, 1)?,
+        stride: pair(&w.strides, 1)?,
+        dilation: pair(&w.dilations, 1)?,
+        pads: [begin[0], begin[1], end[0], end[1]],
+    })
+}
+
 fn run(call: &mut Call<'_>, kind: PoolKind) -> Outcome {
     let x = call.tensor(0)?.clone();
-    if x.dtype() != DType::F32 || !(3..=4).contains(&x.rank()) || x.is_empty() {
+    if x.dtype() != DType::F32 || x.is_empty() {
         return Ok(None);
     }
     let geometry = PoolGeometry::resolve(&call.node.attrs, x.shape())?;
-    let w = &geometry.window;
-    let two = |list: &[usize], lead: usize| match *list {
-        [x] => [lead, x],
-        [y, x] => [y, x],
-        _ => [lead; 2],
-    };
-    let (begin, end) = (two(&w.pads_begin, 0), two(&w.pads_end, 0));
-    let form = Pool {
-        kind,
-        kernel: two(&w.kernel, 1),
-        stride: two(&w.strides, 1),
-        dilation: two(&w.dilations, 1),
-        pads: [begin[0], begin[1], end[0], end[1]],
+    let (Some(form), Some([h, w]), Some([oh, ow])) =
+        (form_of(&geometry, kind), pair(&geometry.input, 1), pair(&geometry.output, 1))
+    else {
+        return Ok(None);
     };
     let shape = [&x.shape()[..2], geometry.output.as_slice()].concat();
-    let [h, w] = two(&geometry.input, 1);
-    let [oh, ow] = two(&geometry.output, 1);
     let fits = window_fits((form.kernel, form.stride), form.pads, [1, h, w]);
     if oh * ow == 0 || !fits {
         return Ok(None);

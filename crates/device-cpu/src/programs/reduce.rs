@@ -6,6 +6,7 @@ use hetra_device::{Call, Part, Program};
 use hetra_ir::Node;
 use hetra_tensor::{DType, to_i64};
 
+use super::extents::{axis_of, product};
 use super::{Compile, Outcome, program};
 use crate::kernels::isa::isa;
 use crate::kernels::norm::{Reduce, reduce};
@@ -39,8 +40,7 @@ fn axes(call: &Call<'_>, rank: usize) -> Option<Vec<bool>> {
     let listed = to_i64(call.tensor_opt(1)?).ok().filter(|axes| !axes.is_empty())?;
     let mut chosen = vec![false; rank];
     for axis in listed {
-        let axis = if axis < 0 { axis.checked_add(rank as i64)? } else { axis };
-        *chosen.get_mut(usize::try_from(axis).ok()?)? = true;
+        chosen[axis_of(axis, rank)?] = true;
     }
     Some(chosen)
 }
@@ -56,7 +56,6 @@ fn run(call: &mut Call<'_>, op: Reduce, keep: bool) -> Outcome {
     if chosen[first..=last].contains(&false) {
         return Ok(None);
     }
-    let product = |extents: &[usize]| extents.iter().product::<usize>();
     let sizes = [
         product(&x.shape()[..first]),
         product(&x.shape()[first..=last]),

@@ -94,6 +94,10 @@ fn convolutions(random: &Random, cases: &mut Vec<Case>) {
             let constant = random.below(3) > 0;
             cases.push(Case::new(op, conv, vec![live(x), (Some(w), constant), weight(b)], 1));
         }
+        // One axis, which the kernels take for the width of an image of height 1.
+        let (x, w) = (random.floats(&[2, 3, 9 + random.below(20)]), random.floats(&[3, 3, 3]));
+        let conv = node(op).with("strides", ints(&[random.pick(&[1, 2])]));
+        cases.push(Case::new(op, conv.with("pads", ints(&[1, 0])), vec![live(x), weight(w)], 1));
     }
 }
 
@@ -153,6 +157,12 @@ fn norms(random: &Random, cases: &mut Vec<Case>) {
     let (scale, bias) = (random.floats(&row), random.floats(&row));
     let arguments = vec![live(x.clone()), weight(scale.clone()), weight(bias.clone())];
     cases.push(Case::new("LayerNormalization", node("LayerNormalization"), arguments, 1));
+    // As many numbers as in a row, but one for each index of the first axis.
+    let square = random.floats(&[3, 2, 3]);
+    for factors in [[1, 1, 3], [3, 1, 1]] {
+        let arguments = vec![live(square.clone()), weight(random.floats(&factors))];
+        cases.push(Case::new("LayerNormalization", node("LayerNormalization"), arguments, 1));
+    }
     let skip = live(random.floats(&shape));
     let arguments = vec![live(x.clone()), skip, weight(scale), weight(bias)];
     let op = "com.microsoft.SkipLayerNormalization";
