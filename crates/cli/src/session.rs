@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::Args;
-use hetra::Session;
+use hetra::{Session, limits};
 
 /// Which model, where.
 #[derive(Args, Clone, Debug)]
@@ -20,6 +20,12 @@ pub(crate) struct Target {
     /// Switch a pass off (repeatable; `all` for every one)
     #[arg(long, value_name = "PASS")]
     pub(crate) no_pass: Vec<String>,
+    /// Most bytes of one tensor; a model that asks for more is refused [default: 8 GiB]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    max_bytes: Option<u64>,
+    /// Most turns of one loop; a loop that wants more is ended [default: 100000000]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..))]
+    max_turns: Option<i64>,
 }
 
 /// Parses `--threads`.
@@ -29,8 +35,14 @@ pub(crate) fn threads(text: &str) -> Result<usize, String> {
 }
 
 impl Target {
-    /// Loads and compiles the model.
+    /// Sets the limits of this process, loads and compiles the model.
     pub(crate) fn open(&self) -> Result<Session> {
+        if let Some(bytes) = self.max_bytes {
+            limits::set_bytes_max(usize::try_from(bytes).unwrap_or(usize::MAX));
+        }
+        if let Some(turns) = self.max_turns {
+            limits::set_turns_max(turns);
+        }
         let mut builder = Session::builder().model_file(&self.model).device(&self.device);
         if let Some(threads) = self.threads {
             builder = builder.threads(threads);
@@ -39,5 +51,31 @@ impl Target {
             builder = builder.without_pass(pass);
         }
         builder.build().with_context(|| self.model.display().to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        target: Target,
+    }
+
+    #[test]
+    fn limits_are_set_from_the_options() {
+        let model = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/digits.onnx");
+        // Limits hold for the process: these are no hindrance to the tests beside this one.
+        let (bytes, turns) = (limits::bytes_max() - 1, limits::turns_max() - 1);
+        let (bytes_text, turns_text) = (bytes.to_string(), turns.to_string());
+        let line = ["hetra", model, "--max-bytes", &bytes_text, "--max-turns", &turns_text];
+        Line::try_parse_from(line).unwrap().target.open().unwrap();
+        assert_eq!((limits::bytes_max(), limits::turns_max()), (bytes, turns));
+        for flag in ["--max-bytes", "--max-turns"] {
+            assert!(Line::try_parse_from(["hetra", model, flag, "0"]).is_err());
+        }
     }
 }

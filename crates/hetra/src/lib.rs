@@ -32,6 +32,13 @@ pub use outputs::Outputs;
 pub use pending::Pending;
 pub use session::{Builder, Port, Session};
 
+/// Limits on what a model may ask for. They hold for the whole process and every session in it,
+/// since a tensor is made where no session is known; set them before the first session is built.
+pub mod limits {
+    pub use hetra_ops::{set_turns_max, turns_max};
+    pub use hetra_tensor::{bytes_max, set_bytes_max};
+}
+
 use hetra_device::Driver;
 
 /// Every driver that is linked in: the only list of them.

@@ -18,8 +18,8 @@ const BYTES_MAX: usize = 256 << 20;
 const TURNS_MAX: i64 = 10_000;
 
 fn set_limits() {
-    hetra_tensor::set_bytes_max(BYTES_MAX);
-    hetra_ops::set_turns_max(TURNS_MAX);
+    hetra::limits::set_bytes_max(BYTES_MAX);
+    hetra::limits::set_turns_max(TURNS_MAX);
 }
 
 fn build(bytes: Vec<u8>) -> Result<Session, Error> {

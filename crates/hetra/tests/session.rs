@@ -213,12 +213,9 @@ impl Device for Counting {
 fn runs_at_one_time_are_bounded() {
     let cpu = hetra::open("cpu", Some(1)).expect("a device");
     let device = Arc::new(Counting { cpu, now: 0.into(), most: 0.into() });
-    let build = |runs| {
-        let builder = Session::builder().model_file(places::digits()).on(device.clone());
-        builder.runs_max(runs).build()
-    };
-    assert!(matches!(build(0), Err(Error::NoRuns)));
-    let session = build(3).expect("a session");
+    let builder = || Session::builder().model_file(places::digits()).on(device.clone());
+    assert!(matches!(builder().runs_max(0).build(), Err(Error::NoRuns)));
+    let session = builder().runs_max(3).build().expect("a session");
     let start = |_| session.run_async([("image", batch(0, 1))]).expect("a run begins");
     thread::scope(|scope| {
         let pending: Vec<_> = (0..12).map(start).collect();
