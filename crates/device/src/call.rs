@@ -29,9 +29,9 @@ pub struct Part<'a> {
     pub types: &'a [Type],
 }
 
-impl Part<'_> {
+impl<'a> Part<'a> {
     /// The constant tensor behind an input of a node, unless callers may replace it.
-    pub fn constant(&self, node: &Node, input: usize) -> Option<&Tensor> {
+    pub fn constant(&self, node: &Node, input: usize) -> Option<&'a Tensor> {
         let id: ValueId = node.input(input)?;
         if self.graph.inputs.contains(&id) {
             return None;

@@ -7,22 +7,24 @@ use hetra_ir::Node;
 use hetra_ops::AttentionForm;
 use hetra_tensor::{DType, Tensor};
 
-use super::{Compile, Outcome, program};
+use super::{Compile, Form, Outcome, program};
 use crate::kernels::attention::{Attention, HeadStrides, Mask, attention};
 use crate::kernels::broadcast::broadcast_strides;
 use crate::kernels::isa::isa;
 
 pub(super) static OPS: &[(&str, Compile)] = &[("Attention", compile)];
 
-fn compile(_: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
-    let form = AttentionForm::of(&node.attrs).ok()?;
+pub(super) fn takes(Form { node, .. }: &Form<'_>) -> bool {
     let cached = (4..7).any(|index| node.input(index).is_some());
     let more = (1..4).any(|index| node.output(index).is_some());
     // A causal mask counts from the first query in the operator and from the last one in the
     // kernel: they agree only for as many queries as keys, which is not known here.
-    if cached || more || form.softcap != 0.0 || form.causal {
-        return None;
-    }
+    let plain = |form: AttentionForm| form.softcap == 0.0 && !form.causal;
+    !cached && !more && AttentionForm::of(&node.attrs).is_ok_and(plain)
+}
+
+fn compile(_: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
+    let form = AttentionForm::of(&node.attrs).ok()?;
     program("attention", &[], move |call| run(call, &form))
 }
 

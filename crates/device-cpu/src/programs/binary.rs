@@ -6,7 +6,7 @@ use hetra_device::{Call, Part, Program};
 use hetra_ir::Node;
 use hetra_tensor::{DType, Tensor, broadcast};
 
-use super::{Compile, Outcome, program};
+use super::{Compile, Form, Outcome, program};
 use crate::kernels::activation::Activation;
 use crate::kernels::broadcast::{Binary, binary, broadcast_strides};
 use crate::kernels::isa::isa;
@@ -25,6 +25,11 @@ pub(super) static OPS: &[(&str, Compile)] = &[
 /// Most elements that are written in place.
 const IN_PLACE_MAX: usize = 32 << 10;
 
+pub(super) fn takes(Form { node, .. }: &Form<'_>) -> bool {
+    // An attribute that is left after import is one of the old forms of broadcasting.
+    node.inputs.len() == 2 && node.attrs.0.is_empty()
+}
+
 fn compile(_: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
     let op = match node.op.as_str() {
         "Add" | "Sum" => Binary::Add,
@@ -36,10 +41,6 @@ fn compile(_: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
         "PRelu" => Binary::Prelu,
         _ => return None,
     };
-    // An attribute that is left after import is one of the old forms of broadcasting.
-    if node.inputs.len() != 2 || !node.attrs.0.is_empty() {
-        return None;
-    }
     program("binary", &[0, 1], move |call| run(call, op))
 }
 

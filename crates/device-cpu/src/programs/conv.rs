@@ -8,7 +8,7 @@ use hetra_ops::{ConvGeometry, OpError};
 use hetra_tensor::{DType, Tensor};
 
 use super::extents::pair;
-use super::{Compile, Outcome, program};
+use super::{Compile, Form, Outcome, program};
 use crate::kernels::activation::Activation;
 use crate::kernels::conv::{ConvShape, PackedConv};
 use crate::kernels::isa::isa;
@@ -41,6 +41,10 @@ struct Packed {
     packings: Mutex<Vec<Arc<PackedConv>>>,
     act: Activation,
     constant: bool,
+}
+
+pub(super) fn takes(Form { node, .. }: &Form<'_>) -> bool {
+    activation(node).is_some()
 }
 
 fn compile(part: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {

@@ -9,23 +9,24 @@ use hetra_tensor::{DType, Tensor};
 
 use super::conv::{fits, makes, scratch_fits, shape_of};
 use super::extents::pair;
-use super::{Compile, Outcome, program};
+use super::{Compile, Form, Outcome, program};
 use crate::kernels::activation::Activation;
 use crate::kernels::conv_transpose::PackedConvTranspose;
 use crate::kernels::isa::isa;
 
 pub(super) static OPS: &[(&str, Compile)] = &[("ConvTranspose", compile)];
 
-fn compile(part: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
+pub(super) fn takes(Form { part, node, .. }: &Form<'_>) -> bool {
     let constant = [1, 2]
         .into_iter()
         .all(|index| node.input(index).is_none() || part.constant(node, index).is_some());
     // Where the padding follows from the wanted output, it depends on the size of the input.
-    let fixed = node.attrs.str_or("auto_pad", "NOTSET").ok()? == "NOTSET"
+    let fixed = node.attrs.str_or("auto_pad", "NOTSET").is_ok_and(|pad| pad == "NOTSET")
         && !node.attrs.has("output_shape");
-    if !constant || !fixed {
-        return None;
-    }
+    constant && fixed
+}
+
+fn compile(_: &Part<'_>, _: &Node) -> Option<Arc<dyn Program>> {
     let packed = OnceLock::new();
     program("conv transposed", &[], move |call| run(call, &packed))
 }

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use hetra_device::{Call, Part, Program};
-use hetra_ir::Node;
+use hetra_ir::{Dim, Node};
 use hetra_ops::{GemmForm, MatMulForm};
 use hetra_tensor::{DType, Tensor};
 
 use super::conv::activation;
-use super::{Compile, Outcome, program};
+use super::{Compile, Form, Outcome, program};
 use crate::kernels::activation::Activation;
 use crate::kernels::gemm::{Batch, Bias, Epilogue, Lhs, Mat, PackedB, Rhs, gemm, gemm_batch};
 use crate::kernels::isa::isa;
@@ -31,6 +31,27 @@ fn pack(tensor: &Tensor, transposed: bool) -> Option<PackedB> {
     let mat =
         if transposed { Mat::transposed(data, cols, rows) } else { Mat::new(data, rows, cols) };
     Some(PackedB::new(isa(), mat))
+}
+
+pub(super) fn takes(form: &Form<'_>) -> bool {
+    let node = form.node;
+    activation(node).is_some() && (node.input(2).is_none() || takes_bias(form))
+}
+
+/// The kernel adds one row to all others.
+fn takes_bias(form: &Form<'_>) -> bool {
+    let node = form.node;
+    let gemm = node.op.ends_with("Gemm");
+    let columns = form.ty(node.output(0)).dims().and_then(<[Dim]>::last).unwrap_or(&Dim::Unknown);
+    // What is open is seen at run time.
+    let fits = |n: &Dim| n == columns || *n == Dim::Unknown || *columns == Dim::Unknown;
+    let row = match form.ty(node.input(2)).dims() {
+        None => true,
+        Some([n]) => fits(n),
+        Some([one, n]) => gemm && *one == Dim::Known(1) && fits(n),
+        Some(_) => false,
+    };
+    row && (!gemm || node.attrs.float_or("beta", 1.0).is_ok_and(|beta| beta == 1.0))
 }
 
 fn compile_matmul(part: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {

@@ -21,41 +21,89 @@ mod reduce;
 use std::sync::Arc;
 
 use hetra_device::{Call, Part, Program};
-use hetra_ir::{Graph, Node};
+use hetra_ir::{Graph, Node, Type, ValueId};
 use hetra_ops::OpError;
-use hetra_tensor::Value;
+use hetra_tensor::{DType, Value};
 
-/// Builds the program of a node; `None` when the kernel does not do this form of it.
+/// Builds the program of a node that its family takes; `None` when an attribute is malformed.
 type Compile = fn(&Part<'_>, &Node) -> Option<Arc<dyn Program>>;
 
-/// Every operator that has kernels, by family.
-static TABLES: &[&[(&str, Compile)]] = &[
-    attention::OPS,
-    binary::OPS,
-    codes::OPS,
-    conv::OPS,
-    conv_transpose::OPS,
-    matmul::OPS,
-    movement::OPS,
-    norm::OPS,
-    pointwise::OPS,
-    pool::OPS,
-    quantised::OPS,
-    reduce::OPS,
-];
+/// Whether a kernel does this form of a node. Passes ask it of nodes that they may make, so it
+/// packs nothing.
+type Takes = fn(&Form<'_>) -> bool;
 
-fn find(op: &str) -> Option<Compile> {
-    TABLES.iter().copied().flatten().find(|(name, _)| *name == op).map(|(_, compile)| *compile)
+/// What is known of a node before it runs.
+struct Form<'a> {
+    /// For its constants only: the types stand below, as the node may not be in a graph yet.
+    part: &'a Part<'a>,
+    node: &'a Node,
+    types: &'a dyn Fn(ValueId) -> &'a Type,
 }
 
-/// Whether there is a kernel for this operator.
-pub(crate) fn claims(node: &Node, _: &Graph) -> bool {
-    find(&node.op).is_some()
+impl<'a> Form<'a> {
+    fn ty(&self, id: Option<ValueId>) -> &'a Type {
+        id.map_or(&Type::Unknown, self.types)
+    }
+}
+
+/// Operators that have kernels, of one kind.
+struct Family {
+    ops: &'static [(&'static str, Compile)],
+    /// The kernels are for f32 only.
+    floats: bool,
+    takes: Takes,
+}
+
+const fn floats(ops: &'static [(&'static str, Compile)], takes: Takes) -> Family {
+    Family { ops, floats: true, takes }
+}
+
+const fn any(ops: &'static [(&'static str, Compile)], takes: Takes) -> Family {
+    Family { ops, floats: false, takes }
+}
+
+fn every_form(_: &Form<'_>) -> bool {
+    true
+}
+
+/// Every operator that has kernels.
+static FAMILIES: &[Family] = &[
+    floats(attention::OPS, attention::takes),
+    floats(binary::OPS, binary::takes),
+    any(codes::OPS, every_form),
+    floats(conv::OPS, conv::takes),
+    floats(conv_transpose::OPS, conv_transpose::takes),
+    floats(matmul::OPS, matmul::takes),
+    any(movement::OPS, every_form),
+    floats(norm::OPS, norm::takes),
+    floats(pointwise::OPS, pointwise::takes),
+    floats(pool::OPS, pool::takes),
+    any(quantised::OPS, quantised::takes),
+    floats(reduce::OPS, every_form),
+];
+
+/// What compiles a node, if there is a kernel for this form of it.
+fn find(form: &Form<'_>) -> Option<Compile> {
+    let own = |family: &'static Family| {
+        let (_, compile) = family.ops.iter().find(|(op, _)| *op == form.node.op)?;
+        Some((family, *compile))
+    };
+    let (family, compile) = FAMILIES.iter().find_map(own)?;
+    let dtype = form.ty(form.node.input(0)).dtype();
+    let fits = !family.floats || dtype.is_none_or(|dtype| dtype == DType::F32);
+    (fits && (family.takes)(form)).then_some(compile)
+}
+
+/// Whether there is a kernel for a node, which need not be in the graph that holds its inputs.
+pub(crate) fn claims(node: &Node, graph: &Graph) -> bool {
+    let part = Part { graph, nodes: &[], types: &[] };
+    find(&Form { part: &part, node, types: &|id| graph.ty(id) }).is_some()
 }
 
 /// The program of a node, if a kernel does this form of it.
 pub(crate) fn compile(part: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
-    find(&node.op).and_then(|compile| compile(part, node))
+    let compile = find(&Form { part, node, types: &|id| &part.types[id.index()] })?;
+    compile(part, node)
 }
 
 /// What a kernel gives: its outputs, or `None` when the reference has to run.
@@ -95,4 +143,94 @@ where
 {
     let isa = format!("{:?}", crate::kernels::isa::isa()).to_lowercase();
     Some(Arc::new(Fast { name: format!("{name} {isa}"), in_place, run }))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use hetra_device::conformance::cases;
+    use hetra_ir::{Dim, NodeId};
+
+    use super::*;
+
+    /// What passes are told of a node is what becomes of it.
+    #[test]
+    fn a_form_is_claimed_if_it_compiles() {
+        let mut claimed = BTreeSet::new();
+        for case in cases(20_261_124, 12) {
+            let (graph, node) = (&case.graph, &case.graph.nodes[0]);
+            let types: Vec<Type> = graph.values.iter().map(|value| value.ty.clone()).collect();
+            let part = Part { graph, nodes: &[NodeId(0)], types: &types };
+            let claims = claims(node, graph);
+            assert_eq!(claims, compile(&part, node).is_some(), "{}: {:?}", case.name, node.attrs);
+            if claims {
+                claimed.insert(node.op.clone());
+            }
+        }
+        let ops = FAMILIES.iter().flat_map(|family| family.ops).map(|(op, _)| *op);
+        let never: Vec<_> = ops.filter(|op| !claimed.contains(*op)).collect();
+        assert!(never.is_empty(), "no case has a form that these claim: {never:?}");
+    }
+
+    #[test]
+    fn a_product_is_claimed_with_a_row_as_its_bias() {
+        let mut graph = Graph::default();
+        let n = Dim::Sym("n".into());
+        let mut value = |dims: &[Dim]| graph.add_value("", Type::shaped(DType::F32, dims.to_vec()));
+        let a = value(&[Dim::Known(7), Dim::Known(3)]);
+        let b = value(&[Dim::Known(3), n.clone()]);
+        let y = value(&[Dim::Known(7), n.clone()]);
+        let [row, flat] = [value(std::slice::from_ref(&n)), value(&[Dim::Known(1), n.clone()])];
+        let [one, open] = [value(&[Dim::Known(1)]), value(&[Dim::Unknown])];
+        let check = |op: &str, bias: ValueId, wanted: bool| {
+            assert_eq!(
+                claims(&Node::new(op, &[a, b, bias], &[y]), &graph),
+                wanted,
+                "{op} {bias:?}"
+            );
+        };
+        // What is open is seen at run time.
+        for (bias, product, gemm) in [
+            (row, true, true),
+            (open, true, true),
+            (flat, false, true),
+            (y, false, false),
+            (one, false, false),
+        ] {
+            check("com.microsoft.FusedMatMul", bias, product);
+            check("com.microsoft.FusedGemm", bias, gemm);
+        }
+        let halved = |bias: &[ValueId]| {
+            let inputs = [&[a, b], bias].concat();
+            Node::new("Gemm", &inputs, &[y]).with("beta", 0.5f32)
+        };
+        assert!(!claims(&halved(&[row]), &graph));
+        assert!(claims(&halved(&[]), &graph));
+    }
+
+    #[test]
+    fn forms_without_a_kernel_are_not_claimed() {
+        let mut graph = Graph::default();
+        let x = graph.add_value("x", Type::ranked(DType::F32, 4));
+        let codes = graph.add_value("codes", Type::ranked(DType::U8, 4));
+        let y = graph.add_value("y", Type::Unknown);
+        graph.inputs = vec![x, codes];
+        let check = |node: Node, wanted: bool| {
+            assert_eq!(claims(&node, &graph), wanted, "{} {:?}", node.op, node.attrs);
+        };
+        let pool = |from| Node::new("MaxPool", &[from], &[y]);
+        check(pool(x), true);
+        check(pool(codes), false);
+        let average = Node::new("AveragePool", &[x], &[y]);
+        check(average.clone(), true);
+        check(average.with("ceil_mode", 1i64), false);
+        check(Node::new("Attention", &[x, x, x], &[y]).with("is_causal", 1i64), false);
+        let conv = Node::new("com.microsoft.FusedConv", &[x, x], &[y]);
+        check(conv.clone().with("activation", "Relu"), true);
+        check(conv.with("activation", "Nothing"), false);
+        // Its weights are not constant.
+        check(Node::new("QLinearMatMul", &[codes; 8], &[y]), false);
+        check(Node::new("com.microsoft.QLinearSigmoid", &[codes], &[y]), false);
+    }
 }

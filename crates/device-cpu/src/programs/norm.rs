@@ -7,7 +7,7 @@ use hetra_ir::Node;
 use hetra_ops::{LayerNormForm, SoftmaxForm};
 use hetra_tensor::{DType, Tensor};
 
-use super::{Compile, Outcome, program};
+use super::{Compile, Form, Outcome, program};
 use crate::kernels::isa::isa;
 use crate::kernels::norm::{GroupNorm, LayerNorm, channel_affine, group_norm, layer_norm, softmax};
 
@@ -19,6 +19,21 @@ pub(super) static OPS: &[(&str, Compile)] = &[
     ("InstanceNormalization", compile_instance),
     ("BatchNormalization", compile_batch),
 ];
+
+pub(super) fn takes(Form { node, .. }: &Form<'_>) -> bool {
+    let flag = |name: &str, default: bool| node.attrs.flag_or(name, default).unwrap_or(!default);
+    match node.op.as_str() {
+        // The statistics as outputs are the reference's business.
+        "LayerNormalization" => node.outputs.iter().skip(1).all(Option::is_none),
+        "com.microsoft.SkipLayerNormalization" => {
+            node.output(1).is_none() && node.output(2).is_none()
+        }
+        "BatchNormalization" => {
+            node.outputs.len() == 1 && !flag("training_mode", false) && flag("spatial", true)
+        }
+        _ => true,
+    }
+}
 
 fn compile_softmax(_: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
     let log = node.op == "LogSoftmax";
@@ -40,11 +55,7 @@ fn floats(tensors: &[Option<&Tensor>]) -> bool {
     tensors.iter().flatten().all(|tensor| tensor.dtype() == DType::F32)
 }
 
-fn compile_layer_norm(_: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
-    // The statistics as outputs are the reference's business.
-    if node.outputs.len() > 1 && node.outputs[1..].iter().any(Option::is_some) {
-        return None;
-    }
+fn compile_layer_norm(_: &Part<'_>, _: &Node) -> Option<Arc<dyn Program>> {
     program("layer norm", &[], |call| {
         let (x, scale) = (call.tensor(0)?.clone(), call.tensor(1)?.clone());
         let bias = call.tensor_opt(2).cloned();
@@ -72,10 +83,7 @@ fn compile_layer_norm(_: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
 }
 
 /// Inputs: x, skip, scale, bias, bias of the sum. Outputs: the result and, fourth, the sum.
-fn compile_skip(_: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
-    if node.output(1).is_some() || node.output(2).is_some() {
-        return None;
-    }
+fn compile_skip(_: &Part<'_>, _: &Node) -> Option<Arc<dyn Program>> {
     program("layer norm", &[], run_skip)
 }
 
@@ -145,12 +153,6 @@ fn compile_instance(_: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
 
 fn compile_batch(_: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
     let eps = f64::from(node.attrs.float_or("epsilon", 1e-5).ok()?);
-    let inference = node.outputs.len() == 1
-        && !node.attrs.flag_or("training_mode", false).ok()?
-        && node.attrs.flag_or("spatial", true).ok()?;
-    if !inference {
-        return None;
-    }
     program("affine", &[], move |call| {
         let x = call.tensor(0)?.clone();
         let rest: Vec<Tensor> =

@@ -6,7 +6,7 @@ use hetra_device::{Call, Part, Program};
 use hetra_ir::Node;
 use hetra_tensor::DType;
 
-use super::{Compile, Outcome, program};
+use super::{Compile, Form, Outcome, program};
 use crate::kernels::activation::Activation;
 use crate::kernels::isa::isa;
 use crate::kernels::math::{Func, map, map_in_place};
@@ -28,7 +28,7 @@ pub(super) static OPS: &[(&str, Compile)] = &[
     ("Mish", unary),
     ("Elu", unary),
     ("Gelu", unary),
-    ("com.microsoft.FastGelu", fast_gelu),
+    ("com.microsoft.FastGelu", unary),
     ("Swish", unary),
     ("Relu", unary),
     ("LeakyRelu", unary),
@@ -72,14 +72,14 @@ fn function(node: &Node) -> Option<Func> {
     })
 }
 
+pub(super) fn takes(Form { node, .. }: &Form<'_>) -> bool {
+    // FastGelu may add a bias first; the kernel does not.
+    node.op != "com.microsoft.FastGelu" || node.input(1).is_none()
+}
+
 fn unary(_: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
     let function = function(node)?;
     program("map", &[0], move |call| apply(call, function))
-}
-
-/// FastGelu may add a bias first; the kernel does not.
-fn fast_gelu(part: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
-    if node.input(1).is_some() { None } else { unary(part, node) }
 }
 
 /// Applies a function to input 0.

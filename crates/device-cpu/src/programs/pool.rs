@@ -9,26 +9,30 @@ use hetra_tensor::DType;
 
 use super::conv::window_fits;
 use super::extents::pair;
-use super::{Compile, Outcome, program};
+use super::{Compile, Form, Outcome, program};
 use crate::kernels::isa::isa;
 use crate::kernels::pool::{Pool, PoolKind, global_average, pool};
 
 pub(super) static OPS: &[(&str, Compile)] =
     &[("MaxPool", compile), ("AveragePool", compile), ("GlobalAveragePool", compile_global)];
 
+pub(super) fn takes(Form { node, .. }: &Form<'_>) -> bool {
+    match node.op.as_str() {
+        // The indices of the greatest elements are the reference's business.
+        "MaxPool" => node.output(1).is_none(),
+        // Where a window hangs over the padding, counting differs: the reference does it.
+        "AveragePool" => node.attrs.flag_or("ceil_mode", false).is_ok_and(|ceil| !ceil),
+        _ => true,
+    }
+}
+
 fn compile(_: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
     let kind = match node.op.as_str() {
-        // The indices of the greatest elements are the reference's business.
-        "MaxPool" if node.output(1).is_some() => return None,
         "MaxPool" => PoolKind::Max,
         _ => PoolKind::Average {
             count_include_pad: node.attrs.flag_or("count_include_pad", false).ok()?,
         },
     };
-    // Where a window hangs over the padding (ceil mode), counting differs: the reference does it.
-    if node.attrs.flag_or("ceil_mode", false).ok()? && kind != PoolKind::Max {
-        return None;
-    }
     program("pool", &[], move |call| run(call, kind))
 }
 

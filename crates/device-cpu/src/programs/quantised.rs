@@ -8,7 +8,7 @@ use hetra_ops::{ConvGeometry, MatMulForm, QuantAxis};
 use hetra_tensor::{DType, Tensor, to_i64};
 
 use super::conv::{self, shape_of};
-use super::{Compile, Outcome, program};
+use super::{Compile, Form, Outcome, program};
 use crate::kernels::int8::{IntLhs, IntMat, IntOut, IntRhs, IntTerms, PackedIntB, Per, gemm_int8};
 use crate::kernels::int8_conv::{Bytes, PackedIntConv};
 use crate::kernels::isa::isa;
@@ -57,13 +57,22 @@ pub(super) fn at(inputs: &[Option<Tensor>], index: usize) -> Option<&Tensor> {
     inputs.get(index).and_then(Option::as_ref)
 }
 
-fn compile_conv(part: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
-    let constant = [3, 5].iter().all(|&i| part.constant(node, i).is_some());
-    let last = node.attrs.flag_or("channels_last", false).ok()?;
-    let fixed = node.attrs.str_or("auto_pad", "NOTSET").ok()? == "NOTSET";
-    if last || !constant || !fixed {
-        return None;
+pub(super) fn takes(Form { part, node, .. }: &Form<'_>) -> bool {
+    let set = |name: &str| node.attrs.flag_or(name, false).unwrap_or(true);
+    match node.op.as_str() {
+        "QLinearConv" => {
+            let constant = [3, 5].iter().all(|&i| part.constant(node, i).is_some());
+            let pad = node.attrs.str_or("auto_pad", "NOTSET");
+            constant && !set("channels_last") && pad.is_ok_and(|pad| pad == "NOTSET")
+        }
+        "QLinearMatMul" => weights(part, node, 3).is_some(),
+        "MatMulInteger" => weights(part, node, 1).is_some(),
+        "QuantizeLinear" => !set("precision"),
+        _ => true,
     }
+}
+
+fn compile_conv(_: &Part<'_>, _: &Node) -> Option<Arc<dyn Program>> {
     let packed = OnceLock::new();
     program("conv int8", &[], move |call| {
         let inputs = inputs(call);
@@ -154,10 +163,14 @@ fn matrix(
 }
 
 /// A constant right operand of rank 2.
-fn pack(part: &Part<'_>, node: &Node, index: usize) -> Option<PackedIntB> {
-    let weights = part.constant(node, index)?;
+fn weights<'a>(part: &Part<'a>, node: &Node, index: usize) -> Option<IntMat<'a>> {
+    let weights = part.constant(node, index).filter(|weights| !weights.is_empty())?;
     let &[k, n] = weights.shape() else { return None };
-    (k * n > 0).then(|| matrix(weights, k, n, (n, 1))).flatten().map(|m| PackedIntB::new(isa(), m))
+    matrix(weights, k, n, (n, 1))
+}
+
+fn pack(part: &Part<'_>, node: &Node, index: usize) -> Option<PackedIntB> {
+    weights(part, node, index).map(|weights| PackedIntB::new(isa(), weights))
 }
 
 /// Rows, terms and columns of a product whose right operand is one matrix.
@@ -258,10 +271,7 @@ fn is_spread(form: &Scales<'_>) -> bool {
     fits(form.scale.len()) && fits(form.zero.len())
 }
 
-fn compile_quantize(_: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
-    if node.attrs.int_or("precision", 0).ok()? != 0 {
-        return None;
-    }
+fn compile_quantize(_: &Part<'_>, _: &Node) -> Option<Arc<dyn Program>> {
     program("quantize", &[], |call| {
         let inputs = inputs(call);
         let (x, scale) = (call.tensor(0)?.clone(), call.tensor(1)?.clone());
