@@ -44,7 +44,7 @@ fn ms(since: Instant) -> f64 {
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let started = Instant::now();
-    let session = args.target.open()?;
+    let session = args.target.open(&args.inputs.given())?;
     let load_ms = ms(started);
     let inputs = args.inputs.load(&session)?;
     let started = Instant::now();

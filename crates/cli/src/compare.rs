@@ -8,7 +8,7 @@ use comfy_table::{Cell, Color};
 use serde_json::json;
 
 use crate::difference::difference;
-use crate::inputs;
+use crate::inputs::{self, Given};
 use crate::session::Target;
 use crate::show;
 
@@ -35,7 +35,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    let session = args.target.open()?;
+    let session = args.target.open(&Given::Folder(&args.data))?;
     let inputs = inputs::from_folder(&session, &args.data)?;
     let wanted = inputs::recorded_outputs(&session, &args.data)?;
     anyhow::ensure!(!wanted.is_empty(), "{}: no output_N.pb", args.data.display());

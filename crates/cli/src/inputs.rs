@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
-use hetra::{DType, Dim, Port, Session, Tensor, Type, Value};
+use hetra::{DType, Dim, Graph, Port, Session, Tensor, Type, Value};
 
 use crate::images::{self, Preprocess};
 use crate::npy;
@@ -30,6 +30,23 @@ pub(crate) struct InputArgs {
 }
 
 impl InputArgs {
+    /// What these options give.
+    pub(crate) fn given(&self) -> Given<'_> {
+        if let Some(folder) = &self.data {
+            return Given::Folder(folder);
+        }
+        let mut names = Vec::new();
+        for text in &self.input {
+            let (name, source) = text.split_once('=').unwrap_or(("", text));
+            names.push(name.to_string());
+            // What is wrong with an archive is told when it is read.
+            if source.ends_with(".npz") {
+                names.extend(npy::names(Path::new(source)).unwrap_or_default());
+            }
+        }
+        Given::Names(names)
+    }
+
     /// Inputs for every port of a session, by name.
     pub(crate) fn load(&self, session: &Session) -> Result<Vec<(String, Value)>> {
         check_dims(&self.dim, session.inputs().iter().map(|port| &port.ty))?;
@@ -120,6 +137,31 @@ fn archive(path: &Path, ports: &[Port], index: usize) -> Result<Vec<(usize, Valu
         }
     }
     Ok(found)
+}
+
+/// What the command line gives, known before the model is.
+pub(crate) enum Given<'a> {
+    /// Inputs of these names.
+    Names(Vec<String>),
+    /// A folder with `input_N.pb`.
+    Folder(&'a Path),
+}
+
+impl Given<'_> {
+    /// Makes constants of the inputs with a default that are not given.
+    pub(crate) fn fix_defaults(&self, graph: &mut Graph) {
+        match self {
+            Given::Names(names) => {
+                graph.fix_defaults(|name| names.iter().any(|given| given == name))
+            }
+            Given::Folder(folder) => {
+                let open = graph.inputs.iter().filter(|id| !graph.constants.contains_key(id));
+                if !numbered(folder, "input", open.count()).exists() {
+                    graph.fix_defaults(|_| false);
+                }
+            }
+        }
+    }
 }
 
 /// Inputs from `input_N.pb` in a folder, in the order of the model's inputs without default.

@@ -101,6 +101,12 @@ fn write(tensor: &Tensor) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// The names of the arrays of a .npz file.
+pub(crate) fn names(path: &Path) -> Result<Vec<String>> {
+    let archive = zip::ZipArchive::new(File::open(path)?)?;
+    Ok(archive.file_names().map(|name| name.trim_end_matches(".npy").to_string()).collect())
+}
+
 /// Reads a .npz file: arrays by name.
 pub(crate) fn read_archive(path: &Path) -> Result<BTreeMap<String, Tensor>> {
     let mut archive = zip::ZipArchive::new(File::open(path)?)?;

@@ -54,7 +54,7 @@ fn npz(text: &str) -> Result<PathBuf, String> {
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let labels = args.labels.as_deref().map(read_labels).transpose()?;
-    let session = args.target.open()?;
+    let session = args.target.open(&args.inputs.given())?;
     if args.explain_passes {
         eprintln!("{}", session.passes());
     }

@@ -6,6 +6,8 @@ use anyhow::{Context, Result};
 use clap::Args;
 use hetra::{Session, limits};
 
+use crate::inputs::Given;
+
 /// Which model, where.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Target {
@@ -35,22 +37,28 @@ pub(crate) fn threads(text: &str) -> Result<usize, String> {
 }
 
 impl Target {
-    /// Sets the limits of this process, loads and compiles the model.
-    pub(crate) fn open(&self) -> Result<Session> {
+    /// Sets the limits of this process, loads and compiles the model. Inputs with a default that
+    /// `given` does not give are weights that the exporter listed as inputs: they become constants,
+    /// and fold.
+    pub(crate) fn open(&self, given: &Given<'_>) -> Result<Session> {
         if let Some(bytes) = self.max_bytes {
             limits::set_bytes_max(usize::try_from(bytes).unwrap_or(usize::MAX));
         }
         if let Some(turns) = self.max_turns {
             limits::set_turns_max(turns);
         }
-        let mut builder = Session::builder().model_file(&self.model).device(&self.device);
+        let model = || self.model.display().to_string();
+        let import = hetra_onnx::ImportOptions::default();
+        let mut imported = hetra_onnx::import_file(&self.model, &import).with_context(model)?;
+        given.fix_defaults(&mut imported.graph);
+        let mut builder = Session::builder().model(imported).device(&self.device);
         if let Some(threads) = self.threads {
             builder = builder.threads(threads);
         }
         for pass in &self.no_pass {
             builder = builder.without_pass(pass);
         }
-        builder.build().with_context(|| self.model.display().to_string())
+        builder.build().with_context(model)
     }
 }
 
@@ -72,7 +80,7 @@ mod tests {
         let (bytes, turns) = (limits::bytes_max() - 1, limits::turns_max() - 1);
         let (bytes_text, turns_text) = (bytes.to_string(), turns.to_string());
         let line = ["hetra", model, "--max-bytes", &bytes_text, "--max-turns", &turns_text];
-        Line::try_parse_from(line).unwrap().target.open().unwrap();
+        Line::try_parse_from(line).unwrap().target.open(&Given::Names(Vec::new())).unwrap();
         assert_eq!((limits::bytes_max(), limits::turns_max()), (bytes, turns));
         for flag in ["--max-bytes", "--max-turns"] {
             assert!(Line::try_parse_from(["hetra", model, flag, "0"]).is_err());

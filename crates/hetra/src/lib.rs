@@ -25,7 +25,7 @@ pub use error::Error;
 pub use hetra_device::{Device, DeviceInfo, DriverState, Found, Support};
 pub use hetra_exec::{StepTime, Trace};
 pub use hetra_ir::{Dim, Graph, Node, Type};
-pub use hetra_onnx::ModelInfo;
+pub use hetra_onnx::{Model, ModelInfo};
 pub use hetra_pass::{Options as PassOptions, PASSES, Report as PassReport};
 pub use hetra_tensor::{DType, Tensor, TensorError, TensorView, Value};
 pub use outputs::Outputs;

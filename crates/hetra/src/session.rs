@@ -6,7 +6,7 @@ use std::sync::Arc;
 use hetra_device::{Device, DeviceInfo, Support};
 use hetra_exec::{Engine, ExecError, Trace};
 use hetra_ir::{Graph, Type, ValueId, verify};
-use hetra_onnx::{ImportOptions, ModelInfo};
+use hetra_onnx::{ImportOptions, Model, ModelInfo};
 use hetra_pass::{Options, Report};
 use hetra_plan::Plan;
 use hetra_tensor::Value;
@@ -30,7 +30,7 @@ pub struct Port {
 enum Source {
     File(PathBuf),
     Bytes(Vec<u8>),
-    Graph(Graph),
+    Model(Box<Model>),
 }
 
 /// Collects what a session is made of.
@@ -42,6 +42,7 @@ pub struct Builder {
     threads: Option<usize>,
     passes_off: Vec<String>,
     runs_max: Option<usize>,
+    fix_defaults: bool,
 }
 
 impl Builder {
@@ -61,8 +62,23 @@ impl Builder {
 
     /// A graph built by hand; it is verified.
     #[must_use]
-    pub fn graph(mut self, graph: Graph) -> Builder {
-        self.source = Some(Source::Graph(graph));
+    pub fn graph(self, graph: Graph) -> Builder {
+        self.model(Model { graph, info: ModelInfo::default() })
+    }
+
+    /// A model that is imported already; its graph is verified.
+    #[must_use]
+    pub fn model(mut self, model: Model) -> Builder {
+        self.source = Some(Source::Model(Box::new(model)));
+        self
+    }
+
+    /// Makes constants of the inputs that have a default. Some exporters list every weight as an
+    /// input; a weight that a run may replace folds into nothing, so such models run faster this
+    /// way. To keep some of the inputs, see [`Graph::fix_defaults`] and [`Builder::model`].
+    #[must_use]
+    pub fn fix_defaults(mut self) -> Builder {
+        self.fix_defaults = true;
         self
     }
 
@@ -112,21 +128,20 @@ impl Builder {
         if runs == 0 {
             return Err(Error::NoRuns);
         }
-        let (graph, info) = match self.source.ok_or(Error::NoModel)? {
-            Source::File(path) => {
-                let model = hetra_onnx::import_file(&path, &ImportOptions::default())?;
-                (model.graph, model.info)
-            }
-            Source::Bytes(bytes) => {
-                let model = hetra_onnx::import_model(&bytes, &ImportOptions::default())?;
-                (model.graph, model.info)
-            }
-            Source::Graph(graph) => {
+        let import = ImportOptions::default();
+        let mut model = match self.source.ok_or(Error::NoModel)? {
+            Source::File(path) => hetra_onnx::import_file(&path, &import)?,
+            Source::Bytes(bytes) => hetra_onnx::import_model(&bytes, &import)?,
+            Source::Model(model) => {
                 // Everything behind here relies on what an import promises.
-                verify(&graph).map_err(Error::Graph)?;
-                (graph, ModelInfo::default())
+                verify(&model.graph).map_err(Error::Graph)?;
+                *model
             }
         };
+        if self.fix_defaults {
+            model.graph.fix_defaults(|_| false);
+        }
+        let Model { graph, info } = model;
         // What callers see is what the file declares, whatever the passes do to the graph.
         let (inputs, outputs) = (ports(&graph, &graph.inputs), ports(&graph, &graph.outputs));
         let device = match self.device {

@@ -446,3 +446,29 @@ fn a_warm_session_does_not_grow() {
     // One leaked intermediate value of each run would be over 100 MiB.
     assert!(grown < 4 << 20, "50 runs grew the process by {grown} bytes");
 }
+
+#[test]
+fn weights_listed_as_inputs_fold_once_their_defaults_are_fixed() {
+    let mut b = Builder::new("weights as inputs");
+    let x = b.input("x", DType::F32, [1, 1, 2, 2].map(Dim::from).to_vec());
+    let w = b.constant("w", Tensor::from_slice(&[1, 1, 1, 1], &[3.0f32]).unwrap());
+    let one = b.constant("one", Tensor::vector(&[1.0f32]));
+    let c = b.op("Conv", &[x, w]);
+    let y = b.op("BatchNormalization", &[c, one, one, one, one]);
+    b.output(y);
+    let mut graph = b.finish();
+    graph.inputs.extend([w, one]);
+    let open = Session::builder().graph(graph.clone()).build().unwrap();
+    assert_eq!((open.inputs().len(), open.graph().nodes.len()), (3, 2));
+    assert!(open.passes().to_string().contains("a run may replace its weights"));
+    let fixed = Session::builder().graph(graph).fix_defaults().build().unwrap();
+    assert_eq!((fixed.inputs().len(), fixed.graph().nodes.len()), (1, 1));
+    let x = || [("x", Tensor::from_slice(&[1, 1, 2, 2], &[1.0f32, 2.0, 3.0, 4.0]).unwrap())];
+    let run = |session: &Session| session.run(x()).unwrap()[0].as_tensor().unwrap().clone();
+    assert_close(
+        run(&fixed).as_slice::<f32>().unwrap(),
+        run(&open).as_slice::<f32>().unwrap(),
+        "fixed",
+    );
+    assert!(matches!(fixed.run([("w", Tensor::scalar(1.0f32))]), Err(Error::Name { .. })));
+}

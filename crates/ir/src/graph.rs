@@ -199,6 +199,19 @@ impl Graph {
         id
     }
 
+    /// Makes constants of the inputs that have a default, but for those whose name `keep` wants:
+    /// nobody can give them any more, and they fold.
+    pub fn fix_defaults(&mut self, keep: impl Fn(&str) -> bool) {
+        let Graph { inputs, constants, values, .. } = self;
+        inputs.retain(|id| match constants.get(id) {
+            Some(value) if !keep(&values[id.index()].name) => {
+                values[id.index()].ty = Type::of(value);
+                false
+            }
+            _ => true,
+        });
+    }
+
     /// The constant tensor behind a value, if it is one.
     pub fn constant(&self, id: ValueId) -> Option<&hetra_tensor::Tensor> {
         self.constants.get(&id).and_then(Value::as_tensor)

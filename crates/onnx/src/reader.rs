@@ -156,11 +156,7 @@ impl<'a> Reader<'a> {
         }
         if self.ir_version < 4 && self.stack.frames.len() == 1 {
             // Every initialiser had to be listed as an input, and was none.
-            let Graph { inputs, constants, values, .. } = &mut self.stack.frame().graph;
-            inputs.retain(|input| !constants.contains_key(input));
-            for (id, value) in constants {
-                values[id.index()].ty = Type::of(value);
-            }
+            self.stack.frame().graph.fix_defaults(|_| false);
         }
         Ok(())
     }

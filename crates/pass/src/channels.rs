@@ -62,7 +62,10 @@ fn linear(ed: &Editor<'_>, value: ValueId) -> Option<Result<Linear, String>> {
     }
     let constant = |index: usize| ed.constant(node.input(index)?).cloned();
     let Some(weights) = constant(1) else {
-        return Some(Err("its weights are not constant".into()));
+        let open = node.input(1).is_some_and(|id| ed.has_default(id));
+        let why =
+            if open { "a run may replace its weights" } else { "its weights are not constant" };
+        return Some(Err(why.into()));
     };
     let bias = constant(2);
     if node.input(2).is_some() && bias.is_none() {

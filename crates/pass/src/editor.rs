@@ -196,6 +196,11 @@ impl<'a> Editor<'a> {
         if one { hetra_tensor::to_f64(tensor).ok()?.first().copied() } else { None }
     }
 
+    /// Whether a value is an input that a run may leave out.
+    pub(crate) fn has_default(&self, value: ValueId) -> bool {
+        self.inputs[value.index()] && self.graph.constants.contains_key(&value)
+    }
+
     pub(crate) fn is_input(&self, value: ValueId) -> bool {
         self.inputs[value.index()]
     }

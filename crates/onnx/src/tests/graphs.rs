@@ -75,6 +75,11 @@ fn an_initialiser_of_an_input_is_its_default_from_ir_version_4_on() {
     assert_eq!(read(&proto).unwrap().inputs.len(), 2);
     assert_eq!(run(&proto, &[&[1.0]]), [[2.0]]);
     assert_eq!(run(&proto, &[&[1.0], &[5.0]]), [[6.0]]);
+    let mut fixed = read(&proto).unwrap();
+    fixed.fix_defaults(|name| name == "w");
+    assert_eq!(fixed.inputs.len(), 2);
+    fixed.fix_defaults(|_| false);
+    assert_eq!((fixed.inputs.len(), fixed.constants.len()), (1, 1));
     proto.ir_version = Some(3);
     assert_eq!(read(&proto).unwrap().inputs.len(), 1);
 }
