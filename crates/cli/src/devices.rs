@@ -10,6 +10,10 @@ use crate::show;
 
 /// List devices: found, broken or missing, and what to install
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  hetra devices
+  hetra devices --json")]
 pub(crate) struct Args {
     /// Print JSON
     #[arg(long)]
@@ -27,8 +31,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 
 /// The devices of this machine as a table.
 pub(crate) fn print_table() {
-    let mut table =
-        show::table(&["device", "state", "what", "threads", "memory", "features"], &[3, 4]);
+    let mut table = show::table(
+        &["device", "state", "what", "threads", "memory", "kernels", "features"],
+        &[3, 4],
+    );
     for found in hetra::devices() {
         let state = match found.state {
             DriverState::Found => Cell::new("found").fg(Color::Green),
@@ -42,8 +48,17 @@ pub(crate) fn print_table() {
             Cell::new(what),
             Cell::new(found.info.threads),
             Cell::new(found.info.memory_bytes.map_or("unavailable".to_string(), show::bytes)),
+            Cell::new(kernels(&found.info)),
             Cell::new(found.info.features.join(" ")),
         ]);
     }
     println!("{table}");
+}
+
+/// The kernels in use, and what else there was to choose from.
+fn kernels(info: &hetra::DeviceInfo) -> String {
+    match info.kernel_sets.len() {
+        0 | 1 => info.kernels.clone(),
+        _ => format!("{} (of {})", info.kernels, info.kernel_sets.join(", ")),
+    }
 }

@@ -9,7 +9,7 @@ use hetra_ir::{Graph, Node};
 use hetra_ops::{Kind, OpError, find};
 use hetra_tensor::Value;
 
-use crate::kernels::isa::isa;
+use crate::kernels::isa::{Isa, isa};
 use crate::programs;
 
 /// Finds the one CPU of this machine.
@@ -48,26 +48,33 @@ fn describe(threads: usize) -> DeviceInfo {
         version: env!("CARGO_PKG_VERSION").to_string(),
         memory_bytes: memory_bytes(),
         threads,
+        kernels: set_name(isa()),
+        kernel_sets: Isa::available().into_iter().map(set_name).collect(),
         features: features(),
     }
 }
 
-/// What the processor can do, and which kernels are used.
+fn set_name(isa: Isa) -> String {
+    format!("{isa:?}").to_lowercase()
+}
+
+/// What the processor can do, of what kernels ask for.
+#[cfg(target_arch = "x86_64")]
 fn features() -> Vec<String> {
-    let mut found = vec![format!("kernels:{:?}", isa()).to_lowercase()];
-    #[cfg(target_arch = "x86_64")]
-    {
-        let abilities = [
-            ("avx2", is_x86_feature_detected!("avx2")),
-            ("fma", is_x86_feature_detected!("fma")),
-            ("avx512f", is_x86_feature_detected!("avx512f")),
-            ("avx512vnni", is_x86_feature_detected!("avx512vnni")),
-            ("avx512bf16", is_x86_feature_detected!("avx512bf16")),
-        ];
-        let there = abilities.into_iter().filter(|(_, there)| *there);
-        found.extend(there.map(|(name, _)| name.to_string()));
-    }
-    found
+    let abilities = [
+        ("avx2", is_x86_feature_detected!("avx2")),
+        ("fma", is_x86_feature_detected!("fma")),
+        ("avx512f", is_x86_feature_detected!("avx512f")),
+        ("avx512vnni", is_x86_feature_detected!("avx512vnni")),
+        ("avx512bf16", is_x86_feature_detected!("avx512bf16")),
+    ];
+    let there = abilities.into_iter().filter(|(_, there)| *there);
+    there.map(|(name, _)| name.to_string()).collect()
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn features() -> Vec<String> {
+    Vec::new()
 }
 
 fn proc_field(file: &str, field: &str) -> Option<String> {

@@ -17,6 +17,10 @@ pub struct DeviceInfo {
     pub memory_bytes: Option<u64>,
     /// Host threads that it runs on.
     pub threads: usize,
+    /// Which of `kernel_sets` runs; empty where a device has no such choice.
+    pub kernels: String,
+    /// The instruction sets that it has kernels for and can run, weakest first.
+    pub kernel_sets: Vec<String>,
     /// Instruction sets and other abilities, such as `avx512f`.
     pub features: Vec<String>,
 }

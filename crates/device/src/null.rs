@@ -28,6 +28,8 @@ impl Default for NullDevice {
                 version: env!("CARGO_PKG_VERSION").to_string(),
                 memory_bytes: None,
                 threads: 1,
+                kernels: String::new(),
+                kernel_sets: Vec::new(),
                 features: Vec::new(),
             },
         }
