@@ -70,7 +70,9 @@ impl fmt::Display for Report {
             if report.rewrites.is_empty() && report.misses.is_empty() {
                 continue;
             }
-            writeln!(f, "{}: {} rewrites", report.pass, report.rewrites.len())?;
+            let count = report.rewrites.len();
+            let plural = if count == 1 { "" } else { "s" };
+            writeln!(f, "{}: {count} rewrite{plural}", report.pass)?;
             for line in &report.rewrites {
                 writeln!(f, "  {line}")?;
             }
