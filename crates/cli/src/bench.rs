@@ -3,16 +3,23 @@
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
+use hetra::Session;
 use serde_json::json;
 
-use crate::inputs::InputArgs;
+use crate::inputs::{InputArgs, Inputs};
 use crate::session::Target;
 use crate::show;
 use crate::statistics::Statistics;
+use crate::usage::count;
 
 /// Time a model: load, first inference and steady state apart
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  hetra bench model.onnx
+  hetra bench model.onnx -t 10 --threads 4 --dim batch=8
+  hetra bench model.onnx --json | jq .steady.median_ms")]
 pub(crate) struct Args {
     #[command(flatten)]
     target: Target,
@@ -23,8 +30,12 @@ pub(crate) struct Args {
           value_parser = seconds, allow_negative_numbers = true)]
     seconds: f64,
     /// Inferences before the steady state is measured
-    #[arg(long, default_value_t = 5, value_name = "N")]
+    #[arg(long, default_value_t = 5, value_name = "N", value_parser = count,
+          allow_negative_numbers = true)]
     warmup: usize,
+    /// Most inferences to measure; the time is still a limit
+    #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true)]
+    iterations: Option<usize>,
     /// Print JSON, alone on stdout
     #[arg(long)]
     json: bool,
@@ -42,56 +53,83 @@ fn ms(since: Instant) -> f64 {
     since.elapsed().as_secs_f64() * 1e3
 }
 
+/// Spread above which the machine was probably busy with other things.
+const SPREAD_MAX: f64 = 0.3;
+
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    let path = &args.target.model;
     let started = Instant::now();
     let session = args.target.open(&args.inputs.given())?;
     let load_ms = ms(started);
     let inputs = args.inputs.load(&session)?;
     let started = Instant::now();
-    session.run(inputs.clone()).with_context(|| args.target.model.display().to_string())?;
+    inputs.run(&session, path)?;
     let first_ms = ms(started);
+    let steady = steady(args, &session, &inputs)?;
+    let model = path.display().to_string();
+    let device = session.device();
+    if args.json {
+        let report = json!({
+            "model": model, "device": device.id, "threads": device.threads,
+            "load_ms": load_ms, "first_ms": first_ms, "steady": steady,
+        });
+        println!("{report}");
+    } else {
+        let kernels = match device.kernels.as_str() {
+            "" => String::new(),
+            kernels => format!(", {kernels} kernels"),
+        };
+        let threads = show::plural(device.threads, "thread");
+        println!("{model} on {} ({}{kernels}), {threads}", device.id, device.name);
+        for ((name, value), source) in inputs.values.iter().zip(&inputs.sources) {
+            println!("input {name}: {} from {source}", value.describe());
+        }
+        print_table(load_ms, first_ms, &steady);
+    }
+    if steady.spread > SPREAD_MAX {
+        show::warn(&format!(
+            "the samples vary by {:.0} %: something else ran, or try a longer -t or fewer --threads",
+            steady.spread * 100.0
+        ));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Measures the steady state, after the warm-up.
+fn steady(args: &Args, session: &Session, inputs: &Inputs) -> Result<Statistics> {
     let mut samples = Vec::new();
     if args.seconds > 0.0 {
-        session.warm_up(inputs.clone(), args.warmup)?;
+        session.warm_up(inputs.values.clone(), args.warmup)?;
         let limit = Duration::from_secs_f64(args.seconds);
+        let most = args.iterations.unwrap_or(SAMPLES_MAX).min(SAMPLES_MAX);
         let begun = Instant::now();
-        while begun.elapsed() < limit && samples.len() < SAMPLES_MAX {
-            let arguments = inputs.clone();
+        while begun.elapsed() < limit && samples.len() < most {
+            let arguments = inputs.values.clone();
             let started = Instant::now();
             let outputs = session.run(arguments)?;
             samples.push(ms(started));
             drop(outputs);
         }
     }
-    let steady = Statistics::of(samples);
-    let model = args.target.model.display().to_string();
-    let (device, threads) = (session.device().id.clone(), session.device().threads);
-    if args.json {
-        let report = json!({
-            "model": model, "device": device, "threads": threads,
-            "load_ms": load_ms, "first_ms": first_ms, "steady": steady,
-        });
-        println!("{report}");
-        return Ok(ExitCode::SUCCESS);
-    }
-    println!("{model} on {device}, {threads} threads");
-    let s = &steady;
+    Ok(Statistics::of(samples))
+}
+
+fn print_table(load_ms: f64, first_ms: f64, s: &Statistics) {
+    println!("load {}, first inference {}", show::millis(load_ms), show::millis(first_ms));
     if s.samples == 0 {
-        println!("load {}, first {}", show::millis(load_ms), show::millis(first_ms));
-        return Ok(ExitCode::SUCCESS);
+        return;
     }
     let mut table = show::table(
-        &["load", "first", "min", "median", "mean", "p90", "p95", "p99", "samples", "spread"],
-        &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9],
+        &["min", "median", "mean", "p90", "p95", "p99", "samples", "spread", "per second"],
+        &[0, 1, 2, 3, 4, 5, 6, 7, 8],
     );
-    let mut row: Vec<String> =
-        [load_ms, first_ms, s.min_ms, s.median_ms, s.mean_ms, s.p90_ms, s.p95_ms, s.p99_ms]
-            .iter()
-            .map(|&value| show::millis(value))
-            .collect();
+    let mut row: Vec<String> = [s.min_ms, s.median_ms, s.mean_ms, s.p90_ms, s.p95_ms, s.p99_ms]
+        .iter()
+        .map(|&value| show::millis(value))
+        .collect();
     row.push(s.samples.to_string());
     row.push(format!("{:.1} %", s.spread * 100.0));
+    row.push(format!("{:.1}", 1e3 / s.mean_ms));
     table.add_row(row);
     println!("{table}");
-    Ok(ExitCode::SUCCESS)
 }

@@ -8,15 +8,21 @@ use comfy_table::{Cell, Color};
 use serde_json::json;
 
 use crate::difference::difference;
-use crate::inputs::{self, Given};
+use crate::inputs::Given;
+use crate::recorded;
 use crate::session::Target;
 use crate::show;
+use crate::usage::tolerance;
 
 /// Run a model on recorded inputs and compare with recorded outputs
 ///
 /// An element may differ by `atol * scale + rtol * |wanted|`, where scale is the largest
 /// magnitude in the wanted output, and at least 1. Exits 1 when any element differs by more.
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  hetra compare model.onnx --data test_data_set_0
+  hetra compare model.onnx --data test_data_set_0 --rtol 1e-2 --json")]
 pub(crate) struct Args {
     #[command(flatten)]
     target: Target,
@@ -24,10 +30,12 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
     /// Relative tolerance
-    #[arg(long, default_value_t = 1e-3, value_name = "R")]
+    #[arg(long, default_value_t = 1e-3, value_name = "R", value_parser = tolerance,
+          allow_negative_numbers = true)]
     rtol: f64,
     /// Absolute tolerance, for outputs of magnitude 1
-    #[arg(long, default_value_t = 1e-4, value_name = "A")]
+    #[arg(long, default_value_t = 1e-4, value_name = "A", value_parser = tolerance,
+          allow_negative_numbers = true)]
     atol: f64,
     /// Print JSON
     #[arg(long)]
@@ -36,8 +44,8 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let session = args.target.open(&Given::Folder(&args.data))?;
-    let inputs = inputs::from_folder(&session, &args.data)?;
-    let wanted = inputs::recorded_outputs(&session, &args.data)?;
+    let inputs = recorded::inputs(&session, &args.data)?;
+    let wanted = recorded::outputs(&session, &args.data)?;
     anyhow::ensure!(!wanted.is_empty(), "{}: no output_N.pb", args.data.display());
     let outputs = session.run(inputs).with_context(|| args.target.model.display().to_string())?;
     let mut table =
@@ -53,6 +61,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             Ok(d) if d.over == 0 => (true, d.max_abs, d.worst, String::new()),
             Ok(d) => {
                 let (at, x, y) = d.at.unwrap_or_default();
+                let (x, y) = (show::exact(x), show::exact(y));
                 let note = format!(
                     "{} of {} elements, worst at {at}: got {x}, wanted {y}",
                     d.over, d.count

@@ -14,6 +14,7 @@ use regex::Regex;
 use serde_json::json;
 
 use crate::show;
+use crate::usage::usage;
 use crate::worker::{Status, Verdict, data_sets};
 
 /// Run every ONNX backend-test case below a folder
@@ -22,6 +23,10 @@ use crate::worker::{Status, Verdict, data_sets};
 /// fails alone. The last line is `N passed, M failed, K skipped`; a case is skipped when it uses
 /// an operator that Hetra does not have. Exits 1 when a case fails.
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  hetra conformance onnx/backend/test/data/node
+  hetra conformance onnx/backend/test/data/node --filter '^test_conv' --json verdicts.json")]
 pub(crate) struct Args {
     /// Folder to search for cases
     dir: PathBuf,
@@ -36,7 +41,7 @@ pub(crate) struct Args {
     filter: Option<Regex>,
     /// Seconds that one case may take
     #[arg(long, default_value_t = 20, value_name = "SECONDS",
-          value_parser = clap::value_parser!(u64).range(1..=86_400))]
+          value_parser = clap::value_parser!(u64).range(1..=86_400), allow_negative_numbers = true)]
     limit: u64,
 }
 
@@ -47,12 +52,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let found = hetra::devices();
     let known = |d: &&hetra::Found| d.state == hetra::DriverState::Found;
     let ids: Vec<&str> = found.iter().filter(known).map(|d| d.info.id.as_str()).collect();
-    anyhow::ensure!(
-        ids.contains(&args.device.as_str()),
-        "there is no device `{}`; found: {}",
-        args.device,
-        ids.join(", ")
-    );
+    if !ids.contains(&args.device.as_str()) {
+        let known = ids.join(", ");
+        return Err(usage(format!("there is no device `{}`; found: {known}", args.device)));
+    }
     let mut cases = Vec::new();
     find_cases(&args.dir, 0, &mut cases).with_context(|| args.dir.display().to_string())?;
     let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -63,7 +66,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     );
     cases.retain(|path| args.filter.as_ref().is_none_or(|re| re.is_match(&name(path))));
     cases.sort();
-    anyhow::ensure!(!cases.is_empty(), "{}: --filter leaves no case", args.dir.display());
+    if cases.is_empty() {
+        return Err(usage(format!("{}: --filter leaves no case", args.dir.display())));
+    }
     let bar = show::progress(cases.len() as u64, "conformance");
     let queue = Mutex::new(VecDeque::from(cases));
     let verdicts = Mutex::new(Vec::new());

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 use hetra::{Session, Tensor, Value};
 use image::GrayImage;
 
+use crate::usage::or_usage;
 use crate::{devices, run, session, show};
 
 /// The model, trained by tools/train_digits.py on scikit-learn's digits.
@@ -47,7 +48,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     if let Some(threads) = args.threads {
         builder = builder.threads(threads);
     }
-    let session = builder.build()?;
+    let session = builder.build().map_err(or_usage)?;
     let load_ms = started.elapsed().as_secs_f64() * 1e3;
 
     show::heading("Devices of this machine");

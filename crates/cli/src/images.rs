@@ -160,10 +160,25 @@ fn wanted(ty: &Type) -> Result<Wanted> {
     Ok(Wanted { layout: Layout::Nchw, channels: known[1], height, width })
 }
 
+/// A picture as an input.
+pub(crate) struct Picture {
+    pub(crate) tensor: Tensor,
+    /// Nothing said how large it should be: not the input, nor the user.
+    pub(crate) kept_size: bool,
+    /// Height and width of the file.
+    pub(crate) size: [u32; 2],
+}
+
 /// Reads a picture for an input of this type.
-pub(crate) fn load(path: &Path, spec: &Preprocess, ty: &Type) -> Result<Tensor> {
+pub(crate) fn load(path: &Path, spec: Option<&Preprocess>, ty: &Type) -> Result<Picture> {
     let picture = image::ImageReader::open(path)?.with_guessed_format()?.decode()?;
-    to_tensor(&picture, spec, ty)
+    let spec = spec.cloned().unwrap_or_default();
+    let wanted = wanted(ty)?;
+    Ok(Picture {
+        tensor: to_tensor(&picture, &spec, ty)?,
+        kept_size: spec.steps.is_empty() && (wanted.height.is_none() || wanted.width.is_none()),
+        size: [picture.height(), picture.width()],
+    })
 }
 
 fn to_tensor(picture: &DynamicImage, spec: &Preprocess, ty: &Type) -> Result<Tensor> {

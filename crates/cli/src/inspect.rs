@@ -10,19 +10,32 @@ use hetra_ops::{Work, find};
 use hetra_tensor::Value;
 use serde_json::json;
 
-use crate::{inputs, show};
+use crate::generate::{self, Extents};
+use crate::show;
+use crate::usage::usage;
 
 /// Show a model: inputs, outputs, operators, multiply-adds, parameters, memory
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  hetra inspect model.onnx
+  hetra inspect model.onnx --dim batch=8 --shape image=8x3x224x224
+  hetra inspect model.onnx --text | less")]
 pub(crate) struct Args {
     /// The model, an ONNX file
     model: PathBuf,
     /// Extent of a symbolic dimension [default: 1]
-    #[arg(long, value_name = "NAME=N", value_parser = inputs::dim)]
+    #[arg(long, value_name = "NAME=N", value_parser = generate::dim)]
     dim: Vec<(String, usize)>,
-    /// Print the graph in its text form
+    /// Shape of an input, such as x=1x3x224x224
+    #[arg(long, value_name = "NAME=SHAPE", value_parser = shape)]
+    shape: Vec<(String, Vec<usize>)>,
+    /// Print the graph in its text form; of large constants only the type
     #[arg(long, conflicts_with = "json")]
     text: bool,
+    /// Print the text form with every constant in full, so that it parses
+    #[arg(long, conflicts_with = "json")]
+    weights: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -45,19 +58,23 @@ struct Report {
     peak_bytes: Option<u64>,
     unsupported: Vec<String>,
     open: Option<String>,
+    /// Phrases for extents that nobody said.
+    guessed: Vec<String>,
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let options = hetra_onnx::ImportOptions { allow_unknown_ops: true, ..Default::default() };
     let model = hetra_onnx::import_file(&args.model, &options)
         .with_context(|| args.model.display().to_string())?;
-    if args.text {
-        print!("{}", hetra_ir::print(&model.graph));
+    let graph = &model.graph;
+    if args.text || args.weights {
+        let print = if args.weights { hetra_ir::print } else { hetra_ir::outline };
+        print!("{}", print(graph));
         return Ok(ExitCode::SUCCESS);
     }
-    let graph = &model.graph;
-    inputs::check_dims(&args.dim, graph.inputs.iter().map(|&id| graph.ty(id)))?;
-    let report = examine(graph, &args.dim);
+    generate::check_dims(&args.dim, graph.inputs.iter().map(|&id| graph.ty(id)))?;
+    let (types, guessed) = input_types(graph, args)?;
+    let report = examine(graph, &types, guessed);
     if args.json {
         println!("{}", to_json(&model, &report, args));
     } else {
@@ -66,20 +83,35 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Types of the inputs with the symbols replaced.
-fn input_types(graph: &Graph, dims: &[(String, usize)]) -> Vec<Type> {
-    let extents: BTreeMap<&str, usize> = dims.iter().map(|(name, n)| (&**name, *n)).collect();
-    let fix = |&id: &ValueId| {
+/// Parses `--shape`.
+fn shape(text: &str) -> Result<(String, Vec<usize>), String> {
+    let (name, shape) = text.rsplit_once('=').ok_or("wanted NAME=SHAPE")?;
+    Ok((name.to_string(), generate::parse_shape(shape)?))
+}
+
+/// Types of the inputs with the open extents replaced, and what was guessed for it.
+fn input_types(graph: &Graph, args: &Args) -> Result<(Vec<Type>, Vec<String>)> {
+    let name = |id: ValueId| graph.value(id).name.as_str();
+    if let Some((odd, _)) =
+        args.shape.iter().find(|(given, _)| !graph.inputs.iter().any(|&id| name(id) == given))
+    {
+        return Err(usage(format!("--shape {odd}=..: the model has no such input")));
+    }
+    let mut extents = Extents::new(&args.dim);
+    let mut types = Vec::with_capacity(graph.inputs.len());
+    for &id in &graph.inputs {
         let ty = graph.ty(id);
-        let (Some(dtype), Some(known)) = (ty.dtype(), ty.dims()) else { return ty.clone() };
-        let extent = |dim: &hetra::Dim| match dim {
-            hetra::Dim::Known(extent) => *extent,
-            hetra::Dim::Sym(name) => extents.get(&**name).copied().unwrap_or(1),
-            hetra::Dim::Unknown => 1,
-        };
-        Type::tensor(dtype, &known.iter().map(extent).collect::<Vec<_>>())
-    };
-    graph.inputs.iter().map(fix).collect()
+        let given = args.shape.iter().find(|(given, _)| given == name(id));
+        types.push(match (ty.dtype(), given, ty.dims()) {
+            (Some(dtype), Some((_, shape)), _) => Type::tensor(dtype, shape),
+            (Some(dtype), None, Some(dims)) => {
+                let option = format!("--shape {}=SHAPE", name(id));
+                Type::tensor(dtype, &extents.of(name(id), dims, &option))
+            }
+            _ => ty.clone(),
+        });
+    }
+    Ok((types, extents.guessed))
 }
 
 /// The CPU decides at run time what it writes in place; without it nothing is.
@@ -91,7 +123,7 @@ impl hetra_plan::Hints for NoHints {
     }
 }
 
-fn examine(graph: &Graph, dims: &[(String, usize)]) -> Report {
+fn examine(graph: &Graph, types: &[Type], guessed: Vec<String>) -> Report {
     let mut rows: BTreeMap<String, Row> = BTreeMap::new();
     count(graph, &mut rows);
     let mut report = Report {
@@ -101,6 +133,7 @@ fn examine(graph: &Graph, dims: &[(String, usize)]) -> Report {
         peak_bytes: None,
         unsupported: rows.iter().filter(|(_, r)| !r.supported).map(|(op, _)| op.clone()).collect(),
         open: None,
+        guessed,
         rows,
     };
     weights(graph, &mut report);
@@ -108,8 +141,7 @@ fn examine(graph: &Graph, dims: &[(String, usize)]) -> Report {
         report.open = Some("some operators are not known".to_string());
         return report;
     }
-    let types = input_types(graph, dims);
-    match hetra_plan::build(graph, &types, &[], &graph.outputs, &NoHints) {
+    match hetra_plan::build(graph, types, &[], &graph.outputs, &NoHints) {
         Ok(plan) => {
             let work: Vec<Work> = hetra_pass::work(graph, &plan.types, &plan.known);
             for (node, work) in graph.nodes.iter().zip(&work) {
@@ -144,13 +176,21 @@ fn weights(graph: &Graph, report: &mut Report) {
     }
 }
 
-fn ports(graph: &Graph, ids: &[ValueId]) -> Vec<(String, String)> {
-    ids.iter().map(|&id| (graph.value(id).name.clone(), graph.ty(id).to_string())).collect()
+/// Inputs with a default that are listed one by one; exporters that list every weight have more.
+const DEFAULTS_LISTED_MAX: usize = 8;
+
+fn port_json(graph: &Graph, id: ValueId) -> serde_json::Value {
+    let mut port = json!({"name": graph.value(id).name, "type": graph.ty(id).to_string()});
+    if graph.constants.contains_key(&id) && graph.inputs.contains(&id) {
+        port["default"] = json!(true);
+    }
+    port
 }
 
 fn to_json(model: &hetra_onnx::Model, report: &Report, args: &Args) -> serde_json::Value {
     let graph = &model.graph;
-    let port = |(name, ty): (String, String)| json!({"name": name, "type": ty});
+    let ports =
+        |ids: &[ValueId]| -> Vec<_> { ids.iter().map(|&id| port_json(graph, id)).collect() };
     let ops: BTreeMap<_, _> = report
         .rows
         .iter()
@@ -160,12 +200,32 @@ fn to_json(model: &hetra_onnx::Model, report: &Report, args: &Args) -> serde_jso
         "model": args.model.display().to_string(),
         "producer": model.info.producer, "ir_version": model.info.ir_version,
         "opsets": model.info.opsets,
-        "inputs": ports(graph, &graph.inputs).into_iter().map(port).collect::<Vec<_>>(),
-        "outputs": ports(graph, &graph.outputs).into_iter().map(port).collect::<Vec<_>>(),
+        "inputs": ports(&graph.inputs),
+        "outputs": ports(&graph.outputs),
         "ops": ops, "parameters": report.parameters, "parameter_bytes": report.parameter_bytes,
         "macs": report.macs, "peak_bytes": report.peak_bytes,
         "unsupported": report.unsupported, "open": report.open,
+        "guessed": report.guessed,
     })
+}
+
+fn print_ports(graph: &Graph) {
+    let mut table = show::table(&["", "name", "type"], &[]);
+    let has_default = |id: &&ValueId| graph.constants.contains_key(*id);
+    let defaults = graph.inputs.iter().filter(has_default).count();
+    let mut row = |side: &str, id: ValueId| {
+        table.add_row([side.to_string(), graph.value(id).name.clone(), graph.ty(id).to_string()]);
+    };
+    graph.inputs.iter().filter(|id| !has_default(id)).for_each(|&id| row("input", id));
+    if defaults <= DEFAULTS_LISTED_MAX {
+        graph.inputs.iter().filter(has_default).for_each(|&id| row("default", id));
+    }
+    graph.outputs.iter().for_each(|&id| row("output", id));
+    println!("{table}");
+    if defaults > DEFAULTS_LISTED_MAX {
+        println!(" and {defaults} inputs with a default: weights that are listed as inputs");
+    }
+    println!();
 }
 
 fn print_report(model: &hetra_onnx::Model, report: &Report, args: &Args) {
@@ -184,13 +244,7 @@ fn print_report(model: &hetra_onnx::Model, report: &Report, args: &Args) {
     };
     let opsets = opsets.join(", ");
     println!("{}: {producer}IR {}, {opsets}\n", args.model.display(), info.ir_version);
-    let mut table = show::table(&["", "name", "type"], &[]);
-    for (side, ids) in [("input", &graph.inputs), ("output", &graph.outputs)] {
-        for (name, ty) in ports(graph, ids) {
-            table.add_row([side.to_string(), name, ty]);
-        }
-    }
-    println!("{table}\n");
+    print_ports(graph);
     let mut table = show::table(&["op", "count", "multiply-adds"], &[1, 2]);
     let mut rows: Vec<_> = report.rows.iter().collect();
     rows.sort_by(|a, b| b.1.macs.total_cmp(&a.1.macs).then(b.1.count.cmp(&a.1.count)));
@@ -208,6 +262,9 @@ fn print_report(model: &hetra_onnx::Model, report: &Report, args: &Args) {
     println!("peak memory    {}", or_open(peak));
     if let Some(reason) = &report.open {
         println!("unavailable    {reason}");
+    }
+    if !report.guessed.is_empty() {
+        println!("guessed        {}", report.guessed.join(", "));
     }
     if !report.unsupported.is_empty() {
         println!("not supported  {}", report.unsupported.join(", "));

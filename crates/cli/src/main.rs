@@ -1,33 +1,52 @@
 //! The `hetra` command: one file per verb, all options declared beside what they do.
 //!
-//! Results go to stdout, logs and progress to stderr; the exit code is 0 only on success.
+//! Results go to stdout, logs and progress to stderr; the exit code is 0 only on success, 2 when the
+//! command line is at fault.
 #![allow(clippy::print_stdout, reason = "stdout is this program's product")]
 #![allow(clippy::print_stderr, reason = "progress and errors go to stderr")]
 
 mod bench;
+mod classes;
 mod compare;
+mod completions;
 mod conformance;
 mod demo;
 mod devices;
 mod difference;
 mod docs;
+mod generate;
 mod images;
 mod inputs;
 mod inspect;
 mod npy;
+mod recorded;
 mod run;
 mod session;
 mod show;
 mod statistics;
+mod usage;
 mod worker;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 /// One model, every chip: run neural networks (ONNX), and see what happened and why.
 #[derive(Parser)]
-#[command(name = "hetra", version, max_term_width = 100)]
+#[command(
+    name = "hetra",
+    version,
+    max_term_width = 100,
+    after_help = "\
+Examples:
+  hetra demo
+  hetra inspect model.onnx
+  hetra run model.onnx -i cat.jpg --labels classes.txt
+  hetra bench model.onnx -t 5 --json
+
+Exit codes: 0 success, 1 something failed or differed, 2 the command line is at fault.
+Environment: NO_COLOR=1 switches colours off; HETRA_CPU=avx2|portable holds the kernels back."
+)]
 struct Cli {
     #[command(subcommand)]
     verb: Verb,
@@ -42,6 +61,7 @@ enum Verb {
     Bench(bench::Args),
     Conformance(conformance::Args),
     Demo(demo::Args),
+    Completions(completions::Args),
     #[command(hide = true)]
     DocsOps(docs::Args),
     #[command(hide = true)]
@@ -81,6 +101,7 @@ fn main() -> ExitCode {
         Verb::Bench(args) => bench::run(&args),
         Verb::Conformance(args) => conformance::run(&args),
         Verb::Demo(args) => demo::run(&args),
+        Verb::Completions(args) => completions::run(&args, Cli::command()),
         Verb::DocsOps(args) => docs::run(&args),
         Verb::ConformanceWorker(args) => worker::run(&args),
     };
@@ -89,7 +110,7 @@ fn main() -> ExitCode {
         Err(error) => {
             let text = show::explain(&error);
             eprintln!("{} {text}", console::style("error:").red().bold().for_stderr());
-            ExitCode::FAILURE
+            if usage::is_usage(&error) { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
     }
 }

@@ -1,6 +1,6 @@
 //! `hetra run`
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
@@ -8,12 +8,21 @@ use hetra::{Outputs, Session, Tensor, Trace, Value};
 use hetra_tensor::to_f64;
 use serde_json::json;
 
-use crate::inputs::InputArgs;
+use crate::classes::{self, Class, ClassArgs};
+use crate::inputs::{InputArgs, Inputs};
 use crate::session::Target;
 use crate::{npy, show};
 
 /// Run a model once and show its outputs
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  hetra run model.onnx                       random inputs
+  hetra run model.onnx -i x.npy -o out.npz
+  hetra run model.onnx -i ids=1,2,3 -i mask=ones:1x3
+  hetra run model.onnx -i cat.jpg --labels classes.txt \\
+      --preprocess resize=256,crop=224x224,mean=0.485:0.456:0.406,std=0.229:0.224:0.225
+  hetra run model.onnx --data test_data_set_0 --profile")]
 pub(crate) struct Args {
     #[command(flatten)]
     target: Target,
@@ -22,12 +31,8 @@ pub(crate) struct Args {
     /// Write the outputs to a .npz file
     #[arg(short, long, value_name = "OUT.npz", value_parser = npz)]
     output: Option<PathBuf>,
-    /// File with one class name a line: shows the top classes by name
-    #[arg(long, value_name = "FILE")]
-    labels: Option<PathBuf>,
-    /// How many classes to show
-    #[arg(long, default_value_t = 5, value_name = "K")]
-    top: usize,
+    #[command(flatten)]
+    classes: ClassArgs,
     /// Show the time of each operator
     #[arg(long)]
     profile: bool,
@@ -53,22 +58,23 @@ fn npz(text: &str) -> Result<PathBuf, String> {
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    let labels = args.labels.as_deref().map(read_labels).transpose()?;
+    let labels = args.classes.labels()?;
+    let model = &args.target.model;
     let session = args.target.open(&args.inputs.given())?;
     if args.explain_passes {
         eprintln!("{}", session.passes());
     }
     let inputs = args.inputs.load(&session)?;
-    let model = || args.target.model.display().to_string();
     if args.explain_plan {
-        let types: Vec<hetra::Type> = inputs.iter().map(|(_, v)| hetra::Type::of(v)).collect();
-        let plan = session.plan(&types).with_context(model)?;
+        let types: Vec<hetra::Type> =
+            inputs.values.iter().map(|(_, v)| hetra::Type::of(v)).collect();
+        let plan = session.plan(&types).map_err(|error| inputs.explain(model, error))?;
         eprintln!("{}", hetra_plan::print(&plan, session.graph()));
     }
-    let (outputs, trace) = session.trace(inputs).with_context(model)?;
+    let (outputs, trace) = inputs.trace(&session, model)?;
     if let Some(path) = &args.output {
         for (name, _) in outputs.iter().filter(|(_, value)| value.as_tensor().is_none()) {
-            eprintln!("output `{name}` is no tensor and is left out of {}", path.display());
+            show::warn(&format!("{}: output `{name}` is no tensor, left out", path.display()));
         }
         let tensors = outputs.iter().filter_map(|(name, v)| Some((name, v.as_tensor()?)));
         npy::write_archive(path, tensors).with_context(|| path.display().to_string())?;
@@ -76,22 +82,43 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     if let Some(path) = &args.trace {
         std::fs::write(path, trace.to_chrome()).with_context(|| path.display().to_string())?;
     }
+    let classes = args.classes.of(&outputs, labels.as_ref());
     if args.json {
-        let rows: Vec<_> = outputs.iter().map(|(name, value)| summary_json(name, value)).collect();
-        println!("{}", json!({"outputs": rows, "trace": trace}));
+        let rows: Vec<_> = outputs
+            .iter()
+            .zip(&classes)
+            .map(|((name, v), top)| summary_json(name, v, top))
+            .collect();
+        let inputs = inputs_json(&inputs);
+        println!("{}", json!({"inputs": inputs, "outputs": rows, "trace": trace}));
         return Ok(ExitCode::SUCCESS);
     }
+    print_inputs(&inputs);
     print_outputs(&outputs);
-    print_classes(&outputs, labels.as_deref(), args.top);
+    for ((name, _), classes) in outputs.iter().zip(&classes) {
+        classes.iter().for_each(|classes| classes::print(name, classes));
+    }
     if args.profile {
         print_profile(&session, &trace);
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn read_labels(path: &Path) -> Result<Vec<String>> {
-    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-    Ok(text.lines().map(|line| line.trim().to_string()).collect())
+fn inputs_json(inputs: &Inputs) -> Vec<serde_json::Value> {
+    let rows = inputs.values.iter().zip(&inputs.sources);
+    let row = |((name, value), source): (&(String, Value), &String)| json!({"name": name, "type": value.describe(), "source": source});
+    rows.map(row).collect()
+}
+
+fn print_inputs(inputs: &Inputs) {
+    if inputs.values.is_empty() {
+        return;
+    }
+    let mut table = show::table(&["input", "type", "from"], &[]);
+    for ((name, value), source) in inputs.values.iter().zip(&inputs.sources) {
+        table.add_row([name.clone(), value.describe(), source.clone()]);
+    }
+    println!("{table}\n");
 }
 
 /// Smallest, largest and mean value; `None` for strings and empty tensors.
@@ -102,12 +129,16 @@ fn range(tensor: &Tensor) -> Option<(f64, f64, f64)> {
     Some((low, high, values.iter().sum::<f64>() / values.len() as f64))
 }
 
-fn summary_json(name: &str, value: &Value) -> serde_json::Value {
+fn summary_json(name: &str, value: &Value, top: &Option<Vec<Class>>) -> serde_json::Value {
     let range = value.as_tensor().and_then(range);
-    json!({
+    let mut row = json!({
         "name": name, "type": value.describe(),
         "min": range.map(|r| r.0), "max": range.map(|r| r.1), "mean": range.map(|r| r.2),
-    })
+    });
+    if let Some(top) = top {
+        row["top"] = json!(top);
+    }
+    row
 }
 
 fn print_outputs(outputs: &Outputs) {
@@ -127,36 +158,15 @@ fn print_outputs(outputs: &Outputs) {
     println!("{table}");
 }
 
-/// The scores of a classifier: a float output of one row.
-fn scores(value: &Value) -> Option<Vec<f64>> {
-    let tensor = value.as_tensor()?;
-    let row = matches!(tensor.shape(), [1, classes] | [1, classes, 1, 1] if *classes > 1);
-    (row && tensor.dtype().is_float()).then(|| to_f64(tensor).ok()).flatten()
-}
-
-fn print_classes(outputs: &Outputs, labels: Option<&[String]>, top: usize) {
-    for (name, value) in outputs.iter() {
-        let Some(scores) = scores(value).filter(|_| top > 0) else { continue };
-        let mut order: Vec<usize> = (0..scores.len()).collect();
-        order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
-        show::heading(&format!("top classes of {name}"));
-        for &class in order.iter().take(top) {
-            let label = labels.and_then(|labels| labels.get(class)).map_or("", String::as_str);
-            let line = format!("{class:6}  {:>12}  {label}", show::number(scores[class]));
-            println!("{}", line.trim_end());
-        }
-    }
-}
-
 /// Time by operator and kernel.
 pub(crate) fn print_profile(session: &Session, trace: &Trace) {
     let total: u64 = trace.steps.iter().map(|step| step.duration_ns).sum();
     show::heading(&format!(
-        "{} on {}, {} threads: {} steps, {} measured, {} of slots",
+        "{} on {}, {}: {}, {} measured, {} of slots",
         session.graph().name,
         session.device().id,
-        session.device().threads,
-        trace.steps.len(),
+        show::plural(session.device().threads, "thread"),
+        show::plural(trace.steps.len(), "step"),
         show::millis(total as f64 / 1e6),
         show::bytes(trace.slot_bytes as u64),
     ));

@@ -7,6 +7,7 @@ use clap::Args;
 use hetra::{Session, limits};
 
 use crate::inputs::Given;
+use crate::usage::or_usage;
 
 /// Which model, where.
 #[derive(Args, Clone, Debug)]
@@ -58,7 +59,7 @@ impl Target {
         for pass in &self.no_pass {
             builder = builder.without_pass(pass);
         }
-        builder.build().with_context(model)
+        builder.build().map_err(or_usage).with_context(model)
     }
 }
 

@@ -3,6 +3,9 @@
 use comfy_table::presets::NOTHING;
 use comfy_table::{Attribute, Cell, CellAlignment, ContentArrangement, Table, TableComponent};
 
+/// A terminal that claims to be narrower is none: pseudo-terminals of build servers are 0 wide.
+const COLUMNS_MIN: u16 = 40;
+
 /// A table with a bold header and a line below it; columns whose index is in `right` are
 /// right-aligned. Colours belong to cells (`Cell::fg`): escapes in a cell's text would be counted
 /// in its width.
@@ -11,13 +14,14 @@ pub(crate) fn table(header: &[&str], right: &[usize]) -> Table {
     table.load_preset(NOTHING);
     table.set_style(TableComponent::HeaderLines, '─');
     table.set_style(TableComponent::MiddleHeaderIntersections, '─');
+    let columns = console::Term::stdout().size_checked().map(|(_, columns)| columns);
+    if let Some(columns) = columns.filter(|columns| *columns >= COLUMNS_MIN) {
+        table.set_width(columns);
+        table.set_content_arrangement(ContentArrangement::Dynamic);
+    }
     if !console::colors_enabled() {
-        if table.is_tty() {
-            table.set_width(console::Term::stdout().size().1);
-        }
         table.force_no_tty();
     }
-    table.set_content_arrangement(ContentArrangement::Dynamic);
     table.set_header(header.iter().map(|name| Cell::new(name).add_attribute(Attribute::Bold)));
     for &column in right {
         if let Some(column) = table.column_mut(column) {
@@ -25,6 +29,16 @@ pub(crate) fn table(header: &[&str], right: &[usize]) -> Table {
         }
     }
     table
+}
+
+/// A warning, on stderr.
+pub(crate) fn warn(text: &str) {
+    eprintln!("{} {text}", console::style("warning:").yellow().bold().for_stderr());
+}
+
+/// A number of things: `1 thread`, `2 threads`.
+pub(crate) fn plural(count: usize, thing: &str) -> String {
+    format!("{count} {thing}{}", if count == 1 { "" } else { "s" })
 }
 
 /// A heading above a section of output.
@@ -86,6 +100,12 @@ pub(crate) fn number(value: f64) -> String {
     } else {
         format!("{value:.5}")
     }
+}
+
+/// A number with all its digits, and no more: most are f32.
+pub(crate) fn exact(value: f64) -> String {
+    let narrow = value as f32;
+    if f64::from(narrow) == value { narrow.to_string() } else { value.to_string() }
 }
 
 /// A bar of `width` cells, filled to `share` (0 to 1).

@@ -13,7 +13,7 @@ use anyhow::{Context, Result};
 use hetra::Session;
 use serde::{Deserialize, Serialize};
 
-use crate::{inputs, show};
+use crate::{recorded, show};
 
 /// Runs conformance cases that come on stdin
 #[derive(clap::Args)]
@@ -78,8 +78,8 @@ fn case(folder: &Path, device: &str) -> Result<()> {
     let session = Session::builder().model_file(folder.join("model.onnx")).device(device).build();
     let session = session.context("model.onnx")?;
     for set in data_sets(folder)? {
-        let inputs = inputs::from_folder(&session, &set)?;
-        let wanted = inputs::recorded_outputs(&session, &set)?;
+        let inputs = recorded::inputs(&session, &set)?;
+        let wanted = recorded::outputs(&session, &set)?;
         let outputs = session.run(inputs)?;
         anyhow::ensure!(outputs.len() >= wanted.len(), "{} outputs", outputs.len());
         for ((name, got), want) in outputs.iter().zip(&wanted) {

@@ -22,7 +22,7 @@ mod runs;
 mod session;
 
 pub use error::Error;
-pub use hetra_device::{Device, DeviceInfo, DriverState, Found, Support};
+pub use hetra_device::{Device, DeviceError, DeviceInfo, DriverState, Found, Support};
 pub use hetra_exec::{StepTime, Trace};
 pub use hetra_ir::{Dim, Graph, Node, Type};
 pub use hetra_onnx::{Model, ModelInfo};
