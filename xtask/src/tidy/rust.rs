@@ -1,13 +1,16 @@
 //! Rules for Rust files: sizes, the file's own doc, where `unsafe` may stand, names of modules.
 
 use super::Finding;
-use super::scan::{FILLER, functions, line_of, mask, words};
+use super::scan::{FILLER, functions, line_of, mask, traits, words};
 
 /// The longest file, tests included.
 const FILE_LINES_MAX: usize = 700;
 
 /// The longest function body.
 const FUNCTION_LINES_MAX: usize = 70;
+
+/// Most methods of one trait.
+const TRAIT_METHODS_MAX: usize = 12;
 
 /// The widest line, in characters.
 const COLUMNS_MAX: usize = 100;
@@ -38,6 +41,15 @@ pub(crate) fn check(path: &str, source: &str) -> Vec<Finding> {
                 function.name, function.lines
             );
             findings.push(Finding::new(path, function.line, "function-lines", message));
+        }
+    }
+    for found in traits(&masked) {
+        if found.methods > TRAIT_METHODS_MAX {
+            let message = format!(
+                "`{}` has {} methods, at most {TRAIT_METHODS_MAX}: an interface is small",
+                found.name, found.methods
+            );
+            findings.push(Finding::new(path, found.line, "trait-methods", message));
         }
     }
     widths(path, source, &masked, &mut findings);
@@ -123,6 +135,18 @@ mod tests {
         let function = |lines| format!("//! Doc.\nfn f() {{\n{}}}\n", "    g();\n".repeat(lines));
         assert_eq!(found("crates/ir/src/a.rs", &function(70)), []);
         assert_eq!(found("crates/ir/src/a.rs", &function(71)), [(2, "function-lines")]);
+    }
+
+    #[test]
+    fn interfaces_are_small() {
+        let file = |methods: usize| {
+            let declared = "    fn f(x: fn(u8));\n".repeat(methods - 1);
+            format!(
+                "//! Doc.\npub trait T: Send {{\n{declared}    fn g() {{ fn inner() {{}} }}\n}}\n"
+            )
+        };
+        assert_eq!(found("crates/ir/src/a.rs", &file(12)), []);
+        assert_eq!(found("crates/ir/src/a.rs", &file(13)), [(2, "trait-methods")]);
     }
 
     #[test]

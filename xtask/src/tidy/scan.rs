@@ -170,6 +170,34 @@ fn function(masked: &str, at: usize) -> Option<Function> {
     Some(Function { name, line: line_of(masked, at), lines })
 }
 
+/// A trait.
+pub(crate) struct Trait {
+    /// Its name.
+    pub(crate) name: String,
+    /// The line of `trait`, from 1.
+    pub(crate) line: usize,
+    /// How many methods it declares, with or without a body.
+    pub(crate) methods: usize,
+}
+
+/// Every trait in a masked source.
+pub(crate) fn traits(masked: &str) -> Vec<Trait> {
+    let found = words(masked, "trait").filter_map(|at| {
+        let after = &masked[at + 5..];
+        let name: String = after.trim_start().chars().take_while(|&c| is_word(c)).collect();
+        let open = body_start(after).filter(|_| !name.is_empty())?;
+        let body = &after[open..open + body_end(&after[open..])?];
+        let methods = words(body, "fn").filter(|&at| {
+            let before = &body[..at];
+            let outer = before.matches('{').count() == before.matches('}').count() + 1;
+            // A function pointer has no name.
+            outer && body[at + 2..].trim_start().starts_with(is_word)
+        });
+        Some(Trait { name, line: line_of(masked, at), methods: methods.count() })
+    });
+    found.collect()
+}
+
 /// Where the `{` of a body is; `None` when a `;` comes first.
 fn body_start(signature: &str) -> Option<usize> {
     let mut depth = 0i32;
