@@ -33,20 +33,21 @@ impl<'a> Extents<'a> {
     /// The extents of an input; 1 where neither the model nor the command line says more.
     /// `option` is how a whole shape is given, such as `-i x=random:SHAPE`.
     pub(crate) fn of(&mut self, name: &str, dims: &[Dim], option: &str) -> Vec<usize> {
-        let mut shape = Vec::with_capacity(dims.len());
-        for (axis, dim) in dims.iter().enumerate() {
-            let (extent, guess) = match dim {
-                Dim::Known(extent) => (*extent, None),
-                Dim::Sym(symbol) => match self.said.iter().find(|(key, _)| **key == **symbol) {
-                    Some((_, extent)) => (*extent, None),
-                    None => (1, Some(format!("`{symbol}` = 1 (--dim {symbol}=N)"))),
-                },
-                Dim::Unknown => (1, Some(format!("axis {axis} of `{name}` = 1 ({option})"))),
-            };
-            shape.push(extent);
-            self.guessed.extend(guess.filter(|guess| !self.guessed.contains(guess)));
-        }
-        shape
+        let mut guess = |phrase: String| {
+            if !self.guessed.contains(&phrase) {
+                self.guessed.push(phrase);
+            }
+            1
+        };
+        let extent = |dim: &Dim| match dim {
+            Dim::Known(extent) => *extent,
+            Dim::Sym(symbol) => match self.said.iter().find(|(key, _)| **key == **symbol) {
+                Some((_, extent)) => *extent,
+                None => guess(format!("`{symbol}` = 1 (--dim {symbol}=N)")),
+            },
+            Dim::Unknown => guess(format!("open axes of `{name}` = 1 ({option})")),
+        };
+        dims.iter().map(extent).collect()
     }
 }
 
@@ -178,7 +179,7 @@ mod tests {
             Dim::Sym("m".into()),
         ];
         assert_eq!(extents.of("x", &dims, "-i x=random:SHAPE"), [4, 1, 1, 7, 1]);
-        let wanted = ["`m` = 1 (--dim m=N)", "axis 2 of `x` = 1 (-i x=random:SHAPE)"];
+        let wanted = ["`m` = 1 (--dim m=N)", "open axes of `x` = 1 (-i x=random:SHAPE)"];
         assert_eq!(extents.guessed, wanted);
         assert!(hint(&extents.guessed).is_some_and(|text| text.contains("--dim m=N")));
         assert_eq!(hint(&[]), None);

@@ -257,7 +257,10 @@ fn print_report(model: &hetra_onnx::Model, report: &Report, args: &Args) {
     let or_open = |text: Option<String>| text.unwrap_or_else(|| "unavailable".to_string());
     println!("parameters     {}", show::count(report.parameters as f64));
     println!("weights        {}", show::bytes(report.parameter_bytes));
-    println!("multiply-adds  {}", or_open(report.macs.map(show::count)));
+    let bodies = graph.nodes.iter().any(|node| node.attrs.graphs().next().is_some());
+    let outside = if bodies { " (without bodies)" } else { "" };
+    let macs = report.macs.map(|macs| format!("{}{outside}", show::count(macs)));
+    println!("multiply-adds  {}", or_open(macs));
     let peak = report.peak_bytes.map(|peak| format!("{} (modelled)", show::bytes(peak)));
     println!("peak memory    {}", or_open(peak));
     if let Some(reason) = &report.open {

@@ -1,7 +1,7 @@
 //! The `hetra` command: one file per verb, all options declared beside what they do.
 //!
-//! Results go to stdout, logs and progress to stderr; the exit code is 0 only on success, 2 when the
-//! command line is at fault.
+//! Results go to stdout, logs and progress to stderr; the exit code is 0 only on success, 2
+//! when the command line is at fault.
 #![allow(clippy::print_stdout, reason = "stdout is this program's product")]
 #![allow(clippy::print_stderr, reason = "progress and errors go to stderr")]
 

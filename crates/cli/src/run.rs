@@ -106,8 +106,11 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 
 fn inputs_json(inputs: &Inputs) -> Vec<serde_json::Value> {
     let rows = inputs.values.iter().zip(&inputs.sources);
-    let row = |((name, value), source): (&(String, Value), &String)| json!({"name": name, "type": value.describe(), "source": source});
-    rows.map(row).collect()
+    rows.map(|((name, value), source)| {
+        let ty = value.describe();
+        json!({"name": name, "type": ty, "source": source})
+    })
+    .collect()
 }
 
 fn print_inputs(inputs: &Inputs) {
@@ -171,6 +174,7 @@ pub(crate) fn print_profile(session: &Session, trace: &Trace) {
         show::bytes(trace.slot_bytes as u64),
     ));
     let mut table = show::table(&["op", "kernel", "runs", "time", "share", ""], &[2, 3, 4]);
+    let bar_width = if show::is_narrow() { 0 } else { 20 };
     for (op, kernel, runs, ns) in trace.by_kernel().into_iter().take(24) {
         let share = ns as f64 / total.max(1) as f64;
         table.add_row([
@@ -179,7 +183,7 @@ pub(crate) fn print_profile(session: &Session, trace: &Trace) {
             runs.to_string(),
             show::millis(ns as f64 / 1e6),
             format!("{:.1} %", share * 100.0),
-            show::bar(share, 20),
+            show::bar(share, bar_width),
         ]);
     }
     println!("{table}");

@@ -6,6 +6,17 @@ use comfy_table::{Attribute, Cell, CellAlignment, ContentArrangement, Table, Tab
 /// A terminal that claims to be narrower is none: pseudo-terminals of build servers are 0 wide.
 const COLUMNS_MIN: u16 = 40;
 
+/// The width of the terminal, where stdout is one.
+fn columns() -> Option<u16> {
+    let columns = console::Term::stdout().size_checked().map(|(_, columns)| columns);
+    columns.filter(|columns| *columns >= COLUMNS_MIN)
+}
+
+/// Whether wide tables would have to break words.
+pub(crate) fn is_narrow() -> bool {
+    columns().is_some_and(|columns| columns < 100)
+}
+
 /// A table with a bold header and a line below it; columns whose index is in `right` are
 /// right-aligned. Colours belong to cells (`Cell::fg`): escapes in a cell's text would be counted
 /// in its width.
@@ -14,8 +25,7 @@ pub(crate) fn table(header: &[&str], right: &[usize]) -> Table {
     table.load_preset(NOTHING);
     table.set_style(TableComponent::HeaderLines, '─');
     table.set_style(TableComponent::MiddleHeaderIntersections, '─');
-    let columns = console::Term::stdout().size_checked().map(|(_, columns)| columns);
-    if let Some(columns) = columns.filter(|columns| *columns >= COLUMNS_MIN) {
+    if let Some(columns) = columns() {
         table.set_width(columns);
         table.set_content_arrangement(ContentArrangement::Dynamic);
     }
