@@ -107,6 +107,7 @@ pub use pool::PoolGeometry;
 pub use quant_elementwise::{QuantProduct, QuantSum};
 pub use quant_form::QuantAxis;
 pub use quant_nbits::NBitsForm;
+pub use quantize::dynamic_params;
 pub use recurrent_form::{Activation, Cell, RecurrentForm};
 pub use slice::SliceForm;
 pub use softmax::SoftmaxForm;

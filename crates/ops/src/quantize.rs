@@ -199,7 +199,7 @@ fn eval_dequantize(ctx: &EvalCtx<'_>) -> Result<Vec<Value>, OpError> {
 }
 
 /// The scale and zero point of u8 that cover these values and 0.
-pub(crate) fn dynamic_params(values: &[f32]) -> (f32, u8) {
+pub fn dynamic_params(values: &[f32]) -> (f32, u8) {
     let lowest = values.iter().copied().fold(0f32, f32::min);
     let highest = values.iter().copied().fold(0f32, f32::max);
     let scale = if lowest == highest { 1.0 } else { (highest - lowest) / 255.0 };

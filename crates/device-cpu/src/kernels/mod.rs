@@ -6,6 +6,7 @@
 //! number of threads), and stay on one thread below about 50 microseconds of work.
 
 pub mod activation;
+pub mod arg;
 pub mod attention;
 pub mod broadcast;
 pub mod codes;
@@ -31,6 +32,7 @@ pub mod resize;
 pub mod rnn;
 pub mod scratch;
 pub mod simd;
+mod trigonometry;
 
 #[cfg(test)]
 mod reference;

@@ -101,6 +101,8 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn lt(self, a: Self::F, b: Self::F) -> Self::M;
     /// Whether each lane is NaN.
     fn is_nan(self, a: Self::F) -> Self::M;
+    /// Whether any lane is true.
+    fn any(self, m: Self::M) -> bool;
     /// `m ? a : b`.
     fn select(self, m: Self::M, a: Self::F, b: Self::F) -> Self::F;
     /// Nearest integer; lanes out of range give `i32::MIN`.
@@ -280,6 +282,10 @@ impl Simd for Portable {
     unsafe fn istore(self, p: *mut i32, v: [i32; 4]) {
         // SAFETY: the caller promises four writable integers.
         unsafe { p.cast::<[i32; 4]>().write_unaligned(v) }
+    }
+    #[inline(always)]
+    fn any(self, m: [bool; 4]) -> bool {
+        m.contains(&true)
     }
     #[inline(always)]
     unsafe fn load_u8(self, p: *const u8, n: usize) -> [i32; 4] {

@@ -15,7 +15,11 @@ pub(super) static OPS: &[(&str, Compile)] = &[
     ("Softmax", compile_softmax),
     ("LogSoftmax", compile_softmax),
     ("LayerNormalization", compile_layer_norm),
+    ("RMSNormalization", compile_layer_norm),
+    ("SimplifiedLayerNormalization", compile_layer_norm),
     ("com.microsoft.SkipLayerNormalization", compile_skip),
+    ("com.microsoft.SkipSimplifiedLayerNormalization", compile_skip),
+    ("GroupNormalization", compile_group),
     ("InstanceNormalization", compile_instance),
     ("BatchNormalization", compile_batch),
 ];
@@ -24,8 +28,11 @@ pub(super) fn takes(Form { node, .. }: &Form<'_>) -> bool {
     let flag = |name: &str, default: bool| node.attrs.flag_or(name, default).unwrap_or(!default);
     match node.op.as_str() {
         // The statistics as outputs are the reference's business.
-        "LayerNormalization" => node.outputs.iter().skip(1).all(Option::is_none),
-        "com.microsoft.SkipLayerNormalization" => {
+        "LayerNormalization" | "SimplifiedLayerNormalization" => {
+            node.outputs.iter().skip(1).all(Option::is_none)
+        }
+        "com.microsoft.SkipLayerNormalization"
+        | "com.microsoft.SkipSimplifiedLayerNormalization" => {
             node.output(1).is_none() && node.output(2).is_none()
         }
         "BatchNormalization" => {
@@ -55,8 +62,9 @@ fn floats(tensors: &[Option<&Tensor>]) -> bool {
     tensors.iter().flatten().all(|tensor| tensor.dtype() == DType::F32)
 }
 
-fn compile_layer_norm(_: &Part<'_>, _: &Node) -> Option<Arc<dyn Program>> {
-    program("layer norm", &[], |call| {
+fn compile_layer_norm(_: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
+    let rms = node.op != "LayerNormalization";
+    program("layer norm", &[], move |call| {
         let (x, scale) = (call.tensor(0)?.clone(), call.tensor(1)?.clone());
         let bias = call.tensor_opt(2).cloned();
         if !floats(&[Some(&x), Some(&scale), bias.as_ref()]) {
@@ -73,7 +81,7 @@ fn compile_layer_norm(_: &Part<'_>, _: &Node) -> Option<Arc<dyn Program>> {
             eps: form.epsilon,
             scale: scale.as_slice()?,
             bias: bias.as_ref().map(Tensor::as_slice).transpose()?,
-            rms: false,
+            rms,
             skip: None,
             skip_bias: None,
         };
@@ -82,15 +90,18 @@ fn compile_layer_norm(_: &Part<'_>, _: &Node) -> Option<Arc<dyn Program>> {
     })
 }
 
-/// Inputs: x, skip, scale, bias, bias of the sum. Outputs: the result and, fourth, the sum.
-fn compile_skip(_: &Part<'_>, _: &Node) -> Option<Arc<dyn Program>> {
-    program("layer norm", &[], run_skip)
+/// Inputs: x, skip, scale, bias (not in the simplified form), bias of the sum. Outputs: the result
+/// and, fourth, the sum.
+fn compile_skip(_: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
+    let rms = node.op == "com.microsoft.SkipSimplifiedLayerNormalization";
+    program("layer norm", &[], move |call| run_skip(call, rms))
 }
 
-fn run_skip(call: &mut Call<'_>) -> Outcome {
+fn run_skip(call: &mut Call<'_>, rms: bool) -> Outcome {
     let (x, skip) = (call.tensor(0)?.clone(), call.tensor(1)?.clone());
     let scale = call.tensor(2)?.clone();
-    let (bias, skip_bias) = (call.tensor_opt(3).cloned(), call.tensor_opt(4).cloned());
+    let further = |index: usize| call.tensor_opt(index).cloned();
+    let (bias, skip_bias) = if rms { (None, further(3)) } else { (further(3), further(4)) };
     let all = [Some(&x), Some(&skip), Some(&scale), bias.as_ref(), skip_bias.as_ref()];
     let cols = x.shape().last().copied().unwrap_or(0);
     let row = |tensor: &Tensor| tensor.len() == cols;
@@ -109,7 +120,7 @@ fn run_skip(call: &mut Call<'_>) -> Outcome {
         eps,
         scale: scale.as_slice()?,
         bias: bias.as_ref().map(Tensor::as_slice).transpose()?,
-        rms: false,
+        rms,
         skip: Some(skip.as_slice()?),
         skip_bias: skip_bias.as_ref().map(Tensor::as_slice).transpose()?,
     };
@@ -136,19 +147,32 @@ fn planes(x: &Tensor, per_channel: &[&Tensor]) -> Option<[usize; 3]> {
 
 fn compile_instance(_: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
     let eps = node.attrs.float_or("epsilon", 1e-5).ok()?;
-    program("group norm", &[], move |call| {
-        let x = call.tensor(0)?.clone();
-        let (scale, bias) = (call.tensor(1)?.clone(), call.tensor(2)?.clone());
-        if !floats(&[Some(&x), Some(&scale), Some(&bias)]) {
-            return Ok(None);
-        }
-        let Some(shape) = planes(&x, &[&scale, &bias]) else { return Ok(None) };
-        let mut out = call.output(0, DType::F32, x.shape())?;
-        let (scale, bias) = (scale.as_slice()?, bias.as_slice()?);
-        let norm = GroupNorm { shape, groups: shape[1], eps, scale, bias };
-        group_norm(isa(), &norm, x.as_slice()?, out.as_mut_slice()?);
-        Ok(Some(vec![out.into()]))
-    })
+    program("group norm", &[], move |call| run_group(call, None, eps))
+}
+
+fn compile_group(_: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
+    let eps = node.attrs.float_or("epsilon", 1e-5).ok()?;
+    let groups = usize::try_from(*node.attrs.int("num_groups").ok()?).ok()?;
+    program("group norm", &[], move |call| run_group(call, Some(groups), eps))
+}
+
+/// `groups` of channels with common statistics; by default each channel is one.
+fn run_group(call: &mut Call<'_>, groups: Option<usize>, eps: f32) -> Outcome {
+    let x = call.tensor(0)?.clone();
+    let (scale, bias) = (call.tensor(1)?.clone(), call.tensor(2)?.clone());
+    if !floats(&[Some(&x), Some(&scale), Some(&bias)]) {
+        return Ok(None);
+    }
+    let Some(shape) = planes(&x, &[&scale, &bias]) else { return Ok(None) };
+    let groups = groups.unwrap_or(shape[1]);
+    if groups == 0 || !shape[1].is_multiple_of(groups) {
+        return Ok(None);
+    }
+    let mut out = call.output(0, DType::F32, x.shape())?;
+    let (scale, bias) = (scale.as_slice()?, bias.as_slice()?);
+    let norm = GroupNorm { shape, groups, eps, scale, bias };
+    group_norm(isa(), &norm, x.as_slice()?, out.as_mut_slice()?);
+    Ok(Some(vec![out.into()]))
 }
 
 fn compile_batch(_: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {

@@ -9,7 +9,7 @@ use hetra_tensor::DType;
 use super::{Compile, Form, Outcome, program};
 use crate::kernels::activation::Activation;
 use crate::kernels::isa::isa;
-use crate::kernels::math::{Func, map, map_in_place};
+use crate::kernels::math::{Func, map, map_in_place, map_rows};
 
 pub(super) static OPS: &[(&str, Compile)] = &[
     ("Exp", unary),
@@ -28,7 +28,15 @@ pub(super) static OPS: &[(&str, Compile)] = &[
     ("Mish", unary),
     ("Elu", unary),
     ("Gelu", unary),
-    ("com.microsoft.FastGelu", unary),
+    ("Sin", unary),
+    ("Cos", unary),
+    ("Atan", unary),
+    ("Softsign", unary),
+    ("ThresholdedRelu", unary),
+    ("com.microsoft.QuickGelu", unary),
+    ("com.microsoft.BiasGelu", with_bias),
+    ("com.microsoft.FastGelu", with_bias),
+    ("Pow", power),
     ("Swish", unary),
     ("Relu", unary),
     ("LeakyRelu", unary),
@@ -61,6 +69,13 @@ fn function(node: &Node) -> Option<Func> {
             _ => Func::Gelu,
         },
         "com.microsoft.FastGelu" => Func::GeluTanh,
+        "com.microsoft.BiasGelu" => Func::Gelu,
+        "com.microsoft.QuickGelu" => Func::Swish(float("alpha", 1.702)?),
+        "Sin" => Func::Sin,
+        "Cos" => Func::Cos,
+        "Atan" => Func::Atan,
+        "Softsign" => Func::Softsign,
+        "ThresholdedRelu" => Func::Threshold(float("alpha", 1.0)?),
         "Swish" => Func::Swish(float("alpha", 1.0)?),
         "Relu" => Func::Act(Activation::Relu),
         "LeakyRelu" => Func::Act(Activation::LeakyRelu(float("alpha", 0.01)?)),
@@ -72,13 +87,46 @@ fn function(node: &Node) -> Option<Func> {
     })
 }
 
-pub(super) fn takes(Form { node, .. }: &Form<'_>) -> bool {
-    // FastGelu may add a bias first; the kernel does not.
-    node.op != "com.microsoft.FastGelu" || node.input(1).is_none()
+pub(super) fn takes(Form { part, node, .. }: &Form<'_>) -> bool {
+    node.op != "Pow" || product(part, node).is_some()
 }
 
 fn unary(_: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
     let function = function(node)?;
+    program("map", &[0], move |call| apply(call, function))
+}
+
+/// A function of input 0 plus, if there is an input 1, a row.
+fn with_bias(part: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
+    let function = function(node)?;
+    if node.input(1).is_none() {
+        return unary(part, node);
+    }
+    program("map", &[], move |call| {
+        let (x, bias) = (call.tensor(0)?.clone(), call.tensor(1)?.clone());
+        let floats = x.dtype() == DType::F32 && bias.dtype() == DType::F32;
+        let fits = bias.rank() == 1 && x.shape().last() == bias.shape().first();
+        if !floats || !fits || x.is_empty() {
+            return Ok(None);
+        }
+        let mut out = call.output(0, DType::F32, x.shape())?;
+        map_rows(isa(), function, x.as_slice()?, bias.as_slice()?, out.as_mut_slice()?);
+        Ok(Some(vec![out.into()]))
+    })
+}
+
+/// The function that a power with this constant exponent is, if it is a product.
+fn product(part: &Part<'_>, node: &Node) -> Option<Func> {
+    let exponent = part.constant(node, 1).filter(|exponent| exponent.rank() == 0)?;
+    match exponent.as_slice::<f32>() {
+        Ok(&[2.0]) => Some(Func::Square),
+        Ok(&[3.0]) => Some(Func::Cube),
+        _ => None,
+    }
+}
+
+fn power(part: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
+    let function = product(part, node)?;
     program("map", &[0], move |call| apply(call, function))
 }
 

@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use hetra_device::{Call, Part, Program};
 use hetra_ir::Node;
-use hetra_ops::{ConvGeometry, MatMulForm, QuantAxis};
+use hetra_ops::{ConvGeometry, MatMulForm, QuantAxis, dynamic_params};
 use hetra_tensor::{DType, Tensor, to_i64};
 
 use super::conv::{self, shape_of};
@@ -12,6 +12,7 @@ use super::{Compile, Form, Outcome, program};
 use crate::kernels::int8::{IntLhs, IntMat, IntOut, IntRhs, IntTerms, PackedIntB, Per, gemm_int8};
 use crate::kernels::int8_conv::{Bytes, PackedIntConv};
 use crate::kernels::isa::isa;
+use crate::kernels::norm::{Reduce, reduce};
 use crate::kernels::quant::{Scales, dequantize_linear, quantize_linear};
 
 pub(super) static OPS: &[(&str, Compile)] = &[
@@ -20,6 +21,7 @@ pub(super) static OPS: &[(&str, Compile)] = &[
     ("MatMulInteger", compile_matmul_integer),
     ("QuantizeLinear", compile_quantize),
     ("DequantizeLinear", compile_dequantize),
+    ("DynamicQuantizeLinear", compile_dynamic),
 ];
 
 fn bytes(tensor: &Tensor) -> Option<Bytes<'_>> {
@@ -327,5 +329,28 @@ fn compile_dequantize(_: &Part<'_>, _: &Node) -> Option<Arc<dyn Program>> {
             _ => return Ok(None),
         }
         Ok(Some(vec![out.into()]))
+    })
+}
+
+/// The range of the input, then its codes; outputs are codes, scale and zero point.
+fn compile_dynamic(_: &Part<'_>, _: &Node) -> Option<Arc<dyn Program>> {
+    program("quantize", &[], |call| {
+        let x = call.tensor(0)?.clone();
+        if x.dtype() != DType::F32 || x.is_empty() {
+            return Ok(None);
+        }
+        let source = x.as_slice::<f32>()?;
+        let mut range = [0.0; 2];
+        reduce(isa(), Reduce::Min, source, [1, source.len(), 1], &mut range[..1]);
+        reduce(isa(), Reduce::Max, source, [1, source.len(), 1], &mut range[1..]);
+        if range.iter().any(|bound| !bound.is_finite()) {
+            return Ok(None);
+        }
+        let (scale, zero) = dynamic_params(&range);
+        let form =
+            Scales { scale: &[scale], zero: &[i32::from(zero)], shape: [1, 1, source.len()] };
+        let mut out = call.output(0, DType::U8, x.shape())?;
+        quantize_linear::<u8>(isa(), source, &form, out.as_mut_slice()?);
+        Ok(Some(vec![out.into(), Tensor::scalar(scale).into(), Tensor::scalar(zero).into()]))
     })
 }

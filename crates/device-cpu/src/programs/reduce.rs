@@ -4,11 +4,14 @@ use std::sync::Arc;
 
 use hetra_device::{Call, Part, Program};
 use hetra_ir::Node;
-use hetra_tensor::{DType, to_i64};
+use hetra_ops::OpError;
+use hetra_tensor::{DType, Tensor, to_i64};
 
 use super::extents::{axis_of, product};
-use super::{Compile, Outcome, program};
+use super::{Compile, program};
+use crate::kernels::arg::{Extreme, arg_extreme};
 use crate::kernels::isa::isa;
+use crate::kernels::math::{Func, map_in_place};
 use crate::kernels::norm::{Reduce, reduce};
 
 pub(super) static OPS: &[(&str, Compile)] = &[
@@ -18,6 +21,9 @@ pub(super) static OPS: &[(&str, Compile)] = &[
     ("ReduceMin", compile),
     ("ReduceSumSquare", compile),
     ("ReduceL1", compile),
+    ("ReduceL2", compile),
+    ("ArgMax", compile_arg),
+    ("ArgMin", compile_arg),
 ];
 
 fn compile(_: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
@@ -26,18 +32,32 @@ fn compile(_: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
         "ReduceMean" => Reduce::Mean,
         "ReduceMax" => Reduce::Max,
         "ReduceMin" => Reduce::Min,
-        "ReduceSumSquare" => Reduce::SumSquare,
+        "ReduceSumSquare" | "ReduceL2" => Reduce::SumSquare,
         "ReduceL1" => Reduce::SumAbs,
         _ => return None,
     };
     let keep = node.attrs.flag_or("keepdims", true).ok()?;
-    program("reduce", &[], move |call| run(call, op, keep))
+    let noop = node.attrs.flag_or("noop_with_empty_axes", false).ok()?;
+    let root = node.op == "ReduceL2";
+    program("reduce", &[], move |call| {
+        let Some(mut out) = run(call, op, keep, noop)? else { return Ok(None) };
+        if root {
+            map_in_place(isa(), Func::Sqrt, out.as_mut_slice()?);
+        }
+        Ok(Some(vec![out.into()]))
+    })
 }
 
-/// The axes as flags; `None` when they are all by default or malformed, which is the reference's
-/// business.
-fn axes(call: &Call<'_>, rank: usize) -> Option<Vec<bool>> {
-    let listed = to_i64(call.tensor_opt(1)?).ok().filter(|axes| !axes.is_empty())?;
+/// The axes as flags, all when none is listed; `None` when that means none, or when they are
+/// malformed, which is the reference's business.
+fn axes(call: &Call<'_>, rank: usize, noop: bool) -> Option<Vec<bool>> {
+    let listed = match call.tensor_opt(1) {
+        Some(axes) => to_i64(axes).ok()?,
+        None => Vec::new(),
+    };
+    if listed.is_empty() {
+        return (!noop && rank > 0).then(|| vec![true; rank]);
+    }
     let mut chosen = vec![false; rank];
     for axis in listed {
         chosen[axis_of(axis, rank)?] = true;
@@ -45,12 +65,12 @@ fn axes(call: &Call<'_>, rank: usize) -> Option<Vec<bool>> {
     Some(chosen)
 }
 
-fn run(call: &mut Call<'_>, op: Reduce, keep: bool) -> Outcome {
+fn run(call: &mut Call<'_>, op: Reduce, keep: bool, noop: bool) -> Result<Option<Tensor>, OpError> {
     let x = call.tensor(0)?.clone();
     if x.dtype() != DType::F32 || x.is_empty() {
         return Ok(None);
     }
-    let Some(chosen) = axes(call, x.rank()) else { return Ok(None) };
+    let Some(chosen) = axes(call, x.rank(), noop) else { return Ok(None) };
     let first = chosen.iter().position(|&c| c).unwrap_or(0);
     let last = chosen.iter().rposition(|&c| c).unwrap_or(0);
     if chosen[first..=last].contains(&false) {
@@ -69,5 +89,30 @@ fn run(call: &mut Call<'_>, op: Reduce, keep: bool) -> Outcome {
     };
     let mut out = call.output(0, DType::F32, &shape)?;
     reduce(isa(), op, x.as_slice()?, sizes, out.as_mut_slice()?);
-    Ok(Some(vec![out.into()]))
+    Ok(Some(out))
+}
+
+fn compile_arg(_: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
+    let axis = node.attrs.int_or("axis", 0).ok()?;
+    let keep = node.attrs.flag_or("keepdims", true).ok()?;
+    let pick = Extreme {
+        least: node.op == "ArgMin",
+        last: node.attrs.flag_or("select_last_index", false).ok()?,
+    };
+    program("arg", &[], move |call| {
+        let x = call.tensor(0)?.clone();
+        let Some(axis) = axis_of(axis, x.rank()) else { return Ok(None) };
+        if x.dtype() != DType::F32 || x.is_empty() {
+            return Ok(None);
+        }
+        let (before, after) = (&x.shape()[..axis], &x.shape()[axis + 1..]);
+        let shape: Vec<usize> = match keep {
+            true => [before, &[1], after].concat(),
+            false => [before, after].concat(),
+        };
+        let sizes = [product(before), x.shape()[axis], product(after)];
+        let mut out = call.output(0, DType::I64, &shape)?;
+        arg_extreme(isa(), pick, x.as_slice()?, sizes, out.as_mut_slice()?);
+        Ok(Some(vec![out.into()]))
+    })
 }

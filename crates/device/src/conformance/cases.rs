@@ -45,6 +45,11 @@ fn takes_two(inputs: Arity) -> bool {
 
 /// Every elementwise operator that two tensors may be given to, with broadcasting on either side.
 fn binary(random: &Random, cases: &mut Vec<Case>) {
+    for exponent in [2f32, 3.0, 0.5] {
+        let x = random.floats(&random.shape(2));
+        let arguments = vec![live(x), weight(Tensor::scalar(exponent))];
+        cases.push(Case::new("Pow", node("Pow"), arguments, 1));
+    }
     for def in ALL_OPS.iter().copied().flatten() {
         if def.kind != Kind::Elementwise || !takes_two(def.inputs) || !def.pure {
             continue;
@@ -163,10 +168,21 @@ fn norms(random: &Random, cases: &mut Vec<Case>) {
         let arguments = vec![live(square.clone()), weight(random.floats(&factors))];
         cases.push(Case::new("LayerNormalization", node("LayerNormalization"), arguments, 1));
     }
+    for op in ["RMSNormalization", "SimplifiedLayerNormalization"] {
+        let arguments = vec![live(x.clone()), weight(scale.clone())];
+        cases.push(Case::new(op, node(op), arguments, 1));
+    }
     let skip = live(random.floats(&shape));
-    let arguments = vec![live(x.clone()), skip, weight(scale), weight(bias)];
-    let op = "com.microsoft.SkipLayerNormalization";
-    cases.push(Case::new(op, node(op), arguments, 1));
+    for op in ["SkipLayerNormalization", "SkipSimplifiedLayerNormalization"] {
+        let op = format!("com.microsoft.{op}");
+        let rows = [scale.clone(), bias.clone()].map(weight);
+        let arguments = [live(x.clone()), skip.clone()].into_iter().chain(rows).collect();
+        cases.push(Case::new(&op, node(&op), arguments, 1));
+    }
+    for op in ["com.microsoft.BiasGelu", "com.microsoft.FastGelu"] {
+        cases.push(Case::new(op, node(op), vec![live(x.clone()), weight(bias.clone())], 1));
+    }
+    groups(random, cases);
     let channel = [shape[1]];
     let (scale, bias) = (random.floats(&channel), random.floats(&channel));
     let mean = random.floats(&channel);
@@ -180,7 +196,27 @@ fn norms(random: &Random, cases: &mut Vec<Case>) {
     }
 }
 
+/// Statistics of groups of channels.
+fn groups(random: &Random, cases: &mut Vec<Case>) {
+    let groups = 1 + random.below(3);
+    let channels = groups * (1 + random.below(3));
+    let x = live(random.floats(&[2, channels, 1 + random.below(5), 3]));
+    let factors = [random.floats(&[channels]), random.floats(&[channels])].map(weight);
+    let norm = node("GroupNormalization").with("num_groups", groups as i64);
+    cases.push(Case::new("GroupNormalization", norm, [x].into_iter().chain(factors).collect(), 1));
+}
+
 fn reductions(random: &Random, cases: &mut Vec<Case>) {
+    for op in ["ArgMax", "ArgMin"] {
+        let x = random.floats(&random.shape(3));
+        let arg = node(op).with("axis", random.below(3) as i64);
+        let arg = arg.with("keepdims", random.below(2) as i64);
+        let arg = arg.with("select_last_index", random.below(2) as i64);
+        cases.push(Case::new(op, arg, vec![live(x)], 1));
+    }
+    // Without axes: all of them.
+    let x = random.floats(&random.shape(2));
+    cases.push(Case::new("ReduceMean", node("ReduceMean"), vec![live(x)], 1));
     for def in ALL_OPS.iter().copied().flatten().filter(|def| def.name.starts_with("Reduce")) {
         let rank = random.below(4) + 1;
         let x = random.floats(&random.shape(rank));

@@ -43,6 +43,24 @@ pub(super) fn quantised(random: &Random, cases: &mut Vec<Case>) {
         let arguments = vec![live(x), scale(0.03), zero];
         cases.push(Case::new("DequantizeLinear", node("DequantizeLinear"), arguments, 1));
     }
+    // Depthwise, with a border and a step of 2.
+    for _ in 0..2 {
+        let channels = random.pick(&[2, 7]);
+        let x = random.tensor(DType::U8, &[2, channels, 4 + random.below(9), 5 + random.below(40)]);
+        let w = random.tensor(DType::I8, &[channels, 1, 3, random.pick(&[1, 3])]);
+        let step = random.pick(&[1, 2, 3]);
+        let conv = node("QLinearConv").with("group", channels as i64).with("pads", ints(&[1; 4]));
+        let conv = conv.with("strides", ints(&[step, step]));
+        let scale = |value: f32| weight(Tensor::scalar(value));
+        let zero = |dtype| weight(random.tensor(dtype, &[]));
+        let of_x = [live(x), scale(0.02), zero(DType::U8)];
+        let rest = [weight(w), scale(0.01), zero(DType::I8), scale(0.04), zero(DType::U8)];
+        let arguments = of_x.into_iter().chain(rest).collect();
+        cases.push(Case::new("QLinearConv", conv, arguments, 1));
+    }
+    let x = random.floats(&[3, random.pick(&[1, 16, 50])]);
+    let op = "DynamicQuantizeLinear";
+    cases.push(Case::new(op, node(op), vec![live(x)], 3));
     for dtype in [DType::U8, DType::I8] {
         codes(random, dtype, cases);
     }
