@@ -26,7 +26,7 @@ pub use hetra_device::{Device, DeviceError, DeviceInfo, DriverState, Found, Supp
 pub use hetra_exec::{StepTime, Trace};
 pub use hetra_ir::{Dim, Graph, Node, Type};
 pub use hetra_onnx::{Model, ModelInfo};
-pub use hetra_pass::{Options as PassOptions, PASSES, Report as PassReport};
+pub use hetra_pass::{Claim, Options as PassOptions, PASSES, Report as PassReport};
 pub use hetra_tensor::{DType, Tensor, TensorError, TensorView, Value};
 pub use outputs::Outputs;
 pub use pending::Pending;

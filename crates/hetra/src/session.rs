@@ -7,7 +7,7 @@ use hetra_device::{Device, DeviceInfo, Support};
 use hetra_exec::{Engine, ExecError, Trace};
 use hetra_ir::{Graph, Type, ValueId, verify};
 use hetra_onnx::{ImportOptions, Model, ModelInfo};
-use hetra_pass::{Options, Report};
+use hetra_pass::{Claim, Options, Report};
 use hetra_plan::Plan;
 use hetra_tensor::Value;
 
@@ -149,8 +149,10 @@ impl Builder {
             None => crate::open(self.device_id.as_deref().unwrap_or("cpu"), self.threads)?,
         };
         let off = passes_off(&self.passes_off)?;
-        let claims = |node: &hetra_ir::Node, graph: &Graph| {
-            !matches!(device.supports(node, graph), Support::No(_))
+        let claims = |node: &hetra_ir::Node, graph: &Graph| match device.supports(node, graph) {
+            Support::Kernel => Claim::Kernel,
+            Support::Reference => Claim::Reference,
+            Support::No(_) => Claim::No,
         };
         let options = Options { off, claims: &claims };
         let (graph, report) = hetra_pass::optimise(&graph, &options);

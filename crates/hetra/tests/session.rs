@@ -293,6 +293,26 @@ fn what_only_other_outputs_need_is_not_run() {
     assert!(session.run_for(inputs(9), &[]).expect("nothing to run").is_empty());
 }
 
+/// A residual is no row: the kernel of the fused product does not add it, and the whole product
+/// would be left to the reference.
+#[test]
+fn no_fusion_takes_a_kernel_away() {
+    let mut b = Builder::new("residual");
+    let x = b.input("x", DType::F32, vec![Dim::Sym("n".into()), Dim::Known(4)]);
+    let w = b.constant("w", Tensor::from_slice(&[4, 4], &[0.5f32; 16]).expect("a matrix"));
+    let product = b.op("MatMul", &[x, w]);
+    let y = b.op("Add", &[product, x]);
+    b.output(y);
+    let session = Session::builder().graph(b.finish()).threads(1).build().expect("a session");
+    let kernels = session.kernels();
+    assert!(kernels.iter().all(|kernel| *kernel != "reference"), "{kernels:?}");
+    let x = Tensor::from_slice(&[1, 4], &[1f32, 2.0, 3.0, 4.0]).expect("a row");
+    let (outputs, trace) = session.trace([("x", x)]).expect("a run");
+    let wanted = Tensor::from_slice(&[1, 4], &[6f32, 7.0, 8.0, 9.0]).expect("a row");
+    assert_eq!(outputs[0], wanted.into());
+    assert!(trace.steps.iter().all(|step| step.kernel != "reference"), "{:?}", trace.steps);
+}
+
 #[test]
 fn a_graph_is_verified() {
     let mut b = Builder::new("main");

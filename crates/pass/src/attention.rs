@@ -47,8 +47,8 @@ fn attention(ed: &mut Editor<'_>, at: usize) -> bool {
     node.inputs.extend(scores.mask.map(Some));
     node.attrs.set("scale", scores.scale as f32);
     node.name = ed.node(at).name.clone();
-    let nodes: Vec<usize> = scores.nodes.into_iter().chain([softmax]).collect();
-    if let Some(turn) = turn.filter(|_| ed.claims(&node)) {
+    node.outputs = vec![ed.node(at).output(0)];
+    if let Some(turn) = turn.filter(|_| ed.unclaimed(&node, &nodes).is_none()) {
         ed.insert(at, turn);
     }
     ed.fuse(at, node, &nodes, "attention")

@@ -5,9 +5,10 @@
 //! marked, and [`Editor::finish`] puts the order right.
 
 use hetra_ir::{Dim, Graph, Node, Type, ValueId};
+use hetra_ops::{Kind, find};
 use hetra_tensor::{DType, Tensor, Value};
 
-use crate::optimise::Options;
+use crate::optimise::{Claim, Options};
 use crate::report::Report;
 
 /// Most sweeps of one rule over a graph: each one feeds on what the last one made.
@@ -266,9 +267,21 @@ impl<'a> Editor<'a> {
         self.graph.constants.insert(id, value);
     }
 
-    /// Whether the device runs a node such as this one.
-    pub(crate) fn claims(&self, node: &Node) -> bool {
-        (self.options.claims)(node, &self.graph)
+    /// Why the device had better not run a node in the place of others, if so.
+    pub(crate) fn unclaimed(&self, node: &Node, instead_of: &[usize]) -> Option<String> {
+        let claim = |node: &Node| (self.options.claims)(node, &self.graph);
+        // A view costs nothing, whatever runs it.
+        let view = |node: &Node| find(&node.op).is_some_and(|def| def.kind == Kind::View);
+        let by_kernel = |at: &&usize| claim(self.node(**at)) == Claim::Kernel;
+        match claim(node) {
+            Claim::Kernel => None,
+            Claim::No => Some(format!("the device does not claim {}", node.op)),
+            Claim::Reference if view(node) => None,
+            Claim::Reference => instead_of.iter().find(by_kernel).map(|&at| {
+                let op = &self.node(at).op;
+                format!("the device has a kernel for {op} and none for this form of {}", node.op)
+            }),
+        }
     }
 
     /// Removes a node. What only it read is left for the pass that removes dead code.
@@ -307,7 +320,7 @@ impl<'a> Editor<'a> {
     }
 
     /// Replaces the node at `root` by `node`, which takes over its outputs, and removes the nodes
-    /// it absorbed; not done when the device does not claim it. `what` names the pattern.
+    /// it absorbed; not done when the device had better not run it. `what` names the pattern.
     pub(crate) fn fuse(
         &mut self,
         root: usize,
@@ -317,8 +330,9 @@ impl<'a> Editor<'a> {
     ) -> bool {
         let label = self.label(root);
         node.outputs = self.graph.nodes[root].outputs.iter().take(1).copied().collect();
-        if !self.claims(&node) {
-            self.miss(root, &format!("{what}: the device does not claim {}", node.op));
+        let replaced = [absorbed, &[root]].concat();
+        if let Some(why) = self.unclaimed(&node, &replaced) {
+            self.miss(root, &format!("{what}: {why}"));
             return false;
         }
         for &at in absorbed {

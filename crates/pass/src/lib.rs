@@ -31,7 +31,7 @@ mod quant_move;
 pub use dead::compact;
 pub use editor::Editor;
 pub use infer::{Inferred, infer};
-pub use optimise::{Options, Pass, optimise};
+pub use optimise::{Claim, Options, Pass, optimise};
 pub use report::{PassReport, Report};
 pub use table::PASSES;
 pub use work::work;

@@ -164,16 +164,16 @@ fn skip(ed: &mut Editor<'_>, at: usize) -> bool {
     node.attrs.set("epsilon", old.attrs.float_or("epsilon", 1e-5).unwrap_or(1e-5));
     node.name = old.name.clone();
     node.outputs = vec![Some(y)];
-    if !ed.claims(&node) {
-        ed.miss(at, &format!("Add + {}: the device does not claim {fused}", old.op));
-        return false;
-    }
-    let label = ed.label(at);
-    ed.remove(add);
     if ed.users(sum).iter().any(|&user| user != at) || ed.is_output(sum) {
         // What else reads the sum finds it in the fourth output.
         node.outputs.extend([None, None, Some(sum)]);
     }
+    if let Some(why) = ed.unclaimed(&node, &[add, at]) {
+        ed.miss(at, &format!("Add + {}: {why}", old.op));
+        return false;
+    }
+    let label = ed.label(at);
+    ed.remove(add);
     ed.set(at, node);
     ed.note(format!("fused Add + {} at {label}", old.op));
     true

@@ -24,18 +24,31 @@ pub struct Pass {
     pub run: fn(&mut Editor<'_>),
 }
 
+/// How the device would run a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Claim {
+    /// By a kernel of its own.
+    Kernel,
+    /// By the reference: right, but slow.
+    Reference,
+    /// Not at all.
+    No,
+}
+
 /// What the passes may do.
 #[derive(Clone)]
 pub struct Options<'a> {
     /// Names of passes that are switched off.
     pub off: BTreeSet<String>,
-    /// Whether the device runs a node; a fusion into a node that it does not claim is not done.
-    pub claims: &'a dyn Fn(&Node, &Graph) -> bool,
+    /// How the device would run a node, which need not be in the graph: its inputs and outputs
+    /// are, with their types. No fusion makes a node that it does not run, or one for the reference
+    /// out of nodes that it has kernels for.
+    pub claims: &'a dyn Fn(&Node, &Graph) -> Claim,
 }
 
 impl Default for Options<'_> {
     fn default() -> Self {
-        Options { off: BTreeSet::new(), claims: &|_, _| true }
+        Options { off: BTreeSet::new(), claims: &|_, _| Claim::Kernel }
     }
 }
 
@@ -48,7 +61,9 @@ pub fn optimise(graph: &Graph, options: &Options<'_>) -> (Graph, Report) {
         let ty = &mut result.values[new.index()].ty;
         *ty = described(ty, graph.ty(old));
     }
-    if report.total() > 0 { (compact(&result), report) } else { (result, report) }
+    // A fusion that the device had better not run leaves the constants that were made for it.
+    let left_over = result.values.len() > graph.values.len();
+    if report.total() > 0 || left_over { (compact(&result), report) } else { (result, report) }
 }
 
 /// An inferred type with what only the file says of it: users know outputs by that.

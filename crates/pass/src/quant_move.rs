@@ -60,9 +60,8 @@ fn move_behind(ed: &mut Editor<'_>, at: usize) -> bool {
     };
     let mut moved = ed.node(at).clone();
     moved.inputs[0] = Some(found.codes);
-    if !ed.claims(&moved) {
-        let op = &moved.op;
-        ed.miss(at, &format!("{op} of DequantizeLinear: the device does not claim {op}"));
+    if let Some(why) = ed.unclaimed(&moved, &[at]) {
+        ed.miss(at, &format!("{} of DequantizeLinear: {why}", moved.op));
         return false;
     }
     let codes = ed.value("", ty);

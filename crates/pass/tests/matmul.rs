@@ -2,7 +2,7 @@
 
 mod check;
 
-use check::{check, check_unclaimed};
+use check::{check, check_reference, check_unclaimed};
 use expect_test::expect;
 
 #[test]
@@ -100,6 +100,7 @@ fn bias_and_activation() {
         "#]],
     );
     check_unclaimed(text, "com.microsoft.FusedMatMul");
+    check_reference(text, "com.microsoft.FusedMatMul");
     check_unclaimed(text, "com.microsoft.FusedGemm");
 }
 

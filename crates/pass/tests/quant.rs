@@ -2,7 +2,7 @@
 
 mod check;
 
-use check::{check, check_unclaimed};
+use check::{check, check_reference, check_unclaimed};
 use expect_test::expect;
 
 #[test]
@@ -64,6 +64,7 @@ fn conv_with_relu_runs_on_integers() {
     "#]],
     );
     check_unclaimed(text, "QLinearConv");
+    check_reference(text, "QLinearConv");
 }
 
 #[test]

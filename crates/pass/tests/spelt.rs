@@ -2,7 +2,7 @@
 
 mod check;
 
-use check::{check, check_unclaimed, optimised};
+use check::{check, check_reference, check_unclaimed, optimised};
 use expect_test::expect;
 use hetra_ir::print;
 
@@ -153,6 +153,7 @@ fn layer_normalisation_and_the_sum_before_it() {
     );
     check_unclaimed(text, "LayerNormalization");
     check_unclaimed(text, "com.microsoft.SkipLayerNormalization");
+    check_reference(text, "com.microsoft.SkipLayerNormalization");
 }
 
 #[test]
@@ -237,6 +238,7 @@ fn attention_with_a_mask() {
     "#]],
     );
     check_unclaimed(text, "Attention");
+    check_reference(text, "Attention");
 }
 
 #[test]

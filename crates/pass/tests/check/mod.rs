@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use expect_test::Expect;
 use hetra_ir::{Dim, Graph, Node, outline, parse, print, verify};
 use hetra_ops::interpret;
-use hetra_pass::{Options, Report, optimise};
+use hetra_pass::{Claim, Options, Report, optimise};
 use hetra_tensor::{DType, Tensor, Value, from_f64};
 
 /// Extent of axes that have only a name.
@@ -46,12 +46,40 @@ pub(crate) fn check(pass: &str, text: &str, expect: Expect) {
 /// Optimises for a device that does not claim `op`: nothing makes that operator.
 pub(crate) fn check_unclaimed(text: &str, op: &str) {
     let before = graph(text);
-    let claims = |node: &Node, _: &Graph| node.op != op;
+    let claims = |node: &Node, _: &Graph| match node.op == op {
+        true => Claim::No,
+        false => Claim::Kernel,
+    };
     let (after, report) = optimise(&before, &Options { claims: &claims, ..Options::default() });
     assert!(after.nodes.iter().all(|node| node.op != op), "{}", print(&after));
     let says = report.to_string().contains(&format!("does not claim {op}"));
     assert!(says, "{report}");
     same_results(&before, &after);
+}
+
+/// Optimises for a device that runs `op` by the reference only: it is made out of what the
+/// reference would run, too, and not out of what the device has kernels for.
+pub(crate) fn check_reference(text: &str, op: &str) {
+    let before = graph(text);
+    let made = |others: Claim| {
+        let claims = |node: &Node, _: &Graph| match node.op == op {
+            true => Claim::Reference,
+            false => others,
+        };
+        let options = Options { claims: &claims, ..Options::default() };
+        let (after, report) = optimise(&before, &options);
+        same_results(&before, &after);
+        let made = after.nodes.iter().any(|node| node.op == op);
+        let says = report.to_string().contains(&format!("none for this form of {op}"));
+        assert_ne!(made, says, "{report}");
+        // What was made on the way to a fusion that is not done is gone.
+        let used: BTreeSet<_> = after.nodes.iter().flat_map(Node::uses).collect();
+        let stray = after.constants.keys().find(|id| !used.contains(id));
+        assert_eq!(stray, None, "{}", print(&after));
+        made
+    };
+    assert!(made(Claim::Reference), "{op} is not made where the reference runs all");
+    assert!(!made(Claim::Kernel), "{op} is made in the place of kernels");
 }
 
 /// Optimises; for tests that look at the result themselves.
