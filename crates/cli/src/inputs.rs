@@ -174,6 +174,9 @@ impl InputArgs {
             }
         };
         let port = &found.ports[index];
+        if found.given[index].is_some() {
+            return Err(usage(format!("-i {text}: input `{}` is given twice", port.name)));
+        }
         let path = Path::new(source);
         let kind = source.split(':').next().unwrap_or_default();
         if matches!(kind, "random" | "ones" | "zeros") {
@@ -228,11 +231,15 @@ impl Found<'_> {
         let source = path.display().to_string();
         let alone = arrays.len() == 1;
         for (name, tensor) in arrays {
-            match self.ports.iter().position(|port| port.name == name) {
-                Some(place) => self.given[place] = Some((tensor.into(), source.clone())),
-                None if alone => self.given[index] = Some((tensor.into(), source.clone())),
-                None => self.strangers.push((name, source.clone())),
+            let named = self.ports.iter().position(|port| port.name == name);
+            let Some(place) = named.or(alone.then_some(index)) else {
+                self.strangers.push((name, source.clone()));
+                continue;
+            };
+            if self.given[place].is_some() {
+                return Err(usage(format!("input `{}` is given twice", self.ports[place].name)));
             }
+            self.given[place] = Some((tensor.into(), source.clone()));
         }
         Ok(())
     }

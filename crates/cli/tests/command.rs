@@ -44,6 +44,7 @@ fn a_wrong_command_line_is_2_and_a_failure_is_1() {
     let usage: &[(&[&str], &str)] = &[
         (&["run", model, "-i", "nope=ones"], "no such input"),
         (&["run", model, "-i", "ones", "-i", "ones"], "every input is given"),
+        (&["run", model, "-i", "image=ones", "-i", "image=zeros"], "given twice"),
         (&["run", model, "-i", "image=random:axb"], "is not a shape"),
         (&["run", model, "-i", "image=a.txt"], "wanted a .npy"),
         (&["run", model, "--preprocess", "crop=8x8"], "no input is a picture"),
