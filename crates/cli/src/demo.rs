@@ -52,7 +52,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let load_ms = started.elapsed().as_secs_f64() * 1e3;
 
     show::heading("Devices of this machine");
-    devices::print_table();
+    devices::print_table(&hetra::devices());
     show::heading("Graph, after the passes");
     print_graph(&session);
     show::heading("Pictures");

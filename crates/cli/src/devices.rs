@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use comfy_table::{Cell, Color};
-use hetra::DriverState;
+use hetra::{DriverState, Found};
 
 use crate::show;
 
@@ -24,18 +24,20 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     if args.json {
         println!("{}", serde_json::to_string_pretty(&hetra::devices())?);
     } else {
-        print_table();
+        let found = hetra::devices();
+        print_table(&found);
+        for info in found.iter().map(|found| &found.info).filter(|info| !info.features.is_empty()) {
+            println!("\n{} has {}", info.id, info.features.join(", "));
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
 
 /// The devices of this machine as a table.
-pub(crate) fn print_table() {
-    let mut table = show::table(
-        &["device", "state", "what", "threads", "memory", "kernels", "features"],
-        &[3, 4],
-    );
-    for found in hetra::devices() {
+pub(crate) fn print_table(found: &[Found]) {
+    let mut table =
+        show::table(&["device", "state", "what", "threads", "memory", "kernels"], &[3, 4]);
+    for found in found {
         let state = match found.state {
             DriverState::Found => Cell::new("found").fg(Color::Green),
             DriverState::Broken => Cell::new("broken").fg(Color::Red),
@@ -49,7 +51,6 @@ pub(crate) fn print_table() {
             Cell::new(found.info.threads),
             Cell::new(found.info.memory_bytes.map_or("unavailable".to_string(), show::bytes)),
             Cell::new(kernels(&found.info)),
-            Cell::new(found.info.features.join(" ")),
         ]);
     }
     println!("{table}");

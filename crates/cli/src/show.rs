@@ -14,7 +14,7 @@ fn columns() -> Option<u16> {
 
 /// Whether wide tables would have to break words.
 pub(crate) fn is_narrow() -> bool {
-    columns().is_some_and(|columns| columns < 100)
+    columns().is_some_and(|columns| columns < 96)
 }
 
 /// A table with a bold header and a line below it; columns whose index is in `right` are
