@@ -3,7 +3,7 @@
 //! The equation is read once into labels, a number for each axis. Operands are contracted from
 //! left to right, two at a time; a label is summed as soon as nothing further needs it.
 
-use hetra_ir::{Dim, Type};
+use hetra_ir::{Attrs, Dim, Type};
 use hetra_tensor::{DType, Tensor, Value, strides_of};
 
 use crate::context::{EvalCtx, InferCtx};
@@ -35,14 +35,26 @@ type Label = u32;
 
 const ELLIPSIS: Label = 1000;
 
-/// An equation, applied to operands of known ranks.
-struct Equation {
-    operands: Vec<Vec<Label>>,
-    output: Vec<Label>,
+/// The equation of an Einsum, applied to operands of known ranks. Axes with the same number are
+/// walked together; those that the output lacks are summed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EinsumForm {
+    /// A label for each axis of each operand.
+    pub operands: Vec<Vec<u32>>,
+    /// A label for each axis of the output: each once, and all of them from some operand.
+    pub output: Vec<u32>,
 }
 
-impl Equation {
-    fn parse(text: &str, ranks: &[usize]) -> Result<Equation, OpError> {
+impl EinsumForm {
+    /// Reads the equation.
+    ///
+    /// # Errors
+    /// When it is malformed, or the operands are of other ranks.
+    pub fn of(attrs: &Attrs, ranks: &[usize]) -> Result<EinsumForm, OpError> {
+        EinsumForm::parse(attrs.str("equation")?, ranks)
+    }
+
+    fn parse(text: &str, ranks: &[usize]) -> Result<EinsumForm, OpError> {
         let text: String = text.chars().filter(|c| !c.is_whitespace()).collect();
         let (left, right) = match text.split_once("->") {
             Some((left, right)) => (left, Some(right)),
@@ -77,7 +89,7 @@ impl Equation {
         if repeated || !output.iter().all(known) {
             return Err(OpError::invalid(format!("equation `{text}` has no such output")));
         }
-        Ok(Equation { operands, output })
+        Ok(EinsumForm { operands, output })
     }
 }
 
@@ -202,7 +214,7 @@ fn contract<T: Ring>(a: &Term<T>, b: &Term<T>, kept: &[Label]) -> Result<Term<T>
 }
 
 fn sum_of_products<T: Ring>(
-    equation: &Equation,
+    equation: &EinsumForm,
     terms: Vec<Term<T>>,
     one: T,
 ) -> Result<Tensor, OpError> {
@@ -235,7 +247,7 @@ fn eval_einsum(ctx: &EvalCtx<'_>) -> Result<Vec<Value>, OpError> {
     let tensors =
         (0..ctx.inputs.len()).map(|index| ctx.tensor(index)).collect::<Result<Vec<_>, _>>()?;
     let ranks: Vec<usize> = tensors.iter().map(|tensor| tensor.rank()).collect();
-    let equation = Equation::parse(ctx.attrs().str("equation")?, &ranks)?;
+    let equation = EinsumForm::of(ctx.attrs(), &ranks)?;
     let dtype = ctx.tensor(0)?.dtype();
     if let Some(index) = tensors.iter().position(|tensor| tensor.dtype() != dtype) {
         return Err(OpError::input(index, dtype.name(), tensors[index].describe()));
@@ -268,7 +280,7 @@ fn infer_einsum(ctx: &InferCtx<'_>) -> Result<Vec<Type>, OpError> {
     let operands: Option<Vec<&[Dim]>> = (0..ctx.len()).map(|index| ctx.dims(index)).collect();
     let Some(operands) = operands else { return Ok(vec![InferCtx::make(dtype, None)]) };
     let ranks: Vec<usize> = operands.iter().map(|dims| dims.len()).collect();
-    let equation = Equation::parse(ctx.attrs().str("equation")?, &ranks)?;
+    let equation = EinsumForm::of(ctx.attrs(), &ranks)?;
     let one = Dim::Known(1);
     let merge = |known: Dim, dim: &Dim| match (&known, dim) {
         (known, dim) if known == dim || *dim == one => Ok(known.clone()),
@@ -295,11 +307,9 @@ fn infer_einsum(ctx: &InferCtx<'_>) -> Result<Vec<Type>, OpError> {
 fn einsum_work(ctx: &InferCtx<'_>, outputs: &[Type]) -> Work {
     let shapes: Option<Vec<Vec<usize>>> =
         (0..ctx.len()).map(|index| ctx.ty_opt(index)?.known_shape()).collect();
-    let (Some(shapes), Ok(text)) = (shapes, ctx.attrs().str("equation")) else {
-        return Work::default();
-    };
+    let Some(shapes) = shapes else { return Work::default() };
     let ranks: Vec<usize> = shapes.iter().map(Vec::len).collect();
-    let Ok(equation) = Equation::parse(text, &ranks) else { return Work::default() };
+    let Ok(equation) = EinsumForm::of(ctx.attrs(), &ranks) else { return Work::default() };
     let mut seen = equation.output.clone();
     let mut terms = outputs.first().map_or(0.0, elements);
     for (labels, shape) in equation.operands.iter().zip(&shapes) {

@@ -98,6 +98,7 @@ pub use context::{EvalCtx, InferBody, InferCtx, Outer, Runner};
 pub use control::{meet, set_turns_max, turns_max};
 pub use conv::ConvGeometry;
 pub use def::{Arity, Kind, OnnxName, OpDef, Upgrade, UpgradeFn, onnx};
+pub use einsum::EinsumForm;
 pub use error::{NodeError, OpError};
 pub use fused_activation::FusedActivation;
 pub use interpret::{Interpreter, interpret};

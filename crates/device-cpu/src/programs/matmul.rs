@@ -115,7 +115,7 @@ fn run_matmul(call: &mut Call<'_>, packed: Option<&PackedB>, act: Activation) ->
 }
 
 /// Start of each matrix of a batch, in row-major order of the batch axes.
-fn offsets(batch: &[usize], strides: &[usize]) -> Vec<usize> {
+pub(super) fn offsets(batch: &[usize], strides: &[usize]) -> Vec<usize> {
     let mut all = vec![0];
     for (&extent, &stride) in batch.iter().zip(strides) {
         all = all

@@ -9,6 +9,7 @@ mod binary;
 mod codes;
 mod conv;
 mod conv_transpose;
+mod einsum;
 mod extents;
 mod matmul;
 mod movement;
@@ -73,6 +74,7 @@ static FAMILIES: &[Family] = &[
     any(codes::OPS, every_form),
     floats(conv::OPS, conv::takes),
     floats(conv_transpose::OPS, conv_transpose::takes),
+    floats(einsum::OPS, einsum::takes),
     floats(matmul::OPS, matmul::takes),
     any(movement::OPS, every_form),
     floats(norm::OPS, norm::takes),

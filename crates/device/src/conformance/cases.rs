@@ -5,7 +5,7 @@ use hetra_tensor::{DType, Tensor};
 
 use super::Case;
 use super::random::{Random, ints, live, node, weight};
-use super::{quantised::quantised, sequence::attentions};
+use super::{contraction::einsums, quantised::quantised, sequence::attentions};
 
 /// `rounds` rounds of cases from a seed.
 pub fn cases(seed: u64, rounds: usize) -> Vec<Case> {
@@ -17,6 +17,7 @@ pub fn cases(seed: u64, rounds: usize) -> Vec<Case> {
         convolutions(&random, &mut cases);
         pools(&random, &mut cases);
         products(&random, &mut cases);
+        einsums(&random, &mut cases);
         norms(&random, &mut cases);
         attentions(&random, &mut cases);
         reductions(&random, &mut cases);

@@ -5,6 +5,7 @@
 //! makes cases of many operators on generated shapes.
 
 mod cases;
+mod contraction;
 mod quantised;
 mod random;
 mod sequence;
