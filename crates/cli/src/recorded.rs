@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use hetra::{Graph, Port, Session, Type, Value};
 
+use crate::show;
+
 /// Inputs from `input_N.pb` in a folder, in the order of the model's inputs without default.
 pub(crate) fn inputs(session: &Session, folder: &Path) -> Result<Vec<(String, Value)>> {
     ensure!(folder.is_dir(), "{}: no such folder", folder.display());
@@ -55,9 +57,9 @@ pub(crate) fn outputs(session: &Session, folder: &Path) -> Result<Vec<Value>> {
     let more = usize::from(numbered(folder, "output", types.len()).exists());
     ensure!(
         values.len() + more == types.len(),
-        "{}: the model has {} outputs, output_N.pb are there for {}",
+        "{}: the model has {}, output_N.pb are there for {}",
         folder.display(),
-        types.len(),
+        show::plural(types.len(), "output"),
         if more > 0 { "more".to_string() } else { values.len().to_string() }
     );
     Ok(values)

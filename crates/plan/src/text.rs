@@ -23,6 +23,8 @@ pub fn print(plan: &Plan, graph: &Graph) -> String {
         }
         text.push('\n');
     }
-    let _ = writeln!(text, "{} slots, {} bytes", plan.slots.len(), plan.slot_bytes());
+    let slots = plan.slots.len();
+    let plural = if slots == 1 { "" } else { "s" };
+    let _ = writeln!(text, "{slots} slot{plural}, {} bytes", plan.slot_bytes());
     text
 }
