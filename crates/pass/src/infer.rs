@@ -6,7 +6,8 @@
 //!
 //! The body of a loop is inferred again until its types hold for every turn. For loops in loops
 //! that would be exponential in their depth, so what a body was found to take on an earlier visit
-//! is remembered ([`Visits`]): its inputs only ever widen, and a visit that changes nothing is free.
+//! is remembered ([`Visits`]): its inputs only ever widen, and a visit that changes nothing is
+//! free.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
