@@ -110,6 +110,8 @@ pub use quant_form::QuantAxis;
 pub use quant_nbits::NBitsForm;
 pub use quantize::dynamic_params;
 pub use recurrent_form::{Activation, Cell, RecurrentForm};
+pub use resize::{ResizeForm, Sampling};
+pub use resize_axis::Taps;
 pub use slice::SliceForm;
 pub use softmax::SoftmaxForm;
 pub use table::{ALL_OPS, find, find_onnx};

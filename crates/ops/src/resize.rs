@@ -210,51 +210,99 @@ fn axes_of(ctx: &EvalCtx<'_>, coordinates: Coordinates) -> Result<Vec<Axis>, OpE
     Ok((0..tensor.rank()).map(axis).collect())
 }
 
+/// How the outputs of a Resize come from its input.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Sampling {
+    /// There are no outputs.
+    Empty,
+    /// For each axis, the input place of each output place; `usize::MAX` where it is outside.
+    Places(Vec<Vec<usize>>),
+    /// For each axis, the weights of each output place.
+    Weights(Vec<Taps>),
+}
+
+/// What a Resize does to its input, resolved once.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ResizeForm {
+    /// Shape of the output.
+    pub shape: Vec<usize>,
+    /// Where its elements come from; axes are independent of each other.
+    pub sampling: Sampling,
+}
+
+impl ResizeForm {
+    /// Reads attributes and inputs.
+    ///
+    /// # Errors
+    /// Attributes or inputs that do not fit together, an output beyond the limit on memory.
+    pub fn resolve(ctx: &EvalCtx<'_>) -> Result<ResizeForm, OpError> {
+        let (tensor, attrs) = (ctx.tensor(0)?, ctx.attrs());
+        let coordinates = Coordinates::of(attrs)?;
+        let axes = axes_of(ctx, coordinates)?;
+        let shape: Vec<usize> = axes.iter().map(|axis| axis.output).collect();
+        if !check_size(tensor, &shape)? {
+            return Ok(ResizeForm { shape, sampling: Sampling::Empty });
+        }
+        if tensor.is_empty() {
+            return Err(OpError::input(0, "elements", tensor.describe()));
+        }
+        let antialias = attrs.flag_or("antialias", false)?;
+        let exclude = attrs.flag_or("exclude_outside", false)?;
+        let filter = match attrs.str_or("mode", "nearest")? {
+            "nearest" => {
+                let sampling = Sampling::Places(nearest_places(ctx.node, &axes, coordinates)?);
+                return Ok(ResizeForm { shape, sampling });
+            }
+            "linear" => Filter::Linear,
+            "cubic" => Filter::Cubic(f64::from(attrs.float_or("cubic_coeff_a", -0.75)?)),
+            mode => return Err(OpError::invalid(format!("`mode` is `{mode}`"))),
+        };
+        let taps = |axis: &Axis| Taps::of(axis, coordinates, filter, antialias, exclude);
+        Ok(ResizeForm { shape, sampling: Sampling::Weights(axes.iter().map(taps).collect()) })
+    }
+}
+
 fn eval(ctx: &EvalCtx<'_>) -> Result<Vec<Value>, OpError> {
-    let (tensor, attrs) = (ctx.tensor(0)?, ctx.attrs());
-    let coordinates = Coordinates::of(attrs)?;
-    let axes = axes_of(ctx, coordinates)?;
-    let shape: Vec<usize> = axes.iter().map(|axis| axis.output).collect();
-    if !check_size(tensor, &shape)? {
-        return Ok(vec![Tensor::zeros(tensor.dtype(), &shape)?.into()]);
-    }
-    if tensor.is_empty() {
-        return Err(OpError::input(0, "elements", tensor.describe()));
-    }
-    let outside = f64::from(attrs.float_or("extrapolation_value", 0.0)?);
-    let antialias = attrs.flag_or("antialias", false)?;
-    let exclude = attrs.flag_or("exclude_outside", false)?;
-    let filter = match attrs.str_or("mode", "nearest")? {
-        "nearest" => {
-            let places = nearest_places(ctx.node, &axes, coordinates)?;
+    let tensor = ctx.tensor(0)?;
+    let ResizeForm { shape, sampling } = ResizeForm::resolve(ctx)?;
+    let outside = f64::from(ctx.attrs().float_or("extrapolation_value", 0.0)?);
+    let out = match sampling {
+        Sampling::Empty => Tensor::zeros(tensor.dtype(), &shape)?,
+        Sampling::Places(places) => {
             let fill = places.iter().flatten().any(|&place| place == OUTSIDE);
             let fill = fill.then(|| hetra_tensor::from_f64(tensor.dtype(), &[], &[outside]));
-            return Ok(vec![pick(tensor, &places, fill.transpose()?.as_ref())?.into()]);
+            pick(tensor, &places, fill.transpose()?.as_ref())?
         }
-        "linear" => Filter::Linear,
-        "cubic" => Filter::Cubic(f64::from(attrs.float_or("cubic_coeff_a", -0.75)?)),
-        mode => return Err(OpError::invalid(format!("`mode` is `{mode}`"))),
+        Sampling::Weights(taps) => interpolate(tensor, &shape, &taps, outside)?,
     };
+    Ok(vec![out.into()])
+}
+
+/// Weighted sums along each axis in turn.
+fn interpolate(
+    tensor: &Tensor,
+    shape: &[usize],
+    taps: &[Taps],
+    outside: f64,
+) -> Result<Tensor, OpError> {
     let mut values = hetra_tensor::to_f64(tensor)?;
     let mut now = tensor.shape().to_vec();
-    let taps = |axis: &Axis| Taps::of(axis, coordinates, filter, antialias, exclude);
-    let taps: Vec<Taps> = axes.iter().map(taps).collect();
     // Axes that shrink come first, so that nothing on the way is larger than both ends.
-    let mut order: Vec<usize> = (0..axes.len()).collect();
-    let growth = |at: &usize| axes[*at].output as f64 / axes[*at].input as f64;
+    let mut order: Vec<usize> = (0..shape.len()).collect();
+    let growth = |at: &usize| shape[*at] as f64 / tensor.shape()[*at] as f64;
     order.sort_by(|a, b| growth(a).total_cmp(&growth(b)));
     for at in order {
-        if !taps[at].is_identity(axes[at].input) {
+        if !taps[at].is_identity(tensor.shape()[at]) {
             values = apply(&values, &mut now, at, &taps[at])?;
         }
     }
     for (at, taps) in taps.iter().enumerate() {
-        fill_outside(&mut values, &shape, at, taps, outside);
+        fill_outside(&mut values, shape, at, taps, outside);
     }
     if tensor.dtype().is_int() {
         values.iter_mut().for_each(|value| *value = value.round_ties_even());
     }
-    Ok(vec![hetra_tensor::from_f64(tensor.dtype(), &shape, &values)?.into()])
+    Ok(hetra_tensor::from_f64(tensor.dtype(), shape, &values)?)
 }
 
 fn nearest_places(

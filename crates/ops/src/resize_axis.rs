@@ -146,9 +146,14 @@ impl Axis {
     }
 }
 
+/// Less is no weight but the rounding of a coordinate that was meant to be a place.
+const WEIGHT_MIN: f64 = 1e-12;
+
 /// For each output place the input places with their weights; none where it is outside.
-pub(crate) struct Taps {
-    pub(crate) rows: Vec<Vec<(usize, f64)>>,
+#[derive(Clone, Debug, PartialEq)]
+pub struct Taps {
+    /// One row for each output place; a weight of 0 only where all are.
+    pub rows: Vec<Vec<(usize, f64)>>,
 }
 
 impl Taps {
@@ -172,7 +177,7 @@ impl Taps {
             for place in (center - reach).floor() as i64..=(center + reach).ceil() as i64 {
                 let weight = filter.weight((place as f64 - center) * stretch);
                 let inside = (0..=last).contains(&place);
-                if weight == 0.0 || (exclude && !inside) {
+                if weight.abs() < WEIGHT_MIN || (exclude && !inside) {
                     continue;
                 }
                 let place = place.clamp(0, last) as usize;
@@ -195,9 +200,9 @@ impl Taps {
     }
 
     /// Each output place is the input place of the same index.
-    pub(crate) fn is_identity(&self, input: usize) -> bool {
+    pub fn is_identity(&self, input: usize) -> bool {
         let same = |(at, row): (usize, &Vec<(usize, f64)>)| match row[..] {
-            [(place, weight)] => place == at && weight == 1.0,
+            [(place, weight)] => place == at && (weight - 1.0).abs() < WEIGHT_MIN,
             _ => false,
         };
         self.rows.len() == input && self.rows.iter().enumerate().all(same)

@@ -10,6 +10,9 @@ use super::isa::{Isa, Kernel};
 use super::scratch::{Shared, count, for_ranges, lend};
 use super::simd::Simd;
 
+/// Longest block.
+pub const BLOCK_MAX: usize = 4096;
+
 /// Quantised weights, one row of `k` numbers for each of `n` outputs.
 #[derive(Clone, Copy, Debug)]
 pub struct NBits<'a> {
@@ -19,7 +22,7 @@ pub struct NBits<'a> {
     pub n: usize,
     /// Inputs.
     pub k: usize,
-    /// Inputs that share a scale; even, at most 4096.
+    /// Inputs that share a scale; even, at most [`BLOCK_MAX`].
     pub block: usize,
     /// `n · ceil(k / block) · block · bits / 8` bytes; the low half of a byte comes first.
     pub data: &'a [u8],
@@ -37,7 +40,8 @@ impl NBits<'_> {
     /// Panics if the sizes disagree: the caller checks what comes from users.
     fn check(&self) {
         assert!(self.bits == 4 || self.bits == 8, "only 4 and 8 bits");
-        assert!(self.block > 0 && self.block.is_multiple_of(2) && self.block <= 4096, "block size");
+        let even = self.block > 0 && self.block.is_multiple_of(2);
+        assert!(even && self.block <= BLOCK_MAX, "block size");
         let total = count(&[self.n, self.blocks()]);
         let bits = count(&[total, self.block, self.bits]);
         assert!(self.data.len() >= bits / 8, "weights too short");

@@ -8,7 +8,8 @@ use super::isa::{Isa, Kernel};
 use super::scratch::{Shared, count, for_ranges, lend};
 use super::simd::Simd;
 
-/// Where one output coordinate comes from: `x[lo] (1 - t) + x[hi] t`.
+/// Where one output coordinate comes from: `x[lo] (1 - t) + x[hi] t`, or `x[lo]` when `t` is 0,
+/// whatever `x[hi]` is.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Tap {
     /// The first neighbour.
@@ -106,18 +107,19 @@ impl Kernel for Linear<'_> {
         for (tap, out) in self.rows.iter().zip(self.y.chunks_exact_mut(self.cols.len())) {
             if last != Some(*tap) {
                 let (a, b) = (&self.x[tap.lo * w..][..w], &self.x[tap.hi * w..][..w]);
-                let t = s.splat(tap.t);
+                let (keep, t) = (s.splat(1.0 - tap.t), s.splat(tap.t));
                 for (d, (a, b)) in
                     mixed.chunks_mut(S::LANES).zip(a.chunks(S::LANES).zip(b.chunks(S::LANES)))
                 {
                     let (a, b) = (s.loads_tail(a), s.loads_tail(b));
-                    s.stores_tail(d, s.fma(s.sub(b, a), t, a));
+                    let mixed = if tap.t == 0.0 { a } else { s.fma(b, t, s.mul(a, keep)) };
+                    s.stores_tail(d, mixed);
                 }
                 last = Some(*tap);
             }
             for (d, c) in out.iter_mut().zip(self.cols) {
                 let (a, b) = (mixed[c.lo], mixed[c.hi]);
-                *d = (b - a) * c.t + a;
+                *d = if c.t == 0.0 { a } else { a * (1.0 - c.t) + b * c.t };
             }
         }
     }

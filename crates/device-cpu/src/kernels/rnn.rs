@@ -1,9 +1,10 @@
-//! One step of an LSTM or GRU. The caller has multiplied all inputs by their weights in one
+//! One step of an LSTM, a GRU or a plain recurrent layer. The caller has multiplied all inputs by their weights in one
 //! product, and walks the time axis in the direction it wants; a step adds the recurrent product
 //! (a packed weight, few rows) and applies the gates with vectors.
 //!
 //! Gate order is that of ONNX: LSTM input, output, forget, cell; GRU update, reset, hidden.
 
+use super::activation::Activation;
 use super::gemm::{Bias, Epilogue, Lhs, Mat, PackedB, Rhs, gemm};
 use super::isa::{Isa, Kernel};
 use super::math::{sigmoid_v, tanh_v};
@@ -177,6 +178,20 @@ pub fn gru_step(isa: Isa, p: &Gru<'_>, gates: &mut [f32], h: &mut [f32]) {
     isa.dispatch(GruState { hidden: n, gates, rec: &rec, linear_before_reset, h });
 }
 
+/// One step of a plain recurrent layer for a batch: `h = act(gates + h Rᵀ)`. `gates`,
+/// `[batch, hidden]`, holds `x Wᵀ` plus both biases and is used up.
+pub fn rnn_step(isa: Isa, r: &PackedB, act: Activation, gates: &mut [f32], h: &mut [f32]) {
+    let n = r.rows();
+    if n == 0 || h.is_empty() {
+        return;
+    }
+    assert!(r.cols() == n && h.len().is_multiple_of(n), "recurrent weight size");
+    assert_eq!(gates.len(), h.len(), "sizes of gates and state");
+    let ep = Epilogue { accumulate: true, act, ..Epilogue::default() };
+    gemm(isa, Lhs::View(Mat::new(h, h.len() / n, n)), Rhs::Packed(r), gates, n, &ep);
+    h.copy_from_slice(gates);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -218,6 +233,22 @@ mod tests {
                     close(&h, &want_h, 1e-5, "h");
                     close(&c, &want_c, 1e-5, "c");
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn rnn_agrees_with_scalars() {
+        for (batch, n) in [(1, 1), (2, 19), (7, 40)] {
+            let mut rng = Rng::new(3);
+            let (gates, h, r) = (rng.vec(batch * n), rng.vec(batch * n), rng.vec(n * n));
+            let sum = |i: usize| gates[i] + rec(&h, &r, i / n, n, i % n, n);
+            let want: Vec<f32> = (0..batch * n).map(|i| sum(i).tanh()).collect();
+            for isa in Isa::available() {
+                let packed = PackedB::new(isa, Mat::new(&r, n, n));
+                let (mut g, mut h) = (gates.clone(), h.clone());
+                rnn_step(isa, &packed, Activation::Tanh, &mut g, &mut h);
+                close(&h, &want, 1e-5, "rnn");
             }
         }
     }

@@ -13,11 +13,14 @@ mod einsum;
 mod extents;
 mod matmul;
 mod movement;
+mod nbits;
 mod norm;
 mod pointwise;
 mod pool;
 mod quantised;
+mod recurrent;
 mod reduce;
+mod resize;
 
 use std::sync::Arc;
 
@@ -77,11 +80,14 @@ static FAMILIES: &[Family] = &[
     floats(einsum::OPS, einsum::takes),
     floats(matmul::OPS, matmul::takes),
     any(movement::OPS, every_form),
+    floats(nbits::OPS, nbits::takes),
     floats(norm::OPS, norm::takes),
     floats(pointwise::OPS, pointwise::takes),
     floats(pool::OPS, pool::takes),
     any(quantised::OPS, quantised::takes),
+    floats(recurrent::OPS, recurrent::takes),
     floats(reduce::OPS, every_form),
+    any(resize::OPS, resize::takes),
 ];
 
 /// What compiles a node, if there is a kernel for this form of it.

@@ -5,7 +5,12 @@ use hetra_tensor::{DType, Tensor};
 
 use super::Case;
 use super::random::{Random, ints, live, node, weight};
-use super::{contraction::einsums, quantised::quantised, sequence::attentions};
+use super::{
+    contraction::einsums,
+    quantised::{nbits, quantised},
+    resize::resizes,
+    sequence::{attentions, recurrent},
+};
 
 /// `rounds` rounds of cases from a seed.
 pub fn cases(seed: u64, rounds: usize) -> Vec<Case> {
@@ -20,6 +25,9 @@ pub fn cases(seed: u64, rounds: usize) -> Vec<Case> {
         einsums(&random, &mut cases);
         norms(&random, &mut cases);
         attentions(&random, &mut cases);
+        recurrent(&random, &mut cases);
+        resizes(&random, &mut cases);
+        nbits(&random, &mut cases);
         reductions(&random, &mut cases);
         movements(&random, &mut cases);
         quantised(&random, &mut cases);

@@ -8,6 +8,7 @@ mod cases;
 mod contraction;
 mod quantised;
 mod random;
+mod resize;
 mod sequence;
 
 pub use cases::cases;

@@ -89,3 +89,28 @@ fn codes(random: &Random, dtype: DType, cases: &mut Vec<Case>) {
     }
     cases.push(Case::new(op, node(op).with("axis", 1i64), arguments, 1));
 }
+
+/// Products with weights in blocks: bits, block sizes, zero points, a last block that is not full.
+pub(super) fn nbits(random: &Random, cases: &mut Vec<Case>) {
+    for bits in [2, 4, 8] {
+        let (block, k) = (random.pick(&[16, 32, 128]), random.pick(&[7, 32, 100, 260]));
+        let (m, n) = (random.pick(&[1, 3, 9]), random.pick(&[1, 8, 33]));
+        let blocks = usize::div_ceil(k, block);
+        let op = "com.microsoft.MatMulNBits";
+        let mut product = node(op).with("K", k as i64).with("N", n as i64);
+        product.attrs.set("bits", bits as i64);
+        product.attrs.set("block_size", block as i64);
+        let codes = random.tensor(DType::U8, &[n, blocks, block * bits / 8]);
+        let zeros = match random.below(3) {
+            0 => (None, false),
+            1 => weight(random.tensor(DType::U8, &[n, usize::div_ceil(blocks * bits, 8)])),
+            _ => weight(random.floats(&[n, blocks])),
+        };
+        let mut arguments = vec![live(random.floats(&[2, m, k])), weight(codes)];
+        arguments.extend([weight(random.floats(&[n, blocks])), zeros]);
+        if random.below(2) == 0 {
+            arguments.extend([(None, false), weight(random.floats(&[n]))]);
+        }
+        cases.push(Case::new(op, product, arguments, 1));
+    }
+}

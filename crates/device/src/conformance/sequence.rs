@@ -1,7 +1,9 @@
 //! Cases of operators that run over sequences.
 
+use hetra_tensor::Tensor;
+
 use super::Case;
-use super::random::{Random, live, node};
+use super::random::{Argument, Random, live, node, weight};
 
 /// Queries of four axes, with masks that broadcast, close keys, and close all keys of a query.
 pub(super) fn attentions(random: &Random, cases: &mut Vec<Case>) {
@@ -29,4 +31,51 @@ pub(super) fn attentions(random: &Random, cases: &mut Vec<Case>) {
             1,
         ));
     }
+}
+
+/// Layers in every direction, with and without each optional input.
+pub(super) fn recurrent(random: &Random, cases: &mut Vec<Case>) {
+    for (op, gates, outputs) in [("LSTM", 4, 3), ("GRU", 3, 2), ("RNN", 1, 2)] {
+        for (direction, directions) in [("forward", 1), ("reverse", 1), ("bidirectional", 2)] {
+            let (steps, batch) = (random.pick(&[1, 2, 5]), random.pick(&[1, 3]));
+            let (input, hidden) = (random.pick(&[1, 4, 19]), random.pick(&[1, 5, 16, 33]));
+            let units = gates * hidden;
+            let mut layer = node(op).with("direction", direction);
+            layer.attrs.set("hidden_size", hidden as i64);
+            if op == "GRU" {
+                layer.attrs.set("linear_before_reset", random.below(2) as i64);
+            }
+            let maybe = |argument: Argument| match random.below(2) {
+                0 => (None, false),
+                _ => argument,
+            };
+            let w = small(random, &[directions, units, input]);
+            let r = small(random, &[directions, units, hidden]);
+            let matrix = |tensor| if random.below(4) == 0 { live(tensor) } else { weight(tensor) };
+            let lengths: Vec<i32> = (0..batch).map(|_| random.below(steps + 1) as i32).collect();
+            let state = || live(random.floats(&[directions, batch, hidden]));
+            let mut arguments = vec![
+                live(small(random, &[steps, batch, input])),
+                matrix(w),
+                matrix(r),
+                maybe(weight(random.floats(&[directions, 2 * units]))),
+                maybe(live(Tensor::vector(&lengths))),
+                maybe(state()),
+            ];
+            if op == "LSTM" {
+                arguments.push(maybe(state()));
+                arguments.push(maybe(weight(random.floats(&[directions, 3 * hidden]))));
+            }
+            cases.push(Case::new(op, layer, arguments, outputs));
+        }
+    }
+}
+
+/// Small numbers: gates that are almost shut leave an output of rounding errors.
+fn small(random: &Random, shape: &[usize]) -> Tensor {
+    let mut tensor = random.floats(shape);
+    if let Ok(values) = tensor.as_mut_slice::<f32>() {
+        values.iter_mut().for_each(|value| *value *= 0.3);
+    }
+    tensor
 }
