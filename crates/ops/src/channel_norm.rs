@@ -1,7 +1,7 @@
 //! Normalisation by channel (axis 1): BatchNormalization, InstanceNormalization,
 //! GroupNormalization, and the older LRN, LpNormalization and MeanVarianceNormalization.
 
-use hetra_ir::{Dim, Type};
+use hetra_ir::{Attrs, Dim, Type};
 use hetra_tensor::{Tensor, Value, from_f64, to_f64};
 
 use crate::context::{EvalCtx, InferCtx, infer_same, resolve_axis};
@@ -216,27 +216,55 @@ fn eval_groups<T: Real>(ctx: &EvalCtx<'_>, groups: Option<i64>) -> Result<Vec<Va
     Ok(vec![narrow(out, x.dtype())?.into()])
 }
 
-/// y = x / (bias + alpha / size * sum of squares)^beta, over `size` channels about each.
+/// What the attributes of an LRN say: y = x / (bias + alpha * sum of squares)^beta, over channels
+/// about each.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LrnForm {
+    /// Channels before each that count.
+    pub back: usize,
+    /// Channels after each that count.
+    pub forward: usize,
+    /// Factor of the sum: the attribute over the size of the window.
+    pub alpha: f64,
+    /// The power.
+    pub beta: f32,
+    /// Added to the sum.
+    pub bias: f32,
+}
+
+impl LrnForm {
+    /// Reads the attributes.
+    ///
+    /// # Errors
+    /// An attribute of a wrong kind or value.
+    pub fn of(attrs: &Attrs) -> Result<LrnForm, OpError> {
+        let size = *attrs.int("size")?;
+        let span = usize::try_from(size)
+            .ok()
+            .filter(|&size| size > 0)
+            .ok_or_else(|| OpError::invalid(format!("size is {size}")))?;
+        // The window reaches (size - 1) / 2 channels back, and the rest of `size` forward.
+        Ok(LrnForm {
+            back: (span - 1) / 2,
+            forward: span / 2,
+            alpha: f64::from(attrs.float_or("alpha", 1e-4)?) / span as f64,
+            beta: attrs.float_or("beta", 0.75)?,
+            bias: attrs.float_or("bias", 1.0)?,
+        })
+    }
+}
+
 fn eval_lrn(ctx: &EvalCtx<'_>) -> Result<Vec<Value>, OpError> {
     let x = ctx.tensor(0)?;
     float_input(x)?;
     at_least_rank(0, x.rank(), 2)?;
-    let attrs = ctx.attrs();
-    let size = *attrs.int("size")?;
-    let span = usize::try_from(size)
-        .ok()
-        .filter(|&size| size > 0)
-        .ok_or_else(|| OpError::invalid(format!("size is {size}")))?;
-    let alpha = f64::from(attrs.float_or("alpha", 1e-4)?) / span as f64;
-    let (beta, bias) = (attrs.float_or("beta", 0.75)?, attrs.float_or("bias", 1.0)?);
+    let LrnForm { back, forward, alpha, beta, bias } = LrnForm::of(ctx.attrs())?;
     if x.is_empty() {
         return Ok(vec![x.clone().into()]);
     }
     let (channels, inner) = (x.shape()[1], count(&x.shape()[2..])?);
     let values = to_f64(x)?;
     let mut out = vec![0f64; values.len()];
-    // The window reaches (size - 1) / 2 channels back, and the rest of `size` forward.
-    let (back, forward) = ((span - 1) / 2, span / 2);
     let image = channels * inner;
     let mut sums = vec![0f64; inner];
     for index in 0..x.len() / inner {

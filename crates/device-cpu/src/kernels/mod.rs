@@ -23,6 +23,7 @@ pub mod int8_conv;
 mod int8_pack;
 pub mod isa;
 pub mod layout;
+pub mod lrn;
 pub mod math;
 pub mod nbits;
 pub mod norm;

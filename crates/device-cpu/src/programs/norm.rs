@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use hetra_device::{Call, Part, Program};
 use hetra_ir::Node;
-use hetra_ops::{LayerNormForm, SoftmaxForm};
+use hetra_ops::{LayerNormForm, LrnForm, SoftmaxForm};
 use hetra_tensor::{DType, Tensor};
 
 use super::{Compile, Form, Outcome, program};
 use crate::kernels::isa::isa;
+use crate::kernels::lrn::{Lrn, lrn};
 use crate::kernels::norm::{GroupNorm, LayerNorm, channel_affine, group_norm, layer_norm, softmax};
 
 pub(super) static OPS: &[(&str, Compile)] = &[
@@ -22,6 +23,7 @@ pub(super) static OPS: &[(&str, Compile)] = &[
     ("GroupNormalization", compile_group),
     ("InstanceNormalization", compile_instance),
     ("BatchNormalization", compile_batch),
+    ("LRN", compile_lrn),
 ];
 
 pub(super) fn takes(Form { node, .. }: &Form<'_>) -> bool {
@@ -173,6 +175,22 @@ fn run_group(call: &mut Call<'_>, groups: Option<usize>, eps: f32) -> Outcome {
     let norm = GroupNorm { shape, groups, eps, scale, bias };
     group_norm(isa(), &norm, x.as_slice()?, out.as_mut_slice()?);
     Ok(Some(vec![out.into()]))
+}
+
+fn compile_lrn(_: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
+    let form = LrnForm::of(&node.attrs).ok()?;
+    program("lrn", &[], move |call| {
+        let x = call.tensor(0)?.clone();
+        let Some(shape) = planes(&x, &[]) else { return Ok(None) };
+        if x.dtype() != DType::F32 {
+            return Ok(None);
+        }
+        let mut out = call.output(0, DType::F32, x.shape())?;
+        let LrnForm { back, forward, alpha, beta, bias } = form;
+        let norm = Lrn { shape, back, ahead: forward, alpha: alpha as f32, beta, bias };
+        lrn(isa(), &norm, x.as_slice()?, out.as_mut_slice()?);
+        Ok(Some(vec![out.into()]))
+    })
 }
 
 fn compile_batch(_: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
