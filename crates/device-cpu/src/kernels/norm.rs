@@ -24,6 +24,8 @@ pub enum Reduce {
     Mean,
     /// Greatest; NaN if any is NaN.
     Max,
+    /// Greatest; NaN is no number, and of no numbers it is -infinity.
+    MaxNumber,
     /// Least; NaN if any is NaN.
     Min,
     /// Sum of squares.
@@ -36,7 +38,7 @@ impl Reduce {
     #[inline(always)]
     fn start(self) -> f32 {
         match self {
-            Reduce::Max => f32::NEG_INFINITY,
+            Reduce::Max | Reduce::MaxNumber => f32::NEG_INFINITY,
             Reduce::Min => f32::INFINITY,
             _ => 0.0,
         }
@@ -46,6 +48,8 @@ impl Reduce {
         match self {
             Reduce::Sum | Reduce::Mean => s.add(acc, x),
             Reduce::Max => s.max_nan(acc, x),
+            // `max` gives its second operand when one is NaN.
+            Reduce::MaxNumber => s.max(x, acc),
             Reduce::Min => s.min_nan(acc, x),
             Reduce::SumSquare => s.fma(x, x, acc),
             Reduce::SumAbs => s.add(acc, s.abs(x)),
@@ -54,7 +58,7 @@ impl Reduce {
     #[inline(always)]
     fn join<S: Simd>(self, s: S, a: S::F, b: S::F) -> S::F {
         match self {
-            Reduce::Max | Reduce::Min => self.step(s, a, b),
+            Reduce::Max | Reduce::MaxNumber | Reduce::Min => self.step(s, a, b),
             _ => s.add(a, b),
         }
     }
@@ -79,7 +83,7 @@ fn row<S: Simd>(s: S, op: Reduce, x: &[f32], shift: f32) -> f32 {
         }
         let v = op.join(s, op.join(s, acc[0], acc[1]), op.join(s, acc[2], acc[3]));
         let mut v = match op {
-            Reduce::Max => s.hmax(v),
+            Reduce::Max | Reduce::MaxNumber => s.hmax(v),
             Reduce::Min => s.hmin(v),
             _ => s.hsum(v),
         };
@@ -96,6 +100,13 @@ fn row<S: Simd>(s: S, op: Reduce, x: &[f32], shift: f32) -> f32 {
                         v
                     }
                 }
+                Reduce::MaxNumber => {
+                    if x > v {
+                        x
+                    } else {
+                        v
+                    }
+                }
                 Reduce::Min => {
                     if x < v || x.is_nan() {
                         x
@@ -106,7 +117,8 @@ fn row<S: Simd>(s: S, op: Reduce, x: &[f32], shift: f32) -> f32 {
             };
         }
         total = match op {
-            Reduce::Max | Reduce::Min if first => f64::from(v),
+            Reduce::Max | Reduce::MaxNumber | Reduce::Min if first => f64::from(v),
+            Reduce::MaxNumber => total.max(f64::from(v)),
             Reduce::Max if f64::from(v) > total || v.is_nan() => f64::from(v),
             Reduce::Min if f64::from(v) < total || v.is_nan() => f64::from(v),
             Reduce::Max | Reduce::Min => total,
@@ -139,7 +151,7 @@ impl Kernel for Rows<'_> {
                 }
             })+ } };
         }
-        each!(Sum Mean Max Min SumSquare SumAbs);
+        each!(Sum Mean Max MaxNumber Min SumSquare SumAbs);
     }
 }
 

@@ -7,7 +7,6 @@
 use super::conv::ConvShape;
 use super::image::{Layout, SLACK, reach};
 use super::isa::{Isa, Kernel};
-use super::norm::{Reduce, reduce};
 use super::scratch::{Shared, count, for_ranges, lend};
 use super::simd::Simd;
 
@@ -146,11 +145,6 @@ impl Kernel for Plane<'_> {
             }
         }
     }
-}
-
-/// The mean of each plane of `size` numbers.
-pub fn global_average(isa: Isa, x: &[f32], planes: usize, size: usize, y: &mut [f32]) {
-    reduce(isa, Reduce::Mean, x, [planes, size, 1], y);
 }
 
 #[cfg(test)]

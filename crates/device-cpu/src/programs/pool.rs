@@ -11,10 +11,15 @@ use super::conv::window_fits;
 use super::extents::pair;
 use super::{Compile, Form, Outcome, program};
 use crate::kernels::isa::isa;
-use crate::kernels::pool::{Pool, PoolKind, global_average, pool};
+use crate::kernels::norm::{Reduce, reduce};
+use crate::kernels::pool::{Pool, PoolKind, pool};
 
-pub(super) static OPS: &[(&str, Compile)] =
-    &[("MaxPool", compile), ("AveragePool", compile), ("GlobalAveragePool", compile_global)];
+pub(super) static OPS: &[(&str, Compile)] = &[
+    ("MaxPool", compile),
+    ("AveragePool", compile),
+    ("GlobalAveragePool", |_, _| program("pool", &[], |call| run_global(call, Reduce::Mean))),
+    ("GlobalMaxPool", |_, _| program("pool", &[], |call| run_global(call, Reduce::MaxNumber))),
+];
 
 pub(super) fn takes(Form { node, .. }: &Form<'_>) -> bool {
     match node.op.as_str() {
@@ -71,17 +76,15 @@ fn run(call: &mut Call<'_>, kind: PoolKind) -> Outcome {
     Ok(Some(vec![out.into()]))
 }
 
-fn compile_global(_: &Part<'_>, _: &Node) -> Option<Arc<dyn Program>> {
-    program("pool", &[], |call| {
-        let x = call.tensor(0)?.clone();
-        if x.dtype() != DType::F32 || x.rank() < 3 || x.is_empty() {
-            return Ok(None);
-        }
-        let planes = x.shape()[0] * x.shape()[1];
-        let mut shape = vec![1; x.rank()];
-        shape[..2].copy_from_slice(&x.shape()[..2]);
-        let mut out = call.output(0, DType::F32, &shape)?;
-        global_average(isa(), x.as_slice()?, planes, x.len() / planes, out.as_mut_slice()?);
-        Ok(Some(vec![out.into()]))
-    })
+fn run_global(call: &mut Call<'_>, op: Reduce) -> Outcome {
+    let x = call.tensor(0)?.clone();
+    if x.dtype() != DType::F32 || x.rank() < 3 || x.is_empty() {
+        return Ok(None);
+    }
+    let planes = x.shape()[0] * x.shape()[1];
+    let mut shape = vec![1; x.rank()];
+    shape[..2].copy_from_slice(&x.shape()[..2]);
+    let mut out = call.output(0, DType::F32, &shape)?;
+    reduce(isa(), op, x.as_slice()?, [planes, x.len() / planes, 1], out.as_mut_slice()?);
+    Ok(Some(vec![out.into()]))
 }
