@@ -8,6 +8,7 @@ use hetra_ops::{GemmForm, MatMulForm};
 use hetra_tensor::{DType, Tensor};
 
 use super::conv::activation;
+use super::extents::product;
 use super::{Compile, Form, Outcome, program};
 use crate::kernels::activation::Activation;
 use crate::kernels::gemm::{Batch, Bias, Epilogue, Lhs, Mat, PackedB, Rhs, gemm, gemm_batch};
@@ -38,20 +39,25 @@ pub(super) fn takes(form: &Form<'_>) -> bool {
     activation(node).is_some() && (node.input(2).is_none() || takes_bias(form))
 }
 
-/// The kernel adds one row to all others.
+/// The kernel adds one row to all others, or as many numbers as there are outputs. What is open is
+/// seen at run time.
 fn takes_bias(form: &Form<'_>) -> bool {
     let node = form.node;
-    let gemm = node.op.ends_with("Gemm");
-    let columns = form.ty(node.output(0)).dims().and_then(<[Dim]>::last).unwrap_or(&Dim::Unknown);
-    // What is open is seen at run time.
-    let fits = |n: &Dim| n == columns || *n == Dim::Unknown || *columns == Dim::Unknown;
-    let row = match form.ty(node.input(2)).dims() {
-        None => true,
-        Some([n]) => fits(n),
-        Some([one, n]) => gemm && *one == Dim::Known(1) && fits(n),
-        Some(_) => false,
-    };
-    row && (!gemm || node.attrs.float_or("beta", 1.0).is_ok_and(|beta| beta == 1.0))
+    let plain = !node.op.ends_with("Gemm")
+        || node.attrs.float_or("beta", 1.0).is_ok_and(|beta| beta == 1.0);
+    let Some(bias) = form.ty(node.input(2)).dims() else { return plain };
+    let open = Dim::Unknown;
+    let may_be = |a: &Dim, b: &Dim| a == b || [a, b].contains(&&open);
+    let output = form.ty(node.output(0)).dims();
+    let columns = output.and_then(<[Dim]>::last).unwrap_or(&open);
+    let row = bias.split_last().is_some_and(|(last, ones)| {
+        let short = output.is_none_or(|output| bias.len() <= output.len());
+        short && may_be(last, columns) && ones.iter().all(|one| may_be(one, &Dim::Known(1)))
+    });
+    let same = output.is_none_or(|output| {
+        output.len() == bias.len() && output.iter().zip(bias).all(|(a, b)| may_be(a, b))
+    });
+    plain && (row || same)
 }
 
 fn compile_matmul(part: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
@@ -63,6 +69,21 @@ fn compile_matmul(part: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
     program("gemm", &[], move |call| run_matmul(call, packed.as_ref(), act))
 }
 
+/// What is added to a product of `n` columns: a row for all of its rows, or a number for each of
+/// its elements with the distance of rows.
+type Summand<'a> = (Bias<'a>, Option<(&'a [f32], usize)>);
+
+/// `None` for other broadcasts to the output.
+fn summand<'a>(tensor: Option<&'a Tensor>, output: &[usize], n: usize) -> Option<Summand<'a>> {
+    let Some(tensor) = tensor else { return Some((Bias::None, None)) };
+    let values = tensor.as_slice::<f32>().ok()?;
+    let row = matches!(tensor.shape(), [ones @ .., last] if *last == n && product(ones) == 1);
+    if row && tensor.rank() <= output.len() {
+        return Some((Bias::Col(values), None));
+    }
+    (tensor.shape() == output).then_some((Bias::None, Some((values, n))))
+}
+
 fn run_matmul(call: &mut Call<'_>, packed: Option<&PackedB>, act: Activation) -> Outcome {
     let (a, b) = (call.tensor(0)?.clone(), call.tensor(1)?.clone());
     let bias = call.tensor_opt(2).cloned();
@@ -71,16 +92,14 @@ fn run_matmul(call: &mut Call<'_>, packed: Option<&PackedB>, act: Activation) ->
         return Ok(None);
     }
     let form = MatMulForm::resolve(&call.node.attrs, a.shape(), b.shape())?;
-    let bias = match bias.as_ref() {
-        None => Bias::None,
-        Some(bias) if bias.shape() == [form.n] => Bias::Col(bias.as_slice()?),
-        Some(_) => return Ok(None),
+    let Some((bias, residual)) = summand(bias.as_ref(), &form.output, form.n) else {
+        return Ok(None);
     };
     if a.is_empty() || b.is_empty() {
         return Ok(None);
     }
     let mut out = call.output(0, DType::F32, &form.output)?;
-    let ep = Epilogue { alpha: form.alpha, bias, act, ..Epilogue::default() };
+    let ep = Epilogue { alpha: form.alpha, bias, residual, act, ..Epilogue::default() };
     let (left, right) = (a.as_slice::<f32>()?, b.as_slice::<f32>()?);
     let rows = form.batch.iter().product::<usize>() * form.m;
     // Rows of the left operand in one run of memory make one tall matrix.
@@ -142,14 +161,12 @@ fn run_gemm(call: &mut Call<'_>, packed: Option<&PackedB>, act: Activation) -> O
         return Ok(None);
     }
     let form = GemmForm::resolve(&call.node.attrs, a.shape(), b.shape())?;
-    let mut bias = Bias::None;
-    if let Some(c_in) = &c_in {
-        let row = matches!(c_in.shape(), [n] | [1, n] if *n == form.n);
-        if !row || form.beta != 1.0 {
-            return Ok(None);
-        }
-        bias = Bias::Col(c_in.as_slice()?);
+    if c_in.is_some() && form.beta != 1.0 {
+        return Ok(None);
     }
+    let Some((bias, residual)) = summand(c_in.as_ref(), &[form.m, form.n], form.n) else {
+        return Ok(None);
+    };
     let mut out = call.output(0, DType::F32, &[form.m, form.n])?;
     let left = a.as_slice::<f32>()?;
     let left = if form.trans_a {
@@ -162,7 +179,7 @@ fn run_gemm(call: &mut Call<'_>, packed: Option<&PackedB>, act: Activation) -> O
         None if form.trans_b => Rhs::View(Mat::transposed(b.as_slice()?, form.k, form.n)),
         None => Rhs::View(Mat::new(b.as_slice()?, form.k, form.n)),
     };
-    let ep = Epilogue { alpha: form.alpha, bias, act, ..Epilogue::default() };
+    let ep = Epilogue { alpha: form.alpha, bias, residual, act, ..Epilogue::default() };
     gemm(isa(), Lhs::View(left), rhs, out.as_mut_slice()?, form.n, &ep);
     Ok(Some(vec![out.into()]))
 }

@@ -133,8 +133,14 @@ fn pools(random: &Random, cases: &mut Vec<Case>) {
         }
         cases.push(Case::new("pool of NaN", pool, vec![live(x)], 1));
     }
-    let x = random.floats(&[2, 5, random.pick(&[1, 7]), random.pick(&[1, 16, 33])]);
-    cases.push(Case::new("GlobalAveragePool", node("GlobalAveragePool"), vec![live(x)], 1));
+    let mut x = random.floats(&[2, 5, random.pick(&[1, 7]), random.pick(&[1, 16, 33])]);
+    for op in ["GlobalAveragePool", "GlobalMaxPool"] {
+        cases.push(Case::new(op, node(op), vec![live(x.clone())], 1));
+        if let Ok([first, ..]) = x.as_mut_slice::<f32>() {
+            *first = f32::NAN;
+        }
+        cases.push(Case::new(op, node(op), vec![live(x.clone())], 1));
+    }
 }
 
 fn products(random: &Random, cases: &mut Vec<Case>) {
@@ -156,6 +162,17 @@ fn products(random: &Random, cases: &mut Vec<Case>) {
         let arguments = vec![live(a.clone()), weight(b.clone()), weight(c.clone())];
         cases.push(Case::new(op, gemm, arguments, 1));
     }
+    let summand = random.pick(&[[1, 1, n], [1, 1, n], [batch, m, n], [1, m, 1], [1; 3]]);
+    let summand = &summand[random.below(2) * usize::from(summand[1] == 1)..];
+    let (a, b) = (random.floats(&[batch, m, k]), random.floats(&[k, n]));
+    let arguments = vec![live(a), weight(b), live(random.floats(summand))];
+    let biased = node("com.microsoft.FusedMatMul").with("alpha", 0.5f32);
+    cases.push(Case::new("FusedMatMul with a bias", biased, arguments, 1));
+    let summand = random.pick(&[[1, n], [1, n], [m, n], [m, 1]]);
+    let (a, b) = (random.floats(&[m, k]), random.floats(&[k, n]));
+    let arguments = vec![live(a), live(b), live(random.floats(&summand))];
+    let beta = random.pick(&[1.0f32, 1.0, 0.5]);
+    cases.push(Case::new("Gemm with a C", node("Gemm").with("beta", beta), arguments, 1));
     let (a, b) = (random.floats(&[2, k, m]), random.floats(&[2, n, k]));
     let fused = node("com.microsoft.FusedMatMul").with("transA", 1i64).with("transB", 1i64);
     cases.push(Case::new("FusedMatMul", fused, vec![live(a), live(b)], 1));
@@ -192,6 +209,11 @@ fn norms(random: &Random, cases: &mut Vec<Case>) {
         cases.push(Case::new(op, node(op), vec![live(x.clone()), weight(bias.clone())], 1));
     }
     groups(random, cases);
+    let lrn = node("LRN")
+        .with("size", random.pick(&[1i64, 2, 5, 40]))
+        .with("alpha", 0.3f32)
+        .with("beta", random.pick(&[0.75f32, 0.6]));
+    cases.push(Case::new("LRN", lrn, vec![live(x.clone())], 1));
     let channel = [shape[1]];
     let (scale, bias) = (random.floats(&channel), random.floats(&channel));
     let mean = random.floats(&channel);
