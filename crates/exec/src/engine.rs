@@ -153,8 +153,8 @@ impl Engine {
     }
 
     /// Runs on inputs in the order of the graph's; `None` takes the default of an input that has
-    /// one. Gives `outputs`, of those of the graph, and runs only what they depend on. Times of each
-    /// step go to `trace` where it is given.
+    /// one. Gives `outputs`, of those of the graph, and runs only what they depend on. Times of
+    /// each step go to `trace` where it is given.
     ///
     /// # Errors
     /// An input that does not fit, or the node that failed.

@@ -47,7 +47,42 @@ pub(crate) fn head_count(node: &hetra_ir::Node) -> Result<usize, OpError> {
         .ok_or_else(|| OpError::invalid(format!("num_heads {heads} is not positive")))
 }
 
-/// Widths of all heads of q, k and v together.
+/// What the attributes of com.microsoft's attention operators say of heads and scores.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MicrosoftAttentionForm {
+    /// Heads.
+    pub heads: usize,
+    /// Query `i` does not see keys after its own (past ones come before).
+    pub causal: bool,
+    /// Added to the score of a key that is padding.
+    pub filter: f32,
+    /// Factor of the scores; one over the root of the width when there is none.
+    pub scale: Option<f32>,
+}
+
+impl MicrosoftAttentionForm {
+    /// Reads the attributes.
+    ///
+    /// # Errors
+    /// An attribute of a wrong kind or value.
+    pub fn of(node: &hetra_ir::Node) -> Result<MicrosoftAttentionForm, OpError> {
+        Ok(MicrosoftAttentionForm {
+            heads: head_count(node)?,
+            causal: node.attrs.flag_or("unidirectional", false)?,
+            filter: node.attrs.float_or("mask_filter_value", -10000.0)?,
+            scale: Some(node.attrs.float_or("scale", 0.0)?).filter(|&scale| scale != 0.0),
+        })
+    }
+
+    /// Widths of all heads of q, k and v together, whose columns stand side by side in the weights.
+    ///
+    /// # Errors
+    /// When the node says others than fit into `total` columns.
+    pub fn hidden_sizes(node: &hetra_ir::Node, total: usize) -> Result<[usize; 3], OpError> {
+        hidden_sizes(node, total)
+    }
+}
+
 fn hidden_sizes(node: &hetra_ir::Node, total: usize) -> Result<[usize; 3], OpError> {
     let fault = || OpError::input(1, "columns for q, k and v", total.to_string());
     let sizes = match node.attrs.ints_opt("qkv_hidden_sizes")?.filter(|sizes| !sizes.is_empty()) {
@@ -221,15 +256,15 @@ pub(crate) fn attend_masked<T: Real>(
     at: Heads,
     masks: &Masks,
 ) -> Result<Attended<T>, OpError> {
-    let causal = ctx.attrs().flag_or("unidirectional", false)?;
-    let filter = T::narrow(f64::from(ctx.attrs().float_or("mask_filter_value", -10000.0)?));
+    let form = MicrosoftAttentionForm::of(ctx.node)?;
+    let filter = T::narrow(f64::from(form.filter));
     let padding = masks.padding.map(|index| Padding::of(ctx, index, at, masks.past)).transpose()?;
     let bias = masks.bias.and_then(|index| Some((index, ctx.tensor_opt(index)?)));
     let bias = bias.map(|(index, tensor)| Mask::<T>::new(tensor, index, at)).transpose()?;
     let lowest = T::narrow(f64::from(f32::MIN));
     let add = |item: usize, head: usize, query: usize, scores: &mut [T]| {
         for (key, score) in scores.iter_mut().enumerate() {
-            if causal && key > masks.past + query {
+            if form.causal && key > masks.past + query {
                 *score = lowest;
             } else if padding.as_ref().is_some_and(|padding| !padding.open(item, query, key)) {
                 *score += filter;
@@ -240,9 +275,8 @@ pub(crate) fn attend_masked<T: Real>(
         }
     };
     let default = 1.0 / (at.width as f64).sqrt();
-    let scale = ctx.attrs().float_or("scale", 0.0)?;
     let scoring = Scoring {
-        scale: T::narrow(if scale == 0.0 { default } else { f64::from(scale) }),
+        scale: T::narrow(form.scale.map_or(default, f64::from)),
         softcap: T::default(),
         cap_first: true,
         bias: &add,
@@ -252,21 +286,31 @@ pub(crate) fn attend_masked<T: Real>(
 }
 
 /// Which keys are no padding.
-enum Padding {
+#[derive(Clone, Debug)]
+pub enum Padding {
+    /// All.
     None,
     /// The open range of keys of each batch item.
     Ranges(Vec<(i64, i64)>),
     /// A number for each item, query and key; open when over 0.
     Numbers {
+        /// The numbers, those of keys side by side.
         values: Vec<i64>,
+        /// The distance between items.
         by_item: usize,
+        /// The distance between queries.
         by_query: usize,
+        /// Where they begin.
         start: usize,
     },
 }
 
 impl Padding {
-    fn of(ctx: &EvalCtx<'_>, index: usize, at: Heads, past: usize) -> Result<Padding, OpError> {
+    /// Reads input `index` in any of its forms; `past` of the keys come from a cache.
+    ///
+    /// # Errors
+    /// When it has the shape of none.
+    pub fn of(ctx: &EvalCtx<'_>, index: usize, at: Heads, past: usize) -> Result<Padding, OpError> {
         let Some(values) = ctx.ints_opt(index)? else { return Ok(Padding::None) };
         let tensor = ctx.tensor(index)?;
         let (batch, queries, keys) = (at.batch, at.queries, at.keys);
@@ -299,7 +343,8 @@ impl Padding {
         }
     }
 
-    fn open(&self, item: usize, query: usize, key: usize) -> bool {
+    /// Whether a query of a batch item may see a key.
+    pub fn open(&self, item: usize, query: usize, key: usize) -> bool {
         match self {
             Padding::None => true,
             Padding::Ranges(ranges) => {

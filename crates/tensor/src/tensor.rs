@@ -235,7 +235,8 @@ impl Tensor {
     /// The elements as a slice to write; copies the storage first if it is shared.
     ///
     /// # Errors
-    /// `DType` when the elements are of another type, `TooLarge` when there is no memory for a copy.
+    /// `DType` when the elements are of another type, `TooLarge` when there is no memory for a
+    /// copy.
     pub fn as_mut_slice<T: Element>(&mut self) -> Result<&mut [T], TensorError> {
         if T::DTYPE != self.dtype {
             return Err(TensorError::DType { wanted: T::DTYPE, got: self.dtype });

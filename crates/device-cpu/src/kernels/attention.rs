@@ -318,8 +318,8 @@ impl Kernel for Few<'_> {
             job.mask_row((b, h, i, 0), &mut scores[..seen]);
             let mut state = (f32::NEG_INFINITY, 0.0);
             weights(s, &mut scores[..seen], &mut state);
-            // SAFETY: outputs of tokens do not overlap (`check`), this task alone has this head, and
-            // one is gone before the next is made.
+            // SAFETY: outputs of tokens do not overlap (`check`), this task alone has this head,
+            // and one is gone before the next is made.
             let out = unsafe { job.out.slice(job.at(job.o, b, h, i), p.v_dim) };
             out.fill(0.0);
             let scale = if state.1 > 0.0 || state.1.is_nan() { 1.0 / state.1 } else { 0.0 };

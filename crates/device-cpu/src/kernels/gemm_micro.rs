@@ -44,7 +44,8 @@ pub(crate) struct TileEnd {
 /// `p` must be readable for `min(n, LANES)` floats.
 #[inline(always)]
 unsafe fn load_some<S: Simd>(s: S, p: *const f32, n: usize) -> S::F {
-    // SAFETY: `LANES` floats are read if there are `n >= LANES`, else `n`; the caller promises them.
+    // SAFETY: `LANES` floats are read if there are `n >= LANES`, else `n`; the caller promises
+    // them.
     unsafe { if n >= S::LANES { s.load(p) } else { s.load_n(p, n) } }
 }
 
@@ -57,9 +58,9 @@ unsafe fn micro<S: Simd, const MR: usize, const NV: usize>(s: S, t: &Tile) {
     }
     let mut acc = [[s.splat(0.0); NV]; MR];
     let (mut a, mut b) = (t.a, t.b);
-    // SAFETY: both panels have `kc` steps, of `MR` floats and of two vectors, which is how often and
-    // how far they are read and advanced (`NV` is at most 2). For `finish`: `i < MR == mr`, and
-    // `col < nv` is checked.
+    // SAFETY: both panels have `kc` steps, of `MR` floats and of two vectors, which is how often
+    // and how far they are read and advanced (`NV` is at most 2). For `finish`: `i < MR == mr`,
+    // and `col < nv` is checked.
     unsafe {
         for _ in 0..t.kc {
             let mut bv = [s.splat(0.0); NV];

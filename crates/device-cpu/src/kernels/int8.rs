@@ -3,7 +3,8 @@
 //! `Σ (a - za)(b - zb)` is computed as `Σ ab - za (Σb - k zb) - zb Σa`: the inner loop knows no
 //! zero points. Column sums come from a dot product with ones over the packed panel, row sums from
 //! packing; both are left out where they are multiplied by zero. A register tile of sums is turned
-//! into i32, requantised 8-bit or scaled f32 output at once. Against the naive loop: 64 multiply-adds per instruction with VNNI (16 with AVX2).
+//! into i32, requantised 8-bit or scaled f32 output at once. Against the naive loop: 64
+//! multiply-adds per instruction with VNNI (16 with AVX2).
 
 pub use super::int8_pack::{IntMat, PackedIntA, PackedIntB};
 

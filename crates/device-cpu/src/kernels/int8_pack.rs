@@ -3,8 +3,9 @@
 //! One operand is made unsigned and the other signed by flipping the top bit where needed (which
 //! adds or takes 128; the zero point moves with it). So one kernel serves all four combinations.
 //! Products take an unsigned left matrix, convolutions a signed one (their weights, which mostly
-//! are signed and have no zero point: then nothing is flipped and no correction is left). Then `KG` neighbours along k are put into one 32-bit lane: four
-//! bytes for `vpdpbusd`, two 16-bit numbers for `pmaddwd`, which cannot saturate.
+//! are signed and have no zero point: then nothing is flipped and no correction is left). Then `KG`
+//! neighbours along k are put into one 32-bit lane: four bytes for `vpdpbusd`, two 16-bit numbers
+//! for `pmaddwd`, which cannot saturate.
 
 use super::gemm_pack::{block, mr_of};
 use super::isa::Isa;

@@ -300,8 +300,8 @@ impl Kernel for SoftmaxAcross<'_> {
             for a in 0..self.axis {
                 let d = s.sub(s.loads_tail(&self.x[at(a)..at(a) + w]), max);
                 let v = if self.log { s.sub(d, ln) } else { s.mul(exp_v(s, d), scale) };
-                // SAFETY: these `w` inner columns of this outer index belong to this task alone, and
-                // the slice is gone before the next one is made.
+                // SAFETY: these `w` inner columns of this outer index belong to this task alone,
+                // and the slice is gone before the next one is made.
                 s.stores_tail(unsafe { self.y.slice(at(a), w) }, v);
             }
             j += w;

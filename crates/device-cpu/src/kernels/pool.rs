@@ -117,8 +117,8 @@ impl Kernel for Plane<'_> {
             let mut x = 0;
             while x < self.ow {
                 let w = S::LANES.min(self.ow - x);
-                // SAFETY: `y < oh` and `x < ow`, so the base, and the vector that is read from it at
-                // any of the taps, end at `reach` or before, which is inside the plane.
+                // SAFETY: `y < oh` and `x < ow`, so the base, and the vector that is read from it
+                // at any of the taps, end at `reach` or before, which is inside the plane.
                 let base = unsafe { self.plane.as_ptr().add(y * self.row_step + x) };
                 let v = match self.counts {
                     None => {

@@ -1,6 +1,6 @@
-//! One step of an LSTM, a GRU or a plain recurrent layer. The caller has multiplied all inputs by their weights in one
-//! product, and walks the time axis in the direction it wants; a step adds the recurrent product
-//! (a packed weight, few rows) and applies the gates with vectors.
+//! One step of an LSTM, a GRU or a plain recurrent layer. The caller has multiplied all inputs by
+//! their weights in one product, and walks the time axis in the direction it wants; a step adds the
+//! recurrent product (a packed weight, few rows) and applies the gates with vectors.
 //!
 //! Gate order is that of ONNX: LSTM input, output, forget, cell; GRU update, reset, hidden.
 

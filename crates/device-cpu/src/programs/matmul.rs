@@ -22,7 +22,7 @@ pub(super) static OPS: &[(&str, Compile)] = &[
 ];
 
 /// A constant matrix: k by n, stored transposed or not.
-fn pack(tensor: &Tensor, transposed: bool) -> Option<PackedB> {
+pub(super) fn pack(tensor: &Tensor, transposed: bool) -> Option<PackedB> {
     let (&[rows, cols], data) = (tensor.shape(), tensor.as_slice::<f32>().ok()?) else {
         return None;
     };

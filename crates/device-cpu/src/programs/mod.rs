@@ -5,12 +5,14 @@
 //! and the reference runs: the result is right either way.
 
 mod attention;
+mod attention_microsoft;
 mod binary;
 mod codes;
 mod conv;
 mod conv_transpose;
 mod einsum;
 mod extents;
+mod heads;
 mod matmul;
 mod movement;
 mod nbits;
@@ -73,6 +75,7 @@ fn every_form(_: &Form<'_>) -> bool {
 /// Every operator that has kernels.
 static FAMILIES: &[Family] = &[
     floats(attention::OPS, attention::takes),
+    any(attention_microsoft::OPS, attention_microsoft::takes),
     floats(binary::OPS, binary::takes),
     any(codes::OPS, every_form),
     floats(conv::OPS, conv::takes),
@@ -224,7 +227,8 @@ mod tests {
         let average = Node::new("AveragePool", &[x], &[y]);
         check(average.clone(), true);
         check(average.with("ceil_mode", 1i64), false);
-        check(Node::new("Attention", &[x, x, x], &[y]).with("is_causal", 1i64), false);
+        check(Node::new("Attention", &[x, x, x], &[y]).with("is_causal", 1i64), true);
+        check(Node::new("Attention", &[x, x, x], &[y]).with("softcap", 1.0f32), false);
         let conv = Node::new("com.microsoft.FusedConv", &[x, x], &[y]);
         check(conv.clone().with("activation", "Relu"), true);
         check(conv.with("activation", "Nothing"), false);

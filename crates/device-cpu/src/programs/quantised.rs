@@ -151,7 +151,7 @@ fn conv(
     Ok(Some(out))
 }
 
-fn matrix(
+pub(super) fn matrix(
     tensor: &Tensor,
     rows: usize,
     cols: usize,
@@ -171,7 +171,7 @@ fn weights<'a>(part: &Part<'a>, node: &Node, index: usize) -> Option<IntMat<'a>>
     matrix(weights, k, n, (n, 1))
 }
 
-fn pack(part: &Part<'_>, node: &Node, index: usize) -> Option<PackedIntB> {
+pub(super) fn pack(part: &Part<'_>, node: &Node, index: usize) -> Option<PackedIntB> {
     weights(part, node, index).map(|weights| PackedIntB::new(isa(), weights))
 }
 

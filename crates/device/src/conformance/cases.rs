@@ -4,6 +4,7 @@ use hetra_ops::{ALL_OPS, Arity, Kind};
 use hetra_tensor::{DType, Tensor};
 
 use super::Case;
+use super::attention::{by_tokens, multi_head, projected};
 use super::random::{Random, ints, live, node, weight};
 use super::{
     contraction::einsums,
@@ -28,6 +29,9 @@ pub fn cases(seed: u64, rounds: usize) -> Vec<Case> {
         recurrent(&random, &mut cases);
         resizes(&random, &mut cases);
         nbits(&random, &mut cases);
+        by_tokens(&random, &mut cases);
+        multi_head(&random, &mut cases);
+        projected(&random, &mut cases);
         reductions(&random, &mut cases);
         movements(&random, &mut cases);
         quantised(&random, &mut cases);

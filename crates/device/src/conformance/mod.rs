@@ -4,6 +4,7 @@
 //! each output with the reference, bounding the error relative to the output's range. [`cases`]
 //! makes cases of many operators on generated shapes.
 
+mod attention;
 mod cases;
 mod contraction;
 mod quantised;
