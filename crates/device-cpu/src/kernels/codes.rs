@@ -4,7 +4,7 @@
 //! and the fused multiply-add are one instruction each instead of a call into the maths library.
 
 use super::isa::{Isa, Kernel};
-use super::quant::Byte;
+use super::quant::{Byte, Code, multiply};
 use super::scratch::{Shared, for_ranges};
 use super::simd::Simd;
 
@@ -100,6 +100,50 @@ pub fn code_op<T: Byte>(isa: Isa, op: CodeOp, a: &[T], b: &[T], swapped: bool, y
         // SAFETY: the ranges are disjoint.
         let y = unsafe { out.slice(start, len) };
         isa.dispatch(Rows { op, a, b, y, start, repeat, swapped });
+    });
+}
+
+struct Sum<'a, T>(&'a [T]);
+
+impl<T: Code> Kernel for Sum<'_, T> {
+    type Output = i64;
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> i64 {
+        let mut sum = 0;
+        // So many codes cannot overflow a lane.
+        for part in self.0.chunks(1 << 20) {
+            let mut acc = s.isplat(0);
+            for codes in part.chunks(S::LANES) {
+                acc = s.iadd(acc, T::loads(s, codes));
+            }
+            let mut lanes = [0i32; 16];
+            // SAFETY: a vector has at most sixteen lanes.
+            unsafe { s.istore(lanes.as_mut_ptr(), acc) };
+            sum += lanes.iter().map(|&v| i64::from(v)).sum::<i64>();
+        }
+        sum
+    }
+}
+
+/// `y[p] = saturate(round((Σ x - n zero) factor) + to)` over the `n` codes of plane `p`; there are
+/// as many planes as outputs. Panics if they are not of one length.
+pub fn plane_means<T: Byte>(isa: Isa, x: &[T], zero: i32, factor: f32, to: i32, y: &mut [T]) {
+    let planes = y.len();
+    assert!(x.len().is_multiple_of(planes.max(1)), "planes of different lengths");
+    let each = x.len() / planes.max(1);
+    let out = Shared::new(y);
+    for_ranges(planes, GRAIN / each.max(1), |start, len| {
+        let mut means = [0.0f32; 64];
+        for at in (start..start + len).step_by(means.len()) {
+            let count = means.len().min(start + len - at);
+            for (p, mean) in (at..at + count).zip(&mut means) {
+                let sum = isa.dispatch(Sum(&x[p * each..(p + 1) * each]));
+                *mean = (sum - i64::from(zero) * each as i64) as f32;
+            }
+            // SAFETY: the ranges are disjoint.
+            let y = unsafe { out.slice(at, count) };
+            multiply(isa, &means[..count], factor, to, y);
+        }
     });
 }
 

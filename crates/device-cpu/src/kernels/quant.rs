@@ -145,6 +145,35 @@ pub fn quantize_linear<T: Byte>(isa: Isa, x: &[f32], p: &Scales<'_>, y: &mut [T]
     });
 }
 
+struct Multiply<'a, T>(&'a [f32], &'a mut [T], f32, i32);
+
+impl<T: Byte> Kernel for Multiply<'_, T> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Multiply(x, y, factor, zero) = self;
+        let limit = |v: i32| s.splat((v - zero) as f32);
+        let (lo, hi) = (limit(T::RANGE.0), limit(T::RANGE.1));
+        for (x, y) in x.chunks(S::LANES).zip(y.chunks_mut(S::LANES)) {
+            let v = s.mul(s.loads_tail(x), s.splat(factor));
+            let v = s.to_int(s.min(hi, s.max(lo, v)));
+            T::stores(s, y, s.iadd(v, s.isplat(zero)));
+        }
+    }
+}
+
+/// `y = saturate(round(x factor) + zero)`, ties to even.
+pub fn multiply<T: Byte>(isa: Isa, x: &[f32], factor: f32, zero: i32, y: &mut [T]) {
+    assert!(y.len() <= x.len(), "input too short");
+    let n = y.len();
+    let out = Shared::new(y);
+    for_ranges(n, GRAIN, |start, len| {
+        // SAFETY: the ranges are disjoint.
+        let y = unsafe { out.slice(start, len) };
+        isa.dispatch(Multiply(&x[start..start + len], y, factor, zero));
+    });
+}
+
 struct Dequantize<'a, T>(&'a [T], &'a mut [f32], f32, i32);
 
 impl<T: Code> Kernel for Dequantize<'_, T> {

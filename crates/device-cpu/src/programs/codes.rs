@@ -7,16 +7,22 @@ use hetra_ir::Node;
 use hetra_ops::{OpError, QuantProduct, QuantSum};
 use hetra_tensor::{DType, Tensor};
 
+use super::extents::{Join, axis_of, product};
 use super::quantised::{at, inputs, scales, single, zeros};
 use super::{Compile, Outcome, program};
-use crate::kernels::codes::{CodeOp, code_op};
+use crate::kernels::codes::{CodeOp, code_op, plane_means};
 use crate::kernels::isa::isa;
 use crate::kernels::layout::{Blocks, copy_blocks};
+use crate::kernels::norm::softmax;
+use crate::kernels::quant::{Scales, dequantize_linear, multiply};
+use crate::kernels::scratch::lend;
 
 pub(super) static OPS: &[(&str, Compile)] = &[
     ("com.microsoft.QLinearAdd", |_, _| program("binary int8", &[], |call| run(call, false))),
     ("com.microsoft.QLinearMul", |_, _| program("binary int8", &[], |call| run(call, true))),
     ("com.microsoft.QLinearConcat", compile_concat),
+    ("com.microsoft.QLinearGlobalAveragePool", |_, _| program("average int8", &[], average)),
+    ("com.microsoft.QLinearSoftmax", compile_softmax),
 ];
 
 /// Scale and zero point at `index` and `index + 1`.
@@ -94,33 +100,19 @@ fn concat(call: &mut Call<'_>, axis: i64) -> Outcome {
     let starts: Vec<usize> = (2..inputs.len()).step_by(3).collect();
     let parts: Vec<Tensor> =
         starts.iter().map(|&i| call.tensor(i).cloned()).collect::<Result<_, OpError>>()?;
-    let Some(first) = parts.first() else { return Ok(None) };
-    let axis = if axis < 0 { axis + first.rank() as i64 } else { axis };
-    let Some(axis) = usize::try_from(axis).ok().filter(|&axis| axis < first.rank()) else {
-        return Ok(None);
-    };
-    let fits = |part: &Tensor| {
-        part.dtype() == dtype
-            && part.rank() == first.rank()
-            && part.shape()[..axis] == first.shape()[..axis]
-            && part.shape()[axis + 1..] == first.shape()[axis + 1..]
-    };
-    if !matches!(dtype, DType::U8 | DType::I8) || !parts.iter().all(fits) {
+    let Some(join) = Join::of(&parts, axis) else { return Ok(None) };
+    if !matches!(dtype, DType::U8 | DType::I8) || parts[0].dtype() != dtype {
         return Ok(None);
     }
     let Some(from) = starts.iter().map(|&i| params(&inputs, i + 1)).collect::<Option<Vec<_>>>()
     else {
         return Ok(None);
     };
-    let mut shape = first.shape().to_vec();
-    shape[axis] = parts.iter().map(|part| part.shape()[axis]).sum();
-    let count: usize = shape[..axis].iter().product();
-    let inner: usize = shape[axis + 1..].iter().product();
-    let mut out = call.output(0, dtype, &shape)?;
+    let mut out = call.output(0, dtype, &join.shape)?;
     let mut offset = 0;
     for (part, from) in parts.iter().zip(from) {
-        let len = part.shape()[axis] * inner;
-        let blocks = Blocks { count, len, src: (0, len), dst: (offset, shape[axis] * inner) };
+        let len = join.part(part);
+        let blocks = Blocks { count: join.count, len, src: (0, len), dst: (offset, join.block()) };
         if from == to {
             copy_blocks::<u8>(part.bytes(), out.bytes_mut()?, &blocks);
         } else {
@@ -129,6 +121,74 @@ fn concat(call: &mut Call<'_>, axis: i64) -> Outcome {
             copy_blocks::<u8>(&codes, out.bytes_mut()?, &blocks);
         }
         offset += len;
+    }
+    Ok(Some(vec![out.into()]))
+}
+
+/// Means of planes. Inputs: x, its scale and zero point, those of the output.
+fn average(call: &mut Call<'_>) -> Outcome {
+    let inputs = inputs(call);
+    let x = call.tensor(0)?.clone();
+    let (Some(from), Some(to)) = (params(&inputs, 1), params(&inputs, 3)) else { return Ok(None) };
+    let [batch, channels, spatial @ ..] = x.shape() else { return Ok(None) };
+    let last = call.node.attrs.flag_or("channels_last", false)?;
+    let same = at(&inputs, 4).is_some_and(|zero| zero.dtype() == x.dtype());
+    if last || !same || x.is_empty() {
+        return Ok(None);
+    }
+    let each = product(spatial);
+    let shape: Vec<usize> =
+        [*batch, *channels].into_iter().chain(spatial.iter().map(|_| 1)).collect();
+    // One factor for the mean and both scales, as in the reference.
+    let factor = from.0 / (to.0 * each as f32);
+    let mut out = call.output(0, x.dtype(), &shape)?;
+    match x.dtype() {
+        DType::U8 => {
+            plane_means::<u8>(isa(), x.as_slice()?, from.1, factor, to.1, out.as_mut_slice()?)
+        }
+        DType::I8 => {
+            plane_means::<i8>(isa(), x.as_slice()?, from.1, factor, to.1, out.as_mut_slice()?)
+        }
+        _ => return Ok(None),
+    }
+    Ok(Some(vec![out.into()]))
+}
+
+fn compile_softmax(_: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
+    let axis = node.attrs.int_or("axis", -1).ok()?;
+    let joined = *node.attrs.int("opset").ok()? < 13;
+    program("softmax int8", &[], move |call| softmax_codes(call, axis, joined))
+}
+
+/// `joined`: all axes from the named one on are one, as before opset 13.
+fn softmax_codes(call: &mut Call<'_>, axis: i64, joined: bool) -> Outcome {
+    let inputs = inputs(call);
+    let x = call.tensor(0)?.clone();
+    let (Some(from), Some(to)) = (params(&inputs, 1), params(&inputs, 3)) else { return Ok(None) };
+    let same = at(&inputs, 4).is_some_and(|zero| zero.dtype() == x.dtype());
+    let Some(axis) = axis_of(axis, x.rank()).filter(|_| same && !x.is_empty()) else {
+        return Ok(None);
+    };
+    let after = &x.shape()[axis + 1..];
+    let sizes = match joined {
+        true => [product(&x.shape()[..axis]), product(&x.shape()[axis..]), 1],
+        false => [product(&x.shape()[..axis]), x.shape()[axis], product(after)],
+    };
+    let mut reals = lend(x.len());
+    let mut chances = lend(x.len());
+    let spread = Scales { scale: &[from.0], zero: &[from.1], shape: [1, 1, x.len()] };
+    match x.dtype() {
+        DType::U8 => dequantize_linear::<u8>(isa(), x.as_slice()?, &spread, &mut reals),
+        DType::I8 => dequantize_linear::<i8>(isa(), x.as_slice()?, &spread, &mut reals),
+        _ => return Ok(None),
+    }
+    softmax(isa(), &reals, &mut chances, sizes, false);
+    // A whole number of steps makes 1, as in the reference.
+    let steps = (1.0 / to.0).floor();
+    let mut out = call.output(0, x.dtype(), x.shape())?;
+    match x.dtype() {
+        DType::U8 => multiply::<u8>(isa(), &chances, steps, to.1, out.as_mut_slice()?),
+        _ => multiply::<i8>(isa(), &chances, steps, to.1, out.as_mut_slice()?),
     }
     Ok(Some(vec![out.into()]))
 }

@@ -9,6 +9,7 @@ use hetra_tensor::{DType, Tensor, to_i64};
 
 use super::conv::{self, shape_of};
 use super::{Compile, Form, Outcome, program};
+use crate::kernels::activation::Activation;
 use crate::kernels::int8::{IntLhs, IntMat, IntOut, IntRhs, IntTerms, PackedIntB, Per, gemm_int8};
 use crate::kernels::int8_conv::{Bytes, PackedIntConv};
 use crate::kernels::isa::isa;
@@ -19,6 +20,7 @@ pub(super) static OPS: &[(&str, Compile)] = &[
     ("QLinearConv", compile_conv),
     ("QLinearMatMul", compile_matmul),
     ("MatMulInteger", compile_matmul_integer),
+    ("com.microsoft.QGemm", compile_gemm),
     ("QuantizeLinear", compile_quantize),
     ("DequantizeLinear", compile_dequantize),
     ("DynamicQuantizeLinear", compile_dynamic),
@@ -353,4 +355,69 @@ fn compile_dynamic(_: &Part<'_>, _: &Node) -> Option<Arc<dyn Program>> {
         quantize_linear::<u8>(isa(), source, &form, out.as_mut_slice()?);
         Ok(Some(vec![out.into(), Tensor::scalar(scale).into(), Tensor::scalar(zero).into()]))
     })
+}
+
+/// Inputs: a, b with scales and zero points, a bias of i32, scale and zero point of the output.
+fn compile_gemm(_: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
+    let flags = ["transA", "transB"].map(|name| node.attrs.flag_or(name, false));
+    let [Ok(left), Ok(right)] = flags else { return None };
+    let alpha = node.attrs.float_or("alpha", 1.0).ok()?;
+    program("gemm int8", &[], move |call| run_gemm(call, (left, right), alpha))
+}
+
+/// A matrix that may stand transposed.
+fn turned(tensor: &Tensor, transposed: bool) -> Option<IntMat<'_>> {
+    let &[rows, cols] = tensor.shape() else { return None };
+    match transposed {
+        _ if tensor.is_empty() => None,
+        true => matrix(tensor, cols, rows, (1, cols)),
+        false => matrix(tensor, rows, cols, (cols, 1)),
+    }
+}
+
+fn run_gemm(call: &mut Call<'_>, (left, right): (bool, bool), alpha: f32) -> Outcome {
+    let inputs = inputs(call);
+    let (a, b) = (call.tensor(0)?.clone(), call.tensor(3)?.clone());
+    let (Some(a), Some(b)) = (turned(&a, left), turned(&b, right)) else { return Ok(None) };
+    let (m, n) = (a.rows(), b.cols());
+    let one = |index: usize| at(&inputs, index).and_then(scales).and_then(single);
+    let zero = |index: usize| zeros(at(&inputs, index)).as_deref().and_then(single);
+    let (Some(of_a), Some(a_zero), Some(of_b), Some(b_zero)) =
+        (one(1), zero(2), at(&inputs, 4).and_then(scales), zeros(at(&inputs, 5)))
+    else {
+        return Ok(None);
+    };
+    let bias = at(&inputs, 6).map(Tensor::as_slice::<i32>).transpose()?;
+    let row = at(&inputs, 6).is_none_or(|bias| matches!(*bias.shape(), [c] | [1, c] if c == n));
+    let fits = |len: usize| len == 1 || len == n;
+    if a.cols() != b.rows() || !row || !fits(of_b.len()) || !fits(b_zero.len()) {
+        return Ok(None);
+    }
+    let terms = IntTerms {
+        a_zero: Per::All(a_zero),
+        b_zero: single(&b_zero).map_or(Per::Col(&b_zero), Per::All),
+        bias: bias.map_or(Per::All(0), Per::Col),
+    };
+    let mut factors: Vec<f32> = of_b.iter().map(|b| alpha * of_a * b).collect();
+    let (y_scale, dtype) = match at(&inputs, 7) {
+        None => (None, DType::F32),
+        Some(_) => {
+            let Some(scale) = one(7) else { return Ok(None) };
+            (Some(scale), at(&inputs, 8).map_or(call.tensor(0)?.dtype(), Tensor::dtype))
+        }
+    };
+    if let Some(scale) = y_scale {
+        factors.iter_mut().for_each(|factor| *factor /= scale);
+    }
+    let factors = single(&factors).map_or(Per::Col(&factors), Per::All);
+    let Some(y_zero) = zero(8) else { return Ok(None) };
+    let mut out = call.output(0, dtype, &[m, n])?;
+    let mut sink = match dtype {
+        DType::F32 => IntOut::F32(out.as_mut_slice()?, factors, Per::All(0.0), Activation::None),
+        DType::U8 => IntOut::U8(out.as_mut_slice()?, factors, y_zero),
+        DType::I8 => IntOut::I8(out.as_mut_slice()?, factors, y_zero),
+        _ => return Ok(None),
+    };
+    gemm_int8(isa(), IntLhs::View(a), IntRhs::View(b), &terms, &mut sink);
+    Ok(Some(vec![out.into()]))
 }

@@ -88,6 +88,31 @@ fn codes(random: &Random, dtype: DType, cases: &mut Vec<Case>) {
         arguments.extend([live(part), scale(of_part), zero()]);
     }
     cases.push(Case::new(op, node(op).with("axis", 1i64), arguments, 1));
+    let x = random.tensor(dtype, &[2, random.pick(&[1, 70]), random.pick(&[1, 7]), 9]);
+    let op = "com.microsoft.QLinearGlobalAveragePool";
+    let arguments = vec![live(x), scale(0.02), zero(), scale(0.015), zero()];
+    cases.push(Case::new(op, node(op), arguments, 1));
+    let op = "com.microsoft.QGemm";
+    let (m, k, n) = (random.pick(&[1, 4]), random.pick(&[1, 30]), random.pick(&[1, 17]));
+    for (turn_a, turn_b, floats) in [(0i64, 1i64, false), (1, 0, true)] {
+        let a = random.tensor(dtype, &if turn_a == 1 { [k, m] } else { [m, k] });
+        let b = random.tensor(DType::I8, &if turn_b == 1 { [n, k] } else { [k, n] });
+        let gemm = node(op).with("transA", turn_a).with("transB", turn_b).with("alpha", 0.5f32);
+        let zero_b = weight(random.tensor(DType::I8, &[]));
+        let mut arguments = vec![live(a), scale(0.02), zero(), weight(b), scale(0.01), zero_b];
+        arguments.push(weight(random.tensor(DType::I32, &[n])));
+        if !floats {
+            arguments.extend([scale(0.1), zero()]);
+        }
+        cases.push(Case::new(op, gemm, arguments, 1));
+    }
+    // The output's scale is its only step, so that codes do not hang on the last bit of e^x.
+    let x = random.tensor(dtype, &[3, random.pick(&[1, 4]), 5]);
+    let op = "com.microsoft.QLinearSoftmax";
+    let axis = random.below(3) as i64;
+    let softmax = node(op).with("axis", axis).with("opset", random.pick(&[12i64, 13]));
+    let arguments = vec![live(x), scale(0.2), zero(), scale(1.0 / 256.0), zero()];
+    cases.push(Case::new(op, softmax, arguments, 1));
 }
 
 /// Products with weights in blocks: bits, block sizes, zero points, a last block that is not full.
