@@ -25,6 +25,7 @@ mod layout;
 mod matmul;
 mod noop;
 mod norm;
+mod power;
 mod quant;
 mod quant_move;
 

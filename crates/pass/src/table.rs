@@ -13,6 +13,7 @@ pub static PASSES: &[&Pass] = &[
     &crate::dead::DEAD_CODE,
     &crate::cse::CSE,
     &crate::layout::LAYOUT,
+    &crate::power::POWER,
     &crate::activation::ACTIVATION,
     &crate::norm::LAYER_NORM,
     &crate::attention::ATTENTION,
