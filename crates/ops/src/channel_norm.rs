@@ -2,14 +2,14 @@
 //! GroupNormalization, and the older LRN, LpNormalization and MeanVarianceNormalization.
 
 use hetra_ir::{Attrs, Dim, Type};
-use hetra_tensor::{Tensor, Value, from_f64, to_f64};
+use hetra_tensor::{Tensor, Value, element_count, from_f64, to_f64};
 
 use crate::context::{EvalCtx, InferCtx, infer_same, resolve_axis};
 use crate::conv::float_dtype;
 use crate::def::{Arity, Kind, OpDef, Upgrade, onnx};
 use crate::error::OpError;
 use crate::layer_norm::{Style, norm_work, normalise};
-use crate::real::{Real, at_least_rank, count, elements_as, narrow, with_real};
+use crate::real::{Real, at_least_rank, elements_as, narrow, with_real};
 use crate::reduce::{reduced_axes, rows_along};
 
 /// The operators of this file.
@@ -104,10 +104,10 @@ fn eval_batch<T: Real>(ctx: &EvalCtx<'_>) -> Result<Vec<Value>, OpError> {
     let channels = match x.shape() {
         [_] => 1,
         [_, channels, ..] if spatial => *channels,
-        [_, rest @ ..] => count(rest)?,
+        [_, rest @ ..] => element_count(rest)?,
         [] => 1,
     };
-    let inner = x.len().checked_div(count(&[batch, channels])?).unwrap_or(0);
+    let inner = x.len().checked_div(element_count(&[batch, channels])?).unwrap_or(0);
     let vectors = (1..5)
         .map(|index| {
             let tensor = ctx.tensor(index)?;
@@ -190,7 +190,7 @@ fn eval_groups<T: Real>(ctx: &EvalCtx<'_>, groups: Option<i64>) -> Result<Vec<Va
     if x.is_empty() {
         return Ok(vec![x.clone().into()]);
     }
-    let inner = count(&x.shape()[2..])?;
+    let inner = element_count(&x.shape()[2..])?;
     let length = channels / groups * inner;
     let affine = |index: usize| -> Result<Vec<f64>, OpError> {
         let tensor = ctx.tensor(index)?;
@@ -262,7 +262,7 @@ fn eval_lrn(ctx: &EvalCtx<'_>) -> Result<Vec<Value>, OpError> {
     if x.is_empty() {
         return Ok(vec![x.clone().into()]);
     }
-    let (channels, inner) = (x.shape()[1], count(&x.shape()[2..])?);
+    let (channels, inner) = (x.shape()[1], element_count(&x.shape()[2..])?);
     let values = to_f64(x)?;
     let mut out = vec![0f64; values.len()];
     let image = channels * inner;
@@ -302,7 +302,7 @@ fn eval_lp(ctx: &EvalCtx<'_>) -> Result<Vec<Value>, OpError> {
     if x.is_empty() {
         return Ok(vec![x.clone().into()]);
     }
-    let inner = count(&x.shape()[axis + 1..])?;
+    let inner = element_count(&x.shape()[axis + 1..])?;
     let length = x.shape()[axis];
     let mut values = to_f64(x)?;
     let block = length * inner;

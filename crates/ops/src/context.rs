@@ -249,19 +249,25 @@ pub(crate) fn broadcast_dims(
     let pick = |dims: &[Dim], axis: usize| {
         (axis + dims.len()).checked_sub(rank).map_or(Dim::Known(1), |axis| dims[axis].clone())
     };
-    let one = Dim::Known(1);
-    let merged = (0..rank).map(|axis| match (pick(a, axis), pick(b, axis)) {
-        (x, y) if x == y => Ok(x),
-        (x, y) if x == one => Ok(y),
-        (x, y) if y == one => Ok(x),
+    let merged = (0..rank).map(|axis| broadcast_dim(&pick(a, axis), &pick(b, axis)));
+    merged.collect::<Result<_, _>>().map(Some)
+}
+
+/// The extent that two broadcast to.
+///
+/// # Errors
+/// When they are known and do not broadcast.
+pub(crate) fn broadcast_dim(x: &Dim, y: &Dim) -> Result<Dim, OpError> {
+    match (x, y) {
+        (x, y) if x == y => Ok(x.clone()),
+        (Dim::Known(1), other) | (other, Dim::Known(1)) => Ok(other.clone()),
         (Dim::Known(x), Dim::Known(y)) => {
             Err(OpError::invalid(format!("extents {x} and {y} do not broadcast")))
         }
         // An extent over 1 wins against an unknown one: the unknown must be it, or 1.
-        (Dim::Known(x), _) | (_, Dim::Known(x)) => Ok(Dim::Known(x)),
+        (Dim::Known(x), _) | (_, Dim::Known(x)) => Ok(Dim::Known(*x)),
         _ => Ok(Dim::Unknown),
-    });
-    merged.collect::<Result<_, _>>().map(Some)
+    }
 }
 
 /// All inputs broadcast together, in the dtype of the first.
@@ -279,7 +285,7 @@ pub(crate) fn infer_broadcast(ctx: &InferCtx<'_>) -> Result<Vec<Type>, OpError> 
 ///
 /// # Errors
 /// When it is out of range.
-pub(crate) fn resolve_axis(axis: i64, rank: usize) -> Result<usize, OpError> {
+pub fn resolve_axis(axis: i64, rank: usize) -> Result<usize, OpError> {
     let resolved = if axis < 0 { axis.saturating_add(rank as i64) } else { axis };
     if resolved < 0 || resolved >= rank as i64 {
         return Err(hetra_tensor::TensorError::Axis { axis, rank }.into());

@@ -1,13 +1,13 @@
 //! Convolution: Conv and its fused form.
 
 use hetra_ir::{Attrs, Dim, Type};
-use hetra_tensor::{DType, Tensor};
+use hetra_tensor::{DType, Tensor, element_count};
 
 use crate::context::{EvalCtx, InferCtx};
 use crate::def::{Arity, Kind, OpDef, onnx};
 use crate::error::OpError;
 use crate::fused_activation::{FusedActivation, activate};
-use crate::real::{Real, at_least_rank, count, elements_as, narrow, with_real};
+use crate::real::{Real, at_least_rank, elements_as, narrow, with_real};
 use crate::window::{Window, advance};
 use crate::work::{Work, elements};
 
@@ -115,7 +115,7 @@ impl ConvGeometry {
     fn flattened(&self) -> Result<ConvGeometry, OpError> {
         let mut flat = self.clone();
         if self.is_pointwise() || self.window.rank() == 0 {
-            flat.input = vec![count(&self.input)?];
+            flat.input = vec![element_count(&self.input)?];
             flat.output = flat.input.clone();
             flat.window = Window {
                 kernel: vec![1],
@@ -176,8 +176,8 @@ fn convolve<T: Real>(
     bias: &[T],
     out: &mut [T],
 ) -> Result<(), OpError> {
-    let (plane_in, plane_out) = (count(&g.input)?, count(&g.output)?);
-    let taps = count(&g.window.kernel)?;
+    let (plane_in, plane_out) = (element_count(&g.input)?, element_count(&g.output)?);
+    let taps = element_count(&g.window.kernel)?;
     if plane_out == 0 || out.is_empty() {
         return Ok(());
     }

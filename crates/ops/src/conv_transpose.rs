@@ -1,13 +1,13 @@
 //! Transposed convolution: each input element adds a scaled kernel to the output.
 
 use hetra_ir::{Attrs, Dim, Type};
-use hetra_tensor::Tensor;
+use hetra_tensor::{Tensor, element_count};
 
 use crate::context::{EvalCtx, InferCtx};
 use crate::conv::{ConvGeometry, bias_of, float_dtype, groups, known_kernel};
 use crate::def::{Arity, Kind, OpDef, onnx};
 use crate::error::OpError;
-use crate::real::{Real, at_least_rank, count, elements_as, narrow, with_real};
+use crate::real::{Real, at_least_rank, elements_as, narrow, with_real};
 use crate::window::{AutoPad, Window, advance, per_axis};
 use crate::work::{Work, elements};
 
@@ -115,8 +115,8 @@ fn eval_transpose<T: Real>(ctx: &EvalCtx<'_>) -> Result<Tensor, OpError> {
     let bias = bias_of::<T>(ctx, g.channels_out)?;
     let mut out = Tensor::zeros(T::DTYPE, &g.output_shape())?;
     let (input, weights) = (elements_as::<T>(0, x)?, elements_as::<T>(1, w)?);
-    let (plane_in, plane_out) = (count(&g.input)?, count(&g.output)?);
-    let taps = count(&g.window.kernel)?;
+    let (plane_in, plane_out) = (element_count(&g.input)?, element_count(&g.output)?);
+    let taps = element_count(&g.window.kernel)?;
     if !out.is_empty() {
         for (index, plane) in out.as_mut_slice::<T>()?.chunks_exact_mut(plane_out).enumerate() {
             let (image, channel) = (index / g.channels_out, index % g.channels_out);

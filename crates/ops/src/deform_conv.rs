@@ -1,13 +1,13 @@
 //! DeformConv: a convolution whose taps are moved by offsets and weighed by a mask.
 
 use hetra_ir::{Dim, Type};
-use hetra_tensor::{Tensor, Value, to_f64};
+use hetra_tensor::{Tensor, Value, element_count, to_f64};
 
 use crate::context::{EvalCtx, InferCtx};
 use crate::conv::{ConvGeometry, conv_work, float_dtype, known_kernel};
 use crate::def::{Arity, Kind, OpDef, onnx};
 use crate::error::OpError;
-use crate::real::{at_least_rank, count};
+use crate::real::at_least_rank;
 use crate::window::{Window, advance};
 
 /// The operators of this file.
@@ -44,19 +44,19 @@ impl Deform {
             .ok()
             .filter(|&groups| groups > 0 && conv.channels_in.is_multiple_of(groups))
             .ok_or_else(|| OpError::invalid(format!("offset_group is {groups}")))?;
-        let taps = count(&conv.window.kernel)?;
+        let taps = element_count(&conv.window.kernel)?;
         let shape = |channels: usize| [&[conv.batch, channels], conv.output.as_slice()].concat();
-        let wanted = shape(count(&[offset_groups, taps, conv.window.rank()])?);
+        let wanted = shape(element_count(&[offset_groups, taps, conv.window.rank()])?);
         if offset.shape() != wanted {
             return Err(OpError::input(2, format!("shape {wanted:?}"), offset.describe()));
         }
-        let wanted = shape(count(&[offset_groups, taps])?);
+        let wanted = shape(element_count(&[offset_groups, taps])?);
         if let Some(mask) = ctx.tensor_opt(4)
             && mask.shape() != wanted
         {
             return Err(OpError::input(4, format!("shape {wanted:?}"), mask.describe()));
         }
-        let (plane_in, plane_out) = (count(&conv.input)?, count(&conv.output)?);
+        let (plane_in, plane_out) = (element_count(&conv.input)?, element_count(&conv.output)?);
         Ok(Deform { conv, offset_groups, taps, plane_in, plane_out })
     }
 

@@ -59,11 +59,11 @@ pub(crate) fn resolve_axes(axes: &[i64], rank: usize) -> Result<Vec<usize>, OpEr
     Ok(resolved)
 }
 
-/// What `infer` says of the outputs when all inputs are there.
-pub(crate) fn types_from(
+/// What `infer` says when all inputs are there; given the row's, the types of the outputs.
+pub(crate) fn types_from<T>(
     ctx: &EvalCtx<'_>,
-    infer: fn(&InferCtx<'_>) -> Result<Vec<Type>, OpError>,
-) -> Result<Vec<Type>, OpError> {
+    infer: impl FnOnce(&InferCtx<'_>) -> Result<T, OpError>,
+) -> Result<T, OpError> {
     let types: Vec<Option<Type>> = ctx.inputs.iter().map(|v| v.as_ref().map(Type::of)).collect();
     let known: Vec<Option<Tensor>> =
         ctx.inputs.iter().map(|v| v.as_ref().and_then(|v| v.as_tensor().cloned())).collect();

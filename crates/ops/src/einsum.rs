@@ -4,13 +4,13 @@
 //! left to right, two at a time; a label is summed as soon as nothing further needs it.
 
 use hetra_ir::{Attrs, Dim, Type};
-use hetra_tensor::{DType, Tensor, Value, strides_of};
+use hetra_tensor::{DType, Tensor, Value, element_count, strides_of};
 
-use crate::context::{EvalCtx, InferCtx};
+use crate::context::{EvalCtx, InferCtx, broadcast_dim};
 use crate::def::{Arity, Kind, OpDef, onnx};
 use crate::dispatch::dispatch;
 use crate::error::OpError;
-use crate::real::{Ring, count, elements_as, narrow, with_real};
+use crate::real::{Ring, elements_as, narrow, with_real};
 use crate::window::advance;
 use crate::work::{Work, elements};
 
@@ -187,7 +187,7 @@ fn contract<T: Ring>(a: &Term<T>, b: &Term<T>, kept: &[Label]) -> Result<Term<T>
     let dot = |at: &[usize], steps: &[usize]| -> usize {
         at.iter().zip(steps).map(|(index, step)| index * step).sum()
     };
-    let terms = count(&inner)?;
+    let terms = element_count(&inner)?;
     let mut at = vec![0; kept.len()];
     let mut walk = vec![0; rest.len()];
     if terms > 0 {
@@ -281,21 +281,11 @@ fn infer_einsum(ctx: &InferCtx<'_>) -> Result<Vec<Type>, OpError> {
     let Some(operands) = operands else { return Ok(vec![InferCtx::make(dtype, None)]) };
     let ranks: Vec<usize> = operands.iter().map(|dims| dims.len()).collect();
     let equation = EinsumForm::of(ctx.attrs(), &ranks)?;
-    let one = Dim::Known(1);
-    let merge = |known: Dim, dim: &Dim| match (&known, dim) {
-        (known, dim) if known == dim || *dim == one => Ok(known.clone()),
-        (known, dim) if *known == one => Ok((*dim).clone()),
-        (Dim::Known(x), Dim::Known(y)) => {
-            Err(OpError::invalid(format!("one label, extents {x} and {y}")))
-        }
-        (Dim::Known(x), _) | (_, Dim::Known(x)) => Ok(Dim::Known(*x)),
-        _ => Ok(Dim::Unknown),
-    };
     let extent = |label: &Label| {
         let axes = equation.operands.iter().zip(&operands);
         let mut axes = axes.flat_map(|(labels, dims)| labels.iter().zip(dims.iter()));
-        axes.try_fold(one.clone(), |known, (own, dim)| match own == label {
-            true => merge(known, dim),
+        axes.try_fold(Dim::Known(1), |known, (own, dim)| match own == label {
+            true => broadcast_dim(&known, dim),
             false => Ok(known),
         })
     };

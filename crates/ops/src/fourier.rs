@@ -5,12 +5,11 @@
 use std::f64::consts::PI;
 
 use hetra_ir::{Dim, Type};
-use hetra_tensor::{Tensor, Value, from_f64, to_f64};
+use hetra_tensor::{Tensor, Value, element_count, from_f64, to_f64};
 
 use crate::context::{EvalCtx, InferCtx, resolve_axis};
 use crate::def::{Arity, Kind, OpDef, Upgrade, onnx};
 use crate::error::OpError;
-use crate::real::count;
 use crate::work::{Work, elements};
 
 /// The operators of this file.
@@ -140,8 +139,8 @@ fn eval_dft(ctx: &EvalCtx<'_>) -> Result<Vec<Value>, OpError> {
     let inverse = ctx.attrs().flag_or("inverse", false)?;
     no_onesided_complex(onesided && !inverse, parts)?;
     let signal_length = x.shape()[axis];
-    let outer = count(&x.shape()[..axis])?;
-    let inner = count(&x.shape()[axis + 1..x.rank() - 1])?;
+    let outer = element_count(&x.shape()[..axis])?;
+    let inner = element_count(&x.shape()[axis + 1..x.rank() - 1])?;
     let mut shape = x.shape().to_vec();
     shape[axis] = bins(length, onesided);
     shape[x.rank() - 1] = 2;

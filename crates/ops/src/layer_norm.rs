@@ -4,12 +4,12 @@
 //! statistics are handed out.
 
 use hetra_ir::{Attrs, Dim, Type};
-use hetra_tensor::{DType, Tensor, Value};
+use hetra_tensor::{DType, Tensor, Value, element_count};
 
 use crate::context::{EvalCtx, InferCtx, resolve_axis};
 use crate::def::{Arity, Kind, OpDef, onnx};
 use crate::error::OpError;
-use crate::real::{Real, count, elements_as, narrow, with_real};
+use crate::real::{Real, elements_as, narrow, with_real};
 use crate::work::{Work, elements};
 
 /// The operators of this file.
@@ -109,7 +109,7 @@ impl LayerNormForm {
     /// When the axis is out of range.
     pub fn resolve(attrs: &Attrs, shape: &[usize]) -> Result<LayerNormForm, OpError> {
         let axis = resolve_axis(attrs.int_or("axis", -1)?, shape.len())?;
-        let (rows, length) = (count(&shape[..axis])?, count(&shape[axis..])?);
+        let (rows, length) = (element_count(&shape[..axis])?, element_count(&shape[axis..])?);
         Ok(LayerNormForm { axis, rows, length, epsilon: attrs.float_or("epsilon", 1e-5)? })
     }
 
@@ -118,7 +118,8 @@ impl LayerNormForm {
     pub fn is_row(&self, x: &[usize], of: &[usize]) -> bool {
         let first = of.iter().position(|&extent| extent != 1).unwrap_or(of.len());
         let kept = &of[first..];
-        kept.len() <= x.len() - self.axis && count(kept).is_ok_and(|count| count == self.length)
+        kept.len() <= x.len() - self.axis
+            && element_count(kept).is_ok_and(|count| count == self.length)
     }
 }
 

@@ -96,7 +96,7 @@ pub use attention::AttentionForm;
 pub use attention_core::Heads;
 pub use attention_microsoft::{MicrosoftAttentionForm, Padding};
 pub use channel_norm::LrnForm;
-pub use context::{EvalCtx, InferBody, InferCtx, Outer, Runner};
+pub use context::{EvalCtx, InferBody, InferCtx, Outer, Runner, resolve_axis};
 pub use control::{meet, set_turns_max, turns_max};
 pub use conv::ConvGeometry;
 pub use def::{Arity, Kind, OnnxName, OpDef, Upgrade, UpgradeFn, onnx};

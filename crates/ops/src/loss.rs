@@ -1,12 +1,12 @@
 //! Losses of classification: NegativeLogLikelihoodLoss, SoftmaxCrossEntropyLoss.
 
 use hetra_ir::{Dim, Type};
-use hetra_tensor::{Tensor, Value, from_f64, to_f64};
+use hetra_tensor::{Tensor, Value, element_count, from_f64, to_f64};
 
 use crate::context::{EvalCtx, InferCtx};
 use crate::def::{Arity, Kind, OpDef, onnx};
 use crate::error::OpError;
-use crate::real::{at_least_rank, count};
+use crate::real::at_least_rank;
 use crate::softmax::log_softmax;
 use crate::work::per_input_element;
 
@@ -63,7 +63,7 @@ impl Scores {
             let wanted = format!("the shape of {} without its classes", scores.describe());
             return Err(OpError::input(1, wanted, target.describe()));
         }
-        Ok(Scores { classes: shape[1], inner: count(&shape[2..])? })
+        Ok(Scores { classes: shape[1], inner: element_count(&shape[2..])? })
     }
 
     /// Where the score of `class` lies for target `sample`.

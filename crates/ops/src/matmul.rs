@@ -1,14 +1,14 @@
 //! Products of matrices: MatMul, Gemm and their fused forms.
 
 use hetra_ir::{Attrs, Dim, Type};
-use hetra_tensor::{DType, Tensor, broadcast, strides_of};
+use hetra_tensor::{DType, Tensor, broadcast, element_count, strides_of};
 
 use crate::context::{EvalCtx, InferCtx, broadcast_dims};
 use crate::def::{Arity, Kind, OpDef, Upgrade, onnx};
 use crate::dispatch::dispatch;
 use crate::error::OpError;
 use crate::fused_activation::{FusedActivation, activate};
-use crate::real::{Ring, count, elements_as, narrow, with_real};
+use crate::real::{Ring, elements_as, narrow, with_real};
 use crate::work::{Work, elements};
 
 /// The operators of this file.
@@ -248,7 +248,7 @@ pub(crate) fn multiply<T: Ring>(
 
 fn batched<T: Ring>(form: &MatMulForm, a: &[T], b: &[T]) -> Result<Tensor, OpError> {
     let mut out = Tensor::zeros(T::DTYPE, &form.output)?;
-    let plane = count(&[form.m, form.n])?;
+    let plane = element_count(&[form.m, form.n])?;
     if out.is_empty() || form.k == 0 {
         return Ok(out);
     }

@@ -1,13 +1,13 @@
 //! Pooling over sliding windows: MaxPool, AveragePool, LpPool.
 
 use hetra_ir::{Attr, Attrs, Dim, Type};
-use hetra_tensor::{DType, Element, Tensor, Value};
+use hetra_tensor::{DType, Element, Tensor, Value, element_count};
 
 use crate::context::{EvalCtx, InferCtx};
 use crate::def::{Arity, Kind, OpDef, Upgrade, onnx};
 use crate::dispatch::dispatch;
 use crate::error::OpError;
-use crate::real::{Real, at_least_rank, count, elements_as, narrow, with_real};
+use crate::real::{Real, at_least_rank, elements_as, narrow, with_real};
 use crate::window::{Window, advance, kernel_shape};
 use crate::work::{Work, elements};
 
@@ -115,7 +115,12 @@ impl PoolGeometry {
         at_least_rank(0, shape.len(), 2)?;
         let window = Window::of(attrs, &shape[2..], &kernel_shape(attrs)?)?;
         let output = window.pooled_extents(&shape[2..])?;
-        Ok(PoolGeometry { planes: count(&shape[..2])?, input: shape[2..].to_vec(), output, window })
+        Ok(PoolGeometry {
+            planes: element_count(&shape[..2])?,
+            input: shape[2..].to_vec(),
+            output,
+            window,
+        })
     }
 
     fn output_shape(&self, shape: &[usize]) -> Vec<usize> {
@@ -130,7 +135,7 @@ impl PoolGeometry {
         mut visit: impl FnMut(usize, &[usize], usize),
     ) -> Result<(), OpError> {
         let rank = self.window.rank();
-        let windows = count(&self.output)?;
+        let windows = element_count(&self.output)?;
         let mut at = vec![0; rank];
         let mut places = Vec::new();
         for index in 0..windows {
@@ -180,7 +185,7 @@ fn eval_max_pool(ctx: &EvalCtx<'_>, x: &Tensor) -> Result<Vec<Value>, OpError> {
     })?;
     let Some(mut indices) = indices else { return Ok(vec![values.into()]) };
     if column_major {
-        let plane = count(&geometry.input)?;
+        let plane = element_count(&geometry.input)?;
         for index in indices.as_mut_slice::<i64>()? {
             *index = to_column_major(*index as usize, plane, &geometry.input) as i64;
         }
@@ -231,7 +236,7 @@ fn max_pool<T: Lowest>(
     if values.is_empty() {
         return Ok((values, indices));
     }
-    let (plane_in, plane_out) = (count(&g.input)?, count(&g.output)?);
+    let (plane_in, plane_out) = (element_count(&g.input)?, element_count(&g.output)?);
     let source = x.as_slice::<T>()?;
     let targets = values.as_mut_slice::<T>()?;
     let mut slots = match &mut indices {
@@ -270,7 +275,7 @@ fn map_windows<T: Real>(
     let g = PoolGeometry::resolve(ctx.attrs(), x.shape())?;
     let mut out = Tensor::zeros(T::DTYPE, &g.output_shape(x.shape()))?;
     if !out.is_empty() {
-        let (plane_in, plane_out) = (count(&g.input)?, count(&g.output)?);
+        let (plane_in, plane_out) = (element_count(&g.input)?, element_count(&g.output)?);
         let source = elements_as::<T>(0, x)?;
         let targets = out.as_mut_slice::<T>()?;
         g.for_each_window(padded, |index, places, taps| {

@@ -1,14 +1,14 @@
 //! Pooling over whole planes (the Global operators), and MaxUnpool, the way back from MaxPool.
 
 use hetra_ir::{Dim, Type};
-use hetra_tensor::{Element, Tensor, Value};
+use hetra_tensor::{Element, Tensor, Value, element_count};
 
 use crate::context::{EvalCtx, InferCtx};
 use crate::def::{Arity, Kind, OpDef, onnx};
 use crate::dispatch::dispatch;
 use crate::error::OpError;
 use crate::pool::{norm, order, upgrade_order};
-use crate::real::{at_least_rank, count};
+use crate::real::at_least_rank;
 use crate::window::{Window, kernel_shape};
 use crate::work::per_input_element;
 
@@ -65,8 +65,8 @@ fn eval_global(ctx: &EvalCtx<'_>, rule: impl Fn(&[f64]) -> f64) -> Result<Vec<Va
     let mut shape = x.shape().to_vec();
     shape[2..].fill(1);
     let values = hetra_tensor::to_f64(x)?;
-    let plane = count(&x.shape()[2..])?;
-    let planes = count(&shape)?;
+    let plane = element_count(&x.shape()[2..])?;
+    let planes = element_count(&shape)?;
     if plane == 0 && planes > 0 {
         return Err(OpError::input(0, "planes with elements", x.describe()));
     }
@@ -152,7 +152,7 @@ fn unpool<T: Element>(
     inner: &[usize],
 ) -> Result<Tensor, OpError> {
     let mut out = Tensor::zeros(x.dtype(), shape)?;
-    let limit = count(inner)?;
+    let limit = element_count(inner)?;
     let targets = out.as_mut_slice::<T>()?;
     for (&value, &index) in x.as_slice::<T>()?.iter().zip(indices) {
         let mut rest =

@@ -111,11 +111,6 @@ pub(crate) fn narrow(tensor: Tensor, dtype: DType) -> Result<Tensor, OpError> {
     Ok(cast(&tensor, dtype, true, Rounding::Up)?)
 }
 
-/// Product of extents that belong to a tensor in memory or are checked to.
-pub(crate) fn count(extents: &[usize]) -> Result<usize, OpError> {
-    Ok(hetra_tensor::element_count(extents)?)
-}
-
 /// An input must have at least `rank` axes.
 pub(crate) fn at_least_rank(index: usize, got: usize, rank: usize) -> Result<(), OpError> {
     if got >= rank {

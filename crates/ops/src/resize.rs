@@ -8,7 +8,7 @@ use hetra_tensor::{Tensor, Value};
 
 use crate::context::{EvalCtx, InferCtx};
 use crate::def::{Arity, OpDef, Upgrade, onnx};
-use crate::dims::{check_ints, extent, resolve_axes, same_rank, shape_from};
+use crate::dims::{check_ints, extent, resolve_axes, same_rank, shape_from, types_from};
 use crate::elements::{float_buffer, volume};
 use crate::error::OpError;
 use crate::pick::{OUTSIDE, check_size, pick};
@@ -189,14 +189,8 @@ fn rois(ctx: &EvalCtx<'_>, rank: usize) -> Result<Vec<(f64, f64)>, OpError> {
 fn axes_of(ctx: &EvalCtx<'_>, coordinates: Coordinates) -> Result<Vec<Axis>, OpError> {
     let tensor = ctx.tensor(0)?;
     let shape = shape_from(ctx, infer)?;
-    let types: Vec<Option<Type>> =
-        ctx.inputs.iter().map(|value| value.as_ref().map(Type::of)).collect();
-    let known: Vec<Option<Tensor>> =
-        (0..ctx.inputs.len()).map(|index| ctx.tensor_opt(index).cloned()).collect();
-    let body = |_: &hetra_ir::Graph, _: &[Type]| Ok(vec![]);
-    let infer = InferCtx { node: ctx.node, inputs: &types, known: &known, body: &body };
-    let dims = infer.dims(0).unwrap_or_default();
-    let geometry = geometry(&infer, dims)?.ok_or(OpError::MissingInput { index: 2 })?;
+    let geometry = types_from(ctx, |infer| geometry(infer, infer.dims(0).unwrap_or_default()))?;
+    let geometry = geometry.ok_or(OpError::MissingInput { index: 2 })?;
     let rois = match coordinates {
         Coordinates::TfCropAndResize => rois(ctx, tensor.rank())?,
         _ => vec![(0.0, 1.0); tensor.rank()],

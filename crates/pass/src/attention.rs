@@ -5,7 +5,7 @@
 use hetra_ir::{Dim, Node, Type, ValueId};
 use hetra_tensor::DType;
 
-use crate::editor::Editor;
+use crate::editor::{Editor, broadcasts_to};
 use crate::optimise::Pass;
 
 pub(crate) static ATTENTION: Pass = Pass {
@@ -107,13 +107,11 @@ fn fits(ed: &Editor<'_>, scores: &Scores, values: ValueId) -> Result<(), String>
         return Err("its dtype is not f32, f16 or bf16".to_string());
     }
     let Some(mask) = scores.mask else { return Ok(()) };
-    let wanted = [&q[0], &q[1], &q[2], &k[3]];
+    let wanted = [&q[..3], &k[3..]].concat();
     let m = ed.ty(mask).dims().unwrap_or_default();
     // A mask that is short along the keys means something else to Attention.
-    let last = m.last().is_some_and(|last| last == wanted[3] && *last != Dim::Unknown);
-    let fit = |(m, w): (&Dim, &&Dim)| *m == Dim::Known(1) || (m == *w && *m != Dim::Unknown);
-    let stretches = m.iter().rev().zip(wanted.iter().rev()).all(fit);
-    if !last || !stretches || !(2..=4).contains(&m.len()) {
+    let last = m.last().is_some_and(|last| *last == wanted[3] && *last != Dim::Unknown);
+    if !last || !broadcasts_to(m, &wanted) || m.len() < 2 {
         return Err("the mask may not fit the scores".to_string());
     }
     Ok(())

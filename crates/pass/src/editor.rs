@@ -14,6 +14,12 @@ use crate::report::Report;
 /// Most sweeps of one rule over a graph: each one feeds on what the last one made.
 const SWEEPS_MAX: usize = 16;
 
+/// Whether dims are known to broadcast to others without stretching those.
+pub(crate) fn broadcasts_to(small: &[Dim], big: &[Dim]) -> bool {
+    let fits = |(s, b): (&Dim, &Dim)| *s == Dim::Known(1) || (s == b && *s != Dim::Unknown);
+    small.len() <= big.len() && small.iter().rev().zip(big.iter().rev()).all(fits)
+}
+
 /// A graph that is being rewritten by one pass.
 pub struct Editor<'a> {
     graph: Graph,
@@ -236,8 +242,7 @@ impl<'a> Editor<'a> {
         let (Some(small), Some(big)) = (self.ty(small).dims(), self.ty(big).dims()) else {
             return false;
         };
-        let fits = |(s, b): (&Dim, &Dim)| *s == Dim::Known(1) || (s == b && *s != Dim::Unknown);
-        small.len() <= big.len() && small.iter().rev().zip(big.iter().rev()).all(fits)
+        broadcasts_to(small, big)
     }
 
     /// What users know a node by.

@@ -1,12 +1,13 @@
 //! `op(constants) == constant`: evaluates by the reference what does not depend on the inputs.
 
-use hetra_ir::{Graph, Node, Type, ValueId};
-use hetra_ops::{EvalCtx, InferCtx, Interpreter, OpDef, OpError, find};
+use hetra_ir::{Node, ValueId};
+use hetra_ops::{EvalCtx, Interpreter, OpDef, find};
 use hetra_tensor::{DType, Value};
 
 use crate::editor::Editor;
 use crate::infer::infer;
 use crate::optimise::Pass;
+use crate::work::work_of;
 
 pub(crate) static FOLD: Pass = Pass {
     name: "fold",
@@ -72,7 +73,7 @@ fn fold(ed: &mut Editor<'_>, at: usize) -> bool {
         ed.miss(at, &format!("{op} of constants would add {made} bytes"));
         return false;
     }
-    if work(ed, ed.node(at), def) > WORK_MAX {
+    if work_of(ed.node(at), |id| ed.ty(id).clone(), |id| ed.constant(id).cloned()).ops > WORK_MAX {
         let op = ed.node(at).op.clone();
         ed.miss(at, &format!("{op} of constants is too much work to do before a run"));
         return false;
@@ -85,17 +86,6 @@ fn fold(ed: &mut Editor<'_>, at: usize) -> bool {
             false
         }
     }
-}
-
-/// Arithmetic operations of a node, as its row tells them.
-fn work(ed: &Editor<'_>, node: &Node, def: &OpDef) -> f64 {
-    let ty = |id: ValueId| ed.ty(id).clone();
-    let inputs: Vec<Option<Type>> = node.inputs.iter().map(|input| input.map(ty)).collect();
-    let outputs: Vec<Type> =
-        node.outputs.iter().map(|output| output.map_or(Type::Unknown, ty)).collect();
-    let known = vec![None; inputs.len()];
-    let body = |_: &Graph, _: &[Type]| Err(OpError::invalid("bodies are not folded"));
-    (def.work)(&InferCtx { node, inputs: &inputs, known: &known, body: &body }, &outputs).ops
 }
 
 /// Bytes of all outputs, if inference knows them.

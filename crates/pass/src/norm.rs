@@ -4,6 +4,7 @@
 //! `SkipLayerNormalization`.
 
 use hetra_ir::{Dim, Node, ValueId};
+use hetra_ops::resolve_axis;
 use hetra_tensor::{DType, Tensor, from_f64};
 
 use crate::editor::Editor;
@@ -45,15 +46,16 @@ fn layer_norm(ed: &mut Editor<'_>, at: usize) -> bool {
 /// Number of trailing axes that a ReduceMean reduces and keeps as ones, if it is such.
 fn trailing_axes(ed: &Editor<'_>, at: usize) -> Option<usize> {
     let node = ed.node(at);
-    let rank = ed.rank(node.input(0)?)? as i64;
+    let rank = ed.rank(node.input(0)?)?;
     let axes = match node.input(1) {
         Some(axes) => ed.ints(axes)?,
         None => node.attrs.ints_opt("axes").ok()??.clone(),
     };
-    let mut axes: Vec<i64> = axes.iter().map(|&a| if a < 0 { a + rank } else { a }).collect();
+    let mut axes: Vec<usize> =
+        axes.iter().map(|&axis| resolve_axis(axis, rank).ok()).collect::<Option<_>>()?;
     axes.sort_unstable();
-    let count = axes.len() as i64;
-    let trailing = count > 0 && axes.iter().copied().eq(rank - count..rank);
+    let first = rank.checked_sub(axes.len())?;
+    let trailing = !axes.is_empty() && axes.iter().copied().eq(first..rank);
     let keeps = node.attrs.flag_or("keepdims", true).ok()?;
     (trailing && keeps).then_some(axes.len())
 }

@@ -2,6 +2,7 @@
 //! dequantised inputs and a quantised output runs on the integers.
 
 use hetra_ir::{Node, ValueId};
+use hetra_ops::resolve_axis;
 use hetra_tensor::{DType, Tensor};
 
 use crate::editor::Editor;
@@ -233,7 +234,7 @@ fn gemm(ed: &mut Editor<'_>, node: &Node, to: Quantised) -> Made {
         return Err("alpha or beta is not 1".to_string());
     }
     let transposed = node.attrs.flag_or("transB", false).map_err(|error| error.to_string())?;
-    let (a, b, bias) = linear(ed, node, Some(i64::from(!transposed)))?;
+    let (a, b, bias) = linear(ed, node, Some(usize::from(!transposed)))?;
     let mut arguments = arguments(ed, &[a]).ok_or_else(no_room)?;
     arguments.extend(b);
     arguments.push(bias);
@@ -247,16 +248,16 @@ fn gemm(ed: &mut Editor<'_>, node: &Node, to: Quantised) -> Made {
 fn linear(
     ed: &mut Editor<'_>,
     node: &Node,
-    channel_axis: Option<i64>,
+    channel_axis: Option<usize>,
 ) -> Result<(Quantised, [Option<ValueId>; 3], Option<ValueId>), String> {
     let of = |ed: &Editor<'_>, index: usize| node.input(index).and_then(|v| dequantised(ed, v));
     let x = node.input(0).and_then(|real| single(ed, real));
     let x = x.ok_or("its input is not dequantised with one constant scale")?;
     let weights = of(ed, 1).filter(|weights| is_byte(weights.dtype));
     let weights = weights.ok_or("its weights are not dequantised from 8 bits")?;
-    let rank = node.input(1).and_then(|value| ed.rank(value)).unwrap_or(0) as i64;
-    let axis = if weights.axis < 0 { weights.axis + rank } else { weights.axis };
-    if weights.scale.len() != 1 && Some(axis) != channel_axis {
+    let rank = node.input(1).and_then(|value| ed.rank(value)).unwrap_or(0);
+    let axis = resolve_axis(weights.axis, rank).ok();
+    if weights.scale.len() != 1 && (axis.is_none() || axis != channel_axis) {
         return Err("the scales of its weights are not those of output channels".to_string());
     }
     let bias = match node.input(2) {

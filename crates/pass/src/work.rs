@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use hetra_ir::{Graph, Type, ValueId};
+use hetra_ir::{Graph, Node, Type, ValueId};
 use hetra_ops::{InferCtx, OpError, Work, find};
 use hetra_tensor::{Tensor, Value};
 
@@ -11,19 +11,20 @@ use hetra_tensor::{Tensor, Value};
 pub fn work(graph: &Graph, types: &[Type], known: &BTreeMap<ValueId, Value>) -> Vec<Work> {
     let value = |id: ValueId| known.get(&id).or_else(|| graph.constants.get(&id));
     let tensor = |id: ValueId| -> Option<Tensor> { value(id)?.as_tensor().cloned() };
+    graph.nodes.iter().map(|node| work_of(node, |id| types[id.index()].clone(), tensor)).collect()
+}
+
+/// The work of one node.
+pub(crate) fn work_of(
+    node: &Node,
+    ty: impl Fn(ValueId) -> Type,
+    known: impl Fn(ValueId) -> Option<Tensor>,
+) -> Work {
+    let Some(def) = find(&node.op) else { return Work::default() };
+    let inputs: Vec<_> = node.inputs.iter().map(|input| input.map(&ty)).collect();
+    let known: Vec<_> = node.inputs.iter().map(|input| input.and_then(&known)).collect();
+    let outputs: Vec<_> =
+        node.outputs.iter().map(|output| output.map_or(Type::Unknown, &ty)).collect();
     let body = |_: &Graph, _: &[Type]| Err(OpError::invalid("bodies are not counted"));
-    let one = |node: &hetra_ir::Node| {
-        let Some(def) = find(&node.op) else { return Work::default() };
-        let inputs: Vec<_> =
-            node.inputs.iter().map(|input| input.map(|id| types[id.index()].clone())).collect();
-        let values: Vec<_> = node.inputs.iter().map(|input| input.and_then(tensor)).collect();
-        let ctx = InferCtx { node, inputs: &inputs, known: &values, body: &body };
-        let outputs: Vec<Type> = node
-            .outputs
-            .iter()
-            .map(|o| o.map_or(Type::Unknown, |id| types[id.index()].clone()))
-            .collect();
-        (def.work)(&ctx, &outputs)
-    };
-    graph.nodes.iter().map(one).collect()
+    (def.work)(&InferCtx { node, inputs: &inputs, known: &known, body: &body }, &outputs)
 }
