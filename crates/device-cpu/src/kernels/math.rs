@@ -210,7 +210,7 @@ pub enum Func {
     Ceil,
     /// x / (1 + |x|).
     Softsign,
-    /// x where above a, else 0.
+    /// x where above a or no number, else 0.
     Threshold(f32),
     /// x³.
     Cube,
@@ -272,7 +272,7 @@ impl Func {
                 s.mul(minus, floor_v(s, s.mul(minus, x)))
             }
             Func::Softsign => s.div(x, s.add(one, s.abs(x))),
-            Func::Threshold(a) => s.select(s.lt(s.splat(a), x), x, zero),
+            Func::Threshold(a) => s.select(s.is_nan(x), x, s.select(s.lt(s.splat(a), x), x, zero)),
             Func::Cube => s.mul(s.mul(x, x), x),
             Func::Sin => trigonometry::sin_v(s, x),
             Func::Cos => trigonometry::cos_v(s, x),

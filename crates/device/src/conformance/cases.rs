@@ -46,7 +46,11 @@ fn unary(random: &Random, cases: &mut Vec<Case>) {
             continue;
         }
         let rank = random.below(5);
-        let x = random.floats(&random.shape(rank));
+        let mut x = random.floats(&random.shape(rank));
+        cases.push(Case::new(def.name, node(def.name), vec![live(x.clone())], 1));
+        if let Ok([first, ..]) = x.as_mut_slice::<f32>() {
+            *first = f32::NAN;
+        }
         cases.push(Case::new(def.name, node(def.name), vec![live(x)], 1));
     }
 }
@@ -249,6 +253,9 @@ fn reductions(random: &Random, cases: &mut Vec<Case>) {
         let arg = arg.with("select_last_index", random.below(2) as i64);
         cases.push(Case::new(op, arg, vec![live(x)], 1));
     }
+    // Numbers the squares of which are beyond f32.
+    let arguments = vec![live(Tensor::vector(&[3e30f32, -4e30])), weight(Tensor::vector(&[0i64]))];
+    cases.push(Case::new("ReduceL2", node("ReduceL2"), arguments, 1));
     // Without axes: all of them.
     let x = random.floats(&random.shape(2));
     cases.push(Case::new("ReduceMean", node("ReduceMean"), vec![live(x)], 1));
