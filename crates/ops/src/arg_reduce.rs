@@ -81,7 +81,7 @@ fn infer_arg(ctx: &InferCtx<'_>) -> Result<Vec<Type>, OpError> {
 
 #[cfg(test)]
 mod tests {
-    use crate::conv::tests::{floats, iota, node, run};
+    use crate::case::{floats, iota, node, run};
 
     #[test]
     fn first_or_last() {

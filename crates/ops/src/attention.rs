@@ -8,8 +8,9 @@ use crate::attention_core::{
 };
 use crate::context::{EvalCtx, InferCtx};
 use crate::def::{Arity, Kind, OpDef, onnx};
-use crate::dense::{Real, expect_shape, floats, floats_opt, result, shape_of_rank};
+use crate::dense::{expect_shape, floats, floats_opt, result, shape_of_rank};
 use crate::error::OpError;
+use crate::real::Real;
 use crate::work::Work;
 
 /// The operators of this file.
@@ -155,8 +156,8 @@ fn eval_floats<T: Real>(ctx: &EvalCtx<'_>) -> Result<Vec<Value>, OpError> {
     let stages = [Stage::Product, Stage::Biased, Stage::Capped, Stage::Softmax];
     let default_scale = 1.0 / (at.width as f64).sqrt();
     let scoring = Scoring {
-        scale: T::narrow(form.scale.map_or(default_scale, f64::from)),
-        softcap: T::narrow(f64::from(form.softcap)),
+        scale: T::of(form.scale.map_or(default_scale, f64::from)),
+        softcap: T::of(f64::from(form.softcap)),
         cap_first: false,
         bias: &bias,
         tap: ctx.wants(3).then(|| stages[form.score_output]),

@@ -7,8 +7,9 @@ use crate::attention_core::{Heads, Stage, join, swap_heads};
 use crate::attention_microsoft::{Masks, attend_masked, head_count};
 use crate::context::{EvalCtx, InferCtx};
 use crate::def::{Arity, Kind, OpDef, onnx};
-use crate::dense::{Real, expect_shape, floats, floats_opt, result, shape_of_rank};
+use crate::dense::{expect_shape, floats, floats_opt, result, shape_of_rank};
 use crate::error::OpError;
+use crate::real::Real;
 use crate::work::Work;
 
 /// The operators of this file.

@@ -2,8 +2,9 @@
 
 use hetra_tensor::{DType, Tensor};
 
-use crate::dense::{Real, dot, swap_outer, zeros};
+use crate::dense::{dot, swap_outer, zeros};
 use crate::error::OpError;
+use crate::real::Real;
 
 /// Extents of one attention.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,7 +116,7 @@ pub(crate) fn attend<T: Real>(
 fn bound<T: Real>(scores: &mut [T], cap: T) {
     let cap = cap.wide();
     if cap > 0.0 {
-        scores.iter_mut().for_each(|s| *s = T::narrow(cap * (s.wide() / cap).tanh()));
+        scores.iter_mut().for_each(|s| *s = T::of(cap * (s.wide() / cap).tanh()));
     }
 }
 
@@ -123,7 +124,7 @@ fn bound<T: Real>(scores: &mut [T], cap: T) {
 /// are 0, not the NaN of the Softmax operator: so ONNX's Attention since its errata.
 pub(crate) fn softmax<T: Real>(scores: &mut [T]) {
     if scores.iter().all(|score| score.wide() == f64::NEG_INFINITY) {
-        scores.fill(T::narrow(0.0));
+        scores.fill(T::of(0.0));
         return;
     }
     let largest = scores.iter().map(|s| s.wide()).fold(f64::NEG_INFINITY, f64::max);
@@ -131,9 +132,9 @@ pub(crate) fn softmax<T: Real>(scores: &mut [T]) {
     for score in scores.iter_mut() {
         let value = (score.wide() - largest).exp();
         sum += value;
-        *score = T::narrow(value);
+        *score = T::of(value);
     }
-    scores.iter_mut().for_each(|score| *score = T::narrow(score.wide() / sum));
+    scores.iter_mut().for_each(|score| *score = T::of(score.wide() / sum));
 }
 
 /// `[batch, length, heads, width]` to `[batch, heads, length, width]`; with `heads` and `length`
@@ -197,10 +198,10 @@ impl<T: Real> Mask<T> {
             step = step.saturating_mul(extent);
         }
         let values = if tensor.dtype() == DType::Bool {
-            let open = |&bit: &u8| T::narrow(if bit == 0 { f64::NEG_INFINITY } else { 0.0 });
+            let open = |&bit: &u8| T::of(if bit == 0 { f64::NEG_INFINITY } else { 0.0 });
             tensor.as_bools()?.iter().map(open).collect()
         } else if tensor.dtype().is_float() {
-            hetra_tensor::to_f64(tensor)?.into_iter().map(T::narrow).collect()
+            hetra_tensor::to_f64(tensor)?.into_iter().map(T::of).collect()
         } else {
             return Err(fault());
         };
@@ -213,13 +214,13 @@ impl<T: Real> Mask<T> {
         let start = item * by_item + head * by_head + query * by_query;
         let row = &self.values[start..][..self.keys];
         scores.iter_mut().zip(row).for_each(|(score, bias)| *score += *bias);
-        let lowest = T::narrow(f64::NEG_INFINITY);
+        let lowest = T::of(f64::NEG_INFINITY);
         scores[self.keys..].iter_mut().for_each(|score| *score += lowest);
     }
 }
 
 /// Masks out the keys from `first` on.
 pub(crate) fn close_from<T: Real>(scores: &mut [T], first: usize) {
-    let lowest = T::narrow(f64::NEG_INFINITY);
+    let lowest = T::of(f64::NEG_INFINITY);
     scores.iter_mut().skip(first).for_each(|score| *score = lowest);
 }

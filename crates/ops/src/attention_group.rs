@@ -8,8 +8,9 @@ use crate::attention_core::{Heads, Mask, Scoring, attend, close_from};
 use crate::attention_microsoft::head_count;
 use crate::context::{EvalCtx, InferCtx};
 use crate::def::{Arity, Kind, OpDef, onnx};
-use crate::dense::{Real, expect_shape, floats, floats_opt, shape_of_rank, zeros};
+use crate::dense::{expect_shape, floats, floats_opt, shape_of_rank, zeros};
 use crate::error::OpError;
+use crate::real::Real;
 use crate::rotary::{Pairing, rotate};
 
 /// The operators of this file.
@@ -190,14 +191,14 @@ fn group_query<T: Real>(ctx: &EvalCtx<'_>) -> Result<Vec<Value>, OpError> {
             && place < end
         {
             let closed = (place + 1).saturating_sub(window);
-            scores[..closed].fill(T::narrow(f64::NEG_INFINITY));
+            scores[..closed].fill(T::of(f64::NEG_INFINITY));
         }
     };
     let scale = ctx.attrs().float_or("scale", 0.0)?;
     let default = 1.0 / (at.width as f64).sqrt();
     let scoring = Scoring {
-        scale: T::narrow(if scale == 0.0 { default } else { f64::from(scale) }),
-        softcap: T::narrow(f64::from(ctx.attrs().float_or("softcap", 0.0)?)),
+        scale: T::of(if scale == 0.0 { default } else { f64::from(scale) }),
+        softcap: T::of(f64::from(ctx.attrs().float_or("softcap", 0.0)?)),
         cap_first: true,
         bias: &mask,
         tap: None,

@@ -7,9 +7,10 @@ use hetra_tensor::{DType, Tensor, Value};
 use crate::attention_core::{Attended, Heads, Mask, Scoring, Stage, attend, join, swap_heads};
 use crate::context::{EvalCtx, InferCtx};
 use crate::def::{Arity, Kind, OpDef, onnx};
-use crate::dense::{Real, expect_shape, floats, floats_opt, product, result, shape_of_rank, zeros};
+use crate::dense::{expect_shape, floats, floats_opt, product, result, shape_of_rank, zeros};
 use crate::error::OpError;
 use crate::quant_form::{integers, scales, zero_points};
+use crate::real::Real;
 use crate::work::Work;
 
 /// The operators of this file.
@@ -257,11 +258,11 @@ pub(crate) fn attend_masked<T: Real>(
     masks: &Masks,
 ) -> Result<Attended<T>, OpError> {
     let form = MicrosoftAttentionForm::of(ctx.node)?;
-    let filter = T::narrow(f64::from(form.filter));
+    let filter = T::of(f64::from(form.filter));
     let padding = masks.padding.map(|index| Padding::of(ctx, index, at, masks.past)).transpose()?;
     let bias = masks.bias.and_then(|index| Some((index, ctx.tensor_opt(index)?)));
     let bias = bias.map(|(index, tensor)| Mask::<T>::new(tensor, index, at)).transpose()?;
-    let lowest = T::narrow(f64::from(f32::MIN));
+    let lowest = T::of(f64::from(f32::MIN));
     let add = |item: usize, head: usize, query: usize, scores: &mut [T]| {
         for (key, score) in scores.iter_mut().enumerate() {
             if form.causal && key > masks.past + query {
@@ -276,7 +277,7 @@ pub(crate) fn attend_masked<T: Real>(
     };
     let default = 1.0 / (at.width as f64).sqrt();
     let scoring = Scoring {
-        scale: T::narrow(form.scale.map_or(default, f64::from)),
+        scale: T::of(form.scale.map_or(default, f64::from)),
         softcap: T::default(),
         cap_first: true,
         bias: &add,

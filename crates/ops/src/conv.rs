@@ -302,45 +302,11 @@ pub(crate) fn conv_work(ctx: &InferCtx<'_>, outputs: &[Type]) -> Work {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use hetra_ir::Node;
 
-    use hetra_tensor::Value;
-
     use super::*;
-
-    /// Runs the operator of `node` and checks that inference agrees with it.
-    pub(crate) fn run(node: Node, inputs: &[Option<Tensor>]) -> Result<Vec<Tensor>, OpError> {
-        let def = crate::find(&node.op).expect("the operator is in the table");
-        let values: Vec<_> = inputs.iter().map(|input| input.clone().map(Value::from)).collect();
-        let types: Vec<_> = values.iter().map(|value| value.as_ref().map(Type::of)).collect();
-        let ctx =
-            EvalCtx { node: &node, inputs: &values, outer: &|_| None, runner: &crate::Interpreter };
-        let outputs = (def.eval)(&ctx)?;
-        let body = |_: &hetra_ir::Graph, _: &[Type]| Ok(vec![]);
-        let infer = InferCtx { node: &node, inputs: &types, known: inputs, body: &body };
-        for (ty, value) in (def.infer)(&infer)?.iter().zip(&outputs) {
-            let wanted = Type::of(value);
-            assert!(*ty == wanted, "{}: inferred {ty}, got {wanted}", node.op);
-        }
-        let tensors = outputs.iter().map(|value| value.as_tensor().expect("a tensor").clone());
-        Ok(tensors.collect())
-    }
-
-    /// A node with one slot for each input and `outputs` wanted outputs.
-    pub(crate) fn node(op: &str, outputs: usize) -> Node {
-        let ids: Vec<_> = (0..outputs as u32).map(hetra_ir::ValueId).collect();
-        Node::new(op, &[], &ids)
-    }
-
-    pub(crate) fn floats(shape: &[usize], values: &[f32]) -> Option<Tensor> {
-        Some(Tensor::from_slice(shape, values).unwrap())
-    }
-
-    pub(crate) fn iota(shape: &[usize]) -> Option<Tensor> {
-        let values: Vec<f32> = (0..shape.iter().product()).map(|i: usize| i as f32).collect();
-        floats(shape, &values)
-    }
+    use crate::case::{floats, iota, node, run};
 
     #[test]
     fn pads_strides_and_groups() {

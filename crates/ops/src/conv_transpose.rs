@@ -227,7 +227,7 @@ fn transpose_work(ctx: &InferCtx<'_>, _: &[Type]) -> Work {
 
 #[cfg(test)]
 mod tests {
-    use crate::conv::tests::{floats, iota, node, run};
+    use crate::case::{floats, iota, node, run};
 
     #[test]
     fn shapes_and_sums() {

@@ -130,7 +130,7 @@ fn upgrade_cast(up: &mut Upgrade<'_>) -> Result<(), OpError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::elementwise::tests::{outputs, types_agree};
+    use crate::case::outputs;
     use hetra_ir::Node;
     use hetra_tensor::{Tensor, to_i64};
 
@@ -139,7 +139,6 @@ mod tests {
         let check = |node: Node, inputs: &[Tensor], dtype: DType, wanted: &[i64]| {
             let out = outputs(&node, inputs).unwrap();
             assert_eq!((out[0].dtype(), to_i64(&out[0]).unwrap()), (dtype, wanted.to_vec()));
-            types_agree(&node, inputs, &out);
         };
         let x = Tensor::vector(&[1.5f32, -2.7]);
         let to = |dtype: DType| Node::new("Cast", &[], &[]).with("to", i64::from(dtype.onnx()));

@@ -193,7 +193,7 @@ fn infer_deform(ctx: &InferCtx<'_>) -> Result<Vec<Type>, OpError> {
 
 #[cfg(test)]
 mod tests {
-    use crate::conv::tests::{floats, iota, node, run};
+    use crate::case::{floats, iota, node, run};
 
     #[test]
     fn taps_move_between_elements() {

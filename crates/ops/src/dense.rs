@@ -4,40 +4,12 @@
 //! there first. Callers have checked that the slices are of the sizes they name.
 
 use std::borrow::Cow;
-use std::ops::{Add, AddAssign, Mul};
 
-use hetra_tensor::{DType, Element, Rounding, Tensor, cast};
+use hetra_tensor::{DType, Rounding, Tensor, cast};
 
 use crate::context::EvalCtx;
 use crate::error::OpError;
-
-/// The two types that references compute in: f64 for f64, f32 for all narrower floats.
-pub(crate) trait Real:
-    Element + Add<Output = Self> + Mul<Output = Self> + AddAssign + Copy + Default
-{
-    fn wide(self) -> f64;
-    fn narrow(value: f64) -> Self;
-}
-
-impl Real for f32 {
-    fn wide(self) -> f64 {
-        f64::from(self)
-    }
-
-    fn narrow(value: f64) -> f32 {
-        value as f32
-    }
-}
-
-impl Real for f64 {
-    fn wide(self) -> f64 {
-        self
-    }
-
-    fn narrow(value: f64) -> f64 {
-        value
-    }
-}
+use crate::real::Real;
 
 /// Products that run side by side, so that the compiler may use vector instructions.
 const LANES: usize = 8;

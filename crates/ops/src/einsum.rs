@@ -315,7 +315,7 @@ fn einsum_work(ctx: &InferCtx<'_>, outputs: &[Type]) -> Work {
 
 #[cfg(test)]
 mod tests {
-    use crate::conv::tests::{iota, node, run};
+    use crate::case::{iota, node, run};
 
     #[test]
     fn equations() {

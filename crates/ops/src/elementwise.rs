@@ -376,54 +376,8 @@ pub(crate) fn upgrade_unary(up: &mut Upgrade<'_>) -> Result<(), OpError> {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use super::*;
-    use hetra_ir::{Node, ValueId};
-
-    /// Runs one node, given by its operator and attributes, on tensors.
-    pub(crate) fn outputs(op: &Node, inputs: &[Tensor]) -> Result<Vec<Tensor>, OpError> {
-        let inputs: Vec<_> = inputs.iter().map(|tensor| Some(tensor.clone())).collect();
-        outputs_opt(op, &inputs)
-    }
-
-    /// The same with inputs left out.
-    pub(crate) fn outputs_opt(
-        op: &Node,
-        inputs: &[Option<Tensor>],
-    ) -> Result<Vec<Tensor>, OpError> {
-        let node = with_slots(op, inputs.len());
-        let inputs: Vec<Option<Value>> =
-            inputs.iter().map(|tensor| tensor.clone().map(Value::Tensor)).collect();
-        let runner = crate::interpret::Interpreter;
-        let ctx = EvalCtx { node: &node, inputs: &inputs, outer: &|_| None, runner: &runner };
-        let def = crate::table::find(&node.op).expect("an operator of the table");
-        let values = (def.eval)(&ctx)?;
-        Ok(values.iter().map(|value| value.as_tensor().expect("a tensor").clone()).collect())
-    }
-
-    fn with_slots(op: &Node, count: usize) -> Node {
-        let mut node = op.clone();
-        node.inputs = (0..count).map(|index| Some(ValueId(index as u32))).collect();
-        if node.outputs.is_empty() {
-            node.outputs = vec![Some(ValueId(count as u32))];
-        }
-        node
-    }
-
-    /// `infer`, with all inputs known, must say what `eval` returned.
-    pub(crate) fn types_agree(op: &Node, inputs: &[Tensor], outputs: &[Tensor]) {
-        let node = with_slots(op, inputs.len());
-        let types: Vec<_> =
-            inputs.iter().map(|t| Some(Type::tensor(t.dtype(), t.shape()))).collect();
-        let known: Vec<_> = inputs.iter().cloned().map(Some).collect();
-        let body = |_: &hetra_ir::Graph, _: &[Type]| Ok(vec![]);
-        let ctx = InferCtx { node: &node, inputs: &types, known: &known, body: &body };
-        let def = crate::table::find(&node.op).expect("an operator of the table");
-        let inferred = (def.infer)(&ctx).expect("infer accepts what eval does");
-        for (ty, out) in inferred.iter().zip(outputs) {
-            assert_eq!(*ty, Type::tensor(out.dtype(), out.shape()), "{}", node.op);
-        }
-    }
 
     #[test]
     fn walks_agree_with_views() {

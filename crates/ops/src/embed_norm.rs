@@ -137,7 +137,7 @@ fn infer_embed(ctx: &InferCtx<'_>) -> Result<Vec<Type>, OpError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::conv::tests::{floats, iota, node, run};
+    use crate::case::{floats, iota, node, run};
 
     #[test]
     fn sums_tables_and_counts_the_mask() {

@@ -319,7 +319,7 @@ fn transform_work(_: &InferCtx<'_>, outputs: &[Type]) -> Work {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::conv::tests::{floats, iota, node, run};
+    use crate::case::{floats, iota, node, run};
 
     fn near(got: &Tensor, wanted: &[f32]) {
         for (got, wanted) in got.as_slice::<f32>().unwrap().iter().zip(wanted) {

@@ -309,7 +309,7 @@ pub(crate) fn norm_work(_: &InferCtx<'_>, outputs: &[Type]) -> Work {
 
 #[cfg(test)]
 mod tests {
-    use crate::conv::tests::{floats, iota, node, run};
+    use crate::case::{floats, iota, node, run};
 
     #[test]
     fn layer_normalization_gives_statistics() {

@@ -171,7 +171,7 @@ fn infer_loss(ctx: &InferCtx<'_>) -> Result<Vec<Type>, OpError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::conv::tests::{floats, iota, node, run};
+    use crate::case::{floats, iota, node, run};
 
     #[test]
     fn reductions_weights_and_ignored_targets() {

@@ -420,7 +420,7 @@ fn gemm_work(ctx: &InferCtx<'_>, outputs: &[Type]) -> Work {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::conv::tests::{floats, iota, node, run};
+    use crate::case::{floats, iota, node, run};
 
     #[test]
     fn matmul_broadcasts_batches_and_takes_vectors() {

@@ -358,7 +358,7 @@ fn pool_work(ctx: &InferCtx<'_>, outputs: &[Type]) -> Work {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::conv::tests::{floats, iota, node, run};
+    use crate::case::{floats, iota, node, run};
 
     #[test]
     fn maxima_and_their_places() {

@@ -186,7 +186,7 @@ fn infer_unpool(ctx: &InferCtx<'_>) -> Result<Vec<Type>, OpError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::conv::tests::{floats, iota, node, run};
+    use crate::case::{floats, iota, node, run};
 
     #[test]
     fn global_pools() {

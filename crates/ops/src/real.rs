@@ -4,6 +4,7 @@
 //! end. Products of matrices also run on integers, which wrap.
 
 use std::borrow::Cow;
+use std::ops::{Add, AddAssign, Mul};
 
 use hetra_tensor::{DType, Element, Rounding, Tensor, cast};
 
@@ -20,7 +21,7 @@ pub(crate) trait Ring: Element + Copy + Default {
 }
 
 /// f32 or f64.
-pub(crate) trait Real: Ring {
+pub(crate) trait Real: Ring + Add<Output = Self> + Mul<Output = Self> + AddAssign {
     /// Rounded from f64.
     fn of(value: f64) -> Self;
     /// Widened to f64.

@@ -7,10 +7,9 @@ use hetra_tensor::{DType, Tensor, Value};
 
 use crate::context::{EvalCtx, InferCtx};
 use crate::def::{Arity, Kind, OpDef, onnx};
-use crate::dense::{
-    Real, expect_shape, floats, floats_opt, result, shape_of_rank, swap_outer_if, zeros,
-};
+use crate::dense::{expect_shape, floats, floats_opt, result, shape_of_rank, swap_outer_if, zeros};
 use crate::error::OpError;
+use crate::real::Real;
 use crate::recurrent_cell::{Direction, Extents, Floats, State, Weights};
 use crate::recurrent_form::{Cell, RecurrentForm};
 use crate::work::Work;
@@ -176,7 +175,7 @@ pub(crate) fn run_directions<T: Real>(
             cell: form.cell,
             reversed: form.reversed[d],
             activations: &form.activations[d],
-            clip: T::narrow(f64::from(form.clip)),
+            clip: T::of(f64::from(form.clip)),
             weights,
             recurrence,
             bias: bias.get(d * 2 * units..(d + 1) * 2 * units).unwrap_or(&[]),

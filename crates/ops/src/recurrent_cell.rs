@@ -5,8 +5,9 @@
 
 use std::ops::Range;
 
-use crate::dense::{Real, product_transposed};
+use crate::dense::product_transposed;
 use crate::error::OpError;
+use crate::real::Real;
 use crate::recurrent_form::{Activation, Cell};
 
 /// A weight matrix `[gates * hidden, k]`, however it is stored.
@@ -118,7 +119,7 @@ impl<T: Real> Direction<'_, T> {
 
     fn activate(&self, which: usize, x: T) -> T {
         let bound = self.clip.wide();
-        T::narrow(self.activations[which].apply(x.wide().clamp(-bound, bound)))
+        T::of(self.activations[which].apply(x.wide().clamp(-bound, bound)))
     }
 
     /// From the sums of the gates to the next state, of RNN and LSTM.
@@ -150,13 +151,13 @@ impl<T: Real> Direction<'_, T> {
             let sum = |gate: usize| row[gate * hidden + unit];
             let input = self.activate(0, sum(0) + peep(0, unit, c[unit]));
             let forget = match input_forget {
-                true => T::narrow(1.0 - input.wide()),
+                true => T::of(1.0 - input.wide()),
                 false => self.activate(0, sum(2) + peep(2, unit, c[unit])),
             };
             c[unit] = forget * c[unit] + input * self.activate(1, sum(3));
             let output = self.activate(0, sum(1) + peep(1, unit, c[unit]));
             // The cell is not clipped: it is a state, not the sum of a gate (as onnxruntime does).
-            h[unit] = output * T::narrow(self.activations[2].apply(c[unit].wide()));
+            h[unit] = output * T::of(self.activations[2].apply(c[unit].wide()));
         }
     }
 
@@ -191,7 +192,7 @@ impl<T: Real> Direction<'_, T> {
                     if linear { reset(item, unit) * candidate[at] } else { candidate[at] };
                 let new = self.activate(1, gates[(item * 3 + 2) * hidden + unit] + product);
                 let keep = gates[item * 3 * hidden + unit];
-                state.h[at] = T::narrow(1.0 - keep.wide()) * new + keep * before[at];
+                state.h[at] = T::of(1.0 - keep.wide()) * new + keep * before[at];
             }
         }
     }

@@ -311,7 +311,7 @@ fn infer_reduce(ctx: &InferCtx<'_>) -> Result<Vec<Type>, OpError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::conv::tests::{floats, iota, node, run};
+    use crate::case::{floats, iota, node, run};
 
     fn axes(list: &[i64]) -> Option<Tensor> {
         Some(Tensor::vector(list))

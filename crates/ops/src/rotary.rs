@@ -5,8 +5,9 @@ use hetra_tensor::{DType, Value};
 
 use crate::context::{EvalCtx, InferCtx};
 use crate::def::{Arity, OpDef, onnx};
-use crate::dense::{Real, floats, result, shape_of_rank};
+use crate::dense::{floats, result, shape_of_rank};
 use crate::error::OpError;
+use crate::real::Real;
 
 /// The operators of this file.
 pub(crate) static OPS: &[&OpDef] = &[&ROTARY, &ROTARY_MICROSOFT];
@@ -59,7 +60,7 @@ pub(crate) fn rotate<T: Real>(row: &mut [T], cos: &[T], sin: &[T], pairing: Pair
             Pairing::Neighbours => (2 * at, 2 * at + 1),
         };
         let (x, y) = (row[i], row[j]);
-        row[i] = c * x + T::narrow(-1.0) * (s * y);
+        row[i] = c * x + T::of(-1.0) * (s * y);
         row[j] = s * x + c * y;
     }
 }

@@ -171,7 +171,7 @@ mod tests {
     use hetra_ir::Node;
 
     use super::*;
-    use crate::conv::tests::{floats, iota, node, run};
+    use crate::case::{floats, iota, node, run};
 
     #[test]
     fn axes_by_version() {

@@ -209,8 +209,7 @@ fn eval_regex(ctx: &EvalCtx<'_>) -> Result<Vec<Value>, OpError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::case::{Case, check};
-    use crate::elementwise::tests::outputs;
+    use crate::case::{Case, check, outputs};
     use hetra_ir::Node;
 
     fn strings(shape: &[usize], values: &[&str]) -> Tensor {
