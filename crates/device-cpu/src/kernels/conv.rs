@@ -198,27 +198,41 @@ impl PackedConv {
         let taps = layout.taps();
         let offsets: Vec<usize> =
             (0..cg).flat_map(|c| taps.iter().map(move |t| c * layout.plane + t)).collect();
-        let patches = Patches {
-            isa: self.isa,
-            image: &image,
-            offsets: &offsets,
-            ow: layout.ow,
-            size,
-            row_step: layout.row_step(),
-        };
+        let patches =
+            Patches { isa: self.isa, image: &image, offsets: &offsets, grid: Grid::of(layout) };
         let b = Rhs::Panels(a.cols(), size, &patches);
         gemm(self.isa, Lhs::Packed(a), b, out, size, ep);
     }
 }
 
 /// The patch matrix of a padded image: row = tap of a channel, column = output pixel.
-struct Patches<'a> {
-    isa: Isa,
-    image: &'a [f32],
-    offsets: &'a [usize],
-    ow: usize,
-    size: usize,
-    row_step: usize,
+pub(crate) struct Patches<'a> {
+    pub(crate) isa: Isa,
+    /// All planes, and `SLACK` more.
+    pub(crate) image: &'a [f32],
+    /// Where the taps of the first output pixel lie.
+    pub(crate) offsets: &'a [usize],
+    pub(crate) grid: Grid,
+}
+
+/// Output pixels in order, and how far from the taps of the first one theirs lie.
+#[derive(Clone, Copy)]
+pub(crate) struct Grid {
+    /// Pixels in a row, rows in a plane, and pixels altogether.
+    pub(crate) ow: usize,
+    pub(crate) oh: usize,
+    pub(crate) size: usize,
+    /// Distance between rows, and between planes.
+    pub(crate) row_step: usize,
+    pub(crate) plane_step: usize,
+}
+
+impl Grid {
+    /// The pixels of one plane.
+    pub(crate) fn of(layout: &Layout) -> Self {
+        let (oh, ow) = (layout.oh, layout.ow);
+        Grid { ow, oh, size: oh * ow, row_step: layout.row_step(), plane_step: 0 }
+    }
 }
 
 /// A stretch of panel columns that lie in one output row.
@@ -232,17 +246,15 @@ pub(crate) struct Run {
 
 /// Cuts columns `j0..j0+nr` at the ends of output rows; returns how many runs there are.
 #[inline(always)]
-pub(crate) fn runs_of(
-    (j0, nr): (usize, usize),
-    (ow, size, row_step): (usize, usize, usize),
-    out: &mut [Run; 32],
-) -> usize {
-    let end = (j0 + nr).min(size);
+pub(crate) fn runs_of((j0, nr): (usize, usize), grid: &Grid, out: &mut [Run; 32]) -> usize {
+    let end = (j0 + nr).min(grid.size);
     let (mut j, mut n) = (j0, 0);
     while j < end {
-        let (y, x) = (j / ow, j % ow);
-        let len = (ow - x).min(end - j);
-        out[n] = Run { src: y * row_step + x, dst: j - j0, len };
+        let (row, x) = (j / grid.ow, j % grid.ow);
+        let (z, y) = (row / grid.oh, row % grid.oh);
+        let len = (grid.ow - x).min(end - j);
+        let src = z * grid.plane_step + y * grid.row_step + x;
+        out[n] = Run { src, dst: j - j0, len };
         n += 1;
         j += len;
     }
@@ -253,7 +265,7 @@ impl Panels for Patches<'_> {
     fn pack(&self, k0: usize, kc: usize, j0: usize, nr: usize, dst: &mut [f32]) {
         assert!(nr <= 32 && dst.len() >= (kc + 1) * nr);
         let mut runs = [Run::default(); 32];
-        let n = runs_of((j0, nr), (self.ow, self.size, self.row_step), &mut runs);
+        let n = runs_of((j0, nr), &self.grid, &mut runs);
         let offsets = &self.offsets[k0..k0 + kc];
         // The furthest read of the copies below, checked once here.
         let start = runs[..n].iter().map(|run| run.src).max().unwrap_or(0);

@@ -4,7 +4,7 @@
 //! of the input. Depthwise convolutions run on the f32 kernel: with zero points taken off, all
 //! products and sums are whole numbers below 2^24 (for up to 258 taps), so f32 is exact there.
 
-use super::conv::{ConvShape, Run, runs_of};
+use super::conv::{ConvShape, Grid, Run, runs_of};
 use super::depthwise::{Finish, Plane};
 use super::image::{Layout, SLACK};
 use super::int8::{IntMat, IntOut, IntTerms, PackedIntA, Per, Sink, product, put};
@@ -217,9 +217,7 @@ impl Call<'_> {
             signed,
             offsets: &offsets,
             // Without taps the rows of the image are one.
-            ow: if s.pointwise() { size } else { layout.ow },
-            size,
-            row_step: layout.row_step(),
+            grid: Grid { ow: if s.pointwise() { size } else { layout.ow }, ..Grid::of(layout) },
         };
         let sink = self.sink.part((i * s.m + g * mg) * size, mg * size, g * mg);
         product(self.conv.isa, &groups[g], &patches, (offsets.len(), size), &terms, sink);
@@ -255,9 +253,7 @@ struct Patches<'a> {
     image: &'a [u8],
     signed: bool,
     offsets: &'a [usize],
-    ow: usize,
-    size: usize,
-    row_step: usize,
+    grid: Grid,
 }
 
 impl IntPanels for Patches<'_> {
@@ -269,7 +265,7 @@ impl IntPanels for Patches<'_> {
     }
     fn pack(&self, j0: usize, nr: usize, dst: &mut [i32]) {
         let mut runs = [Run::default(); 32];
-        let n = runs_of((j0, nr), (self.ow, self.size, self.row_step), &mut runs);
+        let n = runs_of((j0, nr), &self.grid, &mut runs);
         let flip = if self.signed { 0x80 } else { 0 };
         let groups = self.offsets.len().div_ceil(kg_of(self.isa));
         assert!(nr <= 32 && dst.len() >= (groups + 1) * nr);

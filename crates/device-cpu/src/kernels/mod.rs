@@ -12,6 +12,7 @@ pub mod broadcast;
 pub mod codes;
 pub mod conv;
 pub mod conv_transpose;
+pub mod conv_volume;
 mod depthwise;
 pub mod gemm;
 mod gemm_micro;

@@ -8,7 +8,7 @@ use hetra_ops::{ConvGeometry, OpError};
 use hetra_tensor::{DType, Tensor};
 
 use super::extents::pair;
-use super::{Compile, Form, Outcome, program};
+use super::{Compile, Form, Outcome, conv_volume, program};
 use crate::kernels::activation::Activation;
 use crate::kernels::conv::{ConvShape, PackedConv};
 use crate::kernels::isa::isa;
@@ -53,6 +53,9 @@ fn compile(part: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
         .into_iter()
         .all(|index| node.input(index).is_none() || part.constant(node, index).is_some());
     let weights = node.input(1).map(|id| &part.types[id.index()]);
+    if weights.and_then(|ty| ty.dims()).is_some_and(|dims| dims.len() == 5) {
+        return conv_volume::compile(part, node);
+    }
     let shape = weights.and_then(|ty| ty.known_shape());
     let name = match shape.as_deref() {
         Some([_, 1, rest @ ..]) if depthwise(node) => format!("depthwise {}", join(rest)),
@@ -71,7 +74,7 @@ fn depthwise(node: &Node) -> bool {
     node.attrs.int_or("group", 1).is_ok_and(|group| group > 1)
 }
 
-fn join(kernel: &[usize]) -> String {
+pub(super) fn join(kernel: &[usize]) -> String {
     kernel.iter().map(usize::to_string).collect::<Vec<_>>().join("x")
 }
 
@@ -207,6 +210,6 @@ impl Packed {
     }
 }
 
-fn attrs<'a>(call: &Call<'a>) -> &'a Attrs {
+pub(super) fn attrs<'a>(call: &Call<'a>) -> &'a Attrs {
     &call.node.attrs
 }

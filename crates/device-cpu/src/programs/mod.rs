@@ -10,6 +10,7 @@ mod binary;
 mod codes;
 mod conv;
 mod conv_transpose;
+mod conv_volume;
 mod einsum;
 mod extents;
 mod heads;

@@ -121,6 +121,17 @@ fn convolutions(random: &Random, cases: &mut Vec<Case>) {
         let conv = node(op).with("strides", ints(&[random.pick(&[1, 2])]));
         cases.push(Case::new(op, conv.with("pads", ints(&[1, 0])), vec![live(x), weight(w)], 1));
     }
+    for op in ["Conv", "com.microsoft.FusedConv"] {
+        let (groups, cout) = (random.pick(&[1, 2, 3]), random.pick(&[1, 4]));
+        let pick = || [random.pick(&[1, 2]), random.pick(&[1, 2]), random.pick(&[1, 2, 3])];
+        let (kernel, strides, cin) = (pick(), pick(), random.pick(&[1, 2]));
+        let x = random.floats(&[2, groups * cin, 4 + random.below(4), 5, 4 + random.below(9)]);
+        let w = random.floats(&[groups * cout, cin, kernel[0], kernel[1], kernel[2]]);
+        let conv = node(op).with("group", groups as i64).with("strides", ints(&strides));
+        let conv = conv.with("pads", ints(&[1, 0, 1, 0, 1, 1])).with("dilations", ints(&pick()));
+        let arguments = vec![live(x), (Some(w), random.below(2) == 1)];
+        cases.push(Case::new(&format!("{op} of volumes"), conv, arguments, 1));
+    }
 }
 
 fn pools(random: &Random, cases: &mut Vec<Case>) {
