@@ -61,8 +61,7 @@ struct Transform {
 }
 
 impl Transform {
-    fn new(length: usize, onesided: bool, inverse: bool, times: usize) -> Result<Self, OpError> {
-        let bins = bins(length, onesided);
+    fn new(length: usize, bins: usize, inverse: bool, times: usize) -> Result<Self, OpError> {
         let macs = (length as u128).saturating_mul(bins as u128).saturating_mul(times as u128);
         if macs > MACS_MAX {
             return Err(OpError::unsupported(format!("{times} transforms of {length} points")));
@@ -123,51 +122,86 @@ fn no_onesided_complex(onesided: bool, parts: usize) -> Result<(), OpError> {
     Ok(())
 }
 
+/// A DFT with its arguments: lines of `signal` points, `inner` apart, each a new line of `bins`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DftForm {
+    /// The product of the extents before the axis.
+    pub outer: usize,
+    /// Points that are given.
+    pub signal: usize,
+    /// The product of the extents between the axis and the last one.
+    pub inner: usize,
+    /// Numbers of a given point: 1 (real) or 2 (complex).
+    pub parts: usize,
+    /// Points of the transform: the signal is cut, or zeros come after it.
+    pub length: usize,
+    /// The first results, which are wanted.
+    pub bins: usize,
+    /// From the results back to the points.
+    pub inverse: bool,
+    /// The shape of the output; its last axis holds real and imaginary part.
+    pub shape: Vec<usize>,
+}
+
+impl DftForm {
+    /// Reads inputs and attributes of a DFT.
+    ///
+    /// # Errors
+    /// Arguments that do not fit together.
+    pub fn of(ctx: &EvalCtx<'_>) -> Result<DftForm, OpError> {
+        let x = ctx.tensor(0)?;
+        let parts = parts_of(x)?;
+        let axis = match ctx.tensor_opt(2) {
+            Some(_) => ctx.int(2)?,
+            None => -2,
+        };
+        let axis = signal_axis(axis, x.rank())?;
+        let length = match ctx.tensor_opt(1) {
+            Some(_) => positive(1, ctx.int(1)?)?,
+            None => positive(0, x.shape()[axis] as i64)?,
+        };
+        let onesided = ctx.attrs().flag_or("onesided", false)?;
+        let inverse = ctx.attrs().flag_or("inverse", false)?;
+        no_onesided_complex(onesided && !inverse, parts)?;
+        let bins = bins(length, onesided);
+        let mut shape = x.shape().to_vec();
+        shape[axis] = bins;
+        shape[x.rank() - 1] = 2;
+        let outer = element_count(&x.shape()[..axis])?;
+        let inner = element_count(&x.shape()[axis + 1..x.rank() - 1])?;
+        Ok(DftForm { outer, signal: x.shape()[axis], inner, parts, length, bins, inverse, shape })
+    }
+}
+
 fn eval_dft(ctx: &EvalCtx<'_>) -> Result<Vec<Value>, OpError> {
     let x = ctx.tensor(0)?;
-    let parts = parts_of(x)?;
-    let axis = match ctx.tensor_opt(2) {
-        Some(_) => ctx.int(2)?,
-        None => -2,
-    };
-    let axis = signal_axis(axis, x.rank())?;
-    let length = match ctx.tensor_opt(1) {
-        Some(_) => positive(1, ctx.int(1)?)?,
-        None => positive(0, x.shape()[axis] as i64)?,
-    };
-    let onesided = ctx.attrs().flag_or("onesided", false)?;
-    let inverse = ctx.attrs().flag_or("inverse", false)?;
-    no_onesided_complex(onesided && !inverse, parts)?;
-    let signal_length = x.shape()[axis];
-    let outer = element_count(&x.shape()[..axis])?;
-    let inner = element_count(&x.shape()[axis + 1..x.rank() - 1])?;
-    let mut shape = x.shape().to_vec();
-    shape[axis] = bins(length, onesided);
-    shape[x.rank() - 1] = 2;
+    let form = DftForm::of(ctx)?;
+    let DftForm { outer, inner, parts, .. } = form;
     // Checks the size against the memory limit.
-    let empty = Tensor::zeros(x.dtype(), &shape)?;
+    let empty = Tensor::zeros(x.dtype(), &form.shape)?;
     let total = empty.len();
     if total == 0 {
         return Ok(vec![empty.into()]);
     }
-    let transform = Transform::new(length, onesided, inverse, outer.saturating_mul(inner))?;
+    let times = outer.saturating_mul(inner);
+    let transform = Transform::new(form.length, form.bins, form.inverse, times)?;
     let values = to_f64(x)?;
     let mut out = vec![0f64; total];
-    let mut signal = Vec::with_capacity(signal_length);
+    let mut signal = Vec::with_capacity(form.signal);
     for block in 0..outer {
         for rest in 0..inner {
             signal.clear();
-            signal.extend((0..signal_length).map(|index| {
-                let at = ((block * signal_length + index) * inner + rest) * parts;
+            signal.extend((0..form.signal).map(|index| {
+                let at = ((block * form.signal + index) * inner + rest) * parts;
                 (values[at], if parts == 2 { values[at + 1] } else { 0.0 })
             }));
             transform.run(&signal, |bin, re, im| {
-                let at = ((block * transform.bins + bin) * inner + rest) * 2;
+                let at = ((block * form.bins + bin) * inner + rest) * 2;
                 (out[at], out[at + 1]) = (re, im);
             });
         }
     }
-    Ok(vec![from_f64(x.dtype(), &shape, &out)?.into()])
+    Ok(vec![from_f64(x.dtype(), &form.shape, &out)?.into()])
 }
 
 /// The axis of a DFT: any but the last.
@@ -207,33 +241,69 @@ fn frames_of(
     Ok(Frames { length, step, count: room / step + 1 })
 }
 
+/// An STFT with its arguments: frame `i` begins at point `i * step` of its signal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StftForm {
+    /// Signals.
+    pub batch: usize,
+    /// Points of a signal.
+    pub signal: usize,
+    /// Numbers of a point: 1 (real) or 2 (complex).
+    pub parts: usize,
+    /// Frames of a signal.
+    pub frames: usize,
+    /// Points from one frame to the next.
+    pub step: usize,
+    /// Points of a frame; the window may be shorter, and is 0 from there on.
+    pub length: usize,
+    /// The first results of a frame, which are wanted.
+    pub bins: usize,
+    /// The shape of the output; its last axis holds real and imaginary part.
+    pub shape: Vec<usize>,
+}
+
+impl StftForm {
+    /// Reads inputs and attributes of an STFT.
+    ///
+    /// # Errors
+    /// Arguments that do not fit together.
+    pub fn of(ctx: &EvalCtx<'_>) -> Result<StftForm, OpError> {
+        let x = ctx.tensor(0)?;
+        let parts = parts_of(x)?;
+        let &[batch, signal, _] = x.shape() else {
+            return Err(OpError::input(0, "(batch, signal, parts)", x.describe()));
+        };
+        let window = ctx.tensor_opt(2).map(Tensor::len);
+        let length = ctx.tensor_opt(3).map(|_| ctx.int(3)).transpose()?;
+        let Frames { length, step, count: frames } =
+            frames_of(signal, ctx.int(1)?, length, window)?;
+        let onesided = ctx.attrs().flag_or("onesided", true)?;
+        no_onesided_complex(onesided, parts)?;
+        let bins = bins(length, onesided);
+        let shape = vec![batch, frames, bins, 2];
+        Ok(StftForm { batch, signal, parts, frames, step, length, bins, shape })
+    }
+}
+
 fn eval_stft(ctx: &EvalCtx<'_>) -> Result<Vec<Value>, OpError> {
     let x = ctx.tensor(0)?;
-    let parts = parts_of(x)?;
-    let &[batch, signal_length, _] = x.shape() else {
-        return Err(OpError::input(0, "(batch, signal, parts)", x.describe()));
-    };
+    let form = StftForm::of(ctx)?;
+    let StftForm { batch, frames, parts, .. } = form;
     let window = ctx.tensor_opt(2).map(to_f64).transpose()?;
-    let length = ctx.tensor_opt(3).map(|_| ctx.int(3)).transpose()?;
-    let frames = frames_of(signal_length, ctx.int(1)?, length, window.as_ref().map(Vec::len))?;
-    let onesided = ctx.attrs().flag_or("onesided", true)?;
-    no_onesided_complex(onesided, parts)?;
-    let shape = [batch, frames.count, bins(frames.length, onesided), 2];
-    let empty = Tensor::zeros(x.dtype(), &shape)?;
+    let empty = Tensor::zeros(x.dtype(), &form.shape)?;
     let total = empty.len();
     if total == 0 {
         return Ok(vec![empty.into()]);
     }
-    let times = batch.saturating_mul(frames.count);
-    let transform = Transform::new(frames.length, onesided, false, times)?;
+    let transform = Transform::new(form.length, form.bins, false, batch.saturating_mul(frames))?;
     let values = to_f64(x)?;
     let mut out = Vec::with_capacity(total);
-    let mut frame = Vec::with_capacity(frames.length);
+    let mut frame = Vec::with_capacity(form.length);
     for image in 0..batch {
-        for index in 0..frames.count {
+        for index in 0..frames {
             frame.clear();
-            frame.extend((0..frames.length).map(|offset| {
-                let at = (image * signal_length + index * frames.step + offset) * parts;
+            frame.extend((0..form.length).map(|offset| {
+                let at = (image * form.signal + index * form.step + offset) * parts;
                 // Past the end of a short window the weight is 0.
                 let weight = match &window {
                     Some(window) => window.get(offset).copied().unwrap_or(0.0),
@@ -245,7 +315,7 @@ fn eval_stft(ctx: &EvalCtx<'_>) -> Result<Vec<Value>, OpError> {
             transform.run(&frame, |_, re, im| out.extend([re, im]));
         }
     }
-    Ok(vec![from_f64(x.dtype(), &shape, &out)?.into()])
+    Ok(vec![from_f64(x.dtype(), &form.shape, &out)?.into()])
 }
 
 fn infer_dft(ctx: &InferCtx<'_>) -> Result<Vec<Type>, OpError> {

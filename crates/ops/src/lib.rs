@@ -102,6 +102,7 @@ pub use conv::ConvGeometry;
 pub use def::{Arity, Kind, OnnxName, OpDef, Upgrade, UpgradeFn, onnx};
 pub use einsum::EinsumForm;
 pub use error::{NodeError, OpError};
+pub use fourier::{DftForm, StftForm};
 pub use fused_activation::FusedActivation;
 pub use interpret::{Interpreter, interpret};
 pub use layer_norm::LayerNormForm;

@@ -13,6 +13,7 @@ mod conv_transpose;
 mod conv_volume;
 mod einsum;
 mod extents;
+mod fourier;
 mod heads;
 mod matmul;
 mod movement;
@@ -82,6 +83,7 @@ static FAMILIES: &[Family] = &[
     floats(conv::OPS, conv::takes),
     floats(conv_transpose::OPS, conv_transpose::takes),
     floats(einsum::OPS, einsum::takes),
+    floats(fourier::OPS, every_form),
     floats(matmul::OPS, matmul::takes),
     any(movement::OPS, every_form),
     floats(nbits::OPS, nbits::takes),

@@ -11,6 +11,7 @@ use super::{
     quantised::{nbits, quantised},
     resize::resizes,
     sequence::{attentions, recurrent},
+    signal::transforms,
 };
 
 /// `rounds` rounds of cases from a seed.
@@ -34,6 +35,7 @@ pub fn cases(seed: u64, rounds: usize) -> Vec<Case> {
         projected(&random, &mut cases);
         reductions(&random, &mut cases);
         movements(&random, &mut cases);
+        transforms(&random, &mut cases);
         quantised(&random, &mut cases);
     }
     cases

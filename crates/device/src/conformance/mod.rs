@@ -11,6 +11,7 @@ mod quantised;
 mod random;
 mod resize;
 mod sequence;
+mod signal;
 
 pub use cases::cases;
 
