@@ -35,6 +35,7 @@ pub mod resize;
 pub mod rnn;
 pub mod scratch;
 pub mod simd;
+pub mod top;
 mod trigonometry;
 
 #[cfg(test)]

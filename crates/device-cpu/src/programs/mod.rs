@@ -25,6 +25,7 @@ mod quantised;
 mod recurrent;
 mod reduce;
 mod resize;
+mod top;
 
 use std::sync::Arc;
 
@@ -94,6 +95,7 @@ static FAMILIES: &[Family] = &[
     floats(recurrent::OPS, recurrent::takes),
     floats(reduce::OPS, every_form),
     any(resize::OPS, resize::takes),
+    floats(top::OPS, every_form),
 ];
 
 /// What compiles a node, if there is a kernel for this form of it.

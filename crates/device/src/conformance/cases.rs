@@ -11,7 +11,7 @@ use super::{
     quantised::{nbits, quantised},
     resize::resizes,
     sequence::{attentions, recurrent},
-    signal::transforms,
+    signal::{greatest, transforms},
 };
 
 /// `rounds` rounds of cases from a seed.
@@ -36,6 +36,7 @@ pub fn cases(seed: u64, rounds: usize) -> Vec<Case> {
         reductions(&random, &mut cases);
         movements(&random, &mut cases);
         transforms(&random, &mut cases);
+        greatest(&random, &mut cases);
         quantised(&random, &mut cases);
     }
     cases
