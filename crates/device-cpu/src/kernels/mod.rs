@@ -14,6 +14,7 @@ pub mod conv;
 pub mod conv_transpose;
 pub mod conv_volume;
 mod depthwise;
+pub mod elements;
 pub mod fourier;
 pub mod gemm;
 mod gemm_micro;

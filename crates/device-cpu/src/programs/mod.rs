@@ -12,6 +12,7 @@ mod conv;
 mod conv_transpose;
 mod conv_volume;
 mod einsum;
+mod elements;
 mod extents;
 mod fourier;
 mod heads;
@@ -84,6 +85,7 @@ static FAMILIES: &[Family] = &[
     floats(conv::OPS, conv::takes),
     floats(conv_transpose::OPS, conv_transpose::takes),
     floats(einsum::OPS, einsum::takes),
+    any(elements::OPS, every_form),
     floats(fourier::OPS, every_form),
     floats(matmul::OPS, matmul::takes),
     any(movement::OPS, every_form),

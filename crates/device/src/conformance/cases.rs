@@ -300,6 +300,14 @@ fn movements(random: &Random, cases: &mut Vec<Case>) {
         let gather = node("Gather").with("axis", axis as i64);
         let arguments = vec![live(x.clone()), live(Tensor::vector(&chosen))];
         cases.push(Case::new("Gather", gather, arguments, 1));
+        let mut extents: Vec<usize> = shape.iter().map(|&n| 1 + random.below(n)).collect();
+        extents[axis] = random.pick(&[1, 6]);
+        let count: usize = extents.iter().product();
+        let chosen = (0..count).map(|_| random.below(2 * shape[axis]) as i64 - shape[axis] as i64);
+        let chosen = Tensor::from_slice(&extents, &chosen.collect::<Vec<_>>());
+        let gather = node("GatherElements").with("axis", axis as i64);
+        let arguments = vec![live(x.clone()), chosen.map_or((None, false), live)];
+        cases.push(Case::new("GatherElements", gather, arguments, 1));
         let start = random.below(shape[axis]) as i64;
         let (end, step) = random.pick(&[(i64::MAX, 1), (i64::MAX, 2), (-1, 1), (i64::MIN, -2)]);
         let bounds = [start, end, axis as i64, step].map(|value| weight(Tensor::vector(&[value])));
