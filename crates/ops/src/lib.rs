@@ -115,6 +115,7 @@ pub use quantize::dynamic_params;
 pub use recurrent_form::{Activation, Cell, RecurrentForm};
 pub use resize::{ResizeForm, Sampling};
 pub use resize_axis::Taps;
+pub use rotary::{Pairing, RotaryForm};
 pub use slice::SliceForm;
 pub use softmax::SoftmaxForm;
 pub use table::{ALL_OPS, find, find_onnx};

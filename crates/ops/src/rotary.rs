@@ -1,6 +1,6 @@
 //! Rotary position embedding: pairs of features turned by an angle that grows with position.
 
-use hetra_ir::Type;
+use hetra_ir::{Node, Type};
 use hetra_tensor::{DType, Value};
 
 use crate::context::{EvalCtx, InferCtx};
@@ -18,7 +18,7 @@ static ROTARY: OpDef = OpDef {
     onnx: &[onnx("", "RotaryEmbedding", 23)],
     inputs: Arity::between(3, 4),
     infer: infer_rotary,
-    eval: |ctx| eval_rotary(ctx, &Inputs { cos: 1, sin: 2, positions: 3 }),
+    eval: eval_rotary,
     ..OpDef::DEFAULT
 };
 
@@ -27,11 +27,6 @@ static ROTARY_MICROSOFT: OpDef = OpDef {
     doc: "As RotaryEmbedding, with the positions before the tables.",
     onnx: &[onnx("com.microsoft", "RotaryEmbedding", 1)],
     inputs: Arity::exactly(4),
-    eval: |ctx| {
-        // `is_packed_batching` only tells a kernel how to find the tokens; onnxruntime's CPU kernel
-        // reads `scale` and leaves it unused.
-        eval_rotary(ctx, &Inputs { cos: 2, sin: 3, positions: 1 })
-    },
     ..ROTARY
 };
 
@@ -42,9 +37,18 @@ struct Inputs {
     positions: usize,
 }
 
+impl Inputs {
+    fn of(node: &Node) -> Inputs {
+        match node.op.as_str() {
+            "RotaryEmbedding" => Inputs { cos: 1, sin: 2, positions: 3 },
+            _ => Inputs { cos: 2, sin: 3, positions: 1 },
+        }
+    }
+}
+
 /// How features pair up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Pairing {
+pub enum Pairing {
     /// Feature `i` with feature `i + half`.
     Halves,
     /// Feature `2i` with feature `2i + 1`.
@@ -65,10 +69,73 @@ pub(crate) fn rotate<T: Real>(row: &mut [T], cos: &[T], sin: &[T], pairing: Pair
     }
 }
 
-fn eval_rotary(ctx: &EvalCtx<'_>, at: &Inputs) -> Result<Vec<Value>, OpError> {
+/// A rotary embedding with its arguments.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RotaryForm {
+    /// Positions of a batch item.
+    pub positions: usize,
+    /// Heads of a position.
+    pub heads: usize,
+    /// Features of a head.
+    pub width: usize,
+    /// Whether the positions of a head stand side by side, not the heads of a position.
+    pub heads_first: bool,
+    /// Numbers in a line of the tables; twice as many features are turned.
+    pub half: usize,
+    /// How features pair up.
+    pub pairing: Pairing,
+    /// The inputs that hold cosines and sines.
+    pub tables: [usize; 2],
+    /// The line of the tables for each batch item and position.
+    pub lines: Vec<usize>,
+}
+
+impl RotaryForm {
+    /// Reads inputs and attributes, of either domain; the input is not empty.
+    ///
+    /// # Errors
+    /// Arguments that do not fit together.
+    pub fn of(ctx: &EvalCtx<'_>) -> Result<RotaryForm, OpError> {
+        // `is_packed_batching` only tells a kernel how to find the tokens; onnxruntime's CPU kernel
+        // reads `scale` and leaves it unused.
+        let at = Inputs::of(ctx.node);
+        let (cos, sin) = (ctx.tensor(at.cos)?, ctx.tensor(at.sin)?);
+        let half =
+            *cos.shape().last().ok_or_else(|| OpError::input(at.cos, "axes", cos.describe()))?;
+        let layout = layout(ctx, half)?;
+        let wanted = match ctx.attrs().int_or("rotary_embedding_dim", 0)? {
+            0 => layout.width,
+            dim => usize::try_from(dim).unwrap_or(usize::MAX),
+        };
+        if half.checked_mul(2) != Some(wanted) || wanted > layout.width {
+            let wanted = format!("a last axis of half the {wanted} features to turn");
+            return Err(OpError::input(at.cos, wanted, cos.describe()));
+        }
+        if sin.shape() != cos.shape() {
+            return Err(OpError::input(at.sin, format!("{:?}", cos.shape()), sin.describe()));
+        }
+        let lines = table_lines(ctx, &at, cos, &layout)?;
+        let pairing = match ctx.attrs().flag_or("interleaved", false)? {
+            true => Pairing::Neighbours,
+            false => Pairing::Halves,
+        };
+        let Layout { positions, heads, width, heads_first, .. } = layout;
+        let tables = [at.cos, at.sin];
+        Ok(RotaryForm { positions, heads, width, heads_first, half, pairing, tables, lines })
+    }
+
+    /// The line of the tables that turns a row of the input.
+    pub fn line(&self, row: usize) -> usize {
+        let RotaryForm { positions, heads, heads_first, .. } = *self;
+        let position = if heads_first { row % positions } else { row / heads % positions };
+        self.lines[row / (heads * positions) * positions + position]
+    }
+}
+
+fn eval_rotary(ctx: &EvalCtx<'_>) -> Result<Vec<Value>, OpError> {
     match ctx.tensor(0)?.dtype() {
-        DType::F64 => eval_floats::<f64>(ctx, at),
-        _ => eval_floats::<f32>(ctx, at),
+        DType::F64 => eval_floats::<f64>(ctx),
+        _ => eval_floats::<f32>(ctx),
     }
 }
 
@@ -81,37 +148,19 @@ struct Layout {
     heads_first: bool,
 }
 
-fn eval_floats<T: Real>(ctx: &EvalCtx<'_>, at: &Inputs) -> Result<Vec<Value>, OpError> {
+fn eval_floats<T: Real>(ctx: &EvalCtx<'_>) -> Result<Vec<Value>, OpError> {
     let x = floats::<T>(ctx, 0)?;
-    let (cos, sin) = (floats::<T>(ctx, at.cos)?, floats::<T>(ctx, at.sin)?);
     if x.is_empty() {
         return Ok(vec![ctx.tensor(0)?.clone().into()]);
     }
-    let half = *cos.shape().last().ok_or_else(|| OpError::input(at.cos, "axes", cos.describe()))?;
-    let layout = layout(ctx, half)?;
-    let wanted = match ctx.attrs().int_or("rotary_embedding_dim", 0)? {
-        0 => layout.width,
-        dim => usize::try_from(dim).unwrap_or(usize::MAX),
-    };
-    if half.checked_mul(2) != Some(wanted) || wanted > layout.width {
-        let wanted = format!("a last axis of half the {wanted} features to turn");
-        return Err(OpError::input(at.cos, wanted, cos.describe()));
-    }
-    if sin.shape() != cos.shape() {
-        return Err(OpError::input(at.sin, format!("{:?}", cos.shape()), sin.describe()));
-    }
-    let lines = table_lines(ctx, at, &cos, &layout)?;
-    let pairing = match ctx.attrs().flag_or("interleaved", false)? {
-        true => Pairing::Neighbours,
-        false => Pairing::Halves,
-    };
+    let form = RotaryForm::of(ctx)?;
+    let [cos, sin] = form.tables;
+    let (cos, sin) = (floats::<T>(ctx, cos)?, floats::<T>(ctx, sin)?);
     let (cos, sin) = (cos.as_slice::<T>()?, sin.as_slice::<T>()?);
     let mut out = x.as_slice::<T>()?.to_vec();
-    let Layout { positions, heads, width, heads_first, .. } = layout;
-    for (row, features) in out.chunks_exact_mut(width.max(1)).enumerate() {
-        let position = if heads_first { row % positions } else { row / heads % positions };
-        let line = lines[row / (heads * positions) * positions + position] * half;
-        rotate(features, &cos[line..][..half], &sin[line..][..half], pairing);
+    for (row, features) in out.chunks_exact_mut(form.width).enumerate() {
+        let line = form.line(row) * form.half;
+        rotate(features, &cos[line..][..form.half], &sin[line..][..form.half], form.pairing);
     }
     Ok(vec![result(ctx.tensor(0)?.dtype(), x.shape(), &out)?.into()])
 }

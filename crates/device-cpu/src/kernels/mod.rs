@@ -34,6 +34,7 @@ pub mod pool;
 pub mod quant;
 pub mod resize;
 pub mod rnn;
+pub mod rotary;
 pub mod scratch;
 pub mod simd;
 pub mod top;

@@ -26,6 +26,7 @@ mod quantised;
 mod recurrent;
 mod reduce;
 mod resize;
+mod rotary;
 mod top;
 
 use std::sync::Arc;
@@ -97,6 +98,7 @@ static FAMILIES: &[Family] = &[
     floats(recurrent::OPS, recurrent::takes),
     floats(reduce::OPS, every_form),
     any(resize::OPS, resize::takes),
+    floats(rotary::OPS, every_form),
     floats(top::OPS, every_form),
 ];
 

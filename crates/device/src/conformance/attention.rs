@@ -158,3 +158,31 @@ pub(super) fn projected(random: &Random, cases: &mut Vec<Case>) {
     ];
     cases.push(Case::new(op, attrs(op), arguments, 2));
 }
+
+/// Rotary embeddings by heads and by tokens, with positions and an offset.
+pub(super) fn rotaries(random: &Random, cases: &mut Vec<Case>) {
+    let Extents { batch, heads, tokens, .. } = Extents::pick(random);
+    let (half, more, lines) = (random.pick(&[1, 4, 16]), random.pick(&[0, 3]), tokens + 3);
+    let width = 2 * half + more;
+    let by_heads = random.below(2) == 1;
+    let x = match by_heads {
+        true => random.floats(&[batch, heads, tokens, width]),
+        false => random.floats(&[batch, tokens, heads * width]),
+    };
+    let ids: Vec<i64> = (0..batch * tokens).map(|_| random.below(lines) as i64).collect();
+    let ids = Tensor::from_slice(&[batch, tokens], &ids).map_or(NONE, live);
+    let offset = live(Tensor::vector(&[random.below(3) as i64]));
+    let table = || weight(random.floats(&[lines, half]));
+    let attrs = |op: &str| {
+        let rotary = node(op).with("interleaved", random.below(2) as i64);
+        rotary.with("num_heads", heads as i64).with("rotary_embedding_dim", 2 * half as i64)
+    };
+    let op = "RotaryEmbedding";
+    let arguments = vec![live(x.clone()), table(), table(), ids.clone()];
+    cases.push(Case::new(op, attrs(op), arguments, 1));
+    let op = "com.microsoft.RotaryEmbedding";
+    for positions in [ids, offset] {
+        let arguments = vec![live(x.clone()), positions, table(), table()];
+        cases.push(Case::new(op, attrs(op), arguments, 1));
+    }
+}
