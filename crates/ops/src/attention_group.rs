@@ -32,17 +32,31 @@ static GROUP_QUERY: OpDef = OpDef {
     ..OpDef::DEFAULT
 };
 
-/// The attributes of a GroupQueryAttention.
-struct Group {
-    heads: usize,
-    kv_heads: usize,
-    window: Option<usize>,
-    causal: bool,
-    rotary: Option<Pairing>,
+/// What the attributes of a GroupQueryAttention say.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GroupQueryForm {
+    /// Heads of the queries.
+    pub heads: usize,
+    /// Heads of keys and values; divides `heads`.
+    pub kv_heads: usize,
+    /// A query sees this many keys up to its own, at most.
+    pub window: Option<usize>,
+    /// A query does not see keys after its own.
+    pub causal: bool,
+    /// How features pair up that are turned by their position, if they are.
+    pub rotary: Option<Pairing>,
+    /// Factor of the scores; one over the root of the width when there is none.
+    pub scale: Option<f32>,
+    /// Bound of the scores, 0 for none.
+    pub softcap: f32,
 }
 
-impl Group {
-    fn of(node: &Node) -> Result<Group, OpError> {
+impl GroupQueryForm {
+    /// Reads the attributes.
+    ///
+    /// # Errors
+    /// An attribute of a wrong kind or value, or one that is not supported.
+    pub fn of(node: &Node) -> Result<GroupQueryForm, OpError> {
         let attrs = &node.attrs;
         let heads = head_count(node)?;
         let kv_heads = usize::try_from(*attrs.int("kv_num_heads")?).unwrap_or(0);
@@ -62,18 +76,50 @@ impl Group {
         }
         let interleaved = attrs.flag_or("rotary_interleaved", false)?;
         let pairing = if interleaved { Pairing::Neighbours } else { Pairing::Halves };
-        Ok(Group {
+        Ok(GroupQueryForm {
             heads,
             kv_heads,
             window: usize::try_from(attrs.int_or("local_window_size", -1)?).ok(),
             causal: attrs.flag_or("causal", true)?,
             rotary: attrs.flag_or("do_rotary", false)?.then_some(pairing),
+            scale: Some(attrs.float_or("scale", 0.0)?).filter(|&scale| scale != 0.0),
+            softcap: attrs.float_or("softcap", 0.0)?,
         })
+    }
+
+    /// For each batch item the place of its first new key in the cache, and the end of its keys;
+    /// and the keys of the longest one.
+    ///
+    /// # Errors
+    /// When inputs 5 and 6 do not say so for `batch` items of `length` new keys.
+    pub fn spans(
+        &self,
+        ctx: &EvalCtx<'_>,
+        batch: usize,
+        length: usize,
+    ) -> Result<(Vec<(usize, usize)>, usize), OpError> {
+        let total = usize::try_from(ctx.int(6)?)
+            .map_err(|_| OpError::input(6, "a length", "a negative number"))?;
+        let last = ctx.ints(5)?;
+        // `seqlens_k` is the length less one; a prompt starts its cache anew.
+        let first = |&last: &i64| {
+            let ends = usize::try_from(last.saturating_add(1)).ok().filter(|&end| end <= total)?;
+            if length == total { Some((0, ends)) } else { Some((ends.checked_sub(length)?, ends)) }
+        };
+        let spans: Option<Vec<(usize, usize)>> = last.iter().map(first).collect();
+        let spans = spans.filter(|spans| spans.len() == batch).ok_or_else(|| {
+            let wanted = format!("{batch} lengths of {length} to {total}");
+            OpError::input(5, wanted, format!("{last:?}"))
+        })?;
+        Ok((spans, total))
     }
 }
 
 /// q, k and v, which may stand side by side in the first input.
-fn group_parts<T: Real>(ctx: &EvalCtx<'_>, group: &Group) -> Result<[Part<T>; 3], OpError> {
+fn group_parts<T: Real>(
+    ctx: &EvalCtx<'_>,
+    group: &GroupQueryForm,
+) -> Result<[Part<T>; 3], OpError> {
     if ctx.tensor_opt(1).is_some() {
         let q = flat(ctx, 0, group.heads, None)?;
         return Ok([q, flat(ctx, 1, group.kv_heads, None)?, flat(ctx, 2, group.kv_heads, None)?]);
@@ -154,22 +200,11 @@ fn cache<T: Real>(
 }
 
 fn group_query<T: Real>(ctx: &EvalCtx<'_>) -> Result<Vec<Value>, OpError> {
-    let group = Group::of(ctx.node)?;
+    let group = GroupQueryForm::of(ctx.node)?;
     let [mut q, mut k, v] = group_parts::<T>(ctx, &group)?;
     let [batch, _, length, _] = q.shape;
     heads_of(&q, &k, &v)?;
-    let total = usize::try_from(ctx.int(6)?)
-        .map_err(|_| OpError::input(6, "a length", "a negative number"))?;
-    let last = ctx.ints(5)?;
-    // `seqlens_k` is the length less one; a prompt starts its cache anew.
-    let first = |&last: &i64| {
-        let ends = usize::try_from(last.saturating_add(1)).ok().filter(|&end| end <= total)?;
-        if length == total { Some((0, ends)) } else { Some((ends.checked_sub(length)?, ends)) }
-    };
-    let spans: Option<Vec<(usize, usize)>> = last.iter().map(first).collect();
-    let spans = spans.filter(|spans| spans.len() == batch).ok_or_else(|| {
-        OpError::input(5, format!("{batch} lengths of {length} to {total}"), format!("{last:?}"))
-    })?;
+    let (spans, total) = group.spans(ctx, batch, length)?;
     let firsts: Vec<usize> = spans.iter().map(|span| span.0).collect();
     if let Some(pairing) = group.rotary {
         turn(ctx, &mut q, &firsts, pairing)?;
@@ -194,11 +229,10 @@ fn group_query<T: Real>(ctx: &EvalCtx<'_>) -> Result<Vec<Value>, OpError> {
             scores[..closed].fill(T::of(f64::NEG_INFINITY));
         }
     };
-    let scale = ctx.attrs().float_or("scale", 0.0)?;
     let default = 1.0 / (at.width as f64).sqrt();
     let scoring = Scoring {
-        scale: T::of(if scale == 0.0 { default } else { f64::from(scale) }),
-        softcap: T::of(f64::from(ctx.attrs().float_or("softcap", 0.0)?)),
+        scale: T::of(group.scale.map_or(default, f64::from)),
+        softcap: T::of(f64::from(group.softcap)),
         cap_first: true,
         bias: &mask,
         tap: None,
@@ -208,7 +242,7 @@ fn group_query<T: Real>(ctx: &EvalCtx<'_>) -> Result<Vec<Value>, OpError> {
 }
 
 fn infer_group_query(ctx: &InferCtx<'_>) -> Result<Vec<Type>, OpError> {
-    let group = Group::of(ctx.node)?;
+    let group = GroupQueryForm::of(ctx.node)?;
     let Some([batch, length, all]) = ctx.dims(0) else {
         return Ok(vec![InferCtx::make(ctx.dtype_opt(0), None); ctx.node.outputs.len().max(1)]);
     };

@@ -94,6 +94,7 @@ mod window;
 
 pub use attention::AttentionForm;
 pub use attention_core::Heads;
+pub use attention_group::GroupQueryForm;
 pub use attention_microsoft::{MicrosoftAttentionForm, Padding};
 pub use channel_norm::LrnForm;
 pub use context::{EvalCtx, InferBody, InferCtx, Outer, Runner, resolve_axis};

@@ -65,6 +65,26 @@ impl<'a> Side<'a> {
         Some(Side { values, strides, batch, heads, tokens, width })
     }
 
+    /// One item of the batch.
+    pub(super) fn item(&self, index: usize) -> Side<'a> {
+        Side { values: &self.values[index * self.strides.batch..], batch: 1, ..*self }
+    }
+
+    /// The first `tokens` tokens.
+    pub(super) fn until(self, tokens: usize) -> Side<'a> {
+        Side { tokens, ..self }
+    }
+
+    /// Its numbers, and where those of a head of a token of an item start.
+    pub(super) fn values(&self) -> &'a [f32] {
+        self.values
+    }
+
+    pub(super) fn start(&self, item: usize, head: usize, token: usize) -> usize {
+        let s = self.strides;
+        item * s.batch + head * s.head + token * s.token
+    }
+
     pub(super) fn len(&self) -> usize {
         self.batch * self.heads * self.tokens * self.width
     }
@@ -195,31 +215,45 @@ pub(super) struct Scores<'a> {
     pub(super) mask: Option<Mask<'a>>,
 }
 
+/// Whether queries, keys and values are those of one attention.
+pub(super) fn fit([q, k, v]: &[Side<'_>; 3]) -> bool {
+    [k.batch, v.batch] == [q.batch; 2]
+        && k.width == q.width
+        && [v.heads, v.tokens] == [k.heads, k.tokens]
+        && k.heads > 0
+        && q.heads.is_multiple_of(k.heads)
+}
+
 /// Output 0 of an attention: `[batch, heads, queries, width]` or, merged,
 /// `[batch, queries, heads * width]`. `None` when the sides do not fit: the reference says so.
 pub(super) fn attend(
     call: &mut Call<'_>,
-    [q, k, v]: [Side<'_>; 3],
+    sides: [Side<'_>; 3],
     scores: &Scores<'_>,
     merged: bool,
 ) -> Result<Option<Tensor>, OpError> {
-    let fits = [k.batch, v.batch] == [q.batch; 2]
-        && k.width == q.width
-        && [v.heads, v.tokens] == [k.heads, k.tokens];
-    if !fits || k.heads == 0 || !q.heads.is_multiple_of(k.heads) {
+    if !fit(&sides) {
         return Ok(None);
     }
-    let (batch, heads, queries, width) = (q.batch, q.heads, q.tokens, v.width);
-    let strides = match merged {
-        true => HeadStrides { batch: queries * heads * width, head: width, token: heads * width },
-        false => {
-            HeadStrides { batch: heads * queries * width, head: queries * width, token: width }
-        }
-    };
+    let [q, _, v] = &sides;
     let mut out = match merged {
-        true => call.output(0, DType::F32, &[batch, queries, heads * width])?,
-        false => call.output(0, DType::F32, &[batch, heads, queries, width])?,
+        true => call.output(0, DType::F32, &[q.batch, q.tokens, q.heads * v.width])?,
+        false => call.output(0, DType::F32, &[q.batch, q.heads, q.tokens, v.width])?,
     };
+    attend_to(sides, scores, merged, out.as_mut_slice()?);
+    Ok(Some(out))
+}
+
+/// As `attend`, to a slice; the sides fit.
+pub(super) fn attend_to(
+    [q, k, v]: [Side<'_>; 3],
+    scores: &Scores<'_>,
+    merged: bool,
+    out: &mut [f32],
+) {
+    let (batch, heads, queries, width) = (q.batch, q.heads, q.tokens, v.width);
+    let (head, token) = if merged { (width, heads * width) } else { (queries * width, width) };
+    let strides = HeadStrides { batch: heads * queries * width, head, token };
     let work = Attention {
         batch,
         heads,
@@ -233,6 +267,5 @@ pub(super) fn attend(
         mask: scores.mask,
     };
     let [q, k, v] = [q, k, v].map(|side| (side.values, side.strides));
-    attention(isa(), &work, q, k, v, out.as_mut_slice()?, strides);
-    Ok(Some(out))
+    attention(isa(), &work, q, k, v, out, strides);
 }

@@ -5,6 +5,7 @@
 //! and the reference runs: the result is right either way.
 
 mod attention;
+mod attention_group;
 mod attention_microsoft;
 mod binary;
 mod codes;
@@ -80,6 +81,7 @@ fn every_form(_: &Form<'_>) -> bool {
 /// Every operator that has kernels.
 static FAMILIES: &[Family] = &[
     floats(attention::OPS, attention::takes),
+    floats(attention_group::OPS, attention_group::takes),
     any(attention_microsoft::OPS, attention_microsoft::takes),
     floats(binary::OPS, binary::takes),
     any(codes::OPS, every_form),

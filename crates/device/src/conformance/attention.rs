@@ -186,3 +186,40 @@ pub(super) fn rotaries(random: &Random, cases: &mut Vec<Case>) {
         cases.push(Case::new(op, attrs(op), arguments, 1));
     }
 }
+
+/// GroupQueryAttention: prompts, and tokens after caches of different lengths.
+pub(super) fn grouped(random: &Random, cases: &mut Vec<Case>) {
+    let op = "com.microsoft.GroupQueryAttention";
+    let Extents { batch, heads, tokens, .. } = Extents::pick(random);
+    let (kv_heads, width, past) = (heads, 2 * random.pick(&[1, 4]), random.pick(&[4, 9]));
+    let heads = kv_heads * random.pick(&[1, 2]);
+    let flat = |heads: usize| live(random.floats(&[batch, tokens, heads * width]));
+    let attrs = || {
+        let grouped = node(op).with("num_heads", heads as i64).with("do_rotary", 1i64);
+        let grouped = grouped.with("rotary_interleaved", random.below(2) as i64);
+        grouped.with("kv_num_heads", kv_heads as i64)
+    };
+    let table = || weight(random.floats(&[past + tokens, width / 2]));
+    let scalar = |value: usize| live(Tensor::scalar(value as i32));
+    let lasts = |last: &dyn Fn() -> usize| {
+        let lasts: Vec<i32> = (0..batch).map(|_| last() as i32).collect();
+        live(Tensor::vector(&lasts))
+    };
+    let packed = flat(heads + 2 * kv_heads);
+    let whole = lasts(&|| tokens - 1);
+    let arguments = vec![packed, NONE, NONE, NONE, NONE, whole, scalar(tokens), table(), table()];
+    cases.push(Case::new("GroupQueryAttention of a prompt", attrs(), arguments, 3));
+    let cache = || live(random.floats(&[batch, kv_heads, past, width]));
+    let arguments = vec![
+        flat(heads),
+        flat(kv_heads),
+        flat(kv_heads),
+        cache(),
+        cache(),
+        lasts(&|| tokens - 1 + random.below(past + 1)),
+        scalar(past + tokens),
+        table(),
+        table(),
+    ];
+    cases.push(Case::new("GroupQueryAttention with a past", attrs(), arguments, 3));
+}
