@@ -4,15 +4,16 @@ use std::sync::Arc;
 
 use hetra_device::{Call, Part, Program};
 use hetra_ir::Node;
-use hetra_ops::PoolGeometry;
+use hetra_ops::{PoolGeometry, Window};
 use hetra_tensor::DType;
 
-use super::conv::window_fits;
+use super::conv::{scratch_fits, window_fits};
 use super::extents::pair;
 use super::{Compile, Form, Outcome, program};
 use crate::kernels::isa::isa;
 use crate::kernels::norm::{Reduce, reduce};
 use crate::kernels::pool::{Pool, PoolKind, pool};
+use crate::kernels::scratch::lend;
 
 pub(super) static OPS: &[(&str, Compile)] = &[
     ("MaxPool", compile),
@@ -41,9 +42,8 @@ fn compile(_: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
     program("pool", &[], move |call| run(call, kind))
 }
 
-/// The kernel's form of a 1-D or 2-D pooling.
-fn form_of(geometry: &PoolGeometry, kind: PoolKind) -> Option<Pool> {
-    let w = &geometry.window;
+/// Windows on planes, from lists of two entries each.
+fn planar(w: &Window, kind: PoolKind) -> Option<Pool> {
     let (begin, end) = (pair(&w.pads_begin, 0)?, pair(&w.pads_end, 0)?);
     Some(Pool {
         kind,
@@ -54,25 +54,71 @@ fn form_of(geometry: &PoolGeometry, kind: PoolKind) -> Option<Pool> {
     })
 }
 
+/// A window of three axes as one in depth, for planes whose rows are whole planes, and one on
+/// planes: the greatest of the greatest, and the mean of means since counts multiply.
+fn stages(w: &Window, kind: PoolKind) -> Option<[Pool; 2]> {
+    if w.kernel.len() != 3 {
+        return None;
+    }
+    let axes = |from: usize, to: usize| Window {
+        kernel: w.kernel[from..to].to_vec(),
+        strides: w.strides[from..to].to_vec(),
+        dilations: w.dilations[from..to].to_vec(),
+        pads_begin: w.pads_begin[from..to].to_vec(),
+        pads_end: w.pads_end[from..to].to_vec(),
+        ceil: w.ceil,
+    };
+    // A single axis is taken for the width.
+    let depth = planar(&axes(0, 1), kind)?;
+    let turned = |[one, depth]: [usize; 2]| [depth, one];
+    let [top, left, bottom, right] = depth.pads;
+    let depth = Pool {
+        kernel: turned(depth.kernel),
+        stride: turned(depth.stride),
+        dilation: turned(depth.dilation),
+        pads: [left, top, right, bottom],
+        ..depth
+    };
+    Some([depth, planar(&axes(1, 3), kind)?])
+}
+
 fn run(call: &mut Call<'_>, kind: PoolKind) -> Outcome {
     let x = call.tensor(0)?.clone();
     if x.dtype() != DType::F32 || x.is_empty() {
         return Ok(None);
     }
     let geometry = PoolGeometry::resolve(&call.node.attrs, x.shape())?;
-    let (Some(form), Some([h, w]), Some([oh, ow])) =
-        (form_of(&geometry, kind), pair(&geometry.input, 1), pair(&geometry.output, 1))
+    let shape = [&x.shape()[..2], geometry.output.as_slice()].concat();
+    let fits = |form: &Pool, size: [usize; 2]| {
+        window_fits((form.kernel, form.stride), form.pads, [1, size[0], size[1]])
+    };
+    if shape.contains(&0) {
+        return Ok(None);
+    }
+    let (planes, source) = (geometry.planes, x.as_slice::<f32>()?);
+    if let (Some([depth, plane]), &[d, h, w], &[od, oh, ow]) =
+        (stages(&geometry.window, kind), &geometry.input[..], &geometry.output[..])
+    {
+        let row = oh.saturating_mul(ow);
+        if !fits(&plane, [h, w]) || !fits(&depth, [d, row]) || !scratch_fits(&[planes, d, row]) {
+            return Ok(None);
+        }
+        let mut out = call.output(0, DType::F32, &shape)?;
+        let mut pooled = lend(planes * d * row);
+        pool(isa(), &plane, source, (planes * d, h, w), (oh, ow), &mut pooled);
+        pool(isa(), &depth, &pooled, (planes, d, row), (od, row), out.as_mut_slice()?);
+        return Ok(Some(vec![out.into()]));
+    }
+    let (Some(form), Some([h, w]), Some(size)) =
+        (planar(&geometry.window, kind), pair(&geometry.input, 1), pair(&geometry.output, 1))
     else {
         return Ok(None);
     };
-    let shape = [&x.shape()[..2], geometry.output.as_slice()].concat();
-    let fits = window_fits((form.kernel, form.stride), form.pads, [1, h, w]);
-    if oh * ow == 0 || !fits {
+    if !fits(&form, [h, w]) {
         return Ok(None);
     }
     let mut out = call.output(0, DType::F32, &shape)?;
-    let size = (geometry.planes, h, w);
-    pool(isa(), &form, x.as_slice()?, size, (oh, ow), out.as_mut_slice()?);
+    pool(isa(), &form, source, (planes, h, w), size.into(), out.as_mut_slice()?);
     Ok(Some(vec![out.into()]))
 }
 

@@ -156,6 +156,21 @@ fn pools(random: &Random, cases: &mut Vec<Case>) {
             values[..plane].fill(f32::NAN);
         }
         cases.push(Case::new("pool of NaN", pool, vec![live(x)], 1));
+        let pick = || [random.pick(&[1, 2, 3]), random.pick(&[1, 2]), random.pick(&[1, 3])];
+        let pool = node(op)
+            .with("kernel_shape", ints(&[2, 3, 2]))
+            .with("strides", ints(&pick()))
+            .with("dilations", ints(&pick()))
+            .with("pads", ints(&[random.below(2), 1, 0, 1, random.below(2), 1]));
+        let pool = match op {
+            "MaxPool" => pool,
+            _ => pool.with("count_include_pad", random.below(2) as i64),
+        };
+        let mut x = random.floats(&[2, 2, 4 + random.below(4), 6, 5 + random.below(9)]);
+        if let (Ok(values), "MaxPool") = (x.as_mut_slice::<f32>(), op) {
+            values.iter_mut().step_by(3).for_each(|value| *value = f32::NAN);
+        }
+        cases.push(Case::new(&format!("{op} of volumes"), pool, vec![live(x)], 1));
     }
     let mut x = random.floats(&[2, 5, random.pick(&[1, 7]), random.pick(&[1, 16, 33])]);
     for op in ["GlobalAveragePool", "GlobalMaxPool"] {
