@@ -26,14 +26,75 @@ static EMBED_LAYER: OpDef = OpDef {
     ..OpDef::DEFAULT
 };
 
-/// Adds to each row of `sums` the row of the table at `index` that `ids` names.
-fn add_rows<T: Real>(
+/// An EmbedLayerNormalization with its arguments.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EmbedForm {
+    /// Batch, tokens of an item, and numbers of a token.
+    pub shape: [usize; 3],
+    /// What is summed, in order: the input that holds a table, and its row for each token.
+    pub tables: Vec<(usize, Vec<usize>)>,
+    /// How many places of each item the mask lets through; 0 without a mask.
+    pub lengths: Vec<i32>,
+    /// Added to the variance.
+    pub epsilon: f32,
+}
+
+impl EmbedForm {
+    /// Reads inputs and attributes.
+    ///
+    /// # Errors
+    /// Arguments that do not fit together, and ids that are no rows.
+    pub fn of(ctx: &EvalCtx<'_>) -> Result<EmbedForm, OpError> {
+        let (ids, words) = (ctx.tensor(0)?, ctx.tensor(2)?);
+        let &[batch, length] = ids.shape() else {
+            return Err(OpError::input(0, "(batch, sequence)", ids.describe()));
+        };
+        let hidden =
+            *words.shape().last().ok_or_else(|| OpError::input(2, "a matrix", "a scalar"))?;
+        let tokens = ids.len();
+        let mut tables = vec![(2, rows_of(ctx, 2, ctx.ints(0)?, hidden)?)];
+        let positions = match ctx.ints_opt(8)? {
+            // One row of positions may serve the whole batch.
+            Some(positions) if positions.len() == length || positions.len() == tokens => positions,
+            Some(positions) => {
+                let got = format!("{}", positions.len());
+                return Err(OpError::input(8, format!("{tokens} positions"), got));
+            }
+            None => (0..length as i64).collect(),
+        };
+        let positions = positions.into_iter().cycle().take(tokens).collect();
+        tables.push((3, rows_of(ctx, 3, positions, hidden)?));
+        if let Some(segments) = ctx.ints_opt(1)?
+            && ctx.tensor_opt(4).is_some()
+        {
+            if segments.len() != tokens {
+                let got = format!("{}", segments.len());
+                return Err(OpError::input(1, format!("{tokens} segments"), got));
+            }
+            tables.push((4, rows_of(ctx, 4, segments, hidden)?));
+        }
+        for index in [5, 6] {
+            let tensor = ctx.tensor(index)?;
+            if tensor.len() != hidden {
+                return Err(OpError::input(index, format!("{hidden} numbers"), tensor.describe()));
+            }
+        }
+        Ok(EmbedForm {
+            shape: [batch, length, hidden],
+            tables,
+            lengths: mask_lengths(ctx, batch, length)?,
+            epsilon: ctx.attrs().float_or("epsilon", 1e-12)?,
+        })
+    }
+}
+
+/// Rows of the table at `index` that ids name.
+fn rows_of(
     ctx: &EvalCtx<'_>,
     index: usize,
-    ids: impl Iterator<Item = i64>,
+    ids: Vec<i64>,
     hidden: usize,
-    sums: &mut [T],
-) -> Result<(), OpError> {
+) -> Result<Vec<usize>, OpError> {
     let tensor = ctx.tensor(index)?;
     let &[rows, width] = tensor.shape() else {
         return Err(OpError::input(index, "a matrix", tensor.describe()));
@@ -41,70 +102,41 @@ fn add_rows<T: Real>(
     if width != hidden {
         return Err(OpError::input(index, format!("{hidden} columns"), tensor.describe()));
     }
-    let table = elements_as::<T>(index, tensor)?;
-    for (sum, id) in sums.chunks_exact_mut(hidden.max(1)).zip(ids) {
+    let row = |id: i64| {
         let row = usize::try_from(id).ok().filter(|&row| row < rows);
-        let row =
-            row.ok_or_else(|| OpError::input(index, format!("row {id}"), tensor.describe()))?;
-        let source = &table[row * hidden..(row + 1) * hidden];
-        sum.iter_mut().zip(source).for_each(|(value, &more)| *value = value.plus(more));
-    }
-    Ok(())
+        row.ok_or_else(|| OpError::input(index, format!("row {id}"), tensor.describe()))
+    };
+    ids.into_iter().map(row).collect()
 }
 
 fn eval_embed<T: Real>(ctx: &EvalCtx<'_>) -> Result<Vec<Value>, OpError> {
-    let (ids, words) = (ctx.tensor(0)?, ctx.tensor(2)?);
-    let &[batch, length] = ids.shape() else {
-        return Err(OpError::input(0, "(batch, sequence)", ids.describe()));
-    };
-    let hidden = *words.shape().last().ok_or_else(|| OpError::input(2, "a matrix", "a scalar"))?;
-    let shape = [batch, length, hidden];
-    let mut sums = Tensor::zeros(T::DTYPE, &shape)?;
-    let rows = sums.as_mut_slice::<T>()?;
-    add_rows(ctx, 2, ctx.ints(0)?.into_iter(), hidden, rows)?;
-    match ctx.ints_opt(8)? {
-        // One row of positions may serve the whole batch.
-        Some(positions) if positions.len() == length || positions.len() == ids.len() => {
-            add_rows(ctx, 3, positions.into_iter().cycle(), hidden, rows)?;
+    let form = EmbedForm::of(ctx)?;
+    let [batch, _, hidden] = form.shape;
+    let mut sums = Tensor::zeros(T::DTYPE, &form.shape)?;
+    for (index, rows) in &form.tables {
+        let table = elements_as::<T>(*index, ctx.tensor(*index)?)?;
+        for (sum, &row) in sums.as_mut_slice::<T>()?.chunks_exact_mut(hidden.max(1)).zip(rows) {
+            let source = &table[row * hidden..(row + 1) * hidden];
+            sum.iter_mut().zip(source).for_each(|(value, &more)| *value = value.plus(more));
         }
-        Some(positions) => {
-            let got = format!("{}", positions.len());
-            return Err(OpError::input(8, format!("{} positions", ids.len()), got));
-        }
-        None => add_rows(ctx, 3, (0..length as i64).cycle(), hidden, rows)?,
     }
-    if let Some(segments) = ctx.ints_opt(1)?
-        && ctx.tensor_opt(4).is_some()
-    {
-        if segments.len() != ids.len() {
-            let got = format!("{}", segments.len());
-            return Err(OpError::input(1, format!("{} segments", ids.len()), got));
-        }
-        add_rows(ctx, 4, segments.into_iter(), hidden, rows)?;
-    }
-    let affine = |index: usize| -> Result<Vec<T>, OpError> {
-        let tensor = ctx.tensor(index)?;
-        if tensor.len() != hidden {
-            return Err(OpError::input(index, format!("{hidden} numbers"), tensor.describe()));
-        }
-        Ok(elements_as::<T>(index, tensor)?.into_owned())
-    };
-    let (scale, bias) = (affine(5)?, affine(6)?);
-    let epsilon = ctx.attrs().float_or("epsilon", 1e-12)?;
-    let settings = (hidden, epsilon, Style::MEAN);
+    let (scale, bias) =
+        (elements_as::<T>(5, ctx.tensor(5)?)?, elements_as::<T>(6, ctx.tensor(6)?)?);
+    let settings = (hidden, form.epsilon, Style::MEAN);
     let rows = sums.as_slice::<T>()?;
-    let out = normalise::<T>(&shape, rows, settings, Some(&scale), Some(&bias))?.out;
+    let out = normalise::<T>(&form.shape, rows, settings, Some(&scale), Some(&bias))?.out;
+    let dtype = ctx.tensor(2)?.dtype();
     let mut outputs: Vec<Value> = vec![
-        narrow(out, words.dtype())?.into(),
-        mask_lengths(ctx, batch, length)?.into(),
-        narrow(sums, words.dtype())?.into(),
+        narrow(out, dtype)?.into(),
+        Tensor::from_slice(&[batch], &form.lengths)?.into(),
+        narrow(sums, dtype)?.into(),
     ];
     outputs.truncate(ctx.node.outputs.len().max(1));
     Ok(outputs)
 }
 
-/// How many places of each sequence the mask lets through; 0 without a mask.
-fn mask_lengths(ctx: &EvalCtx<'_>, batch: usize, length: usize) -> Result<Tensor, OpError> {
+/// How many places of each item the mask lets through.
+fn mask_lengths(ctx: &EvalCtx<'_>, batch: usize, length: usize) -> Result<Vec<i32>, OpError> {
     let mut lengths = vec![0i32; batch];
     if let Some(mask) = ctx.ints_opt(7)? {
         if Some(mask.len()) != batch.checked_mul(length) {
@@ -115,7 +147,7 @@ fn mask_lengths(ctx: &EvalCtx<'_>, batch: usize, length: usize) -> Result<Tensor
             *slot = row.iter().filter(|&&open| open == 1).count() as i32;
         }
     }
-    Ok(Tensor::from_slice(&[batch], &lengths)?)
+    Ok(lengths)
 }
 
 fn infer_embed(ctx: &InferCtx<'_>) -> Result<Vec<Type>, OpError> {

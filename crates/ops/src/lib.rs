@@ -102,6 +102,7 @@ pub use control::{meet, set_turns_max, turns_max};
 pub use conv::ConvGeometry;
 pub use def::{Arity, Kind, OnnxName, OpDef, Upgrade, UpgradeFn, onnx};
 pub use einsum::EinsumForm;
+pub use embed_norm::EmbedForm;
 pub use error::{NodeError, OpError};
 pub use fourier::{DftForm, StftForm};
 pub use fused_activation::FusedActivation;

@@ -15,6 +15,7 @@ pub mod conv_transpose;
 pub mod conv_volume;
 mod depthwise;
 pub mod elements;
+pub mod embed;
 pub mod fourier;
 pub mod gemm;
 mod gemm_micro;

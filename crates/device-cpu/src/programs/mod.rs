@@ -14,6 +14,7 @@ mod conv_transpose;
 mod conv_volume;
 mod einsum;
 mod elements;
+mod embed;
 mod extents;
 mod fourier;
 mod heads;
@@ -89,6 +90,7 @@ static FAMILIES: &[Family] = &[
     floats(conv_transpose::OPS, conv_transpose::takes),
     floats(einsum::OPS, einsum::takes),
     any(elements::OPS, every_form),
+    any(embed::OPS, embed::takes),
     floats(fourier::OPS, every_form),
     floats(matmul::OPS, matmul::takes),
     any(movement::OPS, every_form),

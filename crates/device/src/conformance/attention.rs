@@ -223,3 +223,22 @@ pub(super) fn grouped(random: &Random, cases: &mut Vec<Case>) {
     ];
     cases.push(Case::new("GroupQueryAttention with a past", attrs(), arguments, 3));
 }
+
+/// EmbedLayerNormalization, with and without segments, positions and a mask.
+pub(super) fn embeddings(random: &Random, cases: &mut Vec<Case>) {
+    let (batch, tokens, hidden) =
+        (random.pick(&[1, 2]), random.pick(&[1, 5]), random.pick(&[4, 19, 64]));
+    let ids = |rows: usize, batch: usize| {
+        let ids: Vec<i32> = (0..batch * tokens).map(|_| random.below(rows) as i32).collect();
+        Tensor::from_slice(&[batch, tokens], &ids).map_or(NONE, live)
+    };
+    let table = |rows: usize| weight(random.floats(&[rows, hidden]));
+    let row = || weight(random.floats(&[hidden]));
+    let (words, places) = (ids(9, batch), ids(6, 1));
+    let mut arguments = vec![words.clone(), ids(2, batch), table(9), table(6), table(2)];
+    arguments.extend([row(), row(), ids(2, batch), places]);
+    let op = "com.microsoft.EmbedLayerNormalization";
+    cases.push(Case::new(op, node(op).with("epsilon", 1e-3f32), arguments, 3));
+    let arguments = vec![words, NONE, table(9), table(6), NONE, row(), row()];
+    cases.push(Case::new("EmbedLayerNormalization of words", node(op), arguments, 1));
+}

@@ -4,7 +4,7 @@ use hetra_ops::{ALL_OPS, Arity, Kind};
 use hetra_tensor::{DType, Tensor};
 
 use super::Case;
-use super::attention::{by_tokens, grouped, multi_head, projected, rotaries};
+use super::attention::{by_tokens, embeddings, grouped, multi_head, projected, rotaries};
 use super::random::{Random, ints, live, node, weight};
 use super::{
     contraction::einsums,
@@ -35,6 +35,7 @@ pub fn cases(seed: u64, rounds: usize) -> Vec<Case> {
         projected(&random, &mut cases);
         rotaries(&random, &mut cases);
         grouped(&random, &mut cases);
+        embeddings(&random, &mut cases);
         reductions(&random, &mut cases);
         movements(&random, &mut cases);
         transforms(&random, &mut cases);
