@@ -42,4 +42,5 @@ pub mod top;
 mod trigonometry;
 
 #[cfg(test)]
+#[path = "reference_tests.rs"]
 mod reference;

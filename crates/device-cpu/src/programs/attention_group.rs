@@ -7,7 +7,7 @@ use hetra_ir::Node;
 use hetra_ops::{GroupQueryForm, OpError, Pairing};
 use hetra_tensor::{DType, Tensor, Value, to_i64};
 
-use super::heads::{Scores, Side, attend_to, fit};
+use super::heads::{Scores, Side, attend_to, fit, made, past_of};
 use super::quantised::{at, inputs};
 use super::{Compile, Form, Outcome, program};
 use crate::kernels::rotary::{Rotary, rotate};
@@ -146,21 +146,12 @@ fn cache(
     (spans, total): (&[(usize, usize)], usize),
 ) -> Result<Option<Tensor>, OpError> {
     let Side { batch, heads, tokens, width, .. } = *new;
-    let (before, old) = match past {
-        None => (0, &[][..]),
-        Some(past) => match (past.shape(), past.as_slice::<f32>()) {
-            (&[b, h, before, w], Ok(old)) if [b, h, w] == [batch, heads, width] => (before, old),
-            _ => return Ok(None),
-        },
-    };
+    let Some((before, old)) = past_of(past, &[], new) else { return Ok(None) };
     let shape = [batch, heads, before.max(total), width];
     if spans.iter().any(|&(first, _)| first.saturating_add(tokens) > shape[2]) {
         return Ok(None);
     }
-    let mut all = match call.node.output(index) {
-        Some(_) => call.output(index, DType::F32, &shape)?,
-        None => Tensor::zeros(DType::F32, &shape)?,
-    };
+    let mut all = made(call, index, &shape)?;
     let each = shape[2] * width;
     for (row, target) in all.as_mut_slice::<f32>()?.chunks_exact_mut(each).enumerate() {
         let (item, head) = (row / heads, row % heads);

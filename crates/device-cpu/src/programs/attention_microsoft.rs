@@ -10,7 +10,7 @@ use hetra_tensor::{DType, Tensor, broadcast};
 
 use super::conv::scratch_fits;
 use super::extents::product;
-use super::heads::{Cache, Scores, Side, attend, mask_of};
+use super::heads::{Cache, Scores, Side, attend, made, mask_of, past_of};
 use super::quantised::{at, inputs, matrix, pack, scales, single, zeros};
 use super::{Compile, Form, Outcome, matmul, program};
 use crate::kernels::activation::Activation;
@@ -261,21 +261,9 @@ fn joined(
     if k.width != v.width {
         return Ok(None);
     }
-    let (before, old) = match past {
-        None => (0, &[][..]),
-        Some(past) => match (past.shape(), past.as_slice::<f32>()) {
-            (&[2, b, h, before, w], Ok(old)) if [b, h, w] == [k.batch, k.heads, k.width] => {
-                (before, old)
-            }
-            _ => return Ok(None),
-        },
-    };
+    let Some((before, old)) = past_of(past, &[2], &k) else { return Ok(None) };
     let Some(tokens) = before.checked_add(k.tokens) else { return Ok(None) };
-    let shape = [2, k.batch, k.heads, tokens, k.width];
-    let mut both = match call.node.output(1) {
-        Some(_) => call.output(1, DType::F32, &shape)?,
-        None => Tensor::zeros(DType::F32, &shape)?,
-    };
+    let mut both = made(call, 1, &[2, k.batch, k.heads, tokens, k.width])?;
     let half = both.len() / 2;
     let (of_k, of_v) = both.as_mut_slice::<f32>()?.split_at_mut(half);
     let (old_k, old_v) = old.split_at(old.len() / 2);

@@ -7,6 +7,7 @@ use hetra_ir::Node;
 use hetra_ops::EmbedForm;
 use hetra_tensor::{DType, Tensor};
 
+use super::heads::made;
 use super::quantised::{at, inputs};
 use super::{Compile, Form, Outcome, program};
 use crate::kernels::embed::{Table, sum_rows};
@@ -34,10 +35,7 @@ fn run(call: &mut Call<'_>) -> Outcome {
     };
     let [batch, _, cols] = form.shape;
     let mut out = call.output(0, DType::F32, &form.shape)?;
-    let mut sums = match call.node.output(2) {
-        Some(_) => call.output(2, DType::F32, &form.shape)?,
-        None => Tensor::zeros(DType::F32, &form.shape)?,
-    };
+    let mut sums = made(call, 2, &form.shape)?;
     sum_rows(&tables, cols, sums.as_mut_slice()?);
     let norm = LayerNorm {
         cols,

@@ -3,7 +3,7 @@
 
 use hetra_device::Call;
 use hetra_ops::OpError;
-use hetra_tensor::{DType, Tensor, Value};
+use hetra_tensor::{DType, Tensor, TensorError, Value};
 
 use crate::kernels::activation::Activation;
 use crate::kernels::attention::{Attention, HeadStrides, Mask, attention};
@@ -157,30 +157,43 @@ impl Cache {
     }
 }
 
-/// Keys or values after those of the past, in the block of output `index` if it is asked for.
+/// Keys or values after those of the past, as output `index`.
 fn with_past(
     call: &mut Call<'_>,
     index: usize,
     new: &Side<'_>,
     past: Option<&Tensor>,
 ) -> Result<Option<Tensor>, OpError> {
-    let (before, old) = match past {
-        None => (0, &[][..]),
-        Some(past) => match (past.shape(), past.as_slice::<f32>()) {
-            (&[b, h, before, w], Ok(old)) if [b, h, w] == [new.batch, new.heads, new.width] => {
-                (before, old)
-            }
-            _ => return Ok(None),
-        },
-    };
+    let Some((before, old)) = past_of(past, &[], new) else { return Ok(None) };
     let Some(tokens) = before.checked_add(new.tokens) else { return Ok(None) };
-    let shape = [new.batch, new.heads, tokens, new.width];
-    let mut all = match call.node.output(index) {
-        Some(_) => call.output(index, DType::F32, &shape)?,
-        None => Tensor::zeros(DType::F32, &shape)?,
-    };
+    let mut all = made(call, index, &[new.batch, new.heads, tokens, new.width])?;
     new.join(old, before, all.as_mut_slice::<f32>()?);
     Ok(Some(all))
+}
+
+/// The tokens of a past `[lead.., batch, heads, tokens, width]` and its numbers; none without one.
+/// `None` when it does not fit: the reference says so.
+pub(super) fn past_of<'a>(
+    past: Option<&'a Tensor>,
+    lead: &[usize],
+    new: &Side<'_>,
+) -> Option<(usize, &'a [f32])> {
+    let Some(past) = past else { return Some((0, &[])) };
+    let &[batch, heads, tokens, width] = past.shape().strip_prefix(lead)? else { return None };
+    let fits = [batch, heads, width] == [new.batch, new.heads, new.width];
+    Some((tokens, past.as_slice::<f32>().ok().filter(|_| fits)?))
+}
+
+/// A tensor for output `index`, or one of its own where the node has no such output.
+pub(super) fn made(
+    call: &mut Call<'_>,
+    index: usize,
+    shape: &[usize],
+) -> Result<Tensor, TensorError> {
+    match call.node.output(index) {
+        Some(_) => call.output(index, DType::F32, shape),
+        None => Tensor::zeros(DType::F32, shape),
+    }
 }
 
 /// A mask that broadcasts to the scores `[batch, heads, queries, keys]`; `room` is for the numbers
