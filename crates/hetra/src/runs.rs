@@ -4,7 +4,9 @@
 //! parts: each run more is a deeper stack and another set of intermediate values. So both are
 //! bounded: [`Gate`] lets so many runs in, and [`Workers`] are as many threads with one queue.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
+use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -27,26 +29,45 @@ pub(crate) struct Gate {
     freed: Condvar,
 }
 
-/// Leave to run, until it is dropped.
-pub(crate) struct Permit<'a>(&'a Gate);
+thread_local! {
+    /// Permits that this thread holds, of whatever gates.
+    static HELD: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Leave to run, until it is dropped by the thread that got it.
+pub(crate) struct Permit<'a> {
+    /// `None` for a run within a run.
+    gate: Option<&'a Gate>,
+    here: PhantomData<*const ()>,
+}
 
 impl Gate {
     pub(crate) fn new(runs: usize) -> Gate {
         Gate { free: Mutex::new(runs), freed: Condvar::new() }
     }
 
+    /// A thread of someone's pool that waits for its run may take up work of that pool, which may
+    /// be another run: it would wait for a permit that it may itself hold, or that a thread holds
+    /// which waits for one of its. So a run within a run does not wait.
     pub(crate) fn enter(&self) -> Permit<'_> {
-        let free = lock(&self.free);
-        let wait = self.freed.wait_while(free, |free| *free == 0);
-        *wait.unwrap_or_else(PoisonError::into_inner) -= 1;
-        Permit(self)
+        let within = HELD.get() > 0;
+        if !within {
+            let free = lock(&self.free);
+            let wait = self.freed.wait_while(free, |free| *free == 0);
+            *wait.unwrap_or_else(PoisonError::into_inner) -= 1;
+        }
+        HELD.set(HELD.get() + 1);
+        Permit { gate: (!within).then_some(self), here: PhantomData }
     }
 }
 
 impl Drop for Permit<'_> {
     fn drop(&mut self) {
-        *lock(&self.0.free) += 1;
-        self.0.freed.notify_one();
+        HELD.set(HELD.get() - 1);
+        if let Some(gate) = self.gate {
+            *lock(&gate.free) += 1;
+            gate.freed.notify_one();
+        }
     }
 }
 
@@ -148,6 +169,18 @@ mod tests {
     use super::*;
 
     const LONG: Duration = Duration::from_secs(20);
+
+    /// Waiting would be for ever: the thread holds what it waits for.
+    #[test]
+    fn a_run_within_a_run_does_not_wait() {
+        let (one, other) = (Gate::new(1), Gate::new(1));
+        let outer = one.enter();
+        let inner = (one.enter(), other.enter());
+        drop(inner);
+        assert_eq!(*lock(&one.free), 0, "the inner run gave back what it had not taken");
+        drop(outer);
+        assert_eq!((*lock(&one.free), *lock(&other.free)), (1, 1));
+    }
 
     #[test]
     fn a_full_queue_is_an_error_and_works_off() {

@@ -16,13 +16,16 @@ pub struct Extreme {
     pub last: bool,
 }
 
+/// Longest axis: places are counted in f32, which is exact so far.
+pub const AXIS_MAX: usize = 1 << 24;
+
 /// Numbers that a task reads.
 const GRAIN: usize = 32 << 10;
 /// Columns that are worked on together.
 const WIDTH: usize = 256;
 
 /// Indices along the middle axis of `x`, seen as `[outer, axis, inner]`, of its extremes. Panics
-/// if the axis is empty, or longer than 2^24, or a slice is too short.
+/// if the axis is empty, or longer than [`AXIS_MAX`], or a slice is too short.
 pub fn arg_extreme(
     isa: Isa,
     pick: Extreme,
@@ -31,7 +34,7 @@ pub fn arg_extreme(
     y: &mut [i64],
 ) {
     assert!(x.len() >= outer * axis * inner && y.len() >= outer * inner, "slice too short");
-    assert!(axis > 0, "an empty axis has no extreme");
+    assert!(axis > 0 && axis <= AXIS_MAX, "an empty axis, or one too long");
     let pieces = inner.div_ceil(WIDTH);
     let out = Shared::new(y);
     for_ranges(outer * pieces, GRAIN / (axis * inner.min(WIDTH)).max(1), |start, len| {

@@ -51,6 +51,29 @@ impl Phase {
     }
 }
 
+/// Rows of the copy of an image of which this output is made, and numbers in a phase of a row;
+/// `None` when a plane would wrap or a step is 0.
+fn extents(shape: &ConvShape, (oh, ow): (usize, usize)) -> Option<(usize, usize)> {
+    let extent = |out: usize, step: usize, kernel: usize, dilation: usize| {
+        let outs = (out.max(1) - 1).checked_mul(step)?;
+        let taps = (kernel.max(1) - 1).checked_mul(dilation)?;
+        outs.checked_add(taps)?.checked_add(1)
+    };
+    let ([sh, sw], [dh, dw]) = (shape.stride, shape.dilation);
+    let (hp, wp) = (extent(oh, sh, shape.kh, dh)?, extent(ow, sw, shape.kw, dw)?);
+    let phase = if sh == 0 || sw == 0 { return None } else { wp.div_ceil(sw) };
+    // Everything else is an index into a plane or less.
+    phase.checked_mul(sw)?.checked_mul(hp)?.checked_add(SLACK)?;
+    Some((hp, phase))
+}
+
+/// Numbers in the copy of one plane: whole phases, so that it may be larger than the image with
+/// its border. `None` when they wrap.
+pub(crate) fn plane_len(shape: &ConvShape, out: (usize, usize)) -> Option<usize> {
+    let (hp, phase) = extents(shape, out)?;
+    Some(hp * phase * shape.stride[1])
+}
+
 impl Layout {
     /// `None` as `ConvShape::out`, or when the copy would be beyond any memory.
     pub(crate) fn new(shape: &ConvShape, h: usize, w: usize) -> Option<Self> {
@@ -66,20 +89,9 @@ impl Layout {
     ) -> Option<Self> {
         let [sh, sw] = shape.stride;
         let [dh, dw] = shape.dilation;
-        if sh == 0 || sw == 0 {
-            return None;
-        }
-        let extent = |out: usize, step: usize, kernel: usize, dilation: usize| {
-            let outs = (out.max(1) - 1).checked_mul(step)?;
-            let taps = (kernel.max(1) - 1).checked_mul(dilation)?;
-            outs.checked_add(taps)?.checked_add(1)
-        };
-        let (hp, wp) = (extent(oh, sh, shape.kh, dh)?, extent(ow, sw, shape.kw, dw)?);
-        let phase = wp.div_ceil(sw);
-        // Everything below is an index into a plane or less.
-        let row = phase.checked_mul(sw)?;
-        let plane = hp.checked_mul(row)?;
-        plane.checked_add(SLACK)?;
+        let (hp, phase) = extents(shape, (oh, ow))?;
+        let row = phase * sw;
+        let plane = hp * row;
         let mut row_used = vec![false; hp];
         for y in 0..oh {
             for i in 0..shape.kh {

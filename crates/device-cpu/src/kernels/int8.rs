@@ -93,6 +93,15 @@ pub(crate) enum Sink<'a> {
 }
 
 impl IntOut<'_> {
+    pub(crate) fn is_per_column(&self) -> bool {
+        let columns = |p: &Per<'_, f32>| matches!(p, Per::Col(_));
+        match self {
+            IntOut::I32(_) => false,
+            IntOut::U8(_, scale, _) | IntOut::I8(_, scale, _) => columns(scale),
+            IntOut::F32(_, scale, bias, _) => columns(scale) || columns(bias),
+        }
+    }
+
     /// The output for tasks, checked to have `need` numbers and scales for `m` rows, `n` columns.
     pub(crate) fn sink(&mut self, m: usize, n: usize, need: usize) -> Sink<'_> {
         let (len, scale) = match self {
@@ -190,7 +199,8 @@ pub fn gemm_int8(
             product(isa, a, &panels, (mat.rows(), mat.cols()), terms, sink);
         }
         IntRhs::Packed(p) => {
-            assert!(p.isa == isa && p.k == a.k, "packed otherwise, or inner sizes differ");
+            let fits = p.isa == isa && p.k == a.k && !a.signed;
+            assert!(fits, "packed otherwise, or inner sizes differ");
             let sink = out.sink(a.m, p.n, a.m * p.n);
             run(isa, a, Src::Packed(p.lanes()), (p.moved, p.n), terms, sink);
         }

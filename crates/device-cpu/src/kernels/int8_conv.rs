@@ -131,6 +131,7 @@ impl PackedIntConv {
         let size = layout.oh * layout.ow;
         assert!(x.raw().0.len() >= n * s.c * h * w, "input too short");
         assert!(bias.is_none_or(|b| b.len() >= s.m), "bias too short");
+        assert!(!out.is_per_column(), "a scale for each pixel");
         let sink = out.sink(s.m, 0, n * s.m * size);
         if n * s.m * size == 0 {
             return;

@@ -28,8 +28,10 @@ impl<'a> IntMat<'a> {
     pub fn u8(data: &'a [u8], rows: usize, cols: usize, strides: (usize, usize)) -> Self {
         let (row_stride, col_stride) = strides;
         if rows > 0 && cols > 0 {
-            let last = (rows - 1) * row_stride + (cols - 1) * col_stride;
-            assert!(last < data.len(), "matrix outside its slice");
+            let down = (rows - 1).checked_mul(row_stride);
+            let right = (cols - 1).checked_mul(col_stride);
+            let last = down.and_then(|down| down.checked_add(right?));
+            assert!(last.is_some_and(|last| last < data.len()), "matrix outside its slice");
         }
         IntMat { data, signed: false, rows, cols, row_stride, col_stride }
     }

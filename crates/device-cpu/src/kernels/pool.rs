@@ -37,6 +37,22 @@ pub struct Pool {
     pub pads: [usize; 4],
 }
 
+impl Pool {
+    /// The windows as those of a convolution of one plane.
+    pub(crate) fn window(&self) -> ConvShape {
+        ConvShape {
+            c: 1,
+            m: 1,
+            kh: self.kernel[0],
+            kw: self.kernel[1],
+            stride: self.stride,
+            dilation: self.dilation,
+            pads: self.pads,
+            groups: 1,
+        }
+    }
+}
+
 /// Pools `planes` planes of `h` by `w` to `oh` by `ow`. The caller has chosen the output size, so
 /// that rounding up is its business; windows may reach past the border. Panics if a slice is too
 /// short, a stride is 0, or the windows are beyond any memory.
@@ -53,17 +69,7 @@ pub fn pool(
     if outputs == 0 {
         return;
     }
-    let shape = ConvShape {
-        c: 1,
-        m: 1,
-        kh: p.kernel[0],
-        kw: p.kernel[1],
-        stride: p.stride,
-        dilation: p.dilation,
-        pads: p.pads,
-        groups: 1,
-    };
-    let layout = Layout::with_out(&shape, (h, w), (oh, ow)).expect("windows within memory");
+    let layout = Layout::with_out(&p.window(), (h, w), (oh, ow)).expect("windows within memory");
     let taps = layout.taps();
     let border = if p.kind == PoolKind::Max { f32::NEG_INFINITY } else { 0.0 };
     let divisors = |axis: usize, n: usize, size: usize| -> Vec<f32> {

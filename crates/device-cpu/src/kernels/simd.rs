@@ -6,8 +6,18 @@
 
 use super::isa::Isa;
 
+mod sealed {
+    /// Unsafe code relies on what the tokens say of themselves: there are no others.
+    pub trait Sealed {}
+    impl Sealed for super::Portable {}
+    #[cfg(target_arch = "x86_64")]
+    impl Sealed for super::Avx2 {}
+    #[cfg(target_arch = "x86_64")]
+    impl Sealed for super::Avx512 {}
+}
+
 /// Arithmetic on vectors of f32 and i32 with the same number of lanes.
-pub trait Simd: Copy + Send + Sync + 'static {
+pub trait Simd: sealed::Sealed + Copy + Send + Sync + 'static {
     /// The instruction set of this token.
     const ISA: Isa;
     /// Lanes in a vector; at most 16, which unsafe code relies on (see `to_array`).

@@ -163,7 +163,8 @@ impl Simd for Avx2 {
         // SAFETY: the caller promises `n` readable floats; `wrapping_add` reads nothing, and the
         // second load reads what is left of `n` after eight.
         unsafe {
-            let (a, b) = (self.load_n(p, n), self.load_n(p.wrapping_add(8), n.saturating_sub(8)));
+            let (a, b) =
+                (self.load_n(p, n.min(8)), self.load_n(p.wrapping_add(8), n.saturating_sub(8)));
             let mixed = _mm256_shuffle_ps::<0b10_00_10_00>(a, b);
             // The halves of both vectors lie crossed; in pairs of floats.
             let pairs = _mm256_castps_pd(mixed);
@@ -307,7 +308,8 @@ impl Simd for Avx512 {
         // SAFETY: the caller promises `n` readable floats; `wrapping_add` reads nothing, and the
         // second load reads what is left of `n` after sixteen.
         unsafe {
-            let (a, b) = (self.load_n(p, n), self.load_n(p.wrapping_add(16), n.saturating_sub(16)));
+            let (a, b) =
+                (self.load_n(p, n.min(16)), self.load_n(p.wrapping_add(16), n.saturating_sub(16)));
             let evens =
                 _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
             _mm512_permutex2var_ps(a, evens, b)

@@ -35,13 +35,16 @@ fn shifted_sin<S: Simd>(s: S, x: S::F, quarters: i32) -> S::F {
     s.of_bits(s.iadd(s.bits(v), sign))
 }
 
-/// `fast` for all lanes, or `slow` for each if one of them is too large for the reduction.
+/// `slow` for the lanes that are too large for the reduction.
 #[inline(always)]
 fn reduced<S: Simd>(s: S, x: S::F, quarters: i32, slow: fn(f32) -> f32) -> S::F {
-    if s.any(s.lt(s.splat(REDUCED_MAX), s.abs(x))) {
-        return s.loads(&s.to_array(x).map(slow));
+    let fast = shifted_sin(s, x, quarters);
+    let large = s.lt(s.splat(REDUCED_MAX), s.abs(x));
+    if s.any(large) {
+        // Only the large ones, so that no result depends on its neighbours.
+        return s.select(large, s.loads(&s.to_array(x).map(slow)), fast);
     }
-    shifted_sin(s, x, quarters)
+    fast
 }
 
 /// Sine.

@@ -185,10 +185,12 @@ fn run_quantised(
     else {
         return Ok(None);
     };
-    let zero = |index: usize| zeros(at(&inputs, index));
-    let (Some(a_zero), Some(b_zero), Some(left)) =
-        (zero(6).as_deref().and_then(single), zero(7), matrix(&x, batch * tokens, k, (k, 1)))
-    else {
+    let zero = |index: usize, dtype| zeros(at(&inputs, index), dtype);
+    let (Some(a_zero), Some(b_zero), Some(left)) = (
+        zero(6, x.dtype()).as_deref().and_then(single),
+        zero(7, w.dtype()),
+        matrix(&x, batch * tokens, k, (k, 1)),
+    ) else {
         return Ok(None);
     };
     let fits = |len: usize| len == 1 || len == columns;

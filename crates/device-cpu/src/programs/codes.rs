@@ -7,6 +7,7 @@ use hetra_ir::Node;
 use hetra_ops::{OpError, QuantProduct, QuantSum};
 use hetra_tensor::{DType, Tensor};
 
+use super::conv::scratch_fits;
 use super::extents::{Join, axis_of, product};
 use super::quantised::{at, inputs, scales, single, zeros};
 use super::{Compile, Outcome, program};
@@ -25,15 +26,16 @@ pub(super) static OPS: &[(&str, Compile)] = &[
     ("com.microsoft.QLinearSoftmax", compile_softmax),
 ];
 
-/// Scale and zero point at `index` and `index + 1`.
-fn params(inputs: &[Option<Tensor>], index: usize) -> Option<(f32, i32)> {
+/// Scale and zero point, of codes of this type, at `index` and `index + 1`.
+fn params(inputs: &[Option<Tensor>], index: usize, dtype: DType) -> Option<(f32, i32)> {
     let scale = at(inputs, index).and_then(scales).and_then(single)?;
-    Some((scale, zeros(at(inputs, index + 1)).as_deref().and_then(single)?))
+    Some((scale, zeros(at(inputs, index + 1), dtype).as_deref().and_then(single)?))
 }
 
 fn run(call: &mut Call<'_>, product: bool) -> Outcome {
     let inputs = inputs(call);
-    let all = [1, 4, 6].map(|index| params(&inputs, index));
+    let dtype = call.tensor(0)?.dtype();
+    let all = [1, 4, 6].map(|index| params(&inputs, index, dtype));
     let [Some(of_a), Some(of_b), Some(of_y)] = all else { return Ok(None) };
     let op = if product {
         let QuantProduct { factor, zeros } = QuantProduct::new(of_a, of_b, of_y);
@@ -88,15 +90,15 @@ fn table(from: (f32, i32), to: (f32, i32), dtype: DType) -> [u8; 256] {
             return bits as u8;
         }
         let real = (code - from.1) as f32 * from.0;
-        let code = (real / to.0).round_ties_even() as i64 + i64::from(to.1);
+        let code = ((real / to.0).round_ties_even() as i64).saturating_add(i64::from(to.1));
         if signed { code.clamp(-128, 127) as i8 as u8 } else { code.clamp(0, 255) as u8 }
     })
 }
 
 fn concat(call: &mut Call<'_>, axis: i64) -> Outcome {
     let inputs = inputs(call);
-    let Some(to) = params(&inputs, 0) else { return Ok(None) };
     let dtype = call.tensor(1)?.dtype();
+    let Some(to) = params(&inputs, 0, dtype) else { return Ok(None) };
     let starts: Vec<usize> = (2..inputs.len()).step_by(3).collect();
     let parts: Vec<Tensor> =
         starts.iter().map(|&i| call.tensor(i).cloned()).collect::<Result<_, OpError>>()?;
@@ -104,7 +106,8 @@ fn concat(call: &mut Call<'_>, axis: i64) -> Outcome {
     if !matches!(dtype, DType::U8 | DType::I8) || parts[0].dtype() != dtype {
         return Ok(None);
     }
-    let Some(from) = starts.iter().map(|&i| params(&inputs, i + 1)).collect::<Option<Vec<_>>>()
+    let Some(from) =
+        starts.iter().map(|&i| params(&inputs, i + 1, dtype)).collect::<Option<Vec<_>>>()
     else {
         return Ok(None);
     };
@@ -129,8 +132,14 @@ fn concat(call: &mut Call<'_>, axis: i64) -> Outcome {
 fn average(call: &mut Call<'_>) -> Outcome {
     let inputs = inputs(call);
     let x = call.tensor(0)?.clone();
-    let (Some(from), Some(to)) = (params(&inputs, 1), params(&inputs, 3)) else { return Ok(None) };
+    let (Some(from), Some(to)) = (params(&inputs, 1, x.dtype()), params(&inputs, 3, x.dtype()))
+    else {
+        return Ok(None);
+    };
     let [batch, channels, spatial @ ..] = x.shape() else { return Ok(None) };
+    if spatial.is_empty() {
+        return Ok(None);
+    }
     let last = call.node.attrs.flag_or("channels_last", false)?;
     let same = at(&inputs, 4).is_some_and(|zero| zero.dtype() == x.dtype());
     if last || !same || x.is_empty() {
@@ -164,7 +173,10 @@ fn compile_softmax(_: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
 fn softmax_codes(call: &mut Call<'_>, axis: i64, joined: bool) -> Outcome {
     let inputs = inputs(call);
     let x = call.tensor(0)?.clone();
-    let (Some(from), Some(to)) = (params(&inputs, 1), params(&inputs, 3)) else { return Ok(None) };
+    let (Some(from), Some(to)) = (params(&inputs, 1, x.dtype()), params(&inputs, 3, x.dtype()))
+    else {
+        return Ok(None);
+    };
     let same = at(&inputs, 4).is_some_and(|zero| zero.dtype() == x.dtype());
     let Some(axis) = axis_of(axis, x.rank()).filter(|_| same && !x.is_empty()) else {
         return Ok(None);
@@ -174,6 +186,9 @@ fn softmax_codes(call: &mut Call<'_>, axis: i64, joined: bool) -> Outcome {
         true => [product(&x.shape()[..axis]), product(&x.shape()[axis..]), 1],
         false => [product(&x.shape()[..axis]), x.shape()[axis], product(after)],
     };
+    if !scratch_fits(&[2, x.len()]) {
+        return Ok(None);
+    }
     let mut reals = lend(x.len());
     let mut chances = lend(x.len());
     let spread = Scales { scale: &[from.0], zero: &[from.1], shape: [1, 1, x.len()] };

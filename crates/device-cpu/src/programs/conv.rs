@@ -11,6 +11,7 @@ use super::extents::pair;
 use super::{Compile, Form, Outcome, conv_volume, program};
 use crate::kernels::activation::Activation;
 use crate::kernels::conv::{ConvShape, PackedConv};
+use crate::kernels::image::plane_len;
 use crate::kernels::isa::isa;
 
 pub(super) static OPS: &[(&str, Compile)] =
@@ -122,26 +123,22 @@ pub(super) fn scratch_fits(extents: &[usize]) -> bool {
     count.is_some_and(|bytes| bytes <= SCRATCH_BYTES_MAX)
 }
 
-/// Whether `channels` padded planes of an image fit, and the window is one that kernels take.
-pub(super) fn window_fits(
-    (kernel, stride): ([usize; 2], [usize; 2]),
-    pads: [usize; 4],
-    [channels, h, w]: [usize; 3],
-) -> bool {
-    let padded = |size: usize, a: usize, b: usize| size.checked_add(a)?.checked_add(b);
-    let [top, left, bottom, right] = pads;
-    let (Some(h), Some(w)) = (padded(h, top, bottom), padded(w, left, right)) else {
-        return false;
-    };
-    let taps = kernel[0].checked_mul(kernel[1]);
-    scratch_fits(&[channels.max(1), h, w])
-        && taps.is_some_and(|taps| taps <= WINDOW_MAX)
-        && stride.iter().all(|&step| step <= WINDOW_MAX)
+/// Whether the copies of `channels` planes from which outputs of this size are made fit, and the
+/// window is one that kernels take.
+pub(super) fn window_fits(s: &ConvShape, channels: usize, out: (usize, usize)) -> bool {
+    plane_len(s, out).is_some_and(|plane| scratch_fits(&[channels.max(1), plane]))
+        && window_taken(s)
+}
+
+/// Whether the window is one that kernels take.
+pub(super) fn window_taken(s: &ConvShape) -> bool {
+    s.kh.checked_mul(s.kw).is_some_and(|taps| taps <= WINDOW_MAX)
+        && s.stride.iter().all(|&step| step <= WINDOW_MAX)
 }
 
 /// Whether a kernel may run this convolution on an image of `h` by `w`.
 pub(super) fn fits(s: &ConvShape, h: usize, w: usize) -> bool {
-    window_fits(([s.kh, s.kw], s.stride), s.pads, [s.c / s.groups.max(1), h, w])
+    s.out(h, w).is_some_and(|out| window_fits(s, s.c / s.groups.max(1), out))
 }
 
 /// Whether a kernel makes the output that the operator says. They differ only for empty ones,
@@ -212,4 +209,28 @@ impl Packed {
 
 pub(super) fn attrs<'a>(call: &Call<'a>) -> &'a Attrs {
     &call.node.attrs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Rows are copied as whole phases: a step of 65536 makes 65536 numbers of a column of one.
+    #[test]
+    fn copies_much_larger_than_their_image_are_refused() {
+        let column = ConvShape {
+            c: 1,
+            m: 1,
+            kh: 1,
+            kw: 1,
+            stride: [1, 1 << 16],
+            dilation: [1, 1],
+            pads: [0; 4],
+            groups: 1,
+        };
+        assert!(fits(&column, 1 << 10, 1));
+        assert!(!fits(&column, 1 << 20, 1));
+        let far = ConvShape { kh: 255, kw: 255, dilation: [257, 257], ..column };
+        assert!(!window_fits(&far, 1, (1, 1)));
+    }
 }

@@ -7,7 +7,7 @@ use hetra_ir::Node;
 use hetra_ops::ConvGeometry;
 use hetra_tensor::{DType, Tensor};
 
-use super::conv::{fits, makes, scratch_fits, shape_of};
+use super::conv::{makes, scratch_fits, shape_of, window_taken};
 use super::extents::pair;
 use super::{Compile, Form, Outcome, program};
 use crate::kernels::activation::Activation;
@@ -68,7 +68,7 @@ fn run(call: &mut Call<'_>, packed: &OnceLock<Option<PackedConvTranspose>>) -> O
     let Some([h, width]) = pair(&geometry.input, 1) else { return Ok(None) };
     let s = packed.shape();
     let columns = [s.m / s.groups.max(1), s.kh, s.kw, h, width];
-    if !scratch_fits(&columns) || !fits(s, h, width) {
+    if !scratch_fits(&columns) || !window_taken(s) {
         return Ok(None);
     }
     if !makes(&geometry, packed.out(h, width)) {

@@ -64,9 +64,9 @@ fn form_of(g: &ConvGeometry) -> Option<(Depth, ConvShape)> {
 fn fits(depth: &Depth, plane: &ConvShape, [d, h, w]: [usize; 3]) -> bool {
     let planes = d.checked_add(depth.pads[0]).and_then(|d| d.checked_add(depth.pads[1]));
     let planes = planes.and_then(|planes| planes.checked_mul(plane.per_group().0));
-    let window = ([plane.kh, plane.kw], plane.stride);
     let small = depth.kernel <= DEPTH_MAX && depth.stride <= DEPTH_MAX;
-    small && planes.is_some_and(|planes| window_fits(window, plane.pads, [planes, h, w]))
+    let out = plane.out(h, w);
+    small && planes.zip(out).is_some_and(|(planes, out)| window_fits(plane, planes, out))
 }
 
 fn run(call: &mut Call<'_>, packed: Option<&PackedVolume>, act: Activation) -> Outcome {

@@ -66,7 +66,8 @@ fn function(node: &Node) -> Option<Func> {
         "Elu" => Func::Elu(float("alpha", 1.0)?),
         "Gelu" => match node.attrs.str_or("approximate", "none").ok()? {
             "tanh" => Func::GeluTanh,
-            _ => Func::Gelu,
+            "none" => Func::Gelu,
+            _ => return None,
         },
         "com.microsoft.FastGelu" => Func::GeluTanh,
         "com.microsoft.BiasGelu" => Func::Gelu,

@@ -89,9 +89,7 @@ fn run(call: &mut Call<'_>, kind: PoolKind) -> Outcome {
     }
     let geometry = PoolGeometry::resolve(&call.node.attrs, x.shape())?;
     let shape = [&x.shape()[..2], geometry.output.as_slice()].concat();
-    let fits = |form: &Pool, size: [usize; 2]| {
-        window_fits((form.kernel, form.stride), form.pads, [1, size[0], size[1]])
-    };
+    let fits = |form: &Pool, out: (usize, usize)| window_fits(&form.window(), 1, out);
     if shape.contains(&0) {
         return Ok(None);
     }
@@ -100,7 +98,7 @@ fn run(call: &mut Call<'_>, kind: PoolKind) -> Outcome {
         (stages(&geometry.window, kind), &geometry.input[..], &geometry.output[..])
     {
         let row = oh.saturating_mul(ow);
-        if !fits(&plane, [h, w]) || !fits(&depth, [d, row]) || !scratch_fits(&[planes, d, row]) {
+        if !fits(&plane, (oh, ow)) || !fits(&depth, (od, row)) || !scratch_fits(&[planes, d, row]) {
             return Ok(None);
         }
         let mut out = call.output(0, DType::F32, &shape)?;
@@ -114,7 +112,7 @@ fn run(call: &mut Call<'_>, kind: PoolKind) -> Outcome {
     else {
         return Ok(None);
     };
-    if !fits(&form, [h, w]) {
+    if !fits(&form, size.into()) {
         return Ok(None);
     }
     let mut out = call.output(0, DType::F32, &shape)?;

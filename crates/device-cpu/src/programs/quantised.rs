@@ -8,6 +8,7 @@ use hetra_ops::{ConvGeometry, MatMulForm, QuantAxis, dynamic_params};
 use hetra_tensor::{DType, Tensor, to_i64};
 
 use super::conv::{self, shape_of};
+use super::extents::{pair, product};
 use super::{Compile, Form, Outcome, program};
 use crate::kernels::activation::Activation;
 use crate::kernels::int8::{IntLhs, IntMat, IntOut, IntRhs, IntTerms, PackedIntB, Per, gemm_int8};
@@ -34,10 +35,11 @@ fn bytes(tensor: &Tensor) -> Option<Bytes<'_>> {
     }
 }
 
-/// Zero points as i32; a missing one is 0.
-pub(super) fn zeros(tensor: Option<&Tensor>) -> Option<Vec<i32>> {
+/// Zero points of codes of this type as i32; a missing one is 0. Those of another type are the
+/// reference's business.
+pub(super) fn zeros(tensor: Option<&Tensor>, dtype: DType) -> Option<Vec<i32>> {
     let Some(tensor) = tensor else { return Some(vec![0]) };
-    if tensor.is_empty() {
+    if tensor.is_empty() || tensor.dtype() != dtype {
         return None;
     }
     to_i64(tensor).ok()?.into_iter().map(|zero| i32::try_from(zero).ok()).collect()
@@ -97,7 +99,10 @@ fn conv(
     let geometry = ConvGeometry::resolve(&call.node.attrs, x.shape(), w.shape())?;
     let pack = || {
         let shape = shape_of(&geometry)?;
-        let zero = zeros(at(inputs, 5)).filter(|zero| zero.len() == 1 || zero.len() == shape.m)?;
+        let zero = zeros(at(inputs, 5), w.dtype())?;
+        if zero.len() != 1 && zero.len() != shape.m {
+            return None;
+        }
         Some(PackedIntConv::new(isa(), shape, bytes(&w)?, &zero))
     };
     // Packing is parallel: a thread that waits in it may take up another run, which comes here
@@ -119,26 +124,18 @@ fn conv(
         return Ok(None);
     };
     let (Some(x_zero), Some(y_zero)) = (
-        zeros(at(inputs, 2)).as_deref().and_then(single),
-        zeros(Some(output)).as_deref().and_then(single),
+        zeros(at(inputs, 2), x.dtype()).as_deref().and_then(single),
+        zeros(Some(output), output.dtype()).as_deref().and_then(single),
     ) else {
         return Ok(None);
     };
-    let [h, width] = match *geometry.input.as_slice() {
-        [w] => [1, w],
-        [h, w] => [h, w],
-        _ => return Ok(None),
-    };
+    let Some([h, width]) = pair(&geometry.input, 1) else { return Ok(None) };
     let bias = at(inputs, 8).map(Tensor::as_slice::<i32>).transpose()?;
     let fits = bias.is_none_or(|bias| bias.len() == shape.m)
         && (of_w.len() == 1 || of_w.len() == shape.m)
         && *packed.shape() == shape;
-    let size = shape.out(h, width).map(|(oh, ow)| oh * ow);
-    if !fits
-        || !conv::fits(&shape, h, width)
-        || size != Some(geometry.output.iter().product())
-        || size == Some(0)
-    {
+    let makes = conv::makes(&geometry, shape.out(h, width));
+    if !fits || !makes || !conv::fits(&shape, h, width) {
         return Ok(None);
     }
     let factors: Vec<f32> = of_w.iter().map(|w| of_x * w / of_y).collect();
@@ -177,6 +174,14 @@ pub(super) fn pack(part: &Part<'_>, node: &Node, index: usize) -> Option<PackedI
     weights(part, node, index).map(|weights| PackedIntB::new(isa(), weights))
 }
 
+/// Whether a scale or zero point is one for all, or one for each of `n` columns.
+fn is_row(tensor: Option<&Tensor>, n: usize) -> bool {
+    tensor.is_none_or(|tensor| match tensor.shape() {
+        [lead @ .., cols] => *cols == n && product(lead) == 1 || tensor.len() == 1,
+        [] => true,
+    })
+}
+
 /// Rows, terms and columns of a product whose right operand is one matrix.
 fn tall(a: &Tensor, b: &Tensor) -> Option<(MatMulForm, usize)> {
     if a.rank() < 2 || b.rank() != 2 || a.is_empty() || b.is_empty() {
@@ -199,15 +204,15 @@ fn compile_matmul(part: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
         else {
             return Ok(None);
         };
-        let zero = |index: usize| zeros(at(&inputs, index)).as_deref().and_then(single);
-        let (Some(a_zero), Some(b_zero), Some(y_zero), Some(output)) =
-            (zero(2), zeros(at(&inputs, 5)), zero(7), at(&inputs, 7))
+        let Some(output) = at(&inputs, 7) else { return Ok(None) };
+        let zero = |index, dtype| zeros(at(&inputs, index), dtype).as_deref().and_then(single);
+        let (Some(a_zero), Some(b_zero), Some(y_zero)) =
+            (zero(2, a.dtype()), zeros(at(&inputs, 5), b.dtype()), zero(7, output.dtype()))
         else {
             return Ok(None);
         };
-        let fits = |len: usize| len == 1 || len == form.n;
         let Some(left) = matrix(&a, rows, form.k, (form.k, 1)) else { return Ok(None) };
-        if !fits(of_b.len()) || !fits(b_zero.len()) {
+        if ![4, 5].iter().all(|&index| is_row(at(&inputs, index), form.n)) {
             return Ok(None);
         }
         let factors: Vec<f32> = of_b.iter().map(|b| of_a * b / of_y).collect();
@@ -237,13 +242,14 @@ fn run_matmul_integer(call: &mut Call<'_>, packed: &PackedIntB) -> Outcome {
     let inputs = inputs(call);
     let (a, b) = (call.tensor(0)?.clone(), call.tensor(1)?.clone());
     let Some((form, rows)) = tall(&a, &b) else { return Ok(None) };
+    let a_zero = zeros(at(&inputs, 2), a.dtype());
     let (Some(a_zero), Some(b_zero)) =
-        (zeros(at(&inputs, 2)).as_deref().and_then(single), zeros(at(&inputs, 3)))
+        (a_zero.as_deref().and_then(single), zeros(at(&inputs, 3), b.dtype()))
     else {
         return Ok(None);
     };
     let Some(left) = matrix(&a, rows, form.k, (form.k, 1)) else { return Ok(None) };
-    if b_zero.len() != 1 && b_zero.len() != form.n {
+    if !is_row(at(&inputs, 3), form.n) {
         return Ok(None);
     }
     let terms = IntTerms {
@@ -259,7 +265,6 @@ fn run_matmul_integer(call: &mut Call<'_>, packed: &PackedIntB) -> Outcome {
 
 /// The middle axis along which scales go; `None` for blocks.
 fn spread(call: &Call<'_>, shape: &[usize], scale: &Tensor) -> Option<[usize; 3]> {
-    let product = |extents: &[usize]| extents.iter().product::<usize>();
     match QuantAxis::of(&call.node.attrs, shape, scale.shape()).ok()? {
         QuantAxis::Tensor => Some([1, 1, product(shape)]),
         QuantAxis::Axis(axis) => {
@@ -267,6 +272,11 @@ fn spread(call: &Call<'_>, shape: &[usize], scale: &Tensor) -> Option<[usize; 3]
         }
         QuantAxis::Blocks { .. } => None,
     }
+}
+
+/// Whether there are as many zero points as scales, where there are any.
+fn same_shape(zero: Option<&Tensor>, scale: &Tensor) -> bool {
+    zero.is_none_or(|zero| zero.len() == scale.len())
 }
 
 /// Whether there is one scale and zero point, or one for each index of the axis.
@@ -283,10 +293,13 @@ fn compile_quantize(_: &Part<'_>, _: &Node) -> Option<Arc<dyn Program>> {
         let asked = call.node.attrs.int_or("output_dtype", 0)?;
         let plain = asked == 0 || asked == i64::from(dtype.onnx());
         let (Some(shape), Some(factors), Some(zero)) =
-            (spread(call, x.shape(), &scale), scales(&scale), zeros(at(&inputs, 2)))
+            (spread(call, x.shape(), &scale), scales(&scale), zeros(at(&inputs, 2), dtype))
         else {
             return Ok(None);
         };
+        if !same_shape(at(&inputs, 2), &scale) || !matches!(dtype, DType::U8 | DType::I8) {
+            return Ok(None);
+        }
         if x.dtype() != DType::F32 || !plain || x.is_empty() {
             return Ok(None);
         }
@@ -311,10 +324,15 @@ fn compile_dequantize(_: &Part<'_>, _: &Node) -> Option<Arc<dyn Program>> {
         let (x, scale) = (call.tensor(0)?.clone(), call.tensor(1)?.clone());
         let asked = call.node.attrs.int_or("output_dtype", 0)?;
         let (Some(shape), Some(factors), Some(zero)) =
-            (spread(call, x.shape(), &scale), scales(&scale), zeros(at(&inputs, 2)))
+            (spread(call, x.shape(), &scale), scales(&scale), zeros(at(&inputs, 2), x.dtype()))
         else {
             return Ok(None);
         };
+        if !same_shape(at(&inputs, 2), &scale)
+            || !matches!(x.dtype(), DType::U8 | DType::I8 | DType::I32)
+        {
+            return Ok(None);
+        }
         if x.is_empty() || (asked != 0 && asked != i64::from(DType::F32.onnx())) {
             return Ok(None);
         }
@@ -381,9 +399,10 @@ fn run_gemm(call: &mut Call<'_>, (left, right): (bool, bool), alpha: f32) -> Out
     let (Some(a), Some(b)) = (turned(&a, left), turned(&b, right)) else { return Ok(None) };
     let (m, n) = (a.rows(), b.cols());
     let one = |index: usize| at(&inputs, index).and_then(scales).and_then(single);
-    let zero = |index: usize| zeros(at(&inputs, index)).as_deref().and_then(single);
+    let (a_type, b_type) = (call.tensor(0)?.dtype(), call.tensor(3)?.dtype());
+    let zero = |index, dtype| zeros(at(&inputs, index), dtype).as_deref().and_then(single);
     let (Some(of_a), Some(a_zero), Some(of_b), Some(b_zero)) =
-        (one(1), zero(2), at(&inputs, 4).and_then(scales), zeros(at(&inputs, 5)))
+        (one(1), zero(2, a_type), at(&inputs, 4).and_then(scales), zeros(at(&inputs, 5), b_type))
     else {
         return Ok(None);
     };
@@ -403,14 +422,14 @@ fn run_gemm(call: &mut Call<'_>, (left, right): (bool, bool), alpha: f32) -> Out
         None => (None, DType::F32),
         Some(_) => {
             let Some(scale) = one(7) else { return Ok(None) };
-            (Some(scale), at(&inputs, 8).map_or(call.tensor(0)?.dtype(), Tensor::dtype))
+            (Some(scale), at(&inputs, 8).map_or(a_type, Tensor::dtype))
         }
     };
     if let Some(scale) = y_scale {
         factors.iter_mut().for_each(|factor| *factor /= scale);
     }
     let factors = single(&factors).map_or(Per::Col(&factors), Per::All);
-    let Some(y_zero) = zero(8) else { return Ok(None) };
+    let Some(y_zero) = zero(8, dtype) else { return Ok(None) };
     let mut out = call.output(0, dtype, &[m, n])?;
     let mut sink = match dtype {
         DType::F32 => IntOut::F32(out.as_mut_slice()?, factors, Per::All(0.0), Activation::None),

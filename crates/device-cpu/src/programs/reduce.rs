@@ -9,7 +9,7 @@ use hetra_tensor::{DType, Tensor, to_i64};
 
 use super::extents::{axis_of, product};
 use super::{Compile, program};
-use crate::kernels::arg::{Extreme, arg_extreme};
+use crate::kernels::arg::{AXIS_MAX, Extreme, arg_extreme};
 use crate::kernels::isa::isa;
 use crate::kernels::math::{Func, map_in_place};
 use crate::kernels::norm::{Reduce, reduce};
@@ -25,6 +25,9 @@ pub(super) static OPS: &[(&str, Compile)] = &[
     ("ArgMax", compile_arg),
     ("ArgMin", compile_arg),
 ];
+
+/// Sums of squares below this may have lost digits, or be 0 of numbers that are not.
+const SQUARES_MIN: f32 = 1e-30;
 
 fn compile(_: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
     let op = match node.op.as_str() {
@@ -43,7 +46,8 @@ fn compile(_: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
         let Some(mut out) = run(call, op, keep, noop)? else { return Ok(None) };
         if root {
             // Squares leave the range of f32 where their root does not: the reference has f64.
-            if out.as_slice::<f32>()?.iter().any(|sum| sum.is_infinite()) {
+            let lost = |sum: &f32| sum.is_infinite() || *sum < SQUARES_MIN;
+            if out.as_slice::<f32>()?.iter().any(lost) {
                 return Ok(None);
             }
             map_in_place(isa(), Func::Sqrt, out.as_mut_slice()?);
@@ -107,6 +111,9 @@ fn compile_arg(_: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
         let x = call.tensor(0)?.clone();
         let Some(axis) = axis_of(axis, x.rank()) else { return Ok(None) };
         if x.dtype() != DType::F32 || x.is_empty() {
+            return Ok(None);
+        }
+        if x.shape()[axis] > AXIS_MAX {
             return Ok(None);
         }
         let (before, after) = (&x.shape()[..axis], &x.shape()[axis + 1..]);

@@ -17,6 +17,12 @@ pub(super) fn quantised(random: &Random, cases: &mut Vec<Case>) {
         let op = "MatMulInteger";
         let arguments = vec![live(a.clone()), weight(b.clone()), za.clone(), zb.clone()];
         cases.push(Case::new(op, node(op), arguments, 1));
+        // A zero point for each column, and one for each row, which is not the same.
+        for shape in [vec![n], vec![k, 1]] {
+            let zeros = weight(random.tensor(w_type, &shape));
+            let arguments = vec![live(a.clone()), weight(b.clone()), za.clone(), zeros];
+            cases.push(Case::new(op, node(op), arguments, 1));
+        }
         let zy = zero(random, x_type);
         let op = "QLinearMatMul";
         let arguments = vec![
