@@ -93,6 +93,12 @@ pub fn meet(a: &Type, b: &Type) -> Type {
     }
 }
 
+/// A type of which only the kind of element is believed. Not `Unknown`, in whose place stands what
+/// a file declares.
+pub fn without_shape(ty: &Type) -> Type {
+    ty.dtype().filter(|_| matches!(ty, Type::Tensor(_))).map_or(Type::Unknown, Type::unranked)
+}
+
 /// How many inputs and outputs of a loop body are what.
 pub(crate) struct Roles {
     /// Inputs before the carried ones; the outputs have half as many (the condition).
@@ -277,7 +283,12 @@ pub(crate) fn infer_turns(
             outputs.splice(first..first + carried.len(), met);
             return Ok(outputs);
         }
-        carried = if round < ROUNDS_MAX { met } else { vec![Type::Unknown; met.len()] };
+        // What still changes loses its shape; what has settled keeps it.
+        let widen = |(met, before): (Type, &Type)| match round < ROUNDS_MAX || met == *before {
+            true => met,
+            false => without_shape(&met),
+        };
+        carried = met.into_iter().zip(&carried).map(widen).collect();
     }
     Ok(vec![Type::Unknown; body.outputs.len()])
 }

@@ -98,7 +98,7 @@ pub use attention_group::GroupQueryForm;
 pub use attention_microsoft::{MicrosoftAttentionForm, Padding};
 pub use channel_norm::LrnForm;
 pub use context::{EvalCtx, InferBody, InferCtx, Outer, Runner, resolve_axis};
-pub use control::{meet, set_turns_max, turns_max};
+pub use control::{meet, set_turns_max, turns_max, without_shape};
 pub use conv::ConvGeometry;
 pub use def::{Arity, Kind, OnnxName, OpDef, Upgrade, UpgradeFn, onnx};
 pub use einsum::EinsumForm;

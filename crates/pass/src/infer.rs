@@ -13,7 +13,9 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use hetra_ir::{Graph, Node, Type, ValueId};
-use hetra_ops::{EvalCtx, InferCtx, Interpreter, NodeError, OpDef, OpError, find, meet};
+use hetra_ops::{
+    EvalCtx, InferCtx, Interpreter, NodeError, OpDef, OpError, find, meet, without_shape,
+};
 use hetra_tensor::{Tensor, Value};
 
 /// Most elements of a value that inference computes: shapes are small, activations are not.
@@ -102,7 +104,7 @@ impl Visits {
         if let Some(last) = self.0.borrow().get(&key) {
             count += last.count;
             match count > VISITS_MAX {
-                true => inputs.fill(Type::Unknown),
+                true => inputs.iter_mut().for_each(|ty| *ty = without_shape(ty)),
                 false => inputs.iter_mut().zip(&last.inputs).for_each(|(a, b)| *a = meet(a, b)),
             }
             if last.inputs == inputs && last.captures == captures {
@@ -291,6 +293,35 @@ mod tests {
         for depth in 1..4 {
             assert_eq!(nested(depth, 1), [Type::ranked(DType::F32, 1)], "depth {depth}");
         }
+    }
+
+    /// A file may declare what it likes of the values of a body: more values than there are rounds
+    /// change one after another, and the one that never changes keeps its own type.
+    #[test]
+    fn a_settled_value_keeps_its_type_while_others_change() {
+        let (changing, vector) = (12, |len: usize| Type::tensor(DType::F32, &[len]));
+        let mut inner = body(changing, None);
+        let settled = inner.add_value("s", vector(3));
+        let other = inner.add_value("c", vector(4));
+        let sum = inner.add_value("t", Type::Unknown);
+        inner.inputs.push(settled);
+        inner.constants.insert(other, Tensor::vector(&[0f32; 4]).into());
+        inner.nodes.push(Node::new("Add", &[settled, other], &[sum]));
+        inner.outputs.push(sum);
+        let mut graph = Graph::default();
+        let mut values = |kind: &str, ty: &dyn Fn(usize) -> Type| -> Vec<ValueId> {
+            (0..=changing).map(|at| graph.add_value(&format!("{kind}{at}"), ty(at))).collect()
+        };
+        let inputs = values("i", &|at| vector(if at == changing { 4 } else { 2 }));
+        let outputs = values("o", &|_| Type::Unknown);
+        let mut node = Node::new("Loop", &[], &outputs);
+        node.inputs = [None, None].into_iter().chain(inputs.iter().copied().map(Some)).collect();
+        node.attrs.set("body", Arc::new(inner));
+        graph.nodes.push(node);
+        let types: Vec<Type> = inputs.iter().map(|id| graph.ty(*id).clone()).collect();
+        (graph.inputs, graph.outputs) = (inputs, outputs);
+        let inferred = infer(&graph, &types, &[]).unwrap();
+        assert_eq!(inferred.types[graph.outputs[changing].index()], vector(4));
     }
 
     /// Each of these is beyond any time there is if a body may be inferred anew in each round.
