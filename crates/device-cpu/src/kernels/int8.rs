@@ -155,8 +155,8 @@ impl Default for IntTerms<'_> {
     }
 }
 
-/// Multiply-adds below which a product stays on one thread (about 50 µs).
-const PAR_MIN: usize = 8 << 20;
+/// Multiply-adds below which a product stays on one thread (about 20 µs).
+const PAR_MIN: usize = 2 << 20;
 
 enum Src<'a> {
     Packed(&'a [i32]),

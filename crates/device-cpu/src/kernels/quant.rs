@@ -115,9 +115,10 @@ impl Byte for i8 {
     }
 }
 
-struct Quantize<'a, T>(&'a [f32], &'a mut [T], f32, i32);
+/// By a factor where `DIVIDE` does not hold.
+struct Quantize<'a, T, const DIVIDE: bool>(&'a [f32], &'a mut [T], f32, i32);
 
-impl<T: Byte> Kernel for Quantize<'_, T> {
+impl<T: Byte, const DIVIDE: bool> Kernel for Quantize<'_, T, DIVIDE> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
@@ -127,7 +128,8 @@ impl<T: Byte> Kernel for Quantize<'_, T> {
         let (lo, hi) = (limit(T::RANGE.0), limit(T::RANGE.1));
         for (x, y) in x.chunks(S::LANES).zip(y.chunks_mut(S::LANES)) {
             // Clamped before the conversion, which rounds: the limits are whole numbers.
-            let v = s.div(s.loads_tail(x), scale);
+            let x = s.loads_tail(x);
+            let v = if DIVIDE { s.div(x, scale) } else { s.mul(x, scale) };
             let v = s.to_int(s.min(hi, s.max(lo, v)));
             T::stores(s, y, s.iadd(v, s.isplat(zero)));
         }
@@ -141,25 +143,8 @@ pub fn quantize_linear<T: Byte>(isa: Isa, x: &[f32], p: &Scales<'_>, y: &mut [T]
     p.each(have, |start, len, scale, zero| {
         // SAFETY: the stretches are disjoint.
         let y = unsafe { y.slice(start, len) };
-        isa.dispatch(Quantize(&x[start..start + len], y, scale, zero));
+        isa.dispatch(Quantize::<T, true>(&x[start..start + len], y, scale, zero));
     });
-}
-
-struct Multiply<'a, T>(&'a [f32], &'a mut [T], f32, i32);
-
-impl<T: Byte> Kernel for Multiply<'_, T> {
-    type Output = ();
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let Multiply(x, y, factor, zero) = self;
-        let limit = |v: i32| s.splat((v - zero) as f32);
-        let (lo, hi) = (limit(T::RANGE.0), limit(T::RANGE.1));
-        for (x, y) in x.chunks(S::LANES).zip(y.chunks_mut(S::LANES)) {
-            let v = s.mul(s.loads_tail(x), s.splat(factor));
-            let v = s.to_int(s.min(hi, s.max(lo, v)));
-            T::stores(s, y, s.iadd(v, s.isplat(zero)));
-        }
-    }
 }
 
 /// `y = saturate(round(x factor) + zero)`, ties to even.
@@ -170,7 +155,7 @@ pub fn multiply<T: Byte>(isa: Isa, x: &[f32], factor: f32, zero: i32, y: &mut [T
     for_ranges(n, GRAIN, |start, len| {
         // SAFETY: the ranges are disjoint.
         let y = unsafe { out.slice(start, len) };
-        isa.dispatch(Multiply(&x[start..start + len], y, factor, zero));
+        isa.dispatch(Quantize::<T, false>(&x[start..start + len], y, factor, zero));
     });
 }
 

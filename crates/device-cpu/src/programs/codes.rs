@@ -137,12 +137,9 @@ fn average(call: &mut Call<'_>) -> Outcome {
         return Ok(None);
     };
     let [batch, channels, spatial @ ..] = x.shape() else { return Ok(None) };
-    if spatial.is_empty() {
-        return Ok(None);
-    }
     let last = call.node.attrs.flag_or("channels_last", false)?;
     let same = at(&inputs, 4).is_some_and(|zero| zero.dtype() == x.dtype());
-    if last || !same || x.is_empty() {
+    if last || !same || spatial.is_empty() || x.is_empty() {
         return Ok(None);
     }
     let each = product(spatial);

@@ -274,15 +274,11 @@ fn spread(call: &Call<'_>, shape: &[usize], scale: &Tensor) -> Option<[usize; 3]
     }
 }
 
-/// Whether there are as many zero points as scales, where there are any.
-fn same_shape(zero: Option<&Tensor>, scale: &Tensor) -> bool {
-    zero.is_none_or(|zero| zero.len() == scale.len())
-}
-
-/// Whether there is one scale and zero point, or one for each index of the axis.
+/// Whether there is one scale, or one for each index of the axis, and as many zero points (a
+/// missing one is one).
 fn is_spread(form: &Scales<'_>) -> bool {
-    let fits = |len: usize| len == 1 || len == form.shape[1];
-    fits(form.scale.len()) && fits(form.zero.len())
+    let (scales, zeros) = (form.scale.len(), form.zero.len());
+    (scales == 1 || scales == form.shape[1]) && (zeros == scales || form.zero == [0])
 }
 
 fn compile_quantize(_: &Part<'_>, _: &Node) -> Option<Arc<dyn Program>> {
@@ -297,10 +293,11 @@ fn compile_quantize(_: &Part<'_>, _: &Node) -> Option<Arc<dyn Program>> {
         else {
             return Ok(None);
         };
-        if !same_shape(at(&inputs, 2), &scale) || !matches!(dtype, DType::U8 | DType::I8) {
-            return Ok(None);
-        }
-        if x.dtype() != DType::F32 || !plain || x.is_empty() {
+        if !matches!(dtype, DType::U8 | DType::I8)
+            || x.dtype() != DType::F32
+            || !plain
+            || x.is_empty()
+        {
             return Ok(None);
         }
         let form = Scales { scale: factors, zero: &zero, shape };
@@ -328,12 +325,10 @@ fn compile_dequantize(_: &Part<'_>, _: &Node) -> Option<Arc<dyn Program>> {
         else {
             return Ok(None);
         };
-        if !same_shape(at(&inputs, 2), &scale)
-            || !matches!(x.dtype(), DType::U8 | DType::I8 | DType::I32)
+        if !matches!(x.dtype(), DType::U8 | DType::I8 | DType::I32)
+            || x.is_empty()
+            || (asked != 0 && asked != i64::from(DType::F32.onnx()))
         {
-            return Ok(None);
-        }
-        if x.is_empty() || (asked != 0 && asked != i64::from(DType::F32.onnx())) {
             return Ok(None);
         }
         let form = Scales { scale: factors, zero: &zero, shape };
