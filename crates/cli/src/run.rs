@@ -22,7 +22,7 @@ Examples:
   hetra run model.onnx -i ids=1,2,3 -i mask=ones:1x3
   hetra run model.onnx -i cat.jpg --labels classes.txt \\
       --preprocess resize=256,crop=224x224,mean=0.485:0.456:0.406,std=0.229:0.224:0.225
-  hetra run model.onnx --data test_data_set_0 --profile")]
+  hetra run model.onnx --data test_data_set_0 --warmup 5 --profile")]
 pub(crate) struct Args {
     #[command(flatten)]
     target: Target,
@@ -36,6 +36,9 @@ pub(crate) struct Args {
     /// Show the time of each operator
     #[arg(long)]
     profile: bool,
+    /// Runs before the one that is shown: the first run makes plans and allocates memory
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    warmup: usize,
     /// Write the times as Chrome trace-event JSON
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
@@ -70,6 +73,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             inputs.values.iter().map(|(_, v)| hetra::Type::of(v)).collect();
         let plan = session.plan(&types).map_err(|error| inputs.explain(model, error))?;
         eprintln!("{}", hetra_plan::print(&plan, session.graph()));
+    }
+    for _ in 0..args.warmup {
+        inputs.trace(&session, model)?;
     }
     let (outputs, trace) = inputs.trace(&session, model)?;
     if let Some(path) = &args.output {
