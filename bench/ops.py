@@ -48,6 +48,23 @@ def i64(values):
     return np.array(values, dtype=np.int64)
 
 
+def weights(*shape):
+    """A constant of floats in -0.5..0.5."""
+    return rng.random(shape, dtype=np.float32) - 0.5
+
+
+def recurrent(name, gates, hidden, directions=1, **attrs):
+    """50 steps of 128 numbers; the outputs are those of all steps, and the last states."""
+    rows = gates * hidden
+    consts = (
+        weights(directions, rows, 128),
+        weights(directions, rows, hidden),
+        weights(directions, 2 * rows),
+    )
+    outs = 3 if gates == 4 else 2
+    op(name, [f(50, 1, 128)], outs, consts, hidden_size=hidden, **attrs)
+
+
 # --- the cases --------------------------------------------------------------
 
 x4 = f(1, 64, 56, 56)
@@ -173,73 +190,17 @@ op(
 op("Expand", [f(1, 64, 1, 1)], consts=(i64([1, 64, 56, 56]),))
 op("Tile", [f(1, 64, 28, 28)], consts=(i64([1, 1, 2, 2]),))
 op("CumSum", [f(128, 1000)], consts=(np.array(1, dtype=np.int64),))
-op(
-    "Resize@lin",
-    [f(1, 64, 28, 28)],
-    consts=(np.array([], dtype=np.float32), np.array([1, 1, 2, 2], dtype=np.float32)),
-    mode="linear",
-)
-op(
-    "Resize@near",
-    [f(1, 64, 28, 28)],
-    consts=(np.array([], dtype=np.float32), np.array([1, 1, 2, 2], dtype=np.float32)),
-    mode="nearest",
-)
-op(
-    "Resize@cubic",
-    [f(1, 16, 28, 28)],
-    consts=(np.array([], dtype=np.float32), np.array([1, 1, 2, 2], dtype=np.float32)),
-    mode="cubic",
-)
+no_region, doubled = np.array([], dtype=np.float32), np.array([1, 1, 2, 2], dtype=np.float32)
+op("Resize@lin", [f(1, 64, 28, 28)], consts=(no_region, doubled), mode="linear")
+op("Resize@near", [f(1, 64, 28, 28)], consts=(no_region, doubled), mode="nearest")
+op("Resize@cubic", [f(1, 16, 28, 28)], consts=(no_region, doubled), mode="cubic")
 op("DepthToSpace", [f(1, 64, 28, 28)], blocksize=2)
 op("SpaceToDepth", [x4], blocksize=2)
 op("GridSample", [f(1, 16, 56, 56), f(1, 56, 56, 2)])
-op(
-    "LSTM",
-    [f(50, 1, 128)],
-    outs=3,
-    consts=(
-        rng.random((1, 1024, 128), dtype=np.float32) - 0.5,
-        rng.random((1, 1024, 256), dtype=np.float32) - 0.5,
-        rng.random((1, 2048), dtype=np.float32),
-    ),
-    hidden_size=256,
-)
-op(
-    "LSTM@bi",
-    [f(50, 1, 128)],
-    outs=3,
-    consts=(
-        rng.random((2, 512, 128), dtype=np.float32) - 0.5,
-        rng.random((2, 512, 128), dtype=np.float32) - 0.5,
-        rng.random((2, 1024), dtype=np.float32),
-    ),
-    hidden_size=128,
-    direction="bidirectional",
-)
-op(
-    "GRU",
-    [f(50, 1, 128)],
-    outs=2,
-    consts=(
-        rng.random((1, 768, 128), dtype=np.float32) - 0.5,
-        rng.random((1, 768, 256), dtype=np.float32) - 0.5,
-        rng.random((1, 1536), dtype=np.float32),
-    ),
-    hidden_size=256,
-    linear_before_reset=1,
-)
-op(
-    "RNN",
-    [f(50, 1, 128)],
-    outs=2,
-    consts=(
-        rng.random((1, 256, 128), dtype=np.float32) - 0.5,
-        rng.random((1, 256, 256), dtype=np.float32) - 0.5,
-        rng.random((1, 512), dtype=np.float32),
-    ),
-    hidden_size=256,
-)
+recurrent("LSTM", gates=4, hidden=256)
+recurrent("LSTM@bi", gates=4, hidden=128, directions=2, direction="bidirectional")
+recurrent("GRU", gates=3, hidden=256, linear_before_reset=1)
+recurrent("RNN", gates=1, hidden=256)
 op("Cast@i32", [f(1, 64, 56, 56)], to=T.INT32)
 op("Cast@f16", [f(1, 64, 56, 56)], to=T.FLOAT16)
 op("Cast@u8", [f(1, 64, 56, 56)], to=T.UINT8)
@@ -383,14 +344,14 @@ def build(name, inputs, outs, consts, opset, domain, attrs):
         helper.make_tensor_value_info(f"x{k}", DTYPES[kind], shape)
         for k, (kind, shape) in enumerate(inputs)
     ]
-    weights = [numpy_helper.from_array(np.asarray(c), f"c{k}") for k, c in enumerate(consts)]
-    names = list(feed) + [weight.name for weight in weights]
+    tensors = [numpy_helper.from_array(np.asarray(c), f"c{k}") for k, c in enumerate(consts)]
+    names = list(feed) + [tensor.name for tensor in tensors]
     if name == "STFT":
         names = ["x0", "c0", "c1"]
     outputs = [f"y{k}" for k in range(outs)]
     node = helper.make_node(name.split("@")[0], names, outputs, domain=domain, **attrs)
     empty = [helper.make_empty_tensor_value_info(output) for output in outputs]
-    graph = helper.make_graph([node], "g", infos, empty, weights)
+    graph = helper.make_graph([node], "g", infos, empty, tensors)
     opsets = [helper.make_opsetid("", opset), helper.make_opsetid("com.microsoft", 1)]
     return helper.make_model(graph, opset_imports=opsets, ir_version=10), feed
 
