@@ -22,7 +22,7 @@ fn markdown() -> String {
          {} operators. Version is the newest one implemented; older ones are turned into it at \
          import. On the CPU, an operator of kind Heavy, Elementwise, Reduce or Move may have kernels \
          of its own, and a View costs nothing; every operator has a reference.\n\n\
-         | operator | ONNX name, version | kind | what it does |\n|---|---|---|---|\n",
+         | operator | ONNX name, version | kind | gradient | what it does |\n|---|---|---|---|---|\n",
         rows.len()
     );
     for def in rows {
@@ -35,7 +35,9 @@ fn markdown() -> String {
             })
             .collect();
         let doc = def.doc.replace('|', "\\|");
-        text += &format!("| {} | {} | {:?} | {doc} |\n", def.name, names.join(", "), def.kind);
+        let gradient = if def.gradient.is_some() { "yes" } else { "" };
+        let (name, kind) = (def.name, def.kind);
+        text += &format!("| {name} | {} | {kind:?} | {gradient} | {doc} |\n", names.join(", "));
     }
     text
 }

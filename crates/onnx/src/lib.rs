@@ -13,6 +13,7 @@ mod compare;
 mod error;
 mod export;
 mod external;
+mod gradient;
 mod import;
 mod proto;
 mod reader;

@@ -9,6 +9,7 @@ use hetra_ops::{OpDef, Upgrade, find_onnx};
 use hetra_tensor::{Tensor, TensorError, bytes_max};
 
 use crate::error::ImportError;
+use crate::gradient::is_gradient;
 use crate::import::{ImportOptions, domain_of, op_name};
 use crate::proto::{
     AttributeProto, FunctionProto, GraphProto, NodeProto, SparseTensorProto, TensorProto,
@@ -131,7 +132,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    fn define(&mut self, name: &'a str, node: &str) -> Result<ValueId, ImportError> {
+    pub(crate) fn define(&mut self, name: &'a str, node: &str) -> Result<ValueId, ImportError> {
         if name.is_empty() {
             return Err(ImportError::NoName { node: node.to_string() });
         }
@@ -274,6 +275,9 @@ impl<'a> Reader<'a> {
         if domain.is_empty() && proto.op_type == "Constant" {
             return self.constant(proto, attrs);
         }
+        if is_gradient(proto) {
+            return self.gradient(proto, &attrs, &inputs);
+        }
         let (op, known) = op_name(domain, &proto.op_type);
         let version = self.version(proto, domain)?;
         if !known && !self.options.allow_unknown_ops {
@@ -322,6 +326,13 @@ impl<'a> Reader<'a> {
             ImportError::TooLarge { function: function.to_string() }
         })?;
         Ok(())
+    }
+
+    /// Whether the model may grow by so many nodes; takes them from what it may yet grow by.
+    pub(crate) fn grow(&mut self, nodes: usize) -> bool {
+        let left = self.inlined_left.checked_sub(nodes);
+        self.inlined_left = left.unwrap_or(self.inlined_left);
+        left.is_some()
     }
 
     fn version(&self, node: &NodeProto, domain: &str) -> Result<u32, ImportError> {

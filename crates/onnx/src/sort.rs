@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, HashMap, HashSet};
 
+use crate::gradient;
 use crate::proto::{AttributeProto, GraphProto, NodeProto};
 
 /// The order to import `nodes` in: that of the file as far as the data flow allows.
@@ -74,6 +75,7 @@ fn on_cycle(feeds: &[Vec<usize>], waits: &[usize]) -> usize {
 /// Every name that a node reads, those that its bodies take from outside included.
 fn node_reads<'a>(node: &'a NodeProto, reads: &mut HashSet<&'a str>) {
     reads.extend(node.input.iter().map(String::as_str).filter(|name| !name.is_empty()));
+    reads.extend(gradient::named(node));
     for body in node.attribute.iter().flat_map(bodies) {
         reads.extend(free_names(body));
     }

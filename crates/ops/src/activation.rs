@@ -1,5 +1,7 @@
 //! Activations with attributes or a second operand, and Clip.
 
+use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI, PI};
+
 use hetra_ir::Type;
 use hetra_tensor::{DType, Element, Rounding, Tensor, Value, broadcast, cast, from_f64, to_f64};
 
@@ -11,6 +13,7 @@ use crate::elementwise::{
     map2_float, pair, unary, upgrade_unary,
 };
 use crate::error::OpError;
+use crate::tape::{Gradients, Tape, Var};
 use crate::unary::{gelu, gelu_tanh, sigmoid};
 
 /// The operators of this file.
@@ -43,6 +46,10 @@ fn param(ctx: &EvalCtx<'_>, name: &str, default: f32) -> Result<f64, OpError> {
     Ok(f64::from(ctx.attrs().float_or(name, default)?))
 }
 
+fn number(tape: &Tape, name: &str, default: f32) -> Result<f64, OpError> {
+    Ok(f64::from(tape.attrs().float_or(name, default)?))
+}
+
 static LEAKY_RELU: OpDef = OpDef {
     name: "LeakyRelu",
     doc: "Ramp with slope `alpha` below 0.",
@@ -51,6 +58,10 @@ static LEAKY_RELU: OpDef = OpDef {
         let alpha = param(ctx, "alpha", 0.01)?;
         unary(ctx, |x| if x < 0.0 { alpha * x } else { x })
     },
+    gradient: Some(|tape| {
+        let alpha = number(tape, "alpha", 0.01)?;
+        tape.unary(|x, _| x.below(0.0).choose(x.number(alpha), x.number(1.0)))
+    }),
     ..FLOAT
 };
 
@@ -62,6 +73,9 @@ static PRELU: OpDef = OpDef {
     infer: infer_prelu,
     upgrade: Some(upgrade_prelu),
     eval: eval_prelu,
+    gradient: Some(|tape| {
+        tape.binary(|x, slope, y| (x.below(0.0).choose(slope, y.number(1.0)), x.only(x.below(0.0))))
+    }),
     ..FLOAT
 };
 
@@ -73,6 +87,10 @@ static ELU: OpDef = OpDef {
         let alpha = param(ctx, "alpha", 1.0)?;
         unary(ctx, |x| if x < 0.0 { alpha * x.exp_m1() } else { x })
     },
+    gradient: Some(|tape| {
+        let alpha = number(tape, "alpha", 1.0)?;
+        tape.unary(|x, y| x.below(0.0).choose(y + alpha, y.number(1.0)))
+    }),
     ..FLOAT
 };
 
@@ -84,6 +102,10 @@ static CELU: OpDef = OpDef {
         let alpha = param(ctx, "alpha", 1.0)?;
         unary(ctx, |x| if x < 0.0 { alpha * (x / alpha).exp_m1() } else { x })
     },
+    gradient: Some(|tape| {
+        let alpha = number(tape, "alpha", 1.0)?;
+        tape.unary(|x, _| x.below(0.0).choose((x / alpha).apply("Exp"), x.number(1.0)))
+    }),
     ..FLOAT
 };
 
@@ -100,6 +122,11 @@ static SELU: OpDef = OpDef {
         let gamma = param(ctx, "gamma", SELU_GAMMA)?;
         unary(ctx, |x| gamma * if x < 0.0 { alpha * x.exp_m1() } else { x })
     },
+    gradient: Some(|tape| {
+        let alpha = number(tape, "alpha", SELU_ALPHA)?;
+        let gamma = number(tape, "gamma", SELU_GAMMA)?;
+        tape.unary(|x, y| x.below(0.0).choose(y + gamma * alpha, y.number(gamma)))
+    }),
     ..FLOAT
 };
 
@@ -111,6 +138,10 @@ static THRESHOLDED_RELU: OpDef = OpDef {
         let alpha = param(ctx, "alpha", 1.0)?;
         unary(ctx, |x| if x <= alpha { 0.0 } else { x })
     },
+    gradient: Some(|tape| {
+        let alpha = number(tape, "alpha", 1.0)?;
+        tape.unary(|x, _| x.number(1.0).only(x.above(alpha)))
+    }),
     ..FLOAT
 };
 
@@ -122,6 +153,10 @@ static HARD_SIGMOID: OpDef = OpDef {
         let (alpha, beta) = (param(ctx, "alpha", 0.2)?, param(ctx, "beta", 0.5)?);
         unary(ctx, |x| (alpha * x + beta).clamp(0.0, 1.0))
     },
+    gradient: Some(|tape| {
+        let alpha = number(tape, "alpha", 0.2)?;
+        tape.unary(|_, y| y.number(alpha).only(y.above(0.0)).only(y.below(1.0)))
+    }),
     ..FLOAT
 };
 
@@ -133,6 +168,10 @@ static SWISH: OpDef = OpDef {
         let alpha = param(ctx, "alpha", 1.0)?;
         unary(ctx, |x| x * sigmoid(alpha * x))
     },
+    gradient: Some(|tape| {
+        let alpha = number(tape, "alpha", 1.0)?;
+        tape.unary(|x, _| swish_slope(x, alpha))
+    }),
     ..FLOAT
 };
 
@@ -145,6 +184,10 @@ static GELU: OpDef = OpDef {
         "tanh" => unary(ctx, gelu_tanh),
         other => Err(OpError::invalid(format!("`approximate` is `{other}`"))),
     },
+    gradient: Some(|tape| match tape.attrs().str_or("approximate", "none")? {
+        "tanh" => tape.unary(|x, _| gelu_tanh_slope(x)),
+        _ => tape.unary(|x, _| gelu_slope(x)),
+    }),
     ..FLOAT
 };
 
@@ -154,6 +197,10 @@ static SHRINK: OpDef = OpDef {
     onnx: &[onnx("", "Shrink", 9)],
     infer: infer_number,
     eval: eval_shrink,
+    gradient: Some(|tape| {
+        let limit = number(tape, "lambd", 0.5)?;
+        tape.unary(|x, _| x.number(1.0).only(x.apply("Abs").above(limit)))
+    }),
     ..FLOAT
 };
 
@@ -165,6 +212,8 @@ static CLIP: OpDef = OpDef {
     infer: infer_clip,
     upgrade: Some(upgrade_clip),
     eval: eval_clip,
+    // At a limit the function may still move inwards.
+    gradient: Some(|tape| Ok(vec![Some(tape.dy(0).only(tape.x(0)?.with("Equal", tape.y(0))))])),
     ..FLOAT
 };
 
@@ -173,6 +222,7 @@ static MS_GELU: OpDef = OpDef {
     doc: "Gaussian error linear unit, exact.",
     onnx: &[onnx("com.microsoft", "Gelu", 1)],
     eval: |ctx| unary(ctx, gelu),
+    gradient: Some(|tape| tape.unary(|x, _| gelu_slope(x))),
     ..FLOAT
 };
 
@@ -183,6 +233,7 @@ static MS_BIAS_GELU: OpDef = OpDef {
     inputs: Arity::exactly(2),
     infer: infer_biased,
     eval: |ctx| biased(ctx, gelu),
+    gradient: Some(|tape| biased_gradient(tape, gelu_slope)),
     ..FLOAT
 };
 
@@ -193,6 +244,7 @@ static MS_FAST_GELU: OpDef = OpDef {
     inputs: Arity::between(1, 2),
     infer: infer_biased,
     eval: |ctx| biased(ctx, gelu_tanh),
+    gradient: Some(|tape| biased_gradient(tape, gelu_tanh_slope)),
     ..FLOAT
 };
 
@@ -204,6 +256,10 @@ static MS_QUICK_GELU: OpDef = OpDef {
         let alpha = param(ctx, "alpha", 1.702)?;
         unary(ctx, |x| x * sigmoid(alpha * x))
     },
+    gradient: Some(|tape| {
+        let alpha = number(tape, "alpha", 1.702)?;
+        tape.unary(|x, _| swish_slope(x, alpha))
+    }),
     ..FLOAT
 };
 
@@ -221,6 +277,35 @@ fn biased(ctx: &EvalCtx<'_>, f: impl Fn(f64) -> f64) -> Result<Vec<Value>, OpErr
     let Some(bias) = ctx.tensor_opt(1) else { return unary(ctx, f) };
     fits(x, bias)?;
     Ok(vec![map2_f64(x, bias, |x, bias| f(x + bias))?.into()])
+}
+
+fn biased_gradient<'a>(tape: &'a Tape, slope: fn(Var<'a>) -> Var<'a>) -> Gradients<'a> {
+    match tape.x_opt(1) {
+        None => tape.unary(|x, _| slope(x)),
+        Some(_) => tape.binary(|x, bias, _| {
+            let slope = slope(x + bias);
+            (slope, slope)
+        }),
+    }
+}
+
+/// The derivative of x * sigmoid(alpha * x).
+fn swish_slope(x: Var<'_>, alpha: f64) -> Var<'_> {
+    let gate = (x * alpha).apply("Sigmoid");
+    gate + x * alpha * gate * (1.0 - gate)
+}
+
+/// The derivative of [`gelu`].
+fn gelu_slope(x: Var<'_>) -> Var<'_> {
+    let below = ((x * FRAC_1_SQRT_2).apply("Erf") + 1.0) * 0.5;
+    below + x * (x * x * -0.5).apply("Exp") * (0.5 * FRAC_1_SQRT_2 * FRAC_2_SQRT_PI)
+}
+
+/// The derivative of [`gelu_tanh`].
+fn gelu_tanh_slope(x: Var<'_>) -> Var<'_> {
+    let (scale, cubic) = ((2.0 / PI).sqrt(), 0.044715);
+    let t = ((x + x * x * x * cubic) * scale).apply("Tanh");
+    (t + 1.0) * 0.5 + x * 0.5 * (1.0 - t * t) * (x * x * (3.0 * cubic) + 1.0) * scale
 }
 
 /// The second operand must broadcast to the shape of the first.

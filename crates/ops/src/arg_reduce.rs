@@ -10,13 +10,19 @@ use crate::def::{Kind, OpDef, onnx};
 use crate::dispatch::dispatch;
 use crate::error::OpError;
 use crate::reduce::{reduced_shape, rows_along};
+use crate::tape::flat;
 use crate::work::per_input_element;
 
 /// The operators of this file.
 pub(crate) static OPS: &[&OpDef] = &[&ARG_MAX, &ARG_MIN];
 
-const ARG: OpDef =
-    OpDef { kind: Kind::Reduce, infer: infer_arg, work: per_input_element, ..OpDef::DEFAULT };
+const ARG: OpDef = OpDef {
+    kind: Kind::Reduce,
+    infer: infer_arg,
+    work: per_input_element,
+    gradient: Some(flat),
+    ..OpDef::DEFAULT
+};
 
 static ARG_MAX: OpDef = OpDef {
     name: "ArgMax",

@@ -8,6 +8,7 @@ use crate::def::{Arity, Kind, OpDef, onnx};
 use crate::dispatch::dispatch;
 use crate::elementwise::{Accepts, infer_pair, map2_float, pair, upgrade_pair, walk2, widen, zip};
 use crate::error::OpError;
+use crate::tape::{Gradients, Tape};
 
 pub(crate) use crate::elementwise::map2;
 
@@ -43,6 +44,7 @@ static ADD: OpDef = OpDef {
     doc: "Sum, with broadcasting; integers wrap.",
     onnx: &[onnx("", "Add", 14)],
     eval: arithmetic!(+, T => T::wrapping_add),
+    gradient: Some(|tape| tape.binary(|_, _, y| (y.number(1.0), y.number(1.0)))),
     ..BINARY
 };
 
@@ -51,6 +53,7 @@ static SUB: OpDef = OpDef {
     doc: "Difference, with broadcasting; integers wrap.",
     onnx: &[onnx("", "Sub", 14)],
     eval: arithmetic!(-, T => T::wrapping_sub),
+    gradient: Some(|tape| tape.binary(|_, _, y| (y.number(1.0), y.number(-1.0)))),
     ..BINARY
 };
 
@@ -59,6 +62,7 @@ static MUL: OpDef = OpDef {
     doc: "Product, with broadcasting; integers wrap.",
     onnx: &[onnx("", "Mul", 14)],
     eval: arithmetic!(*, T => T::wrapping_mul),
+    gradient: Some(|tape| tape.binary(|a, b, _| (b, a))),
     ..BINARY
 };
 
@@ -67,6 +71,7 @@ static DIV: OpDef = OpDef {
     doc: "Quotient, with broadcasting; integers truncate, and division by 0 gives 0.",
     onnx: &[onnx("", "Div", 14)],
     eval: arithmetic!(/, T => |x, y| if y == 0 { 0 } else { x.wrapping_div(y) }),
+    gradient: Some(|tape| tape.binary(|_, b, y| (1.0 / b, -y / b))),
     ..BINARY
 };
 
@@ -76,6 +81,7 @@ static POW: OpDef = OpDef {
     onnx: &[onnx("", "Pow", 15)],
     infer: infer_pow,
     eval: eval_pow,
+    gradient: Some(pow_gradient),
     ..BINARY
 };
 
@@ -116,6 +122,19 @@ fn eval_pow(ctx: &EvalCtx<'_>) -> Result<Vec<Value>, OpError> {
     }
     let wide = map2::<f64, f64>(&widen(&base)?, &widen(&exponent)?, f64::powf)?;
     Ok(vec![cast(&wide, dtype, true, Rounding::NearestEven)?.into()])
+}
+
+/// With respect to the base 0 where the exponent is, with respect to the exponent 0 where the base
+/// is not above 0: there the function or its logarithm ends.
+fn pow_gradient(tape: &Tape) -> Gradients<'_> {
+    let exponent = tape.x(1)?;
+    let dxs = tape.binary(|base, b, y| {
+        let b = b.with("CastLike", base);
+        let by_base =
+            (b * base.with("Pow", b - 1.0)).only(b.with("Equal", b.number(0.0)).apply("Not"));
+        (by_base, (y * base.apply("Log")).only(base.above(0.0)))
+    })?;
+    Ok(vec![dxs[0], dxs[1].map(|dx| dx.with("CastLike", exponent))])
 }
 
 /// Wraps; a negative exponent gives the reciprocal, truncated. `wide`: the exponent is a `u64`.

@@ -20,6 +20,7 @@ static CAST: OpDef = OpDef {
     infer: |ctx| convertible(ctx, dtype_attr(ctx.attrs(), "to")?),
     upgrade: Some(upgrade_cast),
     eval: |ctx| eval_cast(ctx, dtype_attr(ctx.attrs(), "to")?),
+    gradient: Some(|tape| Ok(vec![Some(tape.dy(0).with("CastLike", tape.x(0)?))])),
     ..OpDef::DEFAULT
 };
 
@@ -32,7 +33,13 @@ static CAST_LIKE: OpDef = OpDef {
         Some(dtype) => convertible(ctx, dtype),
         None => Ok(vec![Type::Unknown]),
     },
+    // The dtype of the second input is enough.
+    from_types: Some(|ctx| {
+        let (tensor, dtype) = (ctx.known.first()?.as_ref()?, ctx.dtype_opt(1)?);
+        cast(tensor, dtype, true, Rounding::NearestEven).ok()
+    }),
     eval: |ctx| eval_cast(ctx, ctx.tensor(1)?.dtype()),
+    gradient: Some(|tape| Ok(vec![Some(tape.dy(0).with("CastLike", tape.x(0)?)), None])),
     ..OpDef::DEFAULT
 };
 
@@ -63,6 +70,7 @@ static IDENTITY: OpDef = OpDef {
     upgrade: Some(upgrade_unary),
     work: none,
     eval: |ctx| Ok(vec![ctx.value(0)?.clone()]),
+    gradient: Some(|tape| Ok(vec![Some(tape.dy(0))])),
     ..OpDef::DEFAULT
 };
 

@@ -20,6 +20,11 @@ static CUM_SUM: OpDef = OpDef {
     doc: "Sums of all elements so far along an axis; integers wrap.",
     onnx: &[onnx("", "CumSum", 14)],
     eval: |ctx| cumulate(ctx, (0.0, |x, y| x + y), (0, i64::wrapping_add)),
+    gradient: Some(|tape| {
+        let reverse = !tape.attrs().flag_or("reverse", false)?;
+        let node = tape.node().with("reverse", i64::from(reverse));
+        Ok(vec![Some(tape.op(node, &[tape.dy(0), tape.x(1)?])), None])
+    }),
     ..CUMULATIVE
 };
 

@@ -5,6 +5,7 @@ use hetra_tensor::{Tensor, Value};
 
 use crate::context::{EvalCtx, InferCtx};
 use crate::error::OpError;
+use crate::tape::GradientFn;
 use crate::work::Work;
 
 /// A name that ONNX files use for an operator.
@@ -99,6 +100,8 @@ pub struct OpDef {
     pub work: fn(&InferCtx<'_>, &[Type]) -> Work,
     /// The plain reference.
     pub eval: fn(&EvalCtx<'_>) -> Result<Vec<Value>, OpError>,
+    /// How to differentiate it, where Hetra can.
+    pub gradient: Option<GradientFn>,
 }
 
 /// Most rows are made by changing a few fields of this one:
@@ -118,6 +121,7 @@ impl OpDef {
         from_types: None,
         work: crate::work::per_output_element,
         eval: |_| Err(OpError::unsupported("no reference")),
+        gradient: None,
     };
 }
 

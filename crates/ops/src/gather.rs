@@ -14,8 +14,13 @@ use crate::work::none;
 /// The operators of this file.
 pub(crate) static OPS: &[&OpDef] = &[&GATHER, &GATHER_ELEMENTS, &GATHER_ND, &COMPRESS];
 
-const MOVE: OpDef =
-    OpDef { inputs: Arity::exactly(2), kind: Kind::Move, work: none, ..OpDef::DEFAULT };
+const MOVE: OpDef = OpDef {
+    inputs: Arity::exactly(2),
+    kind: Kind::Move,
+    work: none,
+    gradient: Some(|tape| tape.moved()),
+    ..OpDef::DEFAULT
+};
 
 static GATHER: OpDef = OpDef {
     name: "Gather",

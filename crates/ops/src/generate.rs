@@ -11,6 +11,7 @@ use crate::convert::dtype_attr_opt;
 use crate::def::{Arity, OpDef, onnx};
 use crate::elementwise::Accepts;
 use crate::error::OpError;
+use crate::tape::flat;
 use crate::work::none;
 
 /// The operators of this file.
@@ -36,6 +37,7 @@ static CONSTANT: OpDef = OpDef {
     },
     work: none,
     eval: |ctx| Ok(vec![constant(ctx.attrs())?.into()]),
+    gradient: Some(flat),
     ..OpDef::DEFAULT
 };
 
@@ -46,6 +48,7 @@ static CONSTANT_OF_SHAPE: OpDef = OpDef {
     infer: infer_constant_of_shape,
     work: none,
     eval: eval_constant_of_shape,
+    gradient: Some(flat),
     ..OpDef::DEFAULT
 };
 
@@ -56,6 +59,7 @@ static EYE_LIKE: OpDef = OpDef {
     infer: infer_eye,
     work: none,
     eval: eval_eye,
+    gradient: Some(flat),
     ..OpDef::DEFAULT
 };
 
@@ -66,6 +70,7 @@ static RANGE: OpDef = OpDef {
     inputs: Arity::exactly(3),
     infer: infer_range,
     eval: eval_range,
+    gradient: Some(flat),
     ..OpDef::DEFAULT
 };
 

@@ -10,6 +10,7 @@ use crate::context::{EvalCtx, InferCtx, resolve_axis};
 use crate::def::{Arity, Kind, OpDef, onnx};
 use crate::error::OpError;
 use crate::real::{Real, elements_as, narrow, with_real};
+use crate::tape::{Gradients, Tape, Var};
 use crate::work::{Work, elements};
 
 /// The operators of this file.
@@ -22,6 +23,7 @@ const NORM: OpDef = OpDef {
     infer: infer_norm,
     work: norm_work,
     eval: |ctx| with_real!(0, ctx.tensor(0)?.dtype(), T => eval_norm::<T>(ctx, Style::MEAN)),
+    gradient: Some(|tape| norm_gradient(tape, true)),
     ..OpDef::DEFAULT
 };
 
@@ -40,6 +42,7 @@ static RMS: OpDef = OpDef {
     outputs: Arity::exactly(1),
     infer: |ctx| Ok(infer_norm(ctx)?.into_iter().take(1).collect()),
     eval: |ctx| with_real!(0, ctx.tensor(0)?.dtype(), T => eval_norm::<T>(ctx, Style::ROOT)),
+    gradient: Some(|tape| norm_gradient(tape, false)),
     ..NORM
 };
 
@@ -54,10 +57,31 @@ static SIMPLIFIED: OpDef = OpDef {
     outputs: Arity::between(1, 2),
     infer: |ctx| Ok(infer_norm(ctx)?.into_iter().take(2).collect()),
     eval: |ctx| with_real!(0, ctx.tensor(0)?.dtype(), T => eval_norm::<T>(ctx, Style::ROOT)),
+    gradient: Some(|tape| norm_gradient(tape, false)),
     ..NORM
 };
 
-const SKIP: OpDef = OpDef { outputs: Arity::between(1, 4), infer: infer_skip, ..NORM };
+/// Rows are x times `inverse`, from which `centred` ones first lost their mean; by the chain rule
+/// the gradient loses its mean, and its part along the row, in turn.
+fn norm_gradient<'a>(tape: &'a Tape, centred: bool) -> Gradients<'a> {
+    if tape.has_dy(1) || tape.has_dy(2) {
+        return Err(OpError::unsupported("the gradient of the statistics"));
+    }
+    let (x, scale, dy, attrs) = (tape.x(0)?, tape.x(1)?, tape.dy(0), tape.attrs());
+    let axes = x.axes_from(attrs.int_or("axis", -1)?);
+    let mean = |x: Var<'a>| x.reduce("ReduceMean", axes);
+    let x = if centred { x - mean(x) } else { x };
+    let epsilon = f64::from(attrs.float_or("epsilon", 1e-5)?);
+    let inverse = 1.0 / (mean(x * x) + epsilon).apply("Sqrt");
+    let (row, slope) = (x * inverse, dy * scale);
+    let rest = slope - row * mean(slope * row);
+    let rest = if centred { rest - mean(slope) } else { rest };
+    let bias = tape.x_opt(2).map(|bias| dy.sum_to(bias));
+    Ok(vec![Some(rest * inverse), Some((dy * row).sum_to(scale)), bias])
+}
+
+const SKIP: OpDef =
+    OpDef { outputs: Arity::between(1, 4), infer: infer_skip, gradient: None, ..NORM };
 
 static SKIP_LAYER: OpDef = OpDef {
     name: "com.microsoft.SkipLayerNormalization",

@@ -11,6 +11,7 @@ use crate::elementwise::{
     upgrade_unary, walk2, zip,
 };
 use crate::error::OpError;
+use crate::tape::flat;
 
 /// The operators of this file.
 pub(crate) static OPS: &[&OpDef] = &[
@@ -34,6 +35,7 @@ pub(crate) static OPS: &[&OpDef] = &[
 ];
 
 const BINARY: OpDef = OpDef {
+    gradient: Some(flat),
     inputs: Arity::exactly(2),
     kind: Kind::Elementwise,
     upgrade: Some(upgrade_pair),
@@ -143,6 +145,7 @@ static NOT: OpDef = OpDef {
         let values: Vec<u8> = tensor.as_bools()?.iter().map(|x| 1 - x).collect();
         Ok(vec![Tensor::from_bytes(DType::Bool, tensor.shape(), &values)?.into()])
     },
+    gradient: Some(flat),
     ..OpDef::DEFAULT
 };
 
@@ -196,6 +199,7 @@ static BITWISE_NOT: OpDef = OpDef {
             map1::<T>(tensor, |x| !x).map(|tensor| vec![tensor.into()])
         })
     },
+    gradient: Some(flat),
     ..OpDef::DEFAULT
 };
 
@@ -229,6 +233,7 @@ static IS_INF: OpDef = OpDef {
 };
 
 const TEST: OpDef = OpDef {
+    gradient: Some(flat),
     kind: Kind::Elementwise,
     infer: infer_test,
     upgrade: Some(upgrade_unary),
@@ -243,6 +248,11 @@ static WHERE: OpDef = OpDef {
     kind: Kind::Elementwise,
     infer: infer_where,
     eval: eval_where,
+    gradient: Some(|tape| {
+        let (holds, a, b, dy) = (tape.x(0)?, tape.x(1)?, tape.x(2)?, tape.dy(0));
+        let (yes, no) = (dy.only(holds), dy.only(holds.apply("Not")));
+        Ok(vec![None, Some(yes.sum_to(a)), Some(no.sum_to(b))])
+    }),
     ..OpDef::DEFAULT
 };
 

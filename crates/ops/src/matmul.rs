@@ -9,6 +9,7 @@ use crate::dispatch::dispatch;
 use crate::error::OpError;
 use crate::fused_activation::{FusedActivation, activate};
 use crate::real::{Ring, elements_as, narrow, with_real};
+use crate::tape::{Gradients, Tape, Var, op};
 use crate::work::{Work, elements};
 
 /// The operators of this file.
@@ -23,6 +24,7 @@ static MATMUL: OpDef = OpDef {
     infer: infer_matmul,
     work: matmul_work,
     eval: |ctx| Ok(vec![eval_matmul(ctx)?.into()]),
+    gradient: Some(product_gradient),
     ..OpDef::DEFAULT
 };
 
@@ -33,6 +35,46 @@ static FUSED_MATMUL: OpDef = OpDef {
     inputs: Arity::between(2, 3),
     ..MATMUL
 };
+
+/// A vector as a matrix: a row on the left of a product, a column on the right.
+fn as_matrix(x: Var<'_>, left: bool) -> Var<'_> {
+    let (shape, tape) = (x.shape(), x.tape());
+    let two = tape.constant(Tensor::scalar(2i64));
+    let zero = tape.constant(Tensor::scalar(0i64));
+    let missing = (two - shape.size()).with("Max", zero).flatten();
+    let ones = tape.op(op("ConstantOfShape").with("value", Tensor::vector(&[1i64])), &[missing]);
+    x.reshape(tape.concat(&if left { [ones, shape] } else { [shape, ones] }))
+}
+
+/// Each operand's gradient is the product of that of the result with the other operand.
+fn product_gradient(tape: &Tape) -> Gradients<'_> {
+    let attrs = tape.attrs();
+    let flag = |name: &str| attrs.flag_or(name, false);
+    let fused = FusedActivation::of(&tape.node())?.is_some();
+    if fused || tape.x_opt(2).is_some() || flag("transBatchA")? || flag("transBatchB")? {
+        return Err(OpError::unsupported("the gradient of a fused product"));
+    }
+    let (a, b) = (tape.x(0)?, tape.x(1)?);
+    let (left, right) = (as_matrix(a, true), as_matrix(b, false));
+    let (ta, tb) = (flag("transA")?, flag("transB")?);
+    // The result of matrices, whose shape vectors have lost.
+    let dy = tape.dy(0) * f64::from(attrs.float_or("alpha", 1.0)?);
+    let dy = dy.reshape_as(left.matmul(right, (ta, tb)));
+    let da = if ta { right.matmul(dy, (tb, true)) } else { dy.matmul(right, (false, !tb)) };
+    let db = if tb { dy.matmul(left, (true, ta)) } else { left.matmul(dy, (!ta, false)) };
+    Ok(vec![Some(da.sum_to(left).reshape_as(a)), Some(db.sum_to(right).reshape_as(b))])
+}
+
+fn gemm_gradient(tape: &Tape) -> Gradients<'_> {
+    let (a, b, dy, attrs) = (tape.x(0)?, tape.x(1)?, tape.dy(0), tape.attrs());
+    let (ta, tb) = (attrs.flag_or("transA", false)?, attrs.flag_or("transB", false)?);
+    let alpha = f64::from(attrs.float_or("alpha", 1.0)?);
+    let beta = f64::from(attrs.float_or("beta", 1.0)?);
+    let da = if ta { b.matmul(dy, (tb, true)) } else { dy.matmul(b, (false, !tb)) };
+    let db = if tb { dy.matmul(a, (true, ta)) } else { a.matmul(dy, (!ta, false)) };
+    let dc = tape.x_opt(2).map(|c| (dy * beta).sum_to(c));
+    Ok(vec![Some(da * alpha), Some(db * alpha), dc])
+}
 
 static GEMM: OpDef = OpDef {
     name: "Gemm",
@@ -48,6 +90,7 @@ static GEMM: OpDef = OpDef {
     infer: infer_gemm,
     work: gemm_work,
     eval: |ctx| Ok(vec![eval_gemm(ctx)?.into()]),
+    gradient: Some(gemm_gradient),
     ..OpDef::DEFAULT
 };
 
@@ -55,6 +98,7 @@ static FUSED_GEMM: OpDef = OpDef {
     name: "com.microsoft.FusedGemm",
     doc: "Gemm, then an activation.",
     onnx: &[onnx("com.microsoft", "FusedGemm", 1)],
+    gradient: None,
     ..GEMM
 };
 

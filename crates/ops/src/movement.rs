@@ -13,13 +13,15 @@ use crate::dims::{
 use crate::elements::{Walk, assemble, volume};
 use crate::error::OpError;
 use crate::slice::Steps;
+use crate::tape::{Gradients, Tape, op};
 use crate::work::none;
 
 /// The operators of this file.
 pub(crate) static OPS: &[&OpDef] =
     &[&TRANSPOSE, &CONCAT, &SPLIT, &TILE, &DEPTH_TO_SPACE, &SPACE_TO_DEPTH, &REVERSE_SEQUENCE];
 
-const MOVE: OpDef = OpDef { kind: Kind::Move, work: none, ..OpDef::DEFAULT };
+const MOVE: OpDef =
+    OpDef { kind: Kind::Move, work: none, gradient: Some(|tape| tape.moved()), ..OpDef::DEFAULT };
 
 static TRANSPOSE: OpDef = OpDef {
     name: "Transpose",
@@ -41,6 +43,7 @@ static TRANSPOSE: OpDef = OpDef {
         let walk = Walk::dense(tensor.shape()).permuted(&perm);
         Ok(vec![walk.copy(tensor, &walk.shape)?.into()])
     },
+    gradient: Some(transpose_gradient),
     ..MOVE
 };
 
@@ -62,6 +65,7 @@ static CONCAT: OpDef = OpDef {
             (0..ctx.inputs.len()).map(|index| ctx.tensor(index)).collect::<Result<_, _>>()?;
         Ok(vec![concat(&tensors, *ctx.attrs().int("axis")?)?.into()])
     },
+    gradient: Some(concat_gradient),
     ..MOVE
 };
 
@@ -82,6 +86,11 @@ static SPLIT: OpDef = OpDef {
         let extents: Vec<usize> = shapes.iter().map(|shape| shape[axis]).collect();
         Ok(split(tensor, axis, &extents)?.into_iter().map(Value::from).collect())
     },
+    gradient: Some(|tape| {
+        let dys: Vec<_> = (0..tape.outputs()).map(|index| tape.dy(index)).collect();
+        let node = op("Concat").with("axis", tape.attrs().int_or("axis", 0)?);
+        Ok(vec![Some(tape.op(node, &dys))])
+    }),
     ..MOVE
 };
 
@@ -105,6 +114,29 @@ static TILE: OpDef = OpDef {
     },
     ..MOVE
 };
+
+/// Back by the inverse order.
+fn transpose_gradient(tape: &Tape) -> Gradients<'_> {
+    let mut node = op("Transpose");
+    if let Some(perm) = tape.attrs().ints_opt("perm")? {
+        let perm = permutation(&tape.attrs(), perm.len())?;
+        let mut inverse = vec![0i64; perm.len()];
+        perm.iter().zip(0..).for_each(|(&from, to)| inverse[from] = to);
+        node = node.with("perm", inverse);
+    }
+    Ok(vec![Some(tape.op(node, &[tape.dy(0)]))])
+}
+
+/// Each operand gets its part.
+fn concat_gradient(tape: &Tape) -> Gradients<'_> {
+    let axis = *tape.attrs().int("axis")?;
+    let at = tape.ints(&[axis]);
+    let xs: Vec<_> = tape.xs().into_iter().flatten().collect();
+    let extents: Vec<_> = xs.iter().map(|x| x.shape().with("Gather", at)).collect();
+    let node = op("Split").with("axis", axis);
+    let inputs = [Some(tape.dy(0)), Some(tape.concat(&extents))];
+    Ok(tape.call(node, &inputs, xs.len()).into_iter().map(Some).collect())
+}
 
 static DEPTH_TO_SPACE: OpDef = OpDef {
     name: "DepthToSpace",

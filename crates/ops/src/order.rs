@@ -10,6 +10,7 @@ use crate::def::{Arity, Kind, OpDef, onnx};
 use crate::dims::{check_ints, extent, shape_from};
 use crate::elements::{assemble, volume};
 use crate::error::OpError;
+use crate::tape::op;
 use crate::work::per_input_element;
 
 /// The operators of this file.
@@ -27,6 +28,11 @@ static TOP_K: OpDef = OpDef {
     infer: infer_top_k,
     work: per_input_element,
     eval: eval_top_k,
+    gradient: Some(|tape| {
+        let x = tape.x(0)?;
+        let node = op("ScatterElements").with("axis", tape.attrs().int_or("axis", -1)?);
+        Ok(vec![Some(tape.op(node, &[x.fill(0.0), tape.y(1), tape.dy(0)])), None])
+    }),
     ..OpDef::DEFAULT
 };
 

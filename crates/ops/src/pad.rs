@@ -24,6 +24,15 @@ static PAD: OpDef = OpDef {
     infer: infer_pad,
     work: none,
     eval: eval_pad,
+    gradient: Some(|tape| {
+        let x = tape.x(0)?;
+        let mut inputs = tape.xs();
+        inputs.resize(inputs.len().max(3), None);
+        // What is not from the tensor comes from beyond its last place.
+        (inputs[0], inputs[2]) = (Some(x.places()), Some(x.size()));
+        let from = tape.call(tape.node(), &inputs, 1)[0];
+        Ok(vec![Some(tape.dy(0).scatter_to(from, x))])
+    }),
     ..OpDef::DEFAULT
 };
 

@@ -23,6 +23,12 @@ static MAX_POOL: OpDef = OpDef {
     onnx: &[onnx("", "MaxPool", 22)],
     outputs: Arity::between(1, 2),
     eval: |ctx| eval_max_pool(ctx, ctx.tensor(0)?),
+    gradient: Some(|tape| {
+        let x = tape.x(0)?;
+        let node = tape.node().with("storage_order", 0i64);
+        let places = tape.call(node, &[Some(x)], 2)[1];
+        Ok(vec![Some(tape.dy(0).scatter_to(places, x))])
+    }),
     ..POOL
 };
 

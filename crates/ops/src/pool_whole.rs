@@ -23,6 +23,11 @@ static GLOBAL_AVERAGE: OpDef = OpDef {
     doc: "Mean of each channel.",
     onnx: &[onnx("", "GlobalAveragePool", 22)],
     eval: |ctx| eval_global(ctx, |plane| plane.iter().sum::<f64>() / plane.len() as f64),
+    gradient: Some(|tape| {
+        let (x, y) = (tape.x(0)?, tape.y(0));
+        let share = tape.dy(0) * (y.count() / x.count());
+        Ok(vec![Some(share.with("Expand", x.shape()))])
+    }),
     ..GLOBAL
 };
 

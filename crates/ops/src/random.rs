@@ -15,6 +15,7 @@ use crate::convert::{dtype_attr, dtype_attr_opt};
 use crate::def::{Arity, OpDef, Upgrade, onnx};
 use crate::elementwise::Accepts;
 use crate::error::OpError;
+use crate::tape::{Gradients, Tape};
 
 /// The operators of this file.
 pub(crate) static OPS: &[&OpDef] = &[
@@ -106,8 +107,18 @@ static DROPOUT: OpDef = OpDef {
     infer: infer_dropout,
     upgrade: Some(upgrade_dropout),
     eval: eval_dropout,
+    gradient: Some(dropout_gradient),
     ..RANDOM
 };
+
+/// The mask holds everywhere unless in training mode, where what it leaves is scaled up.
+fn dropout_gradient(tape: &Tape) -> Gradients<'_> {
+    let dy = tape.dy(0);
+    let Some(training) = tape.x_opt(2) else { return Ok(vec![Some(dy)]) };
+    let ratio = tape.x_opt(1).map_or(dy.number(0.5), |ratio| ratio.with("CastLike", dy));
+    let scale = training.choose(1.0 / (1.0 - ratio), dy.number(1.0));
+    Ok(vec![Some((dy * scale).only(tape.y(1)))])
+}
 
 const WORDS: usize = 624;
 const MIDDLE: usize = 397;

@@ -3,13 +3,14 @@
 //! The tensor is first laid out so that what is reduced together is contiguous; then each row
 //! gives one number. Floats reduce in f64 and round once; integers reduce in i128 and wrap.
 
-use hetra_ir::{Dim, Type};
+use hetra_ir::{Dim, Node, Type};
 use hetra_tensor::{DType, Element, Tensor, from_f64, to_f64};
 
 use crate::context::{EvalCtx, InferCtx, resolve_axis};
 use crate::def::{Arity, Kind, OpDef, Upgrade, onnx};
 use crate::dispatch::dispatch;
 use crate::error::OpError;
+use crate::tape::{Gradients, Tape, Var};
 use crate::work::per_input_element;
 
 /// The operators of this file.
@@ -41,12 +42,13 @@ enum Empty {
 }
 
 macro_rules! reduction {
-    ($row:ident, $name:literal, $version:literal, $doc:literal, $rule:expr) => {
+    ($row:ident, $name:literal, $version:literal, $doc:literal, $rule:expr, $gradient:expr) => {
         static $row: OpDef = OpDef {
             name: $name,
             doc: $doc,
             onnx: &[onnx("", $name, $version)],
             eval: |ctx| Ok(vec![eval_reduce(ctx, &$rule)?.into()]),
+            gradient: $gradient,
             ..REDUCE
         };
     };
@@ -61,7 +63,8 @@ reduction!(
         float: |row| row.iter().sum::<f64>() + 0.0,
         int: |row, _| row.fold(0, i128::wrapping_add),
         empty: Empty::AsComputed,
-    }
+    },
+    Some(|tape| reduced(tape, |r| r.dy.with("Expand", r.x.shape())))
 );
 reduction!(
     MEAN,
@@ -72,7 +75,13 @@ reduction!(
         float: |row| row.iter().sum::<f64>() / row.len() as f64,
         int: |row, count| row.fold(0, i128::wrapping_add) / (count.max(1) as i128),
         empty: Empty::AsComputed,
-    }
+    },
+    Some(|tape| {
+        reduced(tape, |r| {
+            let share = r.y.count() / r.x.count();
+            (r.dy * share).with("Expand", r.x.shape())
+        })
+    })
 );
 reduction!(
     MAX,
@@ -83,7 +92,8 @@ reduction!(
         float: |row| row.iter().copied().fold(f64::NEG_INFINITY, larger),
         int: |row, _| row.max().unwrap_or(0),
         empty: Empty::Lowest,
-    }
+    },
+    Some(extreme_gradient)
 );
 reduction!(
     MIN,
@@ -94,7 +104,8 @@ reduction!(
         float: |row| -row.iter().map(|value| -value).fold(f64::NEG_INFINITY, larger),
         int: |row, _| row.min().unwrap_or(0),
         empty: Empty::Highest,
-    }
+    },
+    Some(extreme_gradient)
 );
 reduction!(
     PROD,
@@ -105,7 +116,8 @@ reduction!(
         float: |row| row.iter().product(),
         int: |row, _| row.fold(1, wrapping_product),
         empty: Empty::AsComputed,
-    }
+    },
+    None
 );
 reduction!(
     L1,
@@ -116,7 +128,8 @@ reduction!(
         float: |row| row.iter().map(|value| value.abs()).sum::<f64>() + 0.0,
         int: |row, _| row.map(i128::abs).fold(0, i128::wrapping_add),
         empty: Empty::AsComputed,
-    }
+    },
+    Some(|tape| reduced(tape, |r| r.dy * r.x.apply("Sign")))
 );
 reduction!(
     L2,
@@ -127,7 +140,8 @@ reduction!(
         float: |row| (sum_of_squares(row)).sqrt(),
         int: |row, _| (row.map(|value| (value as f64).powi(2)).sum::<f64>()).sqrt() as i128,
         empty: Empty::AsComputed,
-    }
+    },
+    Some(|tape| reduced(tape, |r| r.dy * r.x / r.y))
 );
 reduction!(
     LOG_SUM,
@@ -138,7 +152,8 @@ reduction!(
         float: |row| (row.iter().sum::<f64>() + 0.0).ln(),
         int: |row, _| (row.map(|value| value as f64).sum::<f64>() + 0.0).ln() as i128,
         empty: Empty::AsComputed,
-    }
+    },
+    Some(|tape| reduced(tape, |r| (r.dy * (-r.y).apply("Exp")).with("Expand", r.x.shape())))
 );
 reduction!(
     LOG_SUM_EXP,
@@ -149,7 +164,8 @@ reduction!(
         float: log_sum_exp,
         int: |row, _| log_sum_exp(&row.map(|value| value as f64).collect::<Vec<_>>()) as i128,
         empty: Empty::AsComputed,
-    }
+    },
+    Some(|tape| reduced(tape, |r| r.dy * (r.x - r.y).apply("Exp")))
 );
 reduction!(
     SUM_SQUARE,
@@ -160,8 +176,43 @@ reduction!(
         float: sum_of_squares,
         int: |row, _| row.map(|value| wrapping_product(value, value)).fold(0, i128::wrapping_add),
         empty: Empty::AsComputed,
-    }
+    },
+    Some(|tape| reduced(tape, |r| r.dy * r.x * 2.0))
 );
+
+/// What a rule of differentiation of a reduction sees; the reduced axes of `y` and of the gradient
+/// `dy` by it have extent 1.
+struct Reduced<'a> {
+    tape: &'a Tape,
+    x: Var<'a>,
+    y: Var<'a>,
+    dy: Var<'a>,
+}
+
+impl<'a> Reduced<'a> {
+    /// Another reduction of a tensor of x's shape, along the same axes.
+    fn again(tape: &'a Tape, name: &str, x: Var<'a>) -> Var<'a> {
+        let mut inputs = tape.xs();
+        inputs[0] = Some(x);
+        let node = Node { op: name.to_string(), ..tape.node() };
+        tape.call(node.with("keepdims", 1i64), &inputs, 1)[0]
+    }
+}
+
+fn reduced<'a>(tape: &'a Tape, dx: impl FnOnce(Reduced<'a>) -> Var<'a>) -> Gradients<'a> {
+    let x = tape.x(0)?;
+    let y = Reduced::again(tape, &tape.node().op, x);
+    let dy = tape.dy(0).reshape_as(y);
+    Ok(vec![Some(dx(Reduced { tape, x, y, dy }))])
+}
+
+/// What was chosen gets the gradient; equals share it.
+fn extreme_gradient(tape: &Tape) -> Gradients<'_> {
+    reduced(tape, |r| {
+        let share = r.x.number(1.0).only(r.x.with("Equal", r.y));
+        r.dy * share / Reduced::again(r.tape, "ReduceSum", share)
+    })
+}
 
 /// The larger number, or NaN when either is.
 fn larger(a: f64, b: f64) -> f64 {

@@ -9,13 +9,15 @@ use crate::def::{Arity, Kind, OpDef, Upgrade, onnx};
 use crate::dims::{check_ints, count_of, extent, product, resolve_axes, shape_from};
 use crate::elements::Walk;
 use crate::error::OpError;
+use crate::tape::flat;
 use crate::work::none;
 
 /// The operators of this file.
 pub(crate) static OPS: &[&OpDef] =
     &[&RESHAPE, &SQUEEZE, &UNSQUEEZE, &FLATTEN, &SHAPE, &SIZE, &EXPAND];
 
-const VIEW: OpDef = OpDef { kind: Kind::View, work: none, ..OpDef::DEFAULT };
+const VIEW: OpDef =
+    OpDef { kind: Kind::View, work: none, gradient: Some(|tape| tape.view()), ..OpDef::DEFAULT };
 
 static RESHAPE: OpDef = OpDef {
     name: "Reshape",
@@ -75,6 +77,7 @@ static SHAPE: OpDef = OpDef {
         let extents: Vec<i64> = tensor.shape()[range].iter().map(|&extent| extent as i64).collect();
         Ok(vec![Tensor::vector(&extents).into()])
     },
+    gradient: Some(flat),
     ..OpDef::DEFAULT
 };
 
@@ -89,6 +92,7 @@ static SIZE: OpDef = OpDef {
     }),
     work: none,
     eval: |ctx| Ok(vec![Tensor::scalar(ctx.tensor(0)?.len() as i64).into()]),
+    gradient: Some(flat),
     ..OpDef::DEFAULT
 };
 
@@ -104,6 +108,7 @@ static EXPAND: OpDef = OpDef {
         let shape = shape_from(ctx, infer_expand)?;
         Ok(vec![expand(ctx.tensor(0)?, &shape)?.into()])
     },
+    gradient: Some(|tape| Ok(vec![Some(tape.dy(0).sum_to(tape.x(0)?))])),
     ..OpDef::DEFAULT
 };
 

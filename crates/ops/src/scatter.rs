@@ -9,6 +9,7 @@ use crate::dims::{check_ints, check_same_dtype, types_from};
 use crate::elements::{assemble, volume};
 use crate::error::OpError;
 use crate::gather::{block_starts, check_element_indices, element_places};
+use crate::tape::op;
 use crate::work::none;
 
 /// The operators of this file.
@@ -32,6 +33,14 @@ static SCATTER_ELEMENTS: OpDef = OpDef {
         let starts = element_places(data.shape(), indices, axis)?;
         scatter(data, updates, Blocks { starts, len: 1 }, Reduction::of(ctx.attrs())?)
     },
+    gradient: Some(|tape| match tape.attrs().str_or("reduction", "none")? {
+        "add" => {
+            let node = op("GatherElements").with("axis", tape.attrs().int_or("axis", 0)?);
+            let updates = tape.op(node, &[tape.dy(0), tape.x(1)?]);
+            Ok(vec![Some(tape.dy(0)), None, Some(updates)])
+        }
+        other => Err(OpError::unsupported(format!("the gradient of `reduction` {other}"))),
+    }),
     ..MOVE
 };
 

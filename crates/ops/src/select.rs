@@ -8,6 +8,7 @@ use crate::def::{Arity, Kind, OpDef, onnx};
 use crate::dims::{check_ints, extent, shape_from};
 use crate::elements::{assemble, volume};
 use crate::error::OpError;
+use crate::tape::flat;
 use crate::work::{none, per_input_element};
 
 /// The operators of this file.
@@ -19,10 +20,15 @@ static NON_ZERO: OpDef = OpDef {
     onnx: &[onnx("", "NonZero", 13)],
     infer: |ctx| {
         let rank = ctx.rank(0).map_or(Dim::Unknown, Dim::Known);
-        Ok(vec![Type::shaped(DType::I64, vec![rank, Dim::Unknown])])
+        let count = match ctx.known(0) {
+            Some(tensor) => Dim::Known(full_places(tensor)?.len()),
+            None => Dim::Unknown,
+        };
+        Ok(vec![Type::shaped(DType::I64, vec![rank, count])])
     },
     work: per_input_element,
     eval: eval_non_zero,
+    gradient: Some(flat),
     ..OpDef::DEFAULT
 };
 
@@ -54,13 +60,18 @@ static TRILU: OpDef = OpDef {
     },
     work: none,
     eval: eval_trilu,
+    gradient: Some(|tape| {
+        let mut inputs = tape.xs();
+        inputs[0] = Some(tape.dy(0));
+        Ok(vec![Some(tape.call(tape.node(), &inputs, 1)[0])])
+    }),
     ..OpDef::DEFAULT
 };
 
-fn eval_non_zero(ctx: &EvalCtx<'_>) -> Result<Vec<Value>, OpError> {
-    let tensor = ctx.tensor(0)?;
+/// The places, counted through all axes, of what is not zero.
+fn full_places(tensor: &Tensor) -> Result<Vec<usize>, OpError> {
     let at = |(at, full): (usize, bool)| full.then_some(at);
-    let places: Vec<usize> = match tensor.dtype() {
+    Ok(match tensor.dtype() {
         DType::String => {
             let full = tensor.as_strings()?.iter().map(|text| !text.is_empty());
             full.enumerate().filter_map(at).collect()
@@ -81,7 +92,12 @@ fn eval_non_zero(ctx: &EvalCtx<'_>) -> Result<Vec<Value>, OpError> {
             let full = hetra_tensor::to_i64(tensor)?.into_iter().map(|value| value != 0);
             full.enumerate().filter_map(at).collect()
         }
-    };
+    })
+}
+
+fn eval_non_zero(ctx: &EvalCtx<'_>) -> Result<Vec<Value>, OpError> {
+    let tensor = ctx.tensor(0)?;
+    let places = full_places(tensor)?;
     let strides = hetra_tensor::strides_of(tensor.shape());
     let mut out = Tensor::zeros(DType::I64, &[tensor.rank(), places.len()])?;
     if !places.is_empty() {

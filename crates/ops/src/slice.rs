@@ -23,6 +23,7 @@ static SLICE: OpDef = OpDef {
     infer,
     work: none,
     eval,
+    gradient: Some(|tape| tape.moved()),
     ..OpDef::DEFAULT
 };
 

@@ -12,6 +12,7 @@ use crate::def::{Kind, OpDef, onnx};
 use crate::error::OpError;
 use crate::real::{Real, elements_as, narrow, with_real};
 use crate::reduce::log_sum_exp;
+use crate::tape::{Tape, Var, flat};
 use crate::work::{Work, elements};
 
 /// The operators of this file.
@@ -25,6 +26,11 @@ static SOFTMAX: OpDef = OpDef {
     doc: "Exponentials over their sum along an axis.",
     onnx: &[onnx("", "Softmax", 13)],
     eval: |ctx| eval_rows(ctx, softmax),
+    gradient: Some(|tape| {
+        let (y, dy) = (tape.y(0), tape.dy(0));
+        let mean = (dy * y).reduce("ReduceSum", row_axes(tape)?);
+        Ok(vec![Some(y * (dy - mean))])
+    }),
     ..ALONG
 };
 
@@ -33,6 +39,11 @@ static LOG_SOFTMAX: OpDef = OpDef {
     doc: "Logarithm of Softmax.",
     onnx: &[onnx("", "LogSoftmax", 13)],
     eval: |ctx| eval_rows(ctx, log_softmax),
+    gradient: Some(|tape| {
+        let (y, dy) = (tape.y(0), tape.dy(0));
+        let sum = dy.reduce("ReduceSum", row_axes(tape)?);
+        Ok(vec![Some(dy - y.apply("Exp") * sum)])
+    }),
     ..ALONG
 };
 
@@ -41,8 +52,18 @@ static HARDMAX: OpDef = OpDef {
     doc: "1 at the first maximum along an axis, 0 elsewhere.",
     onnx: &[onnx("", "Hardmax", 13)],
     eval: |ctx| eval_rows(ctx, hardmax),
+    gradient: Some(flat),
     ..ALONG
 };
+
+/// The axes of a row.
+fn row_axes(tape: &Tape) -> Result<Var<'_>, OpError> {
+    let attrs = tape.attrs();
+    Ok(match tape.node().version < 13 {
+        true => tape.y(0).axes_from(attrs.int_or("axis", 1)?),
+        false => tape.ints(&[attrs.int_or("axis", -1)?]),
+    })
+}
 
 /// What Softmax and its like run over, resolved once: element `i` of a row is at
 /// `(outer * length + i) * inner + rest`.

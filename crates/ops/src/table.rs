@@ -18,6 +18,7 @@ pub static ALL_OPS: &[&[&OpDef]] = &[
     crate::text::OPS,
     crate::tfidf::OPS,
     crate::training::OPS,
+    crate::gradient::OPS,
     crate::ml::OPS,
     crate::trees::OPS,
     crate::linear::OPS,

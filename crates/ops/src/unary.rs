@@ -1,6 +1,6 @@
 //! Functions of one number without attributes, one line each.
 
-use std::f64::consts::{FRAC_1_SQRT_2, PI};
+use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI, PI};
 
 use hetra_tensor::Value;
 
@@ -12,6 +12,7 @@ use crate::elementwise::{
 };
 use crate::erf::erf;
 use crate::error::OpError;
+use crate::tape::flat;
 
 const FLOAT: OpDef = OpDef {
     kind: Kind::Elementwise,
@@ -20,14 +21,16 @@ const FLOAT: OpDef = OpDef {
     ..OpDef::DEFAULT
 };
 
-/// A row per line: name, newest version, what it is, the function on f64.
+/// A row per line: name, newest version, what it is, the function on f64, its rule of
+/// differentiation.
 macro_rules! floats {
-    ($($name:literal $version:literal $doc:literal $f:expr;)*) => {
+    ($($name:literal $version:literal $doc:literal $f:expr, $gradient:expr;)*) => {
         &[&ABS, &NEG, &SIGN, &RELU, $(&OpDef {
             name: $name,
             doc: $doc,
             onnx: &[onnx("", $name, $version)],
             eval: |ctx| unary(ctx, $f),
+            gradient: Some($gradient),
             ..FLOAT
         }),*]
     };
@@ -35,32 +38,63 @@ macro_rules! floats {
 
 /// The operators of this file.
 pub(crate) static OPS: &[&OpDef] = floats! {
-    "Floor" 13 "The integer at or below." f64::floor;
-    "Ceil" 13 "The integer at or above." f64::ceil;
-    "Round" 22 "The nearest integer; halves go to the even one." f64::round_ties_even;
-    "Reciprocal" 13 "One over x." |x| 1.0 / x;
-    "Sqrt" 13 "Square root." f64::sqrt;
-    "Exp" 13 "Exponential function." f64::exp;
-    "Log" 13 "Natural logarithm." f64::ln;
-    "Sin" 22 "Sine." f64::sin;
-    "Cos" 22 "Cosine." f64::cos;
-    "Tan" 22 "Tangent." f64::tan;
-    "Asin" 22 "Inverse sine." f64::asin;
-    "Acos" 22 "Inverse cosine." f64::acos;
-    "Atan" 22 "Inverse tangent." f64::atan;
-    "Sinh" 22 "Hyperbolic sine." f64::sinh;
-    "Cosh" 22 "Hyperbolic cosine." f64::cosh;
-    "Tanh" 13 "Hyperbolic tangent." f64::tanh;
-    "Asinh" 22 "Inverse hyperbolic sine." f64::asinh;
-    "Acosh" 22 "Inverse hyperbolic cosine." f64::acosh;
-    "Atanh" 22 "Inverse hyperbolic tangent." f64::atanh;
-    "Erf" 13 "Error function." erf;
-    "Sigmoid" 13 "Logistic function, 1 / (1 + exp(-x))." sigmoid;
-    "Softplus" 22 "Smooth ramp, log(1 + exp(x))." softplus;
-    "Softsign" 22 "Soft step, x / (1 + |x|)." |x| x / (1.0 + x.abs());
+    "Floor" 13 "The integer at or below." f64::floor, flat;
+    "Ceil" 13 "The integer at or above." f64::ceil, flat;
+    "Round" 22 "The nearest integer; halves go to the even one." f64::round_ties_even, flat;
+    "Reciprocal" 13 "One over x." |x| 1.0 / x,
+        |t| t.unary(|_, y| -y * y);
+    "Sqrt" 13 "Square root." f64::sqrt,
+        |t| t.unary(|_, y| 0.5 / y);
+    "Exp" 13 "Exponential function." f64::exp,
+        |t| t.unary(|_, y| y);
+    "Log" 13 "Natural logarithm." f64::ln,
+        |t| t.unary(|x, _| 1.0 / x);
+    "Sin" 22 "Sine." f64::sin,
+        |t| t.unary(|x, _| x.apply("Cos"));
+    "Cos" 22 "Cosine." f64::cos,
+        |t| t.unary(|x, _| -x.apply("Sin"));
+    "Tan" 22 "Tangent." f64::tan,
+        |t| t.unary(|_, y| y * y + 1.0);
+    "Asin" 22 "Inverse sine." f64::asin,
+        |t| t.unary(|x, _| 1.0 / (1.0 - x * x).apply("Sqrt"));
+    "Acos" 22 "Inverse cosine." f64::acos,
+        |t| t.unary(|x, _| -1.0 / (1.0 - x * x).apply("Sqrt"));
+    "Atan" 22 "Inverse tangent." f64::atan,
+        |t| t.unary(|x, _| 1.0 / (x * x + 1.0));
+    "Sinh" 22 "Hyperbolic sine." f64::sinh,
+        |t| t.unary(|x, _| x.apply("Cosh"));
+    "Cosh" 22 "Hyperbolic cosine." f64::cosh,
+        |t| t.unary(|x, _| x.apply("Sinh"));
+    "Tanh" 13 "Hyperbolic tangent." f64::tanh,
+        |t| t.unary(|_, y| 1.0 - y * y);
+    "Asinh" 22 "Inverse hyperbolic sine." f64::asinh,
+        |t| t.unary(|x, _| 1.0 / (x * x + 1.0).apply("Sqrt"));
+    "Acosh" 22 "Inverse hyperbolic cosine." f64::acosh,
+        |t| t.unary(|x, _| 1.0 / (x * x - 1.0).apply("Sqrt"));
+    "Atanh" 22 "Inverse hyperbolic tangent." f64::atanh,
+        |t| t.unary(|x, _| 1.0 / (1.0 - x * x));
+    "Erf" 13 "Error function." erf,
+        |t| t.unary(|x, _| (-x * x).apply("Exp") * FRAC_2_SQRT_PI);
+    "Sigmoid" 13 "Logistic function, 1 / (1 + exp(-x))." sigmoid,
+        |t| t.unary(|_, y| y * (1.0 - y));
+    "Softplus" 22 "Smooth ramp, log(1 + exp(x))." softplus,
+        |t| t.unary(|x, _| x.apply("Sigmoid"));
+    "Softsign" 22 "Soft step, x / (1 + |x|)." |x| x / (1.0 + x.abs()),
+        |t| t.unary(|x, _| {
+            let slope = 1.0 / (x.apply("Abs") + 1.0);
+            slope * slope
+        });
     "HardSwish" 22 "Piecewise swish, x * clamp(x / 6 + 1/2, 0, 1)."
-        |x| x * (x / 6.0 + 0.5).clamp(0.0, 1.0);
-    "Mish" 22 "Smooth ramp, x * tanh(softplus(x))." |x| x * softplus(x).tanh();
+        |x| x * (x / 6.0 + 0.5).clamp(0.0, 1.0),
+        |t| t.unary(|x, _| {
+            let slope = x.below(3.0).choose(x / 3.0 + 0.5, x.number(1.0));
+            slope.only(x.above(-3.0))
+        });
+    "Mish" 22 "Smooth ramp, x * tanh(softplus(x))." |x| x * softplus(x).tanh(),
+        |t| t.unary(|x, _| {
+            let gate = x.apply("Softplus").apply("Tanh");
+            gate + x * (1.0 - gate * gate) * x.apply("Sigmoid")
+        });
 };
 
 static ABS: OpDef = OpDef {
@@ -69,6 +103,7 @@ static ABS: OpDef = OpDef {
     onnx: &[onnx("", "Abs", 13)],
     infer: infer_number,
     eval: |ctx| signed(ctx, f64::abs, i64::wrapping_abs),
+    gradient: Some(|tape| tape.unary(|x, _| x.apply("Sign"))),
     ..FLOAT
 };
 
@@ -78,6 +113,7 @@ static NEG: OpDef = OpDef {
     onnx: &[onnx("", "Neg", 13)],
     infer: infer_signed,
     eval: |ctx| signed(ctx, |x| -x, i64::wrapping_neg),
+    gradient: Some(|tape| tape.unary(|x, _| x.number(-1.0))),
     ..FLOAT
 };
 
@@ -90,6 +126,7 @@ static SIGN: OpDef = OpDef {
         // NaN and zeros stay what they are.
         signed(ctx, |x| if x == 0.0 || x.is_nan() { x } else { 1f64.copysign(x) }, i64::signum)
     },
+    gradient: Some(flat),
     ..FLOAT
 };
 
@@ -99,6 +136,7 @@ static RELU: OpDef = OpDef {
     onnx: &[onnx("", "Relu", 14)],
     infer: infer_number,
     eval: |ctx| signed(ctx, |x| if x < 0.0 { 0.0 } else { x }, |x| x.max(0)),
+    gradient: Some(|tape| Ok(vec![Some(tape.dy(0).only(tape.x(0)?.above(0.0)))])),
     ..FLOAT
 };
 

@@ -8,6 +8,7 @@ use crate::def::{Arity, Kind, OpDef, onnx};
 use crate::dispatch::dispatch;
 use crate::elementwise::{Accepts, from_f32, map_float, map2, map2_float, to_f32, upgrade_unary};
 use crate::error::OpError;
+use crate::tape::{Gradients, Tape, Var, op};
 use crate::work::{Work, per_output_element};
 
 /// The operators of this file.
@@ -48,6 +49,7 @@ static MIN: OpDef = OpDef {
     doc: "The least of all inputs, with broadcasting; NaN wins.",
     onnx: &[onnx("", "Min", 13)],
     eval: choice!(<, T => Ord::min),
+    gradient: Some(chosen),
     ..VARIADIC
 };
 
@@ -56,6 +58,7 @@ static MAX: OpDef = OpDef {
     doc: "The greatest of all inputs, with broadcasting; NaN wins.",
     onnx: &[onnx("", "Max", 13)],
     eval: choice!(>, T => Ord::max),
+    gradient: Some(chosen),
     ..VARIADIC
 };
 
@@ -65,6 +68,7 @@ static SUM: OpDef = OpDef {
     onnx: &[onnx("", "Sum", 13)],
     infer: |ctx| infer_variadic(ctx, Accepts::Floats),
     eval: |ctx| sum(ctx, 1.0),
+    gradient: Some(|tape| summed(tape, 1.0)),
     ..VARIADIC
 };
 
@@ -74,8 +78,25 @@ static MEAN: OpDef = OpDef {
     onnx: &[onnx("", "Mean", 13)],
     infer: |ctx| infer_variadic(ctx, Accepts::Floats),
     eval: |ctx| sum(ctx, ctx.inputs.len() as f64),
+    gradient: Some(|tape| summed(tape, tape.xs().len() as f64)),
     ..VARIADIC
 };
+
+/// What was chosen gets the gradient; equals share it.
+fn chosen<'a>(tape: &'a Tape) -> Gradients<'a> {
+    let (y, dy) = (tape.y(0), tape.dy(0));
+    let xs: Vec<_> = tape.xs().into_iter().flatten().collect();
+    let share = |x: &Var<'a>| y.number(1.0).only(x.with("Equal", y));
+    let shares: Vec<_> = xs.iter().map(share).collect();
+    let count = tape.op(op("Sum"), &shares);
+    let dx = |(x, share): (&Var<'a>, &Var<'a>)| Some((dy * *share / count).sum_to(*x));
+    Ok(xs.iter().zip(&shares).map(dx).collect())
+}
+
+fn summed(tape: &Tape, count: f64) -> Gradients<'_> {
+    let dy = tape.dy(0) / count;
+    Ok(tape.xs().into_iter().map(|x| Some(dy.sum_to(x?))).collect())
+}
 
 fn infer_variadic(ctx: &InferCtx<'_>, set: Accepts) -> Result<Vec<Type>, OpError> {
     for index in 0..ctx.len() {

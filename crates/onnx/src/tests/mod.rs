@@ -4,6 +4,7 @@ mod bodies;
 mod broken;
 mod files;
 mod functions;
+mod gradient;
 mod graphs;
 
 use hetra_ir::Graph;
