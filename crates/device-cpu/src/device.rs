@@ -9,8 +9,8 @@ use hetra_ir::{Graph, Node};
 use hetra_ops::{Kind, OpError, find};
 use hetra_tensor::Value;
 
-use crate::kernels::isa::{Isa, isa};
 use crate::programs;
+use hetra_cpu_kernels::isa::{Isa, isa};
 
 /// Finds the one CPU of this machine.
 pub struct CpuDriver;

@@ -1,10 +1,8 @@
 //! The CPU device of Hetra.
 //!
-//! [`kernels`] holds the fast loops over plain slices. Each one takes the instruction set to use
-//! as its first argument, so that a test can run all of them on one machine.
+//! Programs bind the forms of operators to the loops of [`hetra_cpu_kernels`].
 
 mod device;
-pub mod kernels;
 mod programs;
 
 pub use device::{CpuDevice, CpuDriver};

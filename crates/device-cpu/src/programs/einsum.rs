@@ -18,12 +18,12 @@ use hetra_tensor::{DType, Tensor, TensorError, strides_of};
 use super::extents::product;
 use super::matmul::offsets;
 use super::{Compile, Form, Outcome, program};
-use crate::kernels::activation::Activation;
-use crate::kernels::broadcast::{Binary, binary};
-use crate::kernels::gemm::{Batch, Epilogue, gemm_batch};
-use crate::kernels::isa::isa;
-use crate::kernels::layout::transpose;
-use crate::kernels::norm::{Reduce, reduce};
+use hetra_cpu_kernels::activation::Activation;
+use hetra_cpu_kernels::broadcast::{Binary, binary};
+use hetra_cpu_kernels::gemm::{Batch, Epilogue, gemm_batch};
+use hetra_cpu_kernels::isa::isa;
+use hetra_cpu_kernels::layout::transpose;
+use hetra_cpu_kernels::norm::{Reduce, reduce};
 
 pub(super) static OPS: &[(&str, Compile)] = &[("Einsum", compile)];
 

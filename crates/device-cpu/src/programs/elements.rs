@@ -8,8 +8,8 @@ use hetra_tensor::{DType, to_i64};
 
 use super::extents::axis_of;
 use super::{Compile, Outcome, program};
-use crate::kernels::elements::gather_elements;
-use crate::kernels::layout::Item;
+use hetra_cpu_kernels::elements::gather_elements;
+use hetra_cpu_kernels::layout::Item;
 
 pub(super) static OPS: &[(&str, Compile)] = &[("GatherElements", compile)];
 

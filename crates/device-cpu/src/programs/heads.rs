@@ -5,11 +5,11 @@ use hetra_device::Call;
 use hetra_ops::OpError;
 use hetra_tensor::{DType, Tensor, TensorError, Value};
 
-use crate::kernels::activation::Activation;
-use crate::kernels::attention::{Attention, HeadStrides, Mask, attention};
-use crate::kernels::broadcast::{Binary, binary, broadcast_strides};
-use crate::kernels::isa::isa;
-use crate::kernels::layout::{Blocks, copy_blocks};
+use hetra_cpu_kernels::activation::Activation;
+use hetra_cpu_kernels::attention::{Attention, HeadStrides, Mask, attention};
+use hetra_cpu_kernels::broadcast::{Binary, binary, broadcast_strides};
+use hetra_cpu_kernels::isa::isa;
+use hetra_cpu_kernels::layout::{Blocks, copy_blocks};
 
 /// One of queries, keys and values.
 #[derive(Clone, Copy)]

@@ -9,7 +9,7 @@ use hetra_tensor::{DType, Tensor, TensorError, to_i64};
 
 use super::extents::{Join, axis_of, product};
 use super::{Compile, Outcome, program};
-use crate::kernels::layout::{Blocks, Item, copy_blocks, copy_strided, gather, transpose};
+use hetra_cpu_kernels::layout::{Blocks, Item, copy_blocks, copy_strided, gather, transpose};
 
 pub(super) static OPS: &[(&str, Compile)] = &[
     ("Transpose", compile_transpose),

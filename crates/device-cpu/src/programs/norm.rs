@@ -8,9 +8,11 @@ use hetra_ops::{LayerNormForm, LrnForm, SoftmaxForm};
 use hetra_tensor::{DType, Tensor};
 
 use super::{Compile, Form, Outcome, program};
-use crate::kernels::isa::isa;
-use crate::kernels::lrn::{Lrn, lrn};
-use crate::kernels::norm::{GroupNorm, LayerNorm, channel_affine, group_norm, layer_norm, softmax};
+use hetra_cpu_kernels::isa::isa;
+use hetra_cpu_kernels::lrn::{Lrn, lrn};
+use hetra_cpu_kernels::norm::{
+    GroupNorm, LayerNorm, channel_affine, group_norm, layer_norm, softmax,
+};
 
 pub(super) static OPS: &[(&str, Compile)] = &[
     ("Softmax", compile_softmax),

@@ -7,9 +7,9 @@ use hetra_ir::Node;
 use hetra_tensor::DType;
 
 use super::{Compile, Form, Outcome, program};
-use crate::kernels::activation::Activation;
-use crate::kernels::isa::isa;
-use crate::kernels::math::{Func, map, map_in_place, map_rows};
+use hetra_cpu_kernels::activation::Activation;
+use hetra_cpu_kernels::isa::isa;
+use hetra_cpu_kernels::math::{Func, map, map_in_place, map_rows};
 
 pub(super) static OPS: &[(&str, Compile)] = &[
     ("Exp", unary),

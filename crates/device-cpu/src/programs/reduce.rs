@@ -9,10 +9,10 @@ use hetra_tensor::{DType, Tensor, to_i64};
 
 use super::extents::{axis_of, product};
 use super::{Compile, program};
-use crate::kernels::arg::{AXIS_MAX, Extreme, arg_extreme};
-use crate::kernels::isa::isa;
-use crate::kernels::math::{Func, map_in_place};
-use crate::kernels::norm::{Reduce, reduce};
+use hetra_cpu_kernels::arg::{AXIS_MAX, Extreme, arg_extreme};
+use hetra_cpu_kernels::isa::isa;
+use hetra_cpu_kernels::math::{Func, map_in_place};
+use hetra_cpu_kernels::norm::{Reduce, reduce};
 
 pub(super) static OPS: &[(&str, Compile)] = &[
     ("ReduceSum", compile),

@@ -10,8 +10,8 @@ use hetra_tensor::{DType, Tensor};
 use super::extents::product;
 use super::movement::{by_width, items, items_mut};
 use super::{Compile, Form, Outcome, program};
-use crate::kernels::isa::isa;
-use crate::kernels::resize::{Tap, linear, nearest};
+use hetra_cpu_kernels::isa::isa;
+use hetra_cpu_kernels::resize::{Tap, linear, nearest};
 
 pub(super) static OPS: &[(&str, Compile)] = &[("Resize", compile)];
 

@@ -1,7 +1,7 @@
 //! Matrix products against a plain loop in f64.
 
 use super::*;
-use crate::kernels::reference::{ACTS, Rng, act64, close};
+use crate::reference::{ACTS, Rng, act64, close};
 use proptest::prelude::*;
 
 #[derive(Clone, Copy, Debug)]

@@ -362,7 +362,7 @@ pub fn zip<A, B, C>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::reference::{Rng, close};
+    use crate::reference::{Rng, close};
 
     fn scalar(op: Binary, a: f32, b: f32) -> f32 {
         match op {

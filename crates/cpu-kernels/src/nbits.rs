@@ -184,7 +184,7 @@ pub fn matmul_nbits(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::reference::{Rng, close};
+    use crate::reference::{Rng, close};
 
     #[test]
     fn agrees_with_dequantised_weights() {

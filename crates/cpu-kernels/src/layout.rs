@@ -333,7 +333,7 @@ pub fn gather<T: Item>(x: &[T], [outer, axis, inner]: [usize; 3], indices: &[usi
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::reference::Rng;
+    use crate::reference::Rng;
 
     fn check<T: Item + PartialEq + std::fmt::Debug>(
         shape: &[usize],

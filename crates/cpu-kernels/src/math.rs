@@ -385,7 +385,7 @@ pub fn map_rows(isa: Isa, f: Func, x: &[f32], row: &[f32], y: &mut [f32]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::reference::erf64;
+    use crate::reference::erf64;
 
     fn ulps(got: f32, want: f64) -> f64 {
         let w = want as f32;
@@ -445,7 +445,7 @@ mod tests {
             assert_eq!(f(Func::Tanh, f32::INFINITY), 1.0);
             assert_eq!(f(Func::Erf, f32::NEG_INFINITY), -1.0);
             assert_eq!(f(Func::Sigmoid, f32::NEG_INFINITY), 0.0);
-            assert!(f(Func::Act(crate::kernels::activation::Activation::Relu), f32::NAN).is_nan());
+            assert!(f(Func::Act(crate::activation::Activation::Relu), f32::NAN).is_nan());
             assert_eq!(f(Func::Floor, -1.5), -2.0);
             assert_eq!(f(Func::Ceil, -1.5), -1.0);
             assert_eq!(f(Func::Round, 2.5), 2.0);

@@ -2,7 +2,7 @@
 //! for it.
 
 use super::Simd;
-use crate::kernels::isa::Isa;
+use crate::isa::Isa;
 use std::arch::x86_64::*;
 
 /// Eight lanes with AVX2 and FMA.

@@ -103,7 +103,7 @@ pub fn lrn(isa: Isa, p: &Lrn, x: &[f32], y: &mut [f32]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::reference::{Rng, close};
+    use crate::reference::{Rng, close};
 
     #[test]
     fn agrees_with_the_definition() {

@@ -138,7 +138,7 @@ impl PackedConvTranspose {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::reference::{ACTS, Rng, act64, close};
+    use crate::reference::{ACTS, Rng, act64, close};
 
     #[test]
     fn agrees_with_the_definition() {

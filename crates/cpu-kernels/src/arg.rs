@@ -129,7 +129,7 @@ impl Kernel for Row<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::reference::Rng;
+    use crate::reference::Rng;
 
     fn plain(pick: Extreme, row: &[f32]) -> i64 {
         let mut best = 0;

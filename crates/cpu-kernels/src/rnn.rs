@@ -195,7 +195,7 @@ pub fn rnn_step(isa: Isa, r: &PackedB, act: Activation, gates: &mut [f32], h: &m
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::reference::{Rng, close};
+    use crate::reference::{Rng, close};
 
     fn sigmoid(x: f32) -> f32 {
         1.0 / (1.0 + (-x).exp())

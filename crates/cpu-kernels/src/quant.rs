@@ -188,7 +188,7 @@ pub fn dequantize_linear<T: Code>(isa: Isa, x: &[T], p: &Scales<'_>, y: &mut [f3
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::reference::Rng;
+    use crate::reference::Rng;
 
     #[test]
     fn exact_both_ways() {

@@ -315,8 +315,8 @@ impl Kernel for Interleave<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::conv::tests::naive;
-    use crate::kernels::reference::Rng;
+    use crate::conv::tests::naive;
+    use crate::reference::Rng;
 
     fn check(s: ConvShape, (n, h, w): (usize, usize, usize), seed: u64) {
         let Some((oh, ow)) = s.out(h, w) else { return };

@@ -147,7 +147,7 @@ fn one(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::reference::{Rng, close};
+    use crate::reference::{Rng, close};
 
     /// The definition; sums in f64.
     fn naive(

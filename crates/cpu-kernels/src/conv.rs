@@ -19,6 +19,8 @@ use super::isa::{Isa, Kernel};
 use super::scratch::{Shared, count, for_each, lend, threads};
 use super::simd::Simd;
 
+pub use super::image::plane_len;
+
 /// A convolution without its spatial size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConvShape {
@@ -57,7 +59,7 @@ impl ConvShape {
     }
 
     /// Channels of one group: input, output.
-    pub(crate) fn per_group(&self) -> (usize, usize) {
+    pub fn per_group(&self) -> (usize, usize) {
         (self.c / self.groups.max(1), self.m / self.groups.max(1))
     }
 

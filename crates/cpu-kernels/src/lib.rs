@@ -21,7 +21,7 @@ pub mod gemm;
 mod gemm_micro;
 mod gemm_pack;
 mod gemv;
-pub(crate) mod image;
+mod image;
 pub mod int8;
 pub mod int8_conv;
 mod int8_pack;

@@ -1,7 +1,7 @@
 //! Normalisations and reductions against plain loops in f64.
 
 use super::*;
-use crate::kernels::reference::{Rng, close};
+use crate::reference::{Rng, close};
 
 const SHAPES: [[usize; 3]; 9] = [
     [1, 1, 1],

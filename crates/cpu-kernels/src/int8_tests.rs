@@ -1,7 +1,7 @@
 //! Integer products against three plain loops; equality is exact.
 
 use super::*;
-use crate::kernels::reference::Rng;
+use crate::reference::Rng;
 
 #[test]
 fn exact_for_all_kinds_and_shapes() {

@@ -98,7 +98,7 @@ fn select(keys: impl Iterator<Item = u64>, k: usize, best: &mut Vec<u64>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::reference::Rng;
+    use crate::reference::Rng;
 
     #[test]
     fn ranks_are_in_order() {

@@ -128,7 +128,7 @@ impl Kernel for Linear<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::reference::{Rng, close};
+    use crate::reference::{Rng, close};
 
     #[test]
     fn agrees_with_the_formula() {

@@ -1,7 +1,7 @@
 //! Convolutions against seven plain loops.
 
 use super::*;
-use crate::kernels::reference::{ACTS, Rng, act64, close};
+use crate::reference::{ACTS, Rng, act64, close};
 
 /// The definition.
 pub(crate) fn naive(

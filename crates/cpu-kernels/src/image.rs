@@ -69,7 +69,7 @@ fn extents(shape: &ConvShape, (oh, ow): (usize, usize)) -> Option<(usize, usize)
 
 /// Numbers in the copy of one plane: whole phases, so that it may be larger than the image with
 /// its border. `None` when they wrap.
-pub(crate) fn plane_len(shape: &ConvShape, out: (usize, usize)) -> Option<usize> {
+pub fn plane_len(shape: &ConvShape, out: (usize, usize)) -> Option<usize> {
     let (hp, phase) = extents(shape, out)?;
     Some(hp * phase * shape.stride[1])
 }

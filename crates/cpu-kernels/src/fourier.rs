@@ -81,7 +81,7 @@ impl Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::reference::Rng;
+    use crate::reference::Rng;
 
     #[test]
     fn agrees_with_the_definition() {

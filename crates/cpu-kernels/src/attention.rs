@@ -338,7 +338,7 @@ impl Kernel for Few<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::reference::{Rng, close};
+    use crate::reference::{Rng, close};
 
     fn strides(bnsh: bool, heads: usize, tokens: usize, dim: usize) -> HeadStrides {
         let batch = heads * tokens * dim;

@@ -39,7 +39,7 @@ pub struct Pool {
 
 impl Pool {
     /// The windows as those of a convolution of one plane.
-    pub(crate) fn window(&self) -> ConvShape {
+    pub fn window(&self) -> ConvShape {
         ConvShape {
             c: 1,
             m: 1,
@@ -156,7 +156,7 @@ impl Kernel for Plane<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::reference::{Rng, close};
+    use crate::reference::{Rng, close};
 
     fn naive(
         p: &Pool,
