@@ -4,8 +4,9 @@
 //! single row is first reduced to its extreme, whose place is then looked for.
 
 use super::isa::{Isa, Kernel};
-use super::scratch::{Shared, for_ranges, lend};
+use super::scratch::{Shared, lend};
 use super::simd::Simd;
+use super::threads::for_ranges;
 
 /// Which of the numbers is wanted. NaN is more extreme than any number.
 #[derive(Clone, Copy, Debug)]
@@ -20,7 +21,7 @@ pub struct Extreme {
 pub const AXIS_MAX: usize = 1 << 24;
 
 /// Numbers that a task reads.
-const GRAIN: usize = 32 << 10;
+const GRAIN: usize = 16 << 10;
 /// Columns that are worked on together.
 const WIDTH: usize = 256;
 

@@ -10,8 +10,9 @@ use super::gemm::{Epilogue, Lhs, Mat, PackedB, Rhs, gemm};
 use super::gemv::dot;
 use super::isa::{Isa, Kernel};
 use super::math::exp_v;
-use super::scratch::{Shared, count, for_each, lend, threads};
+use super::scratch::{Shared, count, lend};
 use super::simd::Simd;
+use super::threads::{for_each, threads};
 
 /// Queries and keys in a block.
 const Q_BLOCK: usize = 64;
@@ -96,7 +97,7 @@ pub fn attention(
     let job = Job { isa, p, q, k, v, out: Shared::new(out), o };
     let widths = p.dim.saturating_add(p.v_dim);
     let work = (heads * p.queries).saturating_mul(p.keys).saturating_mul(widths);
-    let parallel = work > 1 << 20;
+    let parallel = work > 256 << 10;
     for_each(heads, parallel, |h| {
         let (b, h) = (h / p.heads, h % p.heads);
         if p.queries <= FEW || p.keys == 0 {

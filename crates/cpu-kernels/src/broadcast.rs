@@ -7,11 +7,12 @@
 
 use super::activation::{self, Activation};
 use super::isa::{Isa, Kernel};
-use super::scratch::{Shared, for_ranges};
+use super::scratch::Shared;
 use super::simd::Simd;
+use super::threads::for_ranges;
 
 /// Outputs below which one thread does it all, and the piece of a task above.
-const GRAIN: usize = 32 << 10;
+const GRAIN: usize = 16 << 10;
 
 /// Strides, in elements, with which an array of shape `from` is read under shape `to`: zero where
 /// it is repeated. `None` if `from` does not broadcast to `to`.

@@ -5,11 +5,12 @@
 
 use super::isa::{Isa, Kernel};
 use super::quant::{Byte, Code, multiply};
-use super::scratch::{Shared, for_ranges};
+use super::scratch::Shared;
 use super::simd::Simd;
+use super::threads::for_ranges;
 
 /// Numbers that a task makes.
-const GRAIN: usize = 32 << 10;
+const GRAIN: usize = 16 << 10;
 
 /// A function of two codes, rounded (ties to even) and saturated.
 #[derive(Clone, Copy, Debug)]

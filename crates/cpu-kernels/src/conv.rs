@@ -16,8 +16,9 @@ use super::depthwise;
 use super::gemm::{Bias, Epilogue, Lhs, Mat, PackedA, Panels, Rhs, gemm};
 use super::image::{Layout, SLACK};
 use super::isa::{Isa, Kernel};
-use super::scratch::{Shared, count, for_each, lend, threads};
+use super::scratch::{Shared, count, lend};
 use super::simd::Simd;
+use super::threads::{for_each, threads};
 
 pub use super::image::plane_len;
 
@@ -165,7 +166,7 @@ impl PackedConv {
         let out = Shared::new(out);
         // Several parts: one task each, if that fills the threads; each may split further.
         let parts = n * g_count;
-        let parallel = parts >= threads() && parts * work > 2 << 20;
+        let parallel = parts >= threads() && parts * work > 256 << 10;
         for_each(parts, parallel, |p| {
             let (i, g) = (p / g_count, p % g_count);
             let at = (i * self.shape.m + g * mg) * size;
@@ -192,7 +193,7 @@ impl PackedConv {
         let mut image = lend(count(&[cg, layout.plane]) + SLACK);
         let plane = x.len() / cg.max(1);
         let shared = Shared::new(&mut image);
-        for_each(cg, cg * layout.plane > 64 << 10, |c| {
+        for_each(cg, cg * layout.plane > 16 << 10, |c| {
             // SAFETY: each channel has its own plane.
             let d = unsafe { shared.slice(c * layout.plane, layout.plane) };
             layout.fill(self.isa, &x[c * plane..(c + 1) * plane], 0.0, d);

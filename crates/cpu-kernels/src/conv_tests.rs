@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::reference::{ACTS, Rng, act64, close};
+use crate::threads::with;
 
 /// The definition.
 pub(crate) fn naive(
@@ -145,13 +146,12 @@ fn conv_speed() {
         let mut out = vec![0.0; s.m * oh * ow];
         for isa in Isa::available() {
             let conv = PackedConv::new(isa, s, &wt, None, Activation::Relu);
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("a pool");
             let mut run = || {
                 let t = std::time::Instant::now();
                 conv.run(&x, (1, h, h), None, &mut out);
                 t.elapsed().as_secs_f64()
             };
-            let best = pool.install(|| (0..20).map(|_| run()).fold(f64::MAX, f64::min));
+            let best = with(1, || (0..20).map(|_| run()).fold(f64::MAX, f64::min));
             let gf = 2e-9 * (out.len() * s.c / s.groups * s.kh * s.kw) as f64 / best;
             #[expect(clippy::print_stdout, reason = "a measurement for a person")]
             {

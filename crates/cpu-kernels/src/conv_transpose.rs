@@ -8,7 +8,8 @@ use super::activation::{self, Activation};
 use super::conv::ConvShape;
 use super::gemm::{Epilogue, Lhs, Mat, PackedA, Rhs, gemm};
 use super::isa::Isa;
-use super::scratch::{Shared, count, for_each, lend};
+use super::scratch::{Shared, count, lend};
+use super::threads::for_each;
 
 /// A transposed convolution with packed weights. In its shape `c` are the channels that come in,
 /// and the border is cut off the output.
@@ -86,7 +87,7 @@ impl PackedConvTranspose {
             let a = Lhs::Packed(&self.groups[g]);
             gemm(self.isa, a, Rhs::View(x), &mut cols, h * w, &Epilogue::default());
             let size = oh * ow;
-            for_each(mg, rows * h * w > 64 << 10, |m| {
+            for_each(mg, rows * h * w > 16 << 10, |m| {
                 let channel = g * mg + m;
                 // SAFETY: each task has its own output plane, and parts follow one another.
                 let plane = unsafe { out.slice((i * s.m + channel) * size, size) };

@@ -9,7 +9,8 @@ use super::conv::{ConvShape, Grid, Patches};
 use super::gemm::{Bias, Epilogue, Lhs, Mat, PackedA, Rhs, gemm};
 use super::image::{Layout, SLACK};
 use super::isa::Isa;
-use super::scratch::{Shared, count, for_each, lend, threads};
+use super::scratch::{Shared, count, lend};
+use super::threads::{for_each, threads};
 
 /// What a convolution does along the depth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,7 +93,7 @@ pub fn conv_volume(
     let out = Shared::new(out);
     // Several parts: one task each, if that fills the threads; each may split further.
     let parts = n * s.groups;
-    let parallel = parts >= threads() && count(&[parts, mg, size, terms]) > 2 << 20;
+    let parallel = parts >= threads() && count(&[parts, mg, size, terms]) > 256 << 10;
     for_each(parts, parallel, |p| {
         let (i, g) = (p / s.groups, p % s.groups);
         let at = (i * s.m + g * mg) * size;
@@ -123,7 +124,7 @@ fn one(
     let mut image = lend(count(&[cg, planes, layout.plane]) + SLACK);
     let from = x.len() / (cg * d).max(1);
     let shared = Shared::new(&mut image);
-    for_each(cg * planes, cg * planes * layout.plane > 64 << 10, |p| {
+    for_each(cg * planes, cg * planes * layout.plane > 16 << 10, |p| {
         let (c, z) = (p / planes, p % planes);
         // SAFETY: each depth of each channel has its own plane.
         let plane = unsafe { shared.slice(p * layout.plane, layout.plane) };

@@ -8,8 +8,9 @@ use super::activation::{self, Activation};
 use super::conv::ConvShape;
 use super::image::{self, Layout, SLACK};
 use super::isa::{Isa, Kernel};
-use super::scratch::{Shared, for_ranges, lend};
+use super::scratch::{Shared, lend};
 use super::simd::Simd;
+use super::threads::for_ranges;
 
 pub(crate) struct Depthwise<'a> {
     pub(crate) shape: &'a ConvShape,
@@ -34,7 +35,7 @@ pub(crate) fn run(
     let out = Shared::new(out);
     // About 50 µs of work for each task.
     let per_plane = (h * w + mult * size * (4 + taps.len() / 8)).max(1);
-    for_ranges(n * c, (256 << 10) / per_plane, |start, len| {
+    for_ranges(n * c, (64 << 10) / per_plane, |start, len| {
         let mut plane = lend(layout.plane + SLACK);
         for p in start..start + len {
             layout.fill(isa, &x[p * h * w..(p + 1) * h * w], 0.0, &mut plane);

@@ -3,10 +3,11 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::layout::Item;
-use super::scratch::{Shared, count, for_ranges};
+use super::scratch::{Shared, count};
+use super::threads::for_ranges;
 
 /// Elements that a task takes.
-const GRAIN: usize = 16 << 10;
+const GRAIN: usize = 8 << 10;
 
 /// Each element of `y`, of the shape of the indices, is that of `x` at its own place, but at the
 /// index given for it along `axis`; negative ones count from the end. Says whether all indices are

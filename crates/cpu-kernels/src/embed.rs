@@ -1,9 +1,10 @@
 //! Sums of rows of tables.
 
-use super::scratch::{Shared, count, for_ranges};
+use super::scratch::{Shared, count};
+use super::threads::for_ranges;
 
 /// Numbers that a task writes.
-const GRAIN: usize = 16 << 10;
+const GRAIN: usize = 8 << 10;
 
 /// A table of rows, and which of its rows each row of the output takes.
 pub type Table<'a> = (&'a [f32], &'a [usize]);

@@ -15,8 +15,9 @@ use super::gemm_micro::{Tile, TileEnd, tile};
 use super::gemm_pack::{AView, block, kc_of, mr_of, pack_a, pack_b_all};
 use super::gemv;
 use super::isa::{Isa, Kernel};
-use super::scratch::{self, Shared, count, for_each, threads};
+use super::scratch::{self, Shared, count};
 use super::simd::Simd;
+use super::threads::{for_each, threads};
 use std::ops::Range;
 
 /// The left operand.
@@ -78,8 +79,10 @@ impl Default for Epilogue<'_> {
     }
 }
 
-/// Multiply-adds below which a product stays on one thread (about 50 µs).
-const PAR_MIN: usize = 2 << 20;
+/// Multiply-adds below which a product stays on one thread (about 5 µs).
+const PAR_MIN: usize = 256 << 10;
+/// Multiply-adds that a task has at least, as far as there are enough for all threads.
+const TASK_MIN: usize = 64 << 10;
 /// Floats of A that a tile keeps in the second cache level.
 const A_BLOCK: usize = 72 << 10;
 /// Column panels in a tile.
@@ -198,7 +201,7 @@ fn tiles(isa: Isa, job: &Job<'_>, split_rows: bool) {
     let parallel = work >= PAR_MIN && threads() > 1;
     let (mut rows, mut cols) = (row_panels, COL_PANELS.min(col_panels));
     if parallel {
-        let want = 4 * threads();
+        let want = (work / TASK_MIN).clamp(threads(), 4 * threads());
         if split_rows {
             rows = (A_BLOCK / (kc_of(job.a.k) * job.a.mr)).clamp(1, row_panels);
         }

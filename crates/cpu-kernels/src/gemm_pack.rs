@@ -5,7 +5,8 @@
 //! out (64 rows are 13+13+13+13+12, not 14+14+14+14+8), so that no kernel runs nearly empty.
 
 use super::isa::Isa;
-use super::scratch::{AlignedBuf, Shared, count, for_each};
+use super::scratch::{AlignedBuf, Shared, count};
+use super::threads::for_each;
 
 /// Longest k block: a panel pair of it fits the first two cache levels.
 pub(crate) const KC_MAX: usize = 384;

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::reference::{ACTS, Rng, act64, close};
+use crate::threads::with;
 use proptest::prelude::*;
 
 #[derive(Clone, Copy, Debug)]
@@ -119,10 +120,9 @@ fn threads_do_not_change_a_bit() {
     let (a, b) = (rng.vec(m * k), rng.vec(k * n));
     for isa in Isa::available() {
         let run = |threads: usize, rows: usize| {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
             let mut c = vec![0.0; rows * n];
             let (a, b) = (Mat::new(&a, rows, k), Mat::new(&b, k, n));
-            pool.expect("a pool").install(|| {
+            with(threads, || {
                 gemm(isa, Lhs::View(a), Rhs::View(b), &mut c, n, &Epilogue::default());
             });
             c
@@ -148,8 +148,7 @@ fn gemm_speed() {
             let b = Mat::new(&b, k, n);
             let lhs = if m == 1 { Lhs::View(Mat::new(&a, m, k)) } else { Lhs::Packed(&pa) };
             for threads in [1, 2] {
-                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
-                let best = pool.expect("a pool").install(|| {
+                let best = with(threads, || {
                     let mut run = || {
                         let t = std::time::Instant::now();
                         gemm(isa, lhs, Rhs::View(b), &mut c, n, &Epilogue::default());

@@ -7,8 +7,9 @@
 use super::gemm::{Bias, Epilogue};
 use super::gemm_pack::Mat;
 use super::isa::{Isa, Kernel};
-use super::scratch::{Shared, for_ranges, threads};
+use super::scratch::Shared;
 use super::simd::Simd;
+use super::threads::{for_ranges, threads};
 
 /// Columns of one stretch.
 const STRETCH: usize = 1024;

@@ -13,8 +13,9 @@ use super::gemm_pack::block as block_of;
 use super::int8_pack::{IntPanels, MatPanels, kg_of, pack_all};
 use super::isa::{Isa, Kernel};
 use super::quant::Byte;
-use super::scratch::{Shared, for_each, lend, threads};
+use super::scratch::{Shared, lend};
 use super::simd::Simd;
+use super::threads::{for_each, threads};
 
 /// A number for all, one for each row, or one for each column.
 #[derive(Clone, Copy, Debug)]
@@ -155,8 +156,8 @@ impl Default for IntTerms<'_> {
     }
 }
 
-/// Multiply-adds below which a product stays on one thread (about 20 µs).
-const PAR_MIN: usize = 2 << 20;
+/// Multiply-adds below which a product stays on one thread (about 5 µs).
+const PAR_MIN: usize = 1 << 20;
 
 enum Src<'a> {
     Packed(&'a [i32]),

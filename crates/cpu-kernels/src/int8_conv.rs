@@ -11,8 +11,9 @@ use super::int8::{IntMat, IntOut, IntTerms, PackedIntA, Per, Sink, product, put}
 use super::int8_pack::{IntPanels, kg_of};
 use super::isa::{Isa, Kernel};
 use super::quant::Code;
-use super::scratch::{Shared, for_each, for_ranges, lend, threads};
+use super::scratch::{Shared, lend};
 use super::simd::Simd;
+use super::threads::{for_each, for_ranges, threads};
 
 /// 8-bit numbers of either sign.
 #[derive(Clone, Copy, Debug)]
@@ -141,7 +142,7 @@ impl PackedIntConv {
         match &self.kind {
             Kind::Depthwise(weights) => call.depthwise(weights, n, h, w),
             Kind::Groups(groups) => {
-                let parallel = parts >= threads() && n * s.m * size * groups[0].k > 8 << 20;
+                let parallel = parts >= threads() && n * s.m * size * groups[0].k > 1 << 20;
                 for_each(parts, parallel, |p| call.part(groups, p / s.groups, p % s.groups, h, w));
             }
         }
@@ -165,7 +166,7 @@ impl Call<'_> {
         let (raw, signed) = self.x.raw();
         let (isa, taps) = (self.conv.isa, layout.taps());
         let per_plane = 2 * layout.plane + mult * size * (4 + taps.len() / 8);
-        for_ranges(n * s.c, (256 << 10) / per_plane, |start, len| {
+        for_ranges(n * s.c, (64 << 10) / per_plane, |start, len| {
             let mut codes = lend((layout.plane + SLACK).div_ceil(4));
             let codes = &mut codes.bytes_mut()[..layout.plane + SLACK];
             let mut plane = lend(layout.plane + SLACK);
@@ -202,7 +203,7 @@ impl Call<'_> {
         if !s.pointwise() {
             let mut buf = lend((cg * layout.plane).div_ceil(4));
             let shared = Shared::new(buf.bytes_mut());
-            for_each(cg, cg * layout.plane > 256 << 10, |c| {
+            for_each(cg, cg * layout.plane > 64 << 10, |c| {
                 // SAFETY: each channel has its own plane.
                 let d = unsafe { shared.slice(c * layout.plane, layout.plane) };
                 layout.fill(self.conv.isa, &x[c * h * w..(c + 1) * h * w], self.x_zero as u8, d);

@@ -9,7 +9,8 @@
 
 use super::gemm_pack::{block, mr_of};
 use super::isa::Isa;
-use super::scratch::{AlignedBuf, Shared, for_each, lend};
+use super::scratch::{AlignedBuf, Shared, lend};
+use super::threads::for_each;
 
 /// A matrix of 8-bit numbers somewhere in a slice.
 #[derive(Clone, Copy, Debug)]

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::reference::Rng;
+use crate::threads::with;
 
 #[test]
 fn exact_for_all_kinds_and_shapes() {
@@ -97,7 +98,6 @@ fn int8_speed() {
     let (a, b) = (rng.u8s(m * k), rng.i8s(k * n));
     let mut c = vec![0; m * n];
     for isa in Isa::available() {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("a pool");
         let b = PackedIntB::new(isa, IntMat::i8(&b, k, n, (n, 1)));
         let a = IntLhs::View(IntMat::u8(&a, m, k, (k, 1)));
         let mut run = || {
@@ -106,7 +106,7 @@ fn int8_speed() {
             gemm_int8(isa, a, IntRhs::Packed(&b), &terms, &mut IntOut::I32(&mut c));
             t.elapsed().as_secs_f64()
         };
-        let best = pool.install(|| (0..15).map(|_| run()).fold(f64::MAX, f64::min));
+        let best = with(1, || (0..15).map(|_| run()).fold(f64::MAX, f64::min));
         #[expect(clippy::print_stdout, reason = "a measurement for a person")]
         {
             println!(

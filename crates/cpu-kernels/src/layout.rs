@@ -5,10 +5,11 @@
 //! stay together. If the last axis stays last, rows are copied whole; else two axes trade places,
 //! in blocks of 16 by 16 that pass through registers, so that both sides touch whole cache lines.
 
-use super::scratch::{Shared, count, for_ranges};
+use super::scratch::{Shared, count};
+use super::threads::for_ranges;
 
 /// Elements that a task moves.
-const GRAIN: usize = 64 << 10;
+const GRAIN: usize = 16 << 10;
 
 /// What can be moved: plain numbers.
 pub trait Item: Copy + Send + Sync + Default {}

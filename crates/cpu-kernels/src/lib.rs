@@ -1,9 +1,9 @@
 //! Fast CPU kernels over slices: one generic loop each, compiled for three instruction sets.
 //!
 //! Layout: [`isa`] picks the instruction set, [`simd`] is the vector vocabulary, [`scratch`] lends
-//! aligned buffers; the other files hold one family of kernels each. Kernels use the rayon pool
-//! they are called in, split work only over outputs (so that the result does not depend on the
-//! number of threads), and stay on one thread below about 50 microseconds of work.
+//! aligned buffers, [`threads`] runs tasks; the other files hold one family of kernels each. Kernels
+//! split work only over outputs (so that the result does not depend on the
+//! number of threads), and stay on one thread below about 5 microseconds of work.
 
 pub mod activation;
 pub mod arg;
@@ -38,6 +38,7 @@ pub mod rnn;
 pub mod rotary;
 pub mod scratch;
 pub mod simd;
+pub mod threads;
 pub mod top;
 mod trigonometry;
 

@@ -6,13 +6,14 @@
 
 use super::isa::{Isa, Kernel};
 use super::math::{exp_v, log_v};
-use super::scratch::{Shared, count, for_ranges};
+use super::scratch::{Shared, count};
 use super::simd::Simd;
+use super::threads::for_ranges;
 
 /// Columns of one stretch.
 const STRETCH: usize = 128;
 /// Numbers that a task makes.
-const GRAIN: usize = 16 << 10;
+const GRAIN: usize = 8 << 10;
 
 /// `y = x / (bias + alpha · Σ x²)^beta`, the sum over `back` channels before and `ahead` after.
 #[derive(Clone, Copy, Debug)]

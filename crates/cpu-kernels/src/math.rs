@@ -10,8 +10,9 @@
 //! multiply-add rounds twice, may be one more.
 
 use super::isa::{Isa, Kernel};
-use super::scratch::{Shared, for_ranges};
+use super::scratch::Shared;
 use super::simd::Simd;
+use super::threads::for_ranges;
 use super::trigonometry;
 
 /// `c[0] + c[1] x + ...` by Horner's rule.
@@ -326,7 +327,7 @@ impl Kernel for Map<'_> {
 }
 
 /// Numbers below which a map stays on one thread, and the piece that a task takes above it.
-const MAP_GRAIN: usize = 32 << 10;
+const MAP_GRAIN: usize = 8 << 10;
 
 /// `y[i] = f(x[i])`, in parallel for long slices.
 pub fn map(isa: Isa, f: Func, x: &[f32], y: &mut [f32]) {

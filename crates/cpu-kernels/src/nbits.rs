@@ -7,8 +7,9 @@
 use super::gemm::{Epilogue, Lhs, Mat, Panels, Rhs, gemm};
 use super::gemv::dot;
 use super::isa::{Isa, Kernel};
-use super::scratch::{Shared, count, for_ranges, lend};
+use super::scratch::{Shared, count, lend};
 use super::simd::Simd;
+use super::threads::for_ranges;
 
 /// Longest block.
 pub const BLOCK_MAX: usize = 4096;
@@ -169,7 +170,7 @@ pub fn matmul_nbits(
     }
     if m <= 4 {
         let y = Shared::new(y);
-        for_ranges(n, (128 << 10) / (m * k).max(1), |start, len| {
+        for_ranges(n, (64 << 10) / (m * k).max(1), |start, len| {
             isa.dispatch(Few { w, x, m, bias, y, start, len });
         });
         return;

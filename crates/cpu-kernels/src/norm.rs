@@ -7,11 +7,12 @@
 
 use super::isa::{Isa, Kernel};
 use super::math::exp_v;
-use super::scratch::{Shared, count, for_ranges};
+use super::scratch::{Shared, count};
 use super::simd::Simd;
+use super::threads::for_ranges;
 
 /// Numbers that a task takes.
-const GRAIN: usize = 16 << 10;
+const GRAIN: usize = 8 << 10;
 /// Numbers summed in f32 before the sum moves to f64.
 const FLUSH: usize = 4096;
 

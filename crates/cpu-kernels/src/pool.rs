@@ -7,8 +7,9 @@
 use super::conv::ConvShape;
 use super::image::{Layout, SLACK, reach};
 use super::isa::{Isa, Kernel};
-use super::scratch::{Shared, count, for_ranges, lend};
+use super::scratch::{Shared, count, lend};
 use super::simd::Simd;
+use super::threads::for_ranges;
 
 /// How windows are reduced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,7 +80,7 @@ pub fn pool(
     count_x.resize(ow + 16, 1.0);
     let out = Shared::new(y);
     let work = h * w + oh * ow * (2 + taps.len() / 8);
-    for_ranges(planes, (128 << 10) / work.max(1), |start, len| {
+    for_ranges(planes, (32 << 10) / work.max(1), |start, len| {
         let mut plane = lend(layout.plane + SLACK);
         for i in start..start + len {
             layout.fill(isa, &x[i * h * w..(i + 1) * h * w], border, &mut plane);

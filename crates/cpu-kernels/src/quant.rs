@@ -4,11 +4,12 @@
 //! zero point and clamped, a vector at a time.
 
 use super::isa::{Isa, Kernel};
-use super::scratch::{Shared, for_ranges};
+use super::scratch::Shared;
 use super::simd::Simd;
+use super::threads::for_ranges;
 
 /// Numbers that a task takes.
-const GRAIN: usize = 32 << 10;
+const GRAIN: usize = 16 << 10;
 
 /// Scales and zero points along the middle axis of `[outer, axis, inner]`. One entry serves all.
 #[derive(Clone, Copy, Debug)]

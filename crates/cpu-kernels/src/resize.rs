@@ -5,8 +5,9 @@
 //! along the row. Planes are shared among threads.
 
 use super::isa::{Isa, Kernel};
-use super::scratch::{Shared, count, for_ranges, lend};
+use super::scratch::{Shared, count, lend};
 use super::simd::Simd;
+use super::threads::for_ranges;
 
 /// Where one output coordinate comes from: `x[lo] (1 - t) + x[hi] t`, or `x[lo]` when `t` is 0,
 /// whatever `x[hi]` is.
@@ -21,7 +22,7 @@ pub struct Tap {
 }
 
 /// Numbers that a task makes.
-const GRAIN: usize = 16 << 10;
+const GRAIN: usize = 8 << 10;
 
 /// `y[p, i, j] = x[p, rows[i], cols[j]]` for each plane. Panics if a table leaves the plane.
 pub fn nearest<T: Copy + Send + Sync>(

@@ -1,9 +1,10 @@
 //! Rotary positions: pairs of features turned by an angle that a table gives.
 
-use super::scratch::{Shared, count, for_ranges};
+use super::scratch::{Shared, count};
+use super::threads::for_ranges;
 
 /// Numbers that a task turns.
-const GRAIN: usize = 16 << 10;
+const GRAIN: usize = 8 << 10;
 
 /// Rows of features and the tables of their turns.
 #[derive(Clone, Copy, Debug)]

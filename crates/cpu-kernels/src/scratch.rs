@@ -1,4 +1,4 @@
-//! Aligned buffers, lent from a small per-thread store, and helpers for splitting work.
+//! Aligned buffers, lent from a small per-thread store, and slices that tasks share.
 
 use std::cell::RefCell;
 use std::marker::PhantomData;
@@ -173,30 +173,6 @@ pub(crate) fn count(extents: &[usize]) -> usize {
     }
     let product = extents.iter().try_fold(1usize, |product, &extent| product.checked_mul(extent));
     product.expect("extents of an array in memory")
-}
-
-/// Threads of the current pool.
-pub(crate) fn threads() -> usize {
-    rayon::current_num_threads()
-}
-
-/// Runs `f(i)` for each `i < n`, in parallel if `parallel` holds and there is more than one.
-pub(crate) fn for_each(n: usize, parallel: bool, f: impl Fn(usize) + Sync + Send) {
-    use rayon::prelude::*;
-    if parallel && n > 1 && threads() > 1 {
-        (0..n).into_par_iter().for_each(f);
-    } else {
-        (0..n).for_each(f);
-    }
-}
-
-/// Runs `f(start, len)` over `0..n` cut into pieces of about `grain`.
-pub(crate) fn for_ranges(n: usize, grain: usize, f: impl Fn(usize, usize) + Sync + Send) {
-    let grain = grain.max(1);
-    for_each(n.div_ceil(grain), true, |i| {
-        let start = i * grain;
-        f(start, grain.min(n - start));
-    });
 }
 
 #[cfg(test)]

@@ -5,10 +5,11 @@
 //! the worst of the best so far go to a short list, which is halved by selection when it is full:
 //! most numbers of a long line cost one comparison.
 
-use super::scratch::{Shared, count, for_ranges};
+use super::scratch::{Shared, count};
+use super::threads::for_ranges;
 
 /// Numbers that a task looks at.
-const GRAIN: usize = 16 << 10;
+const GRAIN: usize = 8 << 10;
 
 /// Candidates that are kept beside the best, at least.
 const SPARE: usize = 64;

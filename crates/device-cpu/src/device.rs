@@ -11,6 +11,7 @@ use hetra_tensor::Value;
 
 use crate::programs;
 use hetra_cpu_kernels::isa::{Isa, isa};
+use hetra_cpu_kernels::threads::{self, THREADS_MAX, processors};
 
 /// Finds the one CPU of this machine.
 pub struct CpuDriver;
@@ -21,7 +22,7 @@ impl Driver for CpuDriver {
     }
 
     fn discover(&self) -> Vec<Found> {
-        let info = describe(default_threads());
+        let info = describe(processors());
         vec![Found { info, state: DriverState::Found, hint: String::new() }]
     }
 
@@ -31,13 +32,6 @@ impl Driver for CpuDriver {
         }
         Ok(Arc::new(CpuDevice::new(threads)?))
     }
-}
-
-/// Most threads that may be asked for.
-const THREADS_MAX: usize = 1024;
-
-fn default_threads() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 fn describe(threads: usize) -> DeviceInfo {
@@ -97,26 +91,20 @@ fn memory_bytes() -> Option<u64> {
 /// The CPU of this machine, with a number of threads.
 pub struct CpuDevice {
     info: DeviceInfo,
-    pool: rayon::ThreadPool,
 }
 
 impl CpuDevice {
     /// A device of `threads` threads (`None`: one for each core the process may use).
     ///
     /// # Errors
-    /// When the number is 0 or too large, or the system gives no more threads.
+    /// When the number is 0 or too large.
     pub fn new(threads: Option<usize>) -> Result<CpuDevice, DeviceError> {
-        let threads = threads.unwrap_or_else(default_threads);
+        let threads = threads.unwrap_or_else(processors);
         let failed = |reason: String| DeviceError::Failed { device: "cpu".to_string(), reason };
         if threads == 0 || threads > THREADS_MAX {
             return Err(failed(format!("{threads} threads: wanted 1 to {THREADS_MAX}")));
         }
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .thread_name(|index| format!("hetra-cpu-{index}"))
-            .build()
-            .map_err(|error| failed(error.to_string()))?;
-        Ok(CpuDevice { info: describe(threads), pool })
+        Ok(CpuDevice { info: describe(threads) })
     }
 }
 
@@ -147,7 +135,8 @@ impl Device for CpuDevice {
             op: node.op.clone(),
             reason: "unknown operator".to_string(),
         })?;
-        if let Some(program) = programs::compile(part, node) {
+        let compile = || programs::compile(part, node);
+        if let Some(program) = threads::with(self.info.threads, compile) {
             return Ok(program);
         }
         let name = match def.kind {
@@ -159,7 +148,7 @@ impl Device for CpuDevice {
     }
 
     fn scope(&self, work: &mut (dyn FnMut() + Send)) {
-        self.pool.install(work);
+        threads::with(self.info.threads, work);
     }
 }
 

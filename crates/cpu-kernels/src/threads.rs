@@ -1,0 +1,414 @@
+//! The worker threads of the process, and how work is split over them.
+//!
+//! A call of [`for_each`] is a fork and a join: the caller takes tasks itself, and idle workers that
+//! it finds take some of them off it. Nobody waits for a worker that has not begun: what was offered
+//! to it is withdrawn. A worker that has nothing to do looks for work for [`SPIN`], as the next task
+//! of a model mostly comes within microseconds, and then sleeps.
+//!
+//! All callers share the workers, and together run no more threads than the machine has processors
+//! (or than the largest number that one of them asked for): with two sessions at work on two
+//! processors, neither gets a worker.
+//!
+//! What a fork costs, and how that compares with rayon, is in docs/ARCHITECTURE.md.
+
+use std::any::Any;
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::thread::Thread;
+use std::time::{Duration, Instant};
+
+/// Most threads of one call, the caller among them.
+pub const THREADS_MAX: usize = 1024;
+
+/// How long an idle worker looks for work before it sleeps.
+const SPIN: Duration = Duration::from_micros(300);
+
+/// How long of that it keeps the processor. Then it yields between looks: it may stand in the way of
+/// the caller itself, where the system has put both on one processor.
+const HARD_SPIN: Duration = Duration::from_micros(10);
+
+/// Looks between two readings of the clock.
+const LOOKS: usize = 32;
+
+/// The tasks of one call, on the stack of its caller.
+struct Job<'a> {
+    body: &'a (dyn Fn(usize) + Sync),
+    /// The next task that nobody has taken.
+    next: AtomicUsize,
+    tasks: usize,
+    /// Workers that it is offered to and that have not finished.
+    open: AtomicUsize,
+    panic: Mutex<Option<Box<dyn Any + Send>>>,
+}
+
+impl Job<'_> {
+    /// Takes tasks until there are none left.
+    fn work(&self) {
+        let run = || {
+            loop {
+                let task = self.next.fetch_add(1, Ordering::Relaxed);
+                if task >= self.tasks {
+                    return;
+                }
+                (self.body)(task);
+            }
+        };
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(run)) {
+            // The others stop; the caller panics in turn.
+            self.next.store(self.tasks, Ordering::Relaxed);
+            *self.panic.lock().unwrap_or_else(PoisonError::into_inner) = Some(panic);
+        }
+    }
+}
+
+/// A worker, as callers see it. `offer` is null while it looks for work, [`asleep`], [`busy`], or
+/// the job that it is offered.
+struct Worker {
+    offer: AtomicPtr<Job<'static>>,
+    thread: Thread,
+}
+
+fn asleep() -> *mut Job<'static> {
+    ptr::without_provenance_mut(1)
+}
+
+fn busy() -> *mut Job<'static> {
+    ptr::without_provenance_mut(2)
+}
+
+impl Worker {
+    /// Offers a job, and tells whether the worker was idle.
+    fn offer(&self, job: *mut Job<'static>) -> bool {
+        let old = self.offer.load(Ordering::Relaxed);
+        if !old.is_null() && old != asleep() {
+            return false;
+        }
+        let done = self.offer.compare_exchange(old, job, Ordering::AcqRel, Ordering::Relaxed);
+        if done.is_ok() && old == asleep() {
+            self.thread.unpark();
+        }
+        done.is_ok()
+    }
+
+    /// Takes an offer back, unless the worker has taken it.
+    fn withdraw(&self, job: *mut Job<'static>) -> bool {
+        let none = ptr::null_mut();
+        self.offer.compare_exchange(job, none, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    }
+
+    fn run(&self) {
+        IN_TASK.set(true);
+        let mut idle_since = Instant::now();
+        let mut looks = 0usize;
+        loop {
+            let offer = self.offer.load(Ordering::Relaxed);
+            if offer == asleep() {
+                std::thread::park();
+                idle_since = Instant::now();
+                continue;
+            }
+            if offer.is_null() {
+                looks += 1;
+                std::hint::spin_loop();
+                if looks.is_multiple_of(LOOKS) {
+                    self.pause(idle_since.elapsed());
+                }
+                continue;
+            }
+            let taken =
+                self.offer.compare_exchange(offer, busy(), Ordering::AcqRel, Ordering::Relaxed);
+            if taken.is_ok() {
+                RUNNING.fetch_add(1, Ordering::Relaxed);
+                // SAFETY: the caller that made the job keeps it until `open` is 0, which counts
+                // this worker: only what was not taken is withdrawn. The reference ends before
+                // the count goes down.
+                unsafe { &*offer }.work();
+                RUNNING.fetch_sub(1, Ordering::Relaxed);
+                // SAFETY: as above; the last use of the job.
+                unsafe { &(*offer).open }.fetch_sub(1, Ordering::Release);
+                self.offer.store(ptr::null_mut(), Ordering::Release);
+                idle_since = Instant::now();
+            }
+        }
+    }
+
+    /// Lets others run, or goes to sleep, after so long without work.
+    fn pause(&self, idle: Duration) {
+        if idle > SPIN {
+            let (none, asleep) = (ptr::null_mut(), asleep());
+            // An offer that came meanwhile is found in the next look.
+            let _ = self.offer.compare_exchange(none, asleep, Ordering::AcqRel, Ordering::Relaxed);
+        } else if idle > HARD_SPIN {
+            std::thread::yield_now();
+        }
+    }
+}
+
+/// The workers, in the order of their making; there are never fewer.
+static WORKERS: [OnceLock<Option<Worker>>; THREADS_MAX] = [const { OnceLock::new() }; THREADS_MAX];
+
+/// Threads that run kernels: callers inside [`with`], and workers at work.
+static RUNNING: AtomicUsize = AtomicUsize::new(0);
+
+/// The largest number of threads that was asked for.
+static ASKED: AtomicUsize = AtomicUsize::new(0);
+
+thread_local! {
+    /// Threads that calls of this one may use; 0 where nothing is said.
+    static LIMIT: Cell<usize> = const { Cell::new(0) };
+    /// Whether a task runs on this thread: what it calls stays on it.
+    static IN_TASK: Cell<bool> = const { Cell::new(false) };
+}
+
+/// The worker of this number, which is started when it is first asked for; `None` when the system
+/// gave no thread.
+fn worker(index: usize) -> Option<&'static Worker> {
+    let start = || {
+        let name = format!("hetra-cpu-{}", index + 1);
+        let run = move || {
+            // `get` is set right after the thread is made.
+            let me = loop {
+                match WORKERS[index].get() {
+                    Some(me) => break me.as_ref(),
+                    None => std::thread::yield_now(),
+                }
+            };
+            if let Some(me) = me {
+                me.run();
+            }
+        };
+        let handle = std::thread::Builder::new().name(name).spawn(run).ok()?;
+        Some(Worker { offer: AtomicPtr::new(ptr::null_mut()), thread: handle.thread().clone() })
+    };
+    WORKERS[index].get_or_init(start).as_ref()
+}
+
+/// Processors that this process may use.
+pub fn processors() -> usize {
+    static COUNT: OnceLock<usize> = OnceLock::new();
+    *COUNT.get_or_init(|| std::thread::available_parallelism().map_or(1, |count| count.get()))
+}
+
+/// Threads that a call from here may use.
+pub fn threads() -> usize {
+    match LIMIT.get() {
+        0 => processors().min(THREADS_MAX),
+        limit => limit,
+    }
+}
+
+/// Runs `work`, whose calls may use `limit` threads, this one among them.
+pub fn with<R>(limit: usize, work: impl FnOnce() -> R) -> R {
+    struct Restore(usize);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            LIMIT.set(self.0);
+            RUNNING.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+    let limit = limit.clamp(1, THREADS_MAX);
+    ASKED.fetch_max(limit, Ordering::Relaxed);
+    let running = RUNNING.fetch_add(1, Ordering::Relaxed) + 1;
+    let _restore = Restore(LIMIT.replace(limit));
+    // Those that sleep take a while to come; the first kernel finds them awake.
+    for index in 0..helpers(limit, running) {
+        if let Some(worker) = worker(index)
+            && worker.withdraw(asleep())
+        {
+            worker.thread.unpark();
+        }
+    }
+    work()
+}
+
+/// How many workers a caller may have beside itself.
+fn helpers(limit: usize, running: usize) -> usize {
+    let all = processors().max(ASKED.load(Ordering::Relaxed));
+    (limit - 1).min(all.saturating_sub(running))
+}
+
+/// Runs `f(i)` for each `i < n`, in parallel if `parallel` holds and there is more than one.
+///
+/// # Panics
+/// When a task does, after all have ended.
+pub(crate) fn for_each(n: usize, parallel: bool, f: impl Fn(usize) + Sync + Send) {
+    let limit = threads();
+    if !parallel || n < 2 || limit < 2 || IN_TASK.get() {
+        return (0..n).for_each(f);
+    }
+    let running = RUNNING.load(Ordering::Relaxed).max(1);
+    match helpers(limit, running).min(n - 1) {
+        0 => (0..n).for_each(f),
+        helpers => fork(n, helpers, &f),
+    }
+}
+
+fn fork(tasks: usize, helpers: usize, body: &(dyn Fn(usize) + Sync)) {
+    let job = Job {
+        body,
+        next: AtomicUsize::new(0),
+        tasks,
+        open: AtomicUsize::new(0),
+        panic: Mutex::new(None),
+    };
+    let shared = ptr::from_ref(&job).cast_mut().cast::<Job<'static>>();
+    // A bit for each worker that was offered the job.
+    let mut offered = [0u64; THREADS_MAX / 64];
+    let mut left = helpers;
+    for index in 0..THREADS_MAX {
+        // Past those that it may have itself there are others' workers.
+        if left == 0 || (index >= helpers && WORKERS[index].get().is_none()) {
+            break;
+        }
+        let Some(worker) = worker(index) else { break };
+        job.open.fetch_add(1, Ordering::Relaxed);
+        if worker.offer(shared) {
+            offered[index / 64] |= 1 << (index % 64);
+            left -= 1;
+        } else {
+            job.open.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+    IN_TASK.set(true);
+    job.work();
+    IN_TASK.set(false);
+    for (word, bits) in offered.into_iter().enumerate() {
+        let mut bits = bits;
+        while bits != 0 {
+            let index = word * 64 + bits.trailing_zeros() as usize;
+            bits &= bits - 1;
+            if worker(index).is_some_and(|worker| worker.withdraw(shared)) {
+                job.open.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+    }
+    let mut looks = 0usize;
+    while job.open.load(Ordering::Acquire) != 0 {
+        looks += 1;
+        std::hint::spin_loop();
+        // On a crowded machine the worker may wait for this thread's processor.
+        if looks.is_multiple_of(LOOKS) {
+            std::thread::yield_now();
+        }
+    }
+    if let Some(panic) = job.panic.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        resume_unwind(panic);
+    }
+}
+
+/// Runs `f(start, len)` over `0..n` cut into pieces of about `grain`.
+pub(crate) fn for_ranges(n: usize, grain: usize, f: impl Fn(usize, usize) + Sync + Send) {
+    let grain = grain.max(1);
+    for_each(n.div_ceil(grain), true, |i| {
+        let start = i * grain;
+        f(start, grain.min(n - start));
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    fn sum(n: usize) -> usize {
+        let sum = AtomicUsize::new(0);
+        for_each(n, true, |i| {
+            sum.fetch_add(i + 1, Ordering::Relaxed);
+        });
+        sum.into_inner()
+    }
+
+    #[test]
+    fn every_task_runs_once_whoever_calls() {
+        let call = |seed: usize| {
+            with(1 + seed % 4, || {
+                for n in 0..400 {
+                    assert_eq!(sum(n), n * (n + 1) / 2);
+                    if n % 100 == seed {
+                        // Long enough for workers to sleep.
+                        std::thread::sleep(SPIN * 3);
+                    }
+                }
+            });
+        };
+        std::thread::scope(|scope| {
+            for seed in 0..6 {
+                scope.spawn(move || call(seed));
+            }
+        });
+    }
+
+    #[test]
+    fn a_call_uses_as_many_threads_as_it_may() {
+        let used = |limit: usize| {
+            let ids = Mutex::new(HashSet::new());
+            let task = |_| {
+                ids.lock().unwrap().insert(std::thread::current().id());
+                std::thread::sleep(Duration::from_millis(2));
+            };
+            with(limit, || for_each(16, true, task));
+            ids.into_inner().unwrap().len()
+        };
+        assert_eq!(used(1), 1);
+        // Others' calls may hold the workers.
+        assert!((1..=3).contains(&used(3)));
+        assert!((0..200).any(|_| used(2) == 2), "no worker ever came");
+    }
+
+    #[test]
+    fn tasks_of_tasks_stay_on_their_thread() {
+        with(4, || {
+            for_each(8, true, |_| {
+                let here = std::thread::current().id();
+                for_each(8, true, |_| assert_eq!(std::thread::current().id(), here));
+            });
+        });
+    }
+
+    #[test]
+    fn a_panic_reaches_the_caller_and_the_workers_live_on() {
+        for at in 0..20 {
+            let run = || with(3, || for_each(20, true, |i| assert_ne!(i, at, "task {i}")));
+            assert!(catch_unwind(run).is_err());
+            assert_eq!(with(3, || sum(50)), 1275);
+        }
+        assert_eq!(LIMIT.get(), 0);
+    }
+
+    /// Not an assertion on time: `HETRA_BENCH=1 cargo test --release fork_speed -- --nocapture`.
+    #[test]
+    fn fork_speed() {
+        if std::env::var("HETRA_BENCH").is_err() {
+            return;
+        }
+        let spin = |length: Duration| {
+            let start = Instant::now();
+            while start.elapsed() < length {
+                std::hint::spin_loop();
+            }
+        };
+        for (micros, pause) in
+            [(0, 0), (1, 0), (2, 0), (5, 0), (20, 0), (5, 20), (5, 200), (5, 1000)]
+        {
+            let (task, pause) = (Duration::from_micros(micros), Duration::from_micros(pause));
+            let mut times: Vec<Duration> = with(2, || {
+                let run = |_| {
+                    spin(pause);
+                    let start = Instant::now();
+                    for_each(2, true, |_| spin(task));
+                    start.elapsed()
+                };
+                (0..2000).map(run).collect()
+            });
+            times.sort_unstable();
+            let (median, most) = (times[1000], times[1900]);
+            #[expect(clippy::print_stdout, reason = "a measurement for a person")]
+            {
+                println!("2 tasks of {task:?} after {pause:?}: median {median:?}, p95 {most:?}");
+            }
+        }
+    }
+}
