@@ -1,4 +1,4 @@
-//! Reductions along axes that lie side by side.
+//! Reductions. Axes that do not lie side by side are moved to the end first.
 
 use std::sync::Arc;
 
@@ -7,12 +7,15 @@ use hetra_ir::Node;
 use hetra_ops::OpError;
 use hetra_tensor::{DType, Tensor, to_i64};
 
+use super::conv::scratch_fits;
 use super::extents::{axis_of, product};
 use super::{Compile, program};
 use hetra_cpu_kernels::arg::{AXIS_MAX, Extreme, arg_extreme};
 use hetra_cpu_kernels::isa::isa;
+use hetra_cpu_kernels::layout::transpose;
 use hetra_cpu_kernels::math::{Func, map_in_place};
 use hetra_cpu_kernels::norm::{Reduce, reduce};
+use hetra_cpu_kernels::scratch::lend;
 
 pub(super) static OPS: &[(&str, Compile)] = &[
     ("ReduceSum", compile),
@@ -56,21 +59,30 @@ fn compile(_: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
     })
 }
 
-/// The axes as flags, all when none is listed; `None` when that means none, or when they are
-/// malformed, which is the reference's business.
+/// The axes as flags: when none is listed, all or (`noop`) none. `None` when they are malformed,
+/// which is the reference's business.
 fn axes(call: &Call<'_>, rank: usize, noop: bool) -> Option<Vec<bool>> {
     let listed = match call.tensor_opt(1) {
         Some(axes) => to_i64(axes).ok()?,
         None => Vec::new(),
     };
-    if listed.is_empty() {
-        return (!noop && rank > 0).then(|| vec![true; rank]);
-    }
-    let mut chosen = vec![false; rank];
+    let mut chosen = vec![listed.is_empty() && !noop; rank];
     for axis in listed {
         chosen[axis_of(axis, rank)?] = true;
     }
     Some(chosen)
+}
+
+/// What lies before, along and behind the chosen axes, if they lie side by side. An axis of one
+/// index lies anywhere.
+fn side_by_side(shape: &[usize], chosen: &[bool]) -> Option<[usize; 3]> {
+    let wide = |at: &usize| chosen[*at] && shape[*at] != 1;
+    let first = (0..shape.len()).find(wide).unwrap_or(0);
+    let end = (0..shape.len()).rfind(wide).map_or(first, |last| last + 1);
+    let gap = (first..end).any(|at| !chosen[at] && shape[at] != 1);
+    let (before, rest) = shape.split_at(first);
+    let (along, behind) = rest.split_at(end - first);
+    (!gap).then(|| [before, along, behind].map(product))
 }
 
 fn run(call: &mut Call<'_>, op: Reduce, keep: bool, noop: bool) -> Result<Option<Tensor>, OpError> {
@@ -79,16 +91,10 @@ fn run(call: &mut Call<'_>, op: Reduce, keep: bool, noop: bool) -> Result<Option
         return Ok(None);
     }
     let Some(chosen) = axes(call, x.rank(), noop) else { return Ok(None) };
-    let first = chosen.iter().position(|&c| c).unwrap_or(0);
-    let last = chosen.iter().rposition(|&c| c).unwrap_or(0);
-    if chosen[first..=last].contains(&false) {
+    let sizes = side_by_side(x.shape(), &chosen);
+    if sizes.is_none() && !scratch_fits(x.shape()) {
         return Ok(None);
     }
-    let sizes = [
-        product(&x.shape()[..first]),
-        product(&x.shape()[first..=last]),
-        product(&x.shape()[last + 1..]),
-    ];
     let kept = x.shape().iter().zip(&chosen);
     let shape: Vec<usize> = if keep {
         kept.map(|(&extent, &gone)| if gone { 1 } else { extent }).collect()
@@ -96,7 +102,16 @@ fn run(call: &mut Call<'_>, op: Reduce, keep: bool, noop: bool) -> Result<Option
         kept.filter(|(_, gone)| !**gone).map(|(&extent, _)| extent).collect()
     };
     let mut out = call.output(0, DType::F32, &shape)?;
-    reduce(isa(), op, x.as_slice()?, sizes, out.as_mut_slice()?);
+    let (values, target) = (x.as_slice::<f32>()?, out.as_mut_slice()?);
+    if let Some(sizes) = sizes {
+        reduce(isa(), op, values, sizes, target);
+        return Ok(Some(out));
+    }
+    let mut order: Vec<usize> = (0..x.rank()).collect();
+    order.sort_by_key(|&axis| chosen[axis]);
+    let mut moved = lend(x.len());
+    transpose(values, x.shape(), &order, &mut moved);
+    reduce(isa(), op, &moved, [target.len(), x.len() / target.len(), 1], target);
     Ok(Some(out))
 }
 

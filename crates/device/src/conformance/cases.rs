@@ -288,9 +288,16 @@ fn reductions(random: &Random, cases: &mut Vec<Case>) {
     // Numbers the squares of which are beyond f32.
     let arguments = vec![live(Tensor::vector(&[3e30f32, -4e30])), weight(Tensor::vector(&[0i64]))];
     cases.push(Case::new("ReduceL2", node("ReduceL2"), arguments, 1));
-    // Without axes: all of them.
+    // Without axes: all of them, or none.
     let x = random.floats(&random.shape(2));
-    cases.push(Case::new("ReduceMean", node("ReduceMean"), vec![live(x)], 1));
+    cases.push(Case::new("ReduceMean", node("ReduceMean"), vec![live(x.clone())], 1));
+    let none = node("ReduceSumSquare").with("noop_with_empty_axes", 1i64);
+    cases.push(Case::new("ReduceSumSquare of no axes", none, vec![live(x)], 1));
+    let apart = weight(Tensor::vector(&[-1i64, random.below(2) as i64]));
+    let op = random.pick(&["ReduceSum", "ReduceMax", "ReduceL1"]);
+    let arguments = vec![live(random.floats(&random.shape(4))), apart];
+    let reduce = node(op).with("keepdims", random.below(2) as i64);
+    cases.push(Case::new("reduction of axes apart", reduce, arguments, 1));
     for def in ALL_OPS.iter().copied().flatten().filter(|def| def.name.starts_with("Reduce")) {
         let rank = random.below(4) + 1;
         let x = random.floats(&random.shape(rank));
