@@ -9,8 +9,8 @@ use hetra_tensor::{DType, Tensor};
 
 use super::conv::scratch_fits;
 use super::extents::{Join, axis_of, product};
-use super::quantised::{at, inputs, scales, single, zeros};
-use super::{Compile, Outcome, program};
+use super::quantised::{CODES, at, inputs, scales, single, zeros};
+use super::{Compile, Form, Outcome, program};
 use hetra_cpu_kernels::codes::{CodeOp, code_op, plane_means};
 use hetra_cpu_kernels::isa::isa;
 use hetra_cpu_kernels::layout::{Blocks, copy_blocks};
@@ -25,6 +25,23 @@ pub(super) static OPS: &[(&str, Compile)] = &[
     ("com.microsoft.QLinearGlobalAveragePool", |_, _| program("average int8", &[], average)),
     ("com.microsoft.QLinearSoftmax", compile_softmax),
 ];
+
+pub(super) fn takes(form: &Form<'_>) -> bool {
+    let node = form.node;
+    let codes = |index: usize| form.may_be(index, CODES);
+    let shape = |index: usize| form.ty(node.input(index)).known_shape();
+    match node.op.as_str() {
+        "com.microsoft.QLinearConcat" => codes(2) && node.attrs.has("axis"),
+        "com.microsoft.QLinearSoftmax" => codes(0) && node.attrs.has("opset"),
+        "com.microsoft.QLinearGlobalAveragePool" => {
+            codes(0) && node.attrs.flag_or("channels_last", false).is_ok_and(|last| !last)
+        }
+        _ => {
+            let fits = |(a, b): (Vec<usize>, Vec<usize>)| serves(&a, &b) || serves(&b, &a);
+            codes(0) && codes(3) && shape(0).zip(shape(3)).is_none_or(fits)
+        }
+    }
+}
 
 /// Scale and zero point, of codes of this type, at `index` and `index + 1`.
 fn params(inputs: &[Option<Tensor>], index: usize, dtype: DType) -> Option<(f32, i32)> {
@@ -57,7 +74,8 @@ fn on_codes(call: &mut Call<'_>, op: CodeOp) -> Outcome {
     let (a, b) = (call.tensor(0)?.clone(), call.tensor(3)?.clone());
     let swapped = a.len() < b.len();
     let (many, few) = if swapped { (&b, &a) } else { (&a, &b) };
-    if a.dtype() != b.dtype() || many.is_empty() || !serves(few.shape(), many.shape()) {
+    let codes = a.dtype() == b.dtype() && CODES.contains(&a.dtype());
+    if !codes || many.is_empty() || !serves(few.shape(), many.shape()) {
         return Ok(None);
     }
     let mut out = call.output(0, a.dtype(), many.shape())?;
@@ -66,11 +84,10 @@ fn on_codes(call: &mut Call<'_>, op: CodeOp) -> Outcome {
             let (many, few) = (many.as_slice::<u8>()?, few.as_slice::<u8>()?);
             code_op(isa(), op, many, few, swapped, out.as_mut_slice()?);
         }
-        DType::I8 => {
+        _ => {
             let (many, few) = (many.as_slice::<i8>()?, few.as_slice::<i8>()?);
             code_op(isa(), op, many, few, swapped, out.as_mut_slice()?);
         }
-        _ => return Ok(None),
     }
     Ok(Some(vec![out.into()]))
 }
@@ -103,7 +120,7 @@ fn concat(call: &mut Call<'_>, axis: i64) -> Outcome {
     let parts: Vec<Tensor> =
         starts.iter().map(|&i| call.tensor(i).cloned()).collect::<Result<_, OpError>>()?;
     let Some(join) = Join::of(&parts, axis) else { return Ok(None) };
-    if !matches!(dtype, DType::U8 | DType::I8) || parts[0].dtype() != dtype {
+    if !CODES.contains(&dtype) || parts[0].dtype() != dtype {
         return Ok(None);
     }
     let Some(from) =
@@ -139,7 +156,8 @@ fn average(call: &mut Call<'_>) -> Outcome {
     let [batch, channels, spatial @ ..] = x.shape() else { return Ok(None) };
     let last = call.node.attrs.flag_or("channels_last", false)?;
     let same = at(&inputs, 4).is_some_and(|zero| zero.dtype() == x.dtype());
-    if last || !same || spatial.is_empty() || x.is_empty() {
+    let codes = same && CODES.contains(&x.dtype());
+    if last || !codes || spatial.is_empty() || x.is_empty() {
         return Ok(None);
     }
     let each = product(spatial);
@@ -152,10 +170,7 @@ fn average(call: &mut Call<'_>) -> Outcome {
         DType::U8 => {
             plane_means::<u8>(isa(), x.as_slice()?, from.1, factor, to.1, out.as_mut_slice()?)
         }
-        DType::I8 => {
-            plane_means::<i8>(isa(), x.as_slice()?, from.1, factor, to.1, out.as_mut_slice()?)
-        }
-        _ => return Ok(None),
+        _ => plane_means::<i8>(isa(), x.as_slice()?, from.1, factor, to.1, out.as_mut_slice()?),
     }
     Ok(Some(vec![out.into()]))
 }
@@ -175,7 +190,8 @@ fn softmax_codes(call: &mut Call<'_>, axis: i64, joined: bool) -> Outcome {
         return Ok(None);
     };
     let same = at(&inputs, 4).is_some_and(|zero| zero.dtype() == x.dtype());
-    let Some(axis) = axis_of(axis, x.rank()).filter(|_| same && !x.is_empty()) else {
+    let codes = same && CODES.contains(&x.dtype());
+    let Some(axis) = axis_of(axis, x.rank()).filter(|_| codes && !x.is_empty()) else {
         return Ok(None);
     };
     let after = &x.shape()[axis + 1..];
@@ -191,8 +207,7 @@ fn softmax_codes(call: &mut Call<'_>, axis: i64, joined: bool) -> Outcome {
     let spread = Scales { scale: &[from.0], zero: &[from.1], shape: [1, 1, x.len()] };
     match x.dtype() {
         DType::U8 => dequantize_linear::<u8>(isa(), x.as_slice()?, &spread, &mut reals),
-        DType::I8 => dequantize_linear::<i8>(isa(), x.as_slice()?, &spread, &mut reals),
-        _ => return Ok(None),
+        _ => dequantize_linear::<i8>(isa(), x.as_slice()?, &spread, &mut reals),
     }
     softmax(isa(), &reals, &mut chances, sizes, false);
     // A whole number of steps makes 1, as in the reference.

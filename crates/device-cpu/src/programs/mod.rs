@@ -57,6 +57,11 @@ impl<'a> Form<'a> {
     fn ty(&self, id: Option<ValueId>) -> &'a Type {
         id.map_or(&Type::Unknown, self.types)
     }
+
+    /// Whether input `index` may be of one of these dtypes: what is open is seen at run time.
+    fn may_be(&self, index: usize, dtypes: &[DType]) -> bool {
+        self.ty(self.node.input(index)).dtype().is_none_or(|dtype| dtypes.contains(&dtype))
+    }
 }
 
 /// Operators that have kernels, of one kind.
@@ -85,7 +90,7 @@ static FAMILIES: &[Family] = &[
     floats(attention_group::OPS, attention_group::takes),
     any(attention_microsoft::OPS, attention_microsoft::takes),
     floats(binary::OPS, binary::takes),
-    any(codes::OPS, every_form),
+    any(codes::OPS, codes::takes),
     floats(conv::OPS, conv::takes),
     floats(conv_transpose::OPS, conv_transpose::takes),
     floats(einsum::OPS, einsum::takes),
@@ -222,6 +227,44 @@ mod tests {
         };
         assert!(!claims(&halved(&[row]), &graph));
         assert!(claims(&halved(&[]), &graph));
+    }
+
+    /// What is known of codes before a run decides it then.
+    #[test]
+    fn codes_are_claimed_by_their_dtypes() {
+        let mut graph = Graph::default();
+        let mut value = |dtype| graph.add_value("", Type::ranked(dtype, 2));
+        let [x, scale, y] = [(); 3].map(|()| value(DType::F32));
+        let [u8s, i8s, i16s, i32s] = [DType::U8, DType::I8, DType::I16, DType::I32].map(&mut value);
+        let half = value(DType::F16);
+        let check = |node: Node, wanted: bool| {
+            assert_eq!(claims(&node, &graph), wanted, "{} {:?}", node.op, node.attrs);
+        };
+        let quantise = |inputs: &[ValueId]| Node::new("QuantizeLinear", inputs, &[y]);
+        let named = |node: Node, dtype: DType| node.with("output_dtype", i64::from(dtype.onnx()));
+        check(quantise(&[x, scale]), true);
+        check(quantise(&[x, scale, i8s]), true);
+        check(quantise(&[x, scale, i16s]), false);
+        check(quantise(&[half, scale, i8s]), false);
+        check(quantise(&[x, scale]).with("block_size", 2i64), false);
+        check(named(quantise(&[x, scale]), DType::I8), true);
+        check(named(quantise(&[x, scale]), DType::I4), false);
+        let back =
+            |codes: ValueId, scale: ValueId| Node::new("DequantizeLinear", &[codes, scale], &[y]);
+        check(back(u8s, scale), true);
+        check(back(i32s, scale), true);
+        check(back(i16s, scale), false);
+        check(back(u8s, half), false);
+        check(back(u8s, scale).with("block_size", 2i64), false);
+        check(named(back(u8s, scale), DType::F16), false);
+        let add = |a: ValueId, b: ValueId| {
+            Node::new("com.microsoft.QLinearAdd", &[a, scale, u8s, b, scale, u8s, scale, u8s], &[y])
+        };
+        check(add(u8s, u8s), true);
+        check(add(i16s, i16s), false);
+        let mean = Node::new("com.microsoft.QLinearGlobalAveragePool", &[u8s], &[y]);
+        check(mean.clone(), true);
+        check(mean.with("channels_last", 1i64), false);
     }
 
     #[test]

@@ -65,17 +65,35 @@ pub(super) fn at(inputs: &[Option<Tensor>], index: usize) -> Option<&Tensor> {
     inputs.get(index).and_then(Option::as_ref)
 }
 
-pub(super) fn takes(Form { part, node, .. }: &Form<'_>) -> bool {
+/// What the kernels take for codes.
+pub(super) const CODES: &[DType] = &[DType::U8, DType::I8];
+
+pub(super) fn takes(form: &Form<'_>) -> bool {
+    let Form { part, node, .. } = form;
+    let whole = node.attrs.int_or("block_size", 0).is_ok_and(|size| size == 0);
+    let floats = |index: usize| form.may_be(index, &[DType::F32]);
     let set = |name: &str| node.attrs.flag_or(name, false).unwrap_or(true);
     match node.op.as_str() {
         "QLinearConv" => {
             let constant = [3, 5].iter().all(|&i| part.constant(node, i).is_some());
             let pad = node.attrs.str_or("auto_pad", "NOTSET");
-            constant && !set("channels_last") && pad.is_ok_and(|pad| pad == "NOTSET")
+            let planar = part.constant(node, 3).is_some_and(|w| (3..=4).contains(&w.rank()));
+            planar && constant && !set("channels_last") && pad.is_ok_and(|pad| pad == "NOTSET")
         }
         "QLinearMatMul" => weights(part, node, 3).is_some(),
         "MatMulInteger" => weights(part, node, 1).is_some(),
-        "QuantizeLinear" => !set("precision"),
+        "com.microsoft.QGemm" => [0, 3].iter().all(|&index| form.may_be(index, CODES)),
+        "QuantizeLinear" => {
+            let codes = match node.input(2) {
+                Some(_) => form.may_be(2, CODES),
+                None => asked(node).is_some_and(|dtype| CODES.contains(&dtype)),
+            };
+            codes && whole && floats(0) && floats(1) && !set("precision")
+        }
+        "DequantizeLinear" => {
+            let wide = [CODES, &[DType::I32]].concat();
+            form.may_be(0, &wide) && whole && floats(1) && gives_floats(node)
+        }
         _ => true,
     }
 }
@@ -137,7 +155,8 @@ fn conv(
         && (of_w.len() == 1 || of_w.len() == shape.m)
         && *packed.shape() == shape;
     let makes = conv::makes(&geometry, shape.out(h, width));
-    if !fits || !makes || !conv::fits(&shape, h, width) {
+    let codes = CODES.contains(&output.dtype());
+    if !codes || !fits || !makes || !conv::fits(&shape, h, width) {
         return Ok(None);
     }
     let factors: Vec<f32> = of_w.iter().map(|w| of_x * w / of_y).collect();
@@ -214,7 +233,8 @@ fn compile_matmul(part: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
             return Ok(None);
         };
         let Some(left) = matrix(&a, rows, form.k, (form.k, 1)) else { return Ok(None) };
-        if ![4, 5].iter().all(|&index| is_row(at(&inputs, index), form.n)) {
+        let rows = [4, 5].iter().all(|&index| is_row(at(&inputs, index), form.n));
+        if !rows || !CODES.contains(&output.dtype()) {
             return Ok(None);
         }
         let factors: Vec<f32> = of_b.iter().map(|b| of_a * b / of_y).collect();
@@ -283,23 +303,34 @@ fn is_spread(form: &Scales<'_>) -> bool {
     (scales == 1 || scales == form.shape[1]) && (zeros == scales || form.zero == [0])
 }
 
+/// The dtype of codes that a node asks for: u8 unless it says so.
+fn asked(node: &Node) -> Option<DType> {
+    match node.attrs.int_or("output_dtype", 0).ok()? {
+        0 => Some(DType::U8),
+        code => DType::from_onnx(i32::try_from(code).ok()?),
+    }
+}
+
+/// Whether a node asks for f32, or for what its scale is.
+fn gives_floats(node: &Node) -> bool {
+    let asked = node.attrs.int_or("output_dtype", 0);
+    asked.is_ok_and(|asked| asked == 0 || asked == i64::from(DType::F32.onnx()))
+}
+
 fn compile_quantize(_: &Part<'_>, _: &Node) -> Option<Arc<dyn Program>> {
     program("quantize", &[], |call| {
         let inputs = inputs(call);
         let (x, scale) = (call.tensor(0)?.clone(), call.tensor(1)?.clone());
-        let dtype = at(&inputs, 2).map_or(DType::U8, Tensor::dtype);
-        let asked = call.node.attrs.int_or("output_dtype", 0)?;
-        let plain = asked == 0 || asked == i64::from(dtype.onnx());
+        let Some(asked) = asked(call.node) else { return Ok(None) };
+        let dtype = at(&inputs, 2).map_or(asked, Tensor::dtype);
+        let named = call.node.attrs.int_or("output_dtype", 0)?;
+        let plain = named == 0 || dtype == asked;
         let (Some(shape), Some(factors), Some(zero)) =
             (spread(call, x.shape(), &scale), scales(&scale), zeros(at(&inputs, 2), dtype))
         else {
             return Ok(None);
         };
-        if !matches!(dtype, DType::U8 | DType::I8)
-            || x.dtype() != DType::F32
-            || !plain
-            || x.is_empty()
-        {
+        if !CODES.contains(&dtype) || x.dtype() != DType::F32 || !plain || x.is_empty() {
             return Ok(None);
         }
         let form = Scales { scale: factors, zero: &zero, shape };
@@ -321,7 +352,6 @@ fn compile_dequantize(_: &Part<'_>, _: &Node) -> Option<Arc<dyn Program>> {
     program("dequantize", &[], |call| {
         let inputs = inputs(call);
         let (x, scale) = (call.tensor(0)?.clone(), call.tensor(1)?.clone());
-        let asked = call.node.attrs.int_or("output_dtype", 0)?;
         let (Some(shape), Some(factors), Some(zero)) =
             (spread(call, x.shape(), &scale), scales(&scale), zeros(at(&inputs, 2), x.dtype()))
         else {
@@ -329,7 +359,7 @@ fn compile_dequantize(_: &Part<'_>, _: &Node) -> Option<Arc<dyn Program>> {
         };
         if !matches!(x.dtype(), DType::U8 | DType::I8 | DType::I32)
             || x.is_empty()
-            || (asked != 0 && asked != i64::from(DType::F32.onnx()))
+            || !gives_floats(call.node)
         {
             return Ok(None);
         }
@@ -426,7 +456,10 @@ fn run_gemm(call: &mut Call<'_>, (left, right): (bool, bool), alpha: f32) -> Out
         factors.iter_mut().for_each(|factor| *factor /= scale);
     }
     let factors = single(&factors).map_or(Per::Col(&factors), Per::All);
-    let Some(y_zero) = zero(8, dtype) else { return Ok(None) };
+    let Some(y_zero) = zero(8, dtype).filter(|_| y_scale.is_none() || CODES.contains(&dtype))
+    else {
+        return Ok(None);
+    };
     let mut out = call.output(0, dtype, &[m, n])?;
     let mut sink = match dtype {
         DType::F32 => IntOut::F32(out.as_mut_slice()?, factors, Per::All(0.0), Activation::None),

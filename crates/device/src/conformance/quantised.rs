@@ -45,6 +45,9 @@ pub(super) fn quantised(random: &Random, cases: &mut Vec<Case>) {
         let zero = zero(random, x_type);
         let arguments = vec![live(x), scale(0.03), zero.clone()];
         cases.push(Case::new("QuantizeLinear", node("QuantizeLinear"), arguments, 1));
+        let x = random.floats(&[3, 17]);
+        let named = node("QuantizeLinear").with("output_dtype", i64::from(x_type.onnx()));
+        cases.push(Case::new("QuantizeLinear to a type", named, vec![live(x), scale(0.03)], 1));
         let x = random.tensor(x_type, &[2, 33]);
         let arguments = vec![live(x), scale(0.03), zero];
         cases.push(Case::new("DequantizeLinear", node("DequantizeLinear"), arguments, 1));
