@@ -44,8 +44,10 @@ struct Packed {
     constant: bool,
 }
 
-pub(super) fn takes(Form { node, .. }: &Form<'_>) -> bool {
-    activation(node).is_some()
+pub(super) fn takes(form: &Form<'_>) -> bool {
+    // One to three spatial axes.
+    let ranks = |index: usize| form.rank(index).is_none_or(|rank| (3..=5).contains(&rank));
+    activation(form.node).is_some() && ranks(0) && ranks(1)
 }
 
 fn compile(part: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {

@@ -23,7 +23,8 @@ pub(super) fn takes(Form { part, node, .. }: &Form<'_>) -> bool {
     // Where the padding follows from the wanted output, it depends on the size of the input.
     let fixed = node.attrs.str_or("auto_pad", "NOTSET").is_ok_and(|pad| pad == "NOTSET")
         && !node.attrs.has("output_shape");
-    constant && fixed
+    let planar = part.constant(node, 1).is_some_and(|w| (3..=4).contains(&w.rank()));
+    constant && planar && fixed
 }
 
 fn compile(_: &Part<'_>, _: &Node) -> Option<Arc<dyn Program>> {

@@ -34,7 +34,7 @@ mod top;
 use std::sync::Arc;
 
 use hetra_device::{Call, Part, Program};
-use hetra_ir::{Graph, Node, Type, ValueId};
+use hetra_ir::{Dim, Graph, Node, Type, ValueId};
 use hetra_ops::OpError;
 use hetra_tensor::{DType, Value};
 
@@ -61,6 +61,11 @@ impl<'a> Form<'a> {
     /// Whether input `index` may be of one of these dtypes: what is open is seen at run time.
     fn may_be(&self, index: usize, dtypes: &[DType]) -> bool {
         self.ty(self.node.input(index)).dtype().is_none_or(|dtype| dtypes.contains(&dtype))
+    }
+
+    /// The number of axes of input `index`, if it is known.
+    fn rank(&self, index: usize) -> Option<usize> {
+        self.ty(self.node.input(index)).dims().map(<[Dim]>::len)
     }
 }
 
@@ -94,11 +99,11 @@ static FAMILIES: &[Family] = &[
     floats(conv::OPS, conv::takes),
     floats(conv_transpose::OPS, conv_transpose::takes),
     floats(einsum::OPS, einsum::takes),
-    any(elements::OPS, every_form),
+    any(elements::OPS, movement::takes),
     any(embed::OPS, embed::takes),
     floats(fourier::OPS, every_form),
     floats(matmul::OPS, matmul::takes),
-    any(movement::OPS, every_form),
+    any(movement::OPS, movement::takes),
     floats(nbits::OPS, nbits::takes),
     floats(norm::OPS, norm::takes),
     floats(pointwise::OPS, pointwise::takes),
@@ -179,7 +184,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use hetra_device::conformance::cases;
-    use hetra_ir::{Dim, NodeId};
+    use hetra_ir::NodeId;
 
     use super::*;
 
@@ -272,6 +277,9 @@ mod tests {
         let mut graph = Graph::default();
         let x = graph.add_value("x", Type::ranked(DType::F32, 4));
         let codes = graph.add_value("codes", Type::ranked(DType::U8, 4));
+        let far = graph.add_value("far", Type::ranked(DType::F32, 6));
+        let texts = graph.add_value("texts", Type::ranked(DType::String, 4));
+        let nibbles = graph.add_value("nibbles", Type::ranked(DType::I4, 4));
         let y = graph.add_value("y", Type::Unknown);
         graph.inputs = vec![x, codes];
         let check = |node: Node, wanted: bool| {
@@ -288,6 +296,14 @@ mod tests {
         let conv = Node::new("com.microsoft.FusedConv", &[x, x], &[y]);
         check(conv.clone().with("activation", "Relu"), true);
         check(conv.with("activation", "Nothing"), false);
+        check(Node::new("Conv", &[far, x], &[y]), false);
+        check(pool(far), false);
+        check(Node::new("GatherElements", &[codes, x], &[y]), true);
+        check(Node::new("GatherElements", &[texts, x], &[y]), false);
+        check(Node::new("Transpose", &[nibbles], &[y]), false);
+        let resize = Node::new("Resize", &[codes], &[y]);
+        check(resize.clone(), true);
+        check(resize.with("mode", "linear"), false);
         // Its weights are not constant.
         check(Node::new("QLinearMatMul", &[codes; 8], &[y]), false);
         check(Node::new("com.microsoft.QLinearSigmoid", &[codes], &[y]), false);

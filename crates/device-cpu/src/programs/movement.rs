@@ -8,7 +8,7 @@ use hetra_ops::{OpError, SliceForm};
 use hetra_tensor::{DType, Tensor, TensorError, to_i64};
 
 use super::extents::{Join, axis_of, product};
-use super::{Compile, Outcome, program};
+use super::{Compile, Form, Outcome, program};
 use hetra_cpu_kernels::layout::{Blocks, Item, copy_blocks, copy_strided, gather, transpose};
 
 pub(super) static OPS: &[(&str, Compile)] = &[
@@ -18,6 +18,12 @@ pub(super) static OPS: &[(&str, Compile)] = &[
     ("Gather", compile_gather),
     ("Slice", compile_slice),
 ];
+
+/// Elements that are not whole bytes, or more than a word, are the reference's.
+pub(super) fn takes(form: &Form<'_>) -> bool {
+    let width = form.ty(form.node.input(0)).dtype().map(DType::bits);
+    width.is_none_or(|bits| matches!(bits, 8 | 16 | 32 | 64))
+}
 
 /// Runs `$body` with `$T` bound to the unsigned integer as wide as the dtype's elements.
 macro_rules! by_width {

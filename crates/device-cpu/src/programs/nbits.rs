@@ -13,13 +13,16 @@ use hetra_cpu_kernels::nbits::{BLOCK_MAX, NBits, matmul_nbits};
 
 pub(super) static OPS: &[(&str, Compile)] = &[("com.microsoft.MatMulNBits", compile)];
 
-pub(super) fn takes(Form { node, .. }: &Form<'_>) -> bool {
+pub(super) fn takes(form: &Form<'_>) -> bool {
+    let node = form.node;
     let blocks = |form: NBitsForm| {
         let even = form.block.is_multiple_of(2) && form.block <= BLOCK_MAX;
         matches!(form.bits, 4 | 8) && even
     };
-    // Weights in another order than that of their blocks are the reference's business.
-    node.input(4).is_none() && NBitsForm::of(&node.attrs).is_ok_and(blocks)
+    // Weights in another order than that of their blocks, and zero points between codes, are the
+    // reference's business.
+    let plain = node.input(4).is_none() && form.may_be(3, &[DType::U8]);
+    plain && NBitsForm::of(&node.attrs).is_ok_and(blocks)
 }
 
 fn compile(_: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {

@@ -28,12 +28,21 @@ pub(super) static OPS: &[(&str, Compile)] = &[
     ("LRN", compile_lrn),
 ];
 
-pub(super) fn takes(Form { node, .. }: &Form<'_>) -> bool {
+/// Whether scale and bias of a LayerNormalization are rows, as far as shapes are known.
+fn scales_rows(form: &Form<'_>) -> bool {
+    let shape = |index: usize| form.ty(form.node.input(index)).known_shape();
+    let Some(x) = shape(0) else { return true };
+    let norm = LayerNormForm::resolve(&form.node.attrs, &x);
+    norm.is_ok_and(|norm| [1, 2].into_iter().filter_map(shape).all(|own| norm.is_row(&x, &own)))
+}
+
+pub(super) fn takes(form: &Form<'_>) -> bool {
+    let node = form.node;
     let flag = |name: &str, default: bool| node.attrs.flag_or(name, default).unwrap_or(!default);
     match node.op.as_str() {
         // The statistics as outputs are the reference's business.
         "LayerNormalization" | "SimplifiedLayerNormalization" => {
-            node.outputs.iter().skip(1).all(Option::is_none)
+            node.outputs.iter().skip(1).all(Option::is_none) && scales_rows(form)
         }
         "com.microsoft.SkipLayerNormalization"
         | "com.microsoft.SkipSimplifiedLayerNormalization" => {

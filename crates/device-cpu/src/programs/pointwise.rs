@@ -88,8 +88,16 @@ fn function(node: &Node) -> Option<Func> {
     })
 }
 
-pub(super) fn takes(Form { part, node, .. }: &Form<'_>) -> bool {
-    node.op != "Pow" || product(part, node).is_some()
+pub(super) fn takes(form: &Form<'_>) -> bool {
+    let Form { part, node, .. } = form;
+    match node.op.as_str() {
+        "Pow" => product(part, node).is_some(),
+        // A bias is a row.
+        "com.microsoft.BiasGelu" | "com.microsoft.FastGelu" => {
+            form.rank(1).is_none_or(|rank| rank == 1) && form.rank(0) != Some(0)
+        }
+        _ => true,
+    }
 }
 
 fn unary(_: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {

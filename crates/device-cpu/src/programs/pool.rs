@@ -22,8 +22,12 @@ pub(super) static OPS: &[(&str, Compile)] = &[
     ("GlobalMaxPool", |_, _| program("pool", &[], |call| run_global(call, Reduce::MaxNumber))),
 ];
 
-pub(super) fn takes(Form { node, .. }: &Form<'_>) -> bool {
+pub(super) fn takes(form: &Form<'_>) -> bool {
+    let node = form.node;
     match node.op.as_str() {
+        "MaxPool" | "AveragePool" if form.rank(0).is_some_and(|rank| !(3..=5).contains(&rank)) => {
+            false
+        }
         // The indices of the greatest elements are the reference's business.
         "MaxPool" => node.output(1).is_none(),
         // Where a window hangs over the padding, counting differs: the reference does it.

@@ -80,8 +80,8 @@ pub(super) fn takes(form: &Form<'_>) -> bool {
             let planar = part.constant(node, 3).is_some_and(|w| (3..=4).contains(&w.rank()));
             planar && constant && !set("channels_last") && pad.is_ok_and(|pad| pad == "NOTSET")
         }
-        "QLinearMatMul" => weights(part, node, 3).is_some(),
-        "MatMulInteger" => weights(part, node, 1).is_some(),
+        "QLinearMatMul" => is_by_column(part, node, (3, &[4, 5])),
+        "MatMulInteger" => is_by_column(part, node, (1, &[3])),
         "com.microsoft.QGemm" => [0, 3].iter().all(|&index| form.may_be(index, CODES)),
         "QuantizeLinear" => {
             let codes = match node.input(2) {
@@ -201,6 +201,13 @@ fn is_row(tensor: Option<&Tensor>, n: usize) -> bool {
         [lead @ .., cols] => *cols == n && product(lead) == 1 || tensor.len() == 1,
         [] => true,
     })
+}
+
+/// Whether an input is weights, and others are one number or one for each column, as far as they
+/// are known.
+fn is_by_column(part: &Part<'_>, node: &Node, (index, others): (usize, &[usize])) -> bool {
+    let rows = |n: usize| others.iter().all(|&other| is_row(part.constant(node, other), n));
+    weights(part, node, index).is_some_and(|weights| rows(weights.cols()))
 }
 
 /// Rows, terms and columns of a product whose right operand is one matrix.

@@ -8,15 +8,19 @@ use hetra_ops::{ResizeForm, Sampling, Taps};
 use hetra_tensor::{DType, Tensor};
 
 use super::extents::product;
-use super::movement::{by_width, items, items_mut};
+use super::movement::{self, by_width, items, items_mut};
 use super::{Compile, Form, Outcome, program};
 use hetra_cpu_kernels::isa::isa;
 use hetra_cpu_kernels::resize::{Tap, linear, nearest};
 
 pub(super) static OPS: &[(&str, Compile)] = &[("Resize", compile)];
 
-pub(super) fn takes(Form { node, .. }: &Form<'_>) -> bool {
-    node.attrs.str_or("mode", "nearest").is_ok_and(|mode| mode != "cubic")
+pub(super) fn takes(form: &Form<'_>) -> bool {
+    match form.node.attrs.str_or("mode", "nearest") {
+        Ok("linear") => form.may_be(0, &[DType::F32]),
+        Ok("nearest") => movement::takes(form),
+        _ => false,
+    }
 }
 
 fn compile(_: &Part<'_>, _: &Node) -> Option<Arc<dyn Program>> {
