@@ -61,7 +61,14 @@ impl Activation {
     /// The function's value.
     pub fn apply(self, x: f64) -> f64 {
         match self {
-            Activation::Relu => x.max(0.0),
+            // As the operator: what is no number stays.
+            Activation::Relu => {
+                if x < 0.0 {
+                    0.0
+                } else {
+                    x
+                }
+            }
             Activation::Tanh => x.tanh(),
             Activation::Sigmoid => 1.0 / (1.0 + (-x).exp()),
             Activation::Affine { alpha, beta } => f64::from(alpha) * x + f64::from(beta),
@@ -212,6 +219,13 @@ mod tests {
             .with("activation_alpha", alpha.to_vec())
             .with("activation_beta", beta.to_vec());
         RecurrentForm::of(&node)
+    }
+
+    #[test]
+    fn relu_keeps_what_is_no_number() {
+        let values = [-1.0, 2.0, f64::NAN].map(|x| Activation::Relu.apply(x));
+        assert_eq!(values[..2], [0.0, 2.0]);
+        assert!(values[2].is_nan());
     }
 
     #[test]

@@ -45,6 +45,12 @@ pub(super) fn recurrent(random: &Random, cases: &mut Vec<Case>) {
             if op == "GRU" {
                 layer.attrs.set("linear_before_reset", random.below(2) as i64);
             }
+            let mut x = small(random, &[steps, batch, input]);
+            if let (Ok([first, ..]), "RNN") = (x.as_mut_slice::<f32>(), op) {
+                let functions = (0..directions).map(|_| random.pick(&["Relu", "Tanh"]).to_string());
+                layer.attrs.set("activations", functions.collect::<Vec<_>>());
+                *first = random.pick(&[f32::NAN, 0.5]);
+            }
             let maybe = |argument: Argument| match random.below(2) {
                 0 => (None, false),
                 _ => argument,
@@ -55,7 +61,7 @@ pub(super) fn recurrent(random: &Random, cases: &mut Vec<Case>) {
             let lengths: Vec<i32> = (0..batch).map(|_| random.below(steps + 1) as i32).collect();
             let state = || live(random.floats(&[directions, batch, hidden]));
             let mut arguments = vec![
-                live(small(random, &[steps, batch, input])),
+                live(x),
                 matrix(w),
                 matrix(r),
                 maybe(weight(random.floats(&[directions, 2 * units]))),
