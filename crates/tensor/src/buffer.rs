@@ -37,15 +37,14 @@ impl Buffer {
     /// A zeroed block of at least `bytes` bytes.
     ///
     /// # Errors
-    /// `TooLarge` when `bytes` is over [`bytes_max`] or the system has no such block.
+    /// `TooLarge` when `bytes` is over [`bytes_max`], `Memory` when the system has no such block.
     pub fn zeroed(bytes: usize) -> Result<Buffer, TensorError> {
-        let too_large = TensorError::TooLarge { bytes: bytes as u128 };
         if bytes > bytes_max() {
-            return Err(too_large);
+            return Err(TensorError::TooLarge { bytes: bytes as u128 });
         }
         match bytemuck::allocation::try_zeroed_slice_box::<Line>(bytes.div_ceil(64)) {
             Ok(lines) => Ok(Buffer { lines }),
-            Err(()) => Err(too_large),
+            Err(()) => Err(TensorError::Memory { bytes }),
         }
     }
 

@@ -12,8 +12,10 @@ use crate::view::TensorView;
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[allow(missing_docs, reason = "the messages say what each field is")]
 pub enum TensorError {
-    #[error("a tensor of {bytes} bytes is over the limit or does not fit in memory")]
+    #[error("a tensor of {} is over the limit of {} bytes (bytes_max)", counted(*.bytes), crate::bytes_max())]
     TooLarge { bytes: u128 },
+    #[error("there is no memory for a tensor of {bytes} bytes")]
+    Memory { bytes: usize },
     #[error("wanted {wanted}, got {got}")]
     DType { wanted: DType, got: DType },
     #[error("shape {shape:?} holds {wanted} elements, got {got}")]
@@ -26,6 +28,14 @@ pub enum TensorError {
     Number { text: String },
     #[error("axis {axis} is out of range for rank {rank}")]
     Axis { axis: i64, rank: usize },
+}
+
+/// A number of bytes; the largest stands for one that was too large to count.
+fn counted(bytes: u128) -> String {
+    match bytes {
+        u128::MAX => format!("more than {} bytes", u64::MAX),
+        _ => format!("{bytes} bytes"),
+    }
 }
 
 /// The storage: number bytes or strings, shared.
@@ -317,16 +327,39 @@ impl PartialEq for Tensor {
     }
 }
 
+/// Elements that `Debug` shows.
+const SHOWN_MAX: usize = 8;
+
+impl Tensor {
+    /// The first elements, each as it is written in its own dtype; complex numbers have no such form.
+    fn shown(&self) -> Option<Vec<String>> {
+        if let Data::Strings(strings) = &self.data {
+            return Some(strings.iter().take(SHOWN_MAX).map(|text| format!("{text:?}")).collect());
+        }
+        let count = self.count.min(SHOWN_MAX);
+        let bytes = &self.bytes()[..self.dtype.bytes(count)?];
+        let head = Tensor::from_bytes(self.dtype, &[count], bytes).ok()?;
+        if self.dtype == DType::Bool {
+            return Some(head.as_bools().ok()?.iter().map(|&b| (b != 0).to_string()).collect());
+        }
+        if self.dtype.is_int() {
+            let wide = self.dtype == DType::U64;
+            let text = |v: i64| if wide { (v as u64).to_string() } else { v.to_string() };
+            return Some(crate::to_i64(&head).ok()?.into_iter().map(text).collect());
+        }
+        // Every float but f64 is an f32: more digits would be noise.
+        let double = self.dtype == DType::F64;
+        let text = |v: f64| if double { format!("{v:?}") } else { format!("{:?}", v as f32) };
+        Some(crate::to_f64(&head).ok()?.into_iter().map(text).collect())
+    }
+}
+
 impl fmt::Debug for Tensor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.describe())?;
-        if let Data::Strings(strings) = &self.data {
-            return f.debug_list().entries(strings.iter().take(8)).finish();
-        }
-        match crate::to_f64(self) {
-            Ok(values) => f.debug_list().entries(values.iter().take(8)).finish(),
-            Err(_) => Ok(()),
-        }
+        let Some(shown) = self.shown() else { return Ok(()) };
+        let more = if self.count > shown.len() { ", .." } else { "" };
+        write!(f, "[{}{more}]", shown.join(", "))
     }
 }
 
@@ -359,5 +392,17 @@ mod tests {
         let shared = a.clone();
         assert!(a.into_buffer().is_none());
         assert!(shared.into_buffer().is_some());
+    }
+
+    #[test]
+    fn debug_writes_elements_in_their_dtype_and_says_that_there_are_more() {
+        let check = |tensor: Tensor, wanted: &str| assert_eq!(format!("{tensor:?}"), wanted);
+        check(Tensor::vector(&[0.1f32, 2.0]), "f32[2][0.1, 2.0]");
+        check(Tensor::vector(&[0.1f64]), "f64[1][0.1]");
+        check(Tensor::vector(&[0u8; 9]), "u8[9][0, 0, 0, 0, 0, 0, 0, 0, ..]");
+        check(Tensor::vector(&[u64::MAX, 1]), "u64[2][18446744073709551615, 1]");
+        check(Tensor::vector(&[i64::MAX]), "i64[1][9223372036854775807]");
+        check(Tensor::from_bools(&[2], &[true, false]).unwrap(), "bool[2][true, false]");
+        check(Tensor::from_strings(&[1], vec!["a".to_string()]).unwrap(), "string[1][\"a\"]");
     }
 }

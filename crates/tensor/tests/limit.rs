@@ -1,6 +1,6 @@
 //! The limit on one tensor. In a process of its own: the limit holds for the whole process.
 
-use hetra_tensor::{Tensor, TensorError, set_bytes_max};
+use hetra_tensor::{DType, Tensor, TensorError, set_bytes_max};
 
 #[test]
 fn a_copy_on_write_beyond_the_limit_is_an_error() {
@@ -13,4 +13,9 @@ fn a_copy_on_write_beyond_the_limit_is_an_error() {
     drop(tensor);
     // Nobody shares it any more, so there is nothing to copy.
     assert_eq!(shared.bytes_mut().map(|bytes| bytes.len()), Ok(256));
+    // Which limit it is, and a size beyond counting, are told.
+    let fault = TensorError::TooLarge { bytes: 256 }.to_string();
+    assert_eq!(fault, "a tensor of 256 bytes is over the limit of 128 bytes (bytes_max)");
+    let fault = Tensor::zeros(DType::F32, &[usize::MAX, 2]).unwrap_err().to_string();
+    assert!(fault.starts_with("a tensor of more than 18446744073709551615 bytes"), "{fault}");
 }
