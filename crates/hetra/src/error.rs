@@ -26,6 +26,8 @@ pub enum Error {
     Name { what: &'static str, name: String, known: String, nearest: Option<String> },
     #[error("input `{name}` is given twice")]
     Twice { name: String },
+    #[error("input `{input}`: wanted {symbol} = {wanted}, as in input `{other}`, got {got}")]
+    Symbol { input: String, symbol: String, wanted: usize, other: String, got: usize },
     #[error("there is no pass `{name}`; there are {known}")]
     Pass { name: String, known: String },
     #[error("{waiting} runs wait in the background already; wait for one of them")]
@@ -34,6 +36,8 @@ pub enum Error {
     Thread(std::io::Error),
     #[error("the session may make no runs at all: wanted at least 1 at one time")]
     NoRuns,
+    #[error("a device that is open is given: it has its id and its threads already")]
+    TwoDevices,
     #[error("the run was lost: its thread ended early")]
     Lost,
 }

@@ -89,7 +89,8 @@ impl Builder {
         self
     }
 
-    /// A device that is open already: sessions that share it share its threads.
+    /// A device that is open already, in the place of [`Builder::device`] and
+    /// [`Builder::threads`]: sessions that share it share its threads.
     #[must_use]
     pub fn on(mut self, device: Arc<dyn Device>) -> Builder {
         self.device = Some(device);
@@ -145,6 +146,9 @@ impl Builder {
         // What callers see is what the file declares, whatever the passes do to the graph.
         let (inputs, outputs) = (ports(&graph, &graph.inputs), ports(&graph, &graph.outputs));
         let device = match self.device {
+            Some(_) if self.device_id.is_some() || self.threads.is_some() => {
+                return Err(Error::TwoDevices);
+            }
             Some(device) => device,
             None => crate::open(self.device_id.as_deref().unwrap_or("cpu"), self.threads)?,
         };
@@ -196,6 +200,31 @@ fn ports(graph: &Graph, ids: &[hetra_ir::ValueId]) -> Vec<Port> {
         has_default: graph.constants.contains_key(&id),
     };
     ids.iter().map(port).collect()
+}
+
+/// Refuses inputs that give one symbol two extents: the passes take both axes for equal. Items of
+/// a sequence are free, each stands for itself.
+fn check_symbols(ports: &[Port], values: &[Option<Value>]) -> Result<(), Error> {
+    let mut bound: Vec<(&str, usize, &str)> = Vec::new();
+    for (port, value) in ports.iter().zip(values) {
+        // A misfit is the engine's to tell.
+        let value = value.as_ref().filter(|value| port.ty.misfit(value).is_none());
+        let tensor = value.and_then(Value::as_tensor);
+        let (Some(dims), Some(tensor)) = (port.ty.dims(), tensor) else { continue };
+        for (dim, &got) in dims.iter().zip(tensor.shape()) {
+            let Some(symbol) = dim.symbol() else { continue };
+            match bound.iter().find(|(name, ..)| *name == symbol) {
+                Some(&(_, wanted, other)) if wanted != got => {
+                    let (input, other) = (port.name.clone(), other.to_string());
+                    let symbol = symbol.to_string();
+                    return Err(Error::Symbol { input, symbol, wanted, other, got });
+                }
+                Some(_) => {}
+                None => bound.push((symbol, got, &port.name)),
+            }
+        }
+    }
+    Ok(())
 }
 
 /// A model compiled for a device. Clones share it; runs may overlap, up to [`Builder::runs_max`].
@@ -396,6 +425,7 @@ impl Session {
         outputs: &[ValueId],
         trace: Option<&mut Trace>,
     ) -> Result<Outputs, Error> {
+        check_symbols(&self.inner.inputs, &inputs)?;
         let permit = self.inner.gate.enter();
         let values = self.inner.engine.run(inputs, outputs, trace)?;
         drop(permit);

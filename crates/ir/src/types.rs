@@ -24,6 +24,15 @@ impl Dim {
             _ => None,
         }
     }
+
+    /// The name that stands for one extent wherever it occurs. `?` is no such name: exporters
+    /// write it for every axis of which they know nothing.
+    pub fn symbol(&self) -> Option<&str> {
+        match self {
+            Dim::Sym(name) if **name != *"?" => Some(name),
+            _ => None,
+        }
+    }
 }
 
 impl From<usize> for Dim {
@@ -148,11 +157,14 @@ impl Type {
 impl TensorType {
     /// Whether a tensor fits: same dtype, same rank, same known extents.
     fn accepts(&self, tensor: &Tensor) -> bool {
+        self.dtype == tensor.dtype() && self.allows(tensor.shape())
+    }
+
+    /// Whether a shape fits: same rank, same known extents.
+    pub fn allows(&self, shape: &[usize]) -> bool {
         let fits = |(dim, extent): (&Dim, &usize)| dim.known().is_none_or(|known| known == *extent);
-        self.dtype == tensor.dtype()
-            && self.shape.as_ref().is_none_or(|dims| {
-                dims.len() == tensor.rank() && dims.iter().zip(tensor.shape()).all(fits)
-            })
+        let dims = self.shape.as_ref();
+        dims.is_none_or(|dims| dims.len() == shape.len() && dims.iter().zip(shape).all(fits))
     }
 }
 
