@@ -54,16 +54,32 @@ fn detect() -> Isa {
     Isa::Portable
 }
 
-/// The instruction set to use: the detected one, or a lower one that `HETRA_CPU` asks for
-/// (`avx2` or `portable`). Read once.
+/// What `HETRA_CPU` asks for: `None` when it is not set, or empty.
+///
+/// # Errors
+/// The text, when it is no name of an instruction set.
+pub fn asked() -> Result<Option<Isa>, String> {
+    match std::env::var_os("HETRA_CPU") {
+        Some(text) => named(&text.to_string_lossy()),
+        None => Ok(None),
+    }
+}
+
+/// The names that `HETRA_CPU` may have.
+pub const NAMES: &[(&str, Isa)] =
+    &[("portable", Isa::Portable), ("avx2", Isa::Avx2), ("avx512", Isa::Avx512)];
+
+fn named(text: &str) -> Result<Option<Isa>, String> {
+    let isa = NAMES.iter().find(|(name, _)| *name == text).map(|(_, isa)| *isa);
+    if isa.is_some() || text.is_empty() { Ok(isa) } else { Err(text.to_string()) }
+}
+
+/// The instruction set to use: the detected one, or a lower one that `HETRA_CPU` asks for. Read
+/// once. What cannot be understood counts for nothing: the device refuses it, see [`asked`].
 pub fn isa() -> Isa {
     static CHOSEN: OnceLock<Isa> = OnceLock::new();
     *CHOSEN.get_or_init(|| {
-        let asked = match std::env::var("HETRA_CPU").as_deref() {
-            Ok("portable") => Isa::Portable,
-            Ok("avx2") => Isa::Avx2,
-            _ => Isa::Avx512,
-        };
+        let asked = asked().ok().flatten().unwrap_or(Isa::Avx512);
         asked.min(detected())
     })
 }
@@ -133,5 +149,12 @@ mod tests {
             assert_eq!(isa.dispatch(Lanes), want);
         }
         assert!(isa() <= detected());
+    }
+
+    #[test]
+    fn names_are_understood_or_refused() {
+        assert_eq!(named("avx2"), Ok(Some(Isa::Avx2)));
+        assert_eq!(named(""), Ok(None));
+        assert_eq!(named("avx-512"), Err("avx-512".to_string()));
     }
 }

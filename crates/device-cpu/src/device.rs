@@ -10,7 +10,7 @@ use hetra_ops::{Kind, OpError, find};
 use hetra_tensor::Value;
 
 use crate::programs;
-use hetra_cpu_kernels::isa::{Isa, isa};
+use hetra_cpu_kernels::isa::{self, Isa, isa};
 use hetra_cpu_kernels::threads::{self, THREADS_MAX, processors};
 
 /// Finds the one CPU of this machine.
@@ -23,7 +23,11 @@ impl Driver for CpuDriver {
 
     fn discover(&self) -> Vec<Found> {
         let info = describe(processors());
-        vec![Found { info, state: DriverState::Found, hint: String::new() }]
+        let (state, hint) = match setting() {
+            Ok(()) => (DriverState::Found, String::new()),
+            Err(error) => (DriverState::Broken, error.to_string()),
+        };
+        vec![Found { info, state, hint }]
     }
 
     fn open(&self, id: &str, threads: Option<usize>) -> Result<Arc<dyn Device>, DeviceError> {
@@ -32,6 +36,13 @@ impl Driver for CpuDriver {
         }
         Ok(Arc::new(CpuDevice::new(threads)?))
     }
+}
+
+/// Whether the environment asks for kernels that there are.
+fn setting() -> Result<(), DeviceError> {
+    let choices = || isa::NAMES.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+    let fault = |value| DeviceError::Setting { name: "HETRA_CPU", value, choices: choices() };
+    isa::asked().map(|_| ()).map_err(fault)
 }
 
 fn describe(threads: usize) -> DeviceInfo {
@@ -97,8 +108,9 @@ impl CpuDevice {
     /// A device of `threads` threads (`None`: one for each core the process may use).
     ///
     /// # Errors
-    /// When the number is 0 or too large.
+    /// When the number is 0 or too large, or `HETRA_CPU` names no kernels.
     pub fn new(threads: Option<usize>) -> Result<CpuDevice, DeviceError> {
+        setting()?;
         let threads = threads.unwrap_or_else(processors);
         let failed = |reason: String| DeviceError::Failed { device: "cpu".to_string(), reason };
         if threads == 0 || threads > THREADS_MAX {

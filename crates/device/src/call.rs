@@ -14,6 +14,8 @@ pub enum DeviceError {
     NoDevice { id: String, found: String },
     #[error("device {device} does not run node `{node}` ({op}): {reason}")]
     Unsupported { device: String, node: String, op: String, reason: String },
+    #[error("{name}={value}: wanted one of {choices}")]
+    Setting { name: &'static str, value: String, choices: String },
     #[error("device {device}: {reason}")]
     Failed { device: String, reason: String },
 }
