@@ -1,5 +1,6 @@
 //! From a picture file to an input tensor.
 
+use std::io::Cursor;
 use std::path::Path;
 use std::str::FromStr;
 
@@ -9,14 +10,16 @@ use hetra_tensor::{DType, Tensor};
 use image::imageops::FilterType;
 use image::{DynamicImage, Rgb, RgbImage};
 
+use crate::jpeg;
+
 /// What `--preprocess` takes; also its help text.
 pub(crate) const HELP: &str = "\
 Steps for pictures, separated by commas, done in the order written: \
 resize=N (short side to N) or resize=HxW; crop=HxW (from the middle); \
 letterbox=HxW (keep the aspect, pad with grey 114). Then, wherever they stand: \
-color=rgb|bgr|gray, scale=F (pixel 0..255 times F, default 1/255), mean=A:B:C and std=A:B:C \
-(after scaling), layout=nchw|nhwc. Default: resize to the input's height and width, 0..1, \
-layout as the input's shape says. \
+color=rgb|bgr|gray, scale=F (pixel 0..255 times F; default 1/255, or 1 for an integer input), \
+mean=A:B:C and std=A:B:C (after scaling), layout=nchw|nhwc. Default: resize to the input's height \
+and width, 0..1 (0..255 for an integer input), layout as the input's shape says. \
 Example: resize=256,crop=224x224,mean=0.485:0.456:0.406,std=0.229:0.224:0.225";
 
 /// One geometric step.
@@ -47,7 +50,7 @@ pub(crate) struct Preprocess {
     steps: Vec<Step>,
     color: Option<Color>,
     layout: Option<Layout>,
-    scale: f32,
+    scale: Option<f32>,
     mean: Vec<f32>,
     std: Vec<f32>,
 }
@@ -58,7 +61,7 @@ impl Default for Preprocess {
             steps: Vec::new(),
             color: None,
             layout: None,
-            scale: 1.0 / 255.0,
+            scale: None,
             mean: vec![0.0],
             std: vec![1.0],
         }
@@ -121,7 +124,7 @@ impl FromStr for Preprocess {
                         _ => bail!("layout={value}: wanted nchw or nhwc"),
                     });
                 }
-                "scale" => spec.scale = number(value)?,
+                "scale" => spec.scale = Some(number(value)?),
                 "mean" => spec.mean = floats(value)?,
                 "std" => spec.std = floats(value)?,
                 _ => bail!(
@@ -147,17 +150,18 @@ struct Wanted {
 }
 
 fn wanted(ty: &Type) -> Result<Wanted> {
-    let dims = ty.dims().filter(|dims| dims.len() == 4);
-    let dims = dims.with_context(|| format!("a picture needs an input of rank 4, not {ty}"))?;
-    let known: Vec<Option<usize>> = dims.iter().map(hetra::Dim::known).collect();
+    let dims = ty.dims().filter(|dims| matches!(dims.len(), 3 | 4));
+    let dims =
+        dims.with_context(|| format!("a picture needs an input of rank 3 or 4, not {ty}"))?;
+    let known: Vec<Option<usize>> = dims[dims.len() - 3..].iter().map(hetra::Dim::known).collect();
     let channels = |extent: Option<usize>| matches!(extent, Some(1 | 3));
     let pixel = |extent: Option<usize>| extent.and_then(|extent| u32::try_from(extent).ok());
-    if !channels(known[1]) && channels(known[3]) {
-        let (height, width) = (pixel(known[1]), pixel(known[2]));
-        return Ok(Wanted { layout: Layout::Nhwc, channels: known[3], height, width });
+    if !channels(known[0]) && channels(known[2]) {
+        let (height, width) = (pixel(known[0]), pixel(known[1]));
+        return Ok(Wanted { layout: Layout::Nhwc, channels: known[2], height, width });
     }
-    let (height, width) = (pixel(known[2]), pixel(known[3]));
-    Ok(Wanted { layout: Layout::Nchw, channels: known[1], height, width })
+    let (height, width) = (pixel(known[1]), pixel(known[2]));
+    Ok(Wanted { layout: Layout::Nchw, channels: known[0], height, width })
 }
 
 /// A picture as an input.
@@ -171,7 +175,11 @@ pub(crate) struct Picture {
 
 /// Reads a picture for an input of this type.
 pub(crate) fn load(path: &Path, spec: Option<&Preprocess>, ty: &Type) -> Result<Picture> {
-    let picture = image::ImageReader::open(path)?.with_guessed_format()?.decode()?;
+    let bytes = std::fs::read(path)?;
+    let reader = image::ImageReader::new(Cursor::new(&bytes)).with_guessed_format()?;
+    let cut = reader.format() == Some(image::ImageFormat::Jpeg) && !jpeg::is_whole(&bytes);
+    ensure!(!cut, "the file is cut off: its picture has no end");
+    let picture = reader.decode()?;
     let spec = spec.cloned().unwrap_or_default();
     let wanted = wanted(ty)?;
     Ok(Picture {
@@ -197,6 +205,8 @@ fn to_tensor(picture: &DynamicImage, spec: &Preprocess, ty: &Type) -> Result<Ten
     let (height, width) = (picture.height() as usize, picture.width() as usize);
     let depth = if color == Color::Gray { 1 } else { 3 };
     let layout = spec.layout.unwrap_or(layout);
+    let dtype = ty.dtype().unwrap_or(DType::F32);
+    let scale = spec.scale.unwrap_or(if dtype.is_int() { 1.0 } else { 1.0 / 255.0 });
     let mut values = vec![0.0f32; depth * height * width];
     for (x, y, pixel) in picture.enumerate_pixels() {
         let Rgb([r, g, b]) = *pixel;
@@ -214,16 +224,35 @@ fn to_tensor(picture: &DynamicImage, spec: &Preprocess, ty: &Type) -> Result<Ten
                 Layout::Nchw => (channel * height + y) * width + x,
                 Layout::Nhwc => (y * width + x) * depth + channel,
             };
-            values[index] = (value * spec.scale - mean) / std;
+            values[index] = (value * scale - mean) / std;
         }
     }
     let shape = match layout {
         Layout::Nchw => [1, depth, height, width],
         Layout::Nhwc => [1, height, width, depth],
     };
-    let tensor = Tensor::from_slice(&shape, &values)?;
-    let dtype = ty.dtype().unwrap_or(DType::F32);
+    // Without an axis for the batch the input takes the one picture.
+    let shape = &shape[4 - ty.dims().map_or(4, <[hetra::Dim]>::len)..];
+    if dtype.is_int() {
+        to_integers(&mut values, dtype)?;
+    }
+    let tensor = Tensor::from_slice(shape, &values)?;
     Ok(hetra_tensor::cast(&tensor, dtype, true, hetra_tensor::Rounding::NearestEven)?)
+}
+
+/// Rounds to the nearest whole numbers, which must be there in `dtype`.
+fn to_integers(values: &mut [f32], dtype: DType) -> Result<()> {
+    values.iter_mut().for_each(|value| *value = value.round_ties_even());
+    let (low, high) = dtype.int_range().unwrap_or_default();
+    // As floats: the bounds of the widest types are no f32, but far from any pixel.
+    let fits = |value: &&f32| !(low as f32..=high as f32).contains(*value);
+    match values.iter().find(fits) {
+        Some(value) => bail!(
+            "a pixel becomes {value}, which does not fit {dtype}: from {low} to {high} (scale=F \
+             and mean=A, as in --preprocess mean=128, move it)"
+        ),
+        None => Ok(()),
+    }
 }
 
 fn apply(picture: &RgbImage, step: Step) -> Result<RgbImage> {
@@ -233,9 +262,12 @@ fn apply(picture: &RgbImage, step: Step) -> Result<RgbImage> {
     Ok(match step {
         Step::Resize(h, w) => resize(h, w),
         Step::ShortSide(short) => {
-            let scale = f64::from(short) / f64::from(width.min(height));
-            let scaled = |side: u32| ((f64::from(side) * scale).round() as u32).clamp(1, SIDE_MAX);
-            resize(scaled(height), scaled(width))
+            // What torchvision does: the long side is rounded down.
+            let side = |side: u32| {
+                let long = u64::from(short) * u64::from(side) / u64::from(width.min(height));
+                u32::try_from(long).unwrap_or(SIDE_MAX).clamp(1, SIDE_MAX)
+            };
+            resize(side(height), side(width))
         }
         Step::Crop(h, w) => {
             ensure!(w <= width && h <= height, "crop={h}x{w}: the picture is {height}x{width}");
@@ -287,5 +319,48 @@ mod tests {
         let gray = to_tensor(&picture, &boxed, &Type::ranked(DType::F32, 4)).unwrap();
         assert_eq!(gray.shape(), [1, 1, 4, 4]);
         assert!((gray.as_slice::<f32>().unwrap()[0] - 114.0).abs() < 0.1);
+    }
+
+    #[test]
+    fn integer_inputs_take_pixels_as_they_are() {
+        let picture = DynamicImage::ImageRgb8(RgbImage::from_pixel(2, 2, Rgb([255, 0, 51])));
+        let read = |dtype, spec: &str| {
+            let ty = Type::tensor(dtype, &[1, 3, 2, 2]);
+            let tensor = to_tensor(&picture, &spec.parse().unwrap(), &ty);
+            let values = tensor.map(|tensor| hetra_tensor::to_f64(&tensor).unwrap());
+            values.map(|v| [v[0], v[4], v[8]]).map_err(|error| error.to_string())
+        };
+        for dtype in [DType::U8, DType::I32, DType::I64, DType::U16] {
+            assert_eq!(read(dtype, ""), Ok([255.0, 0.0, 51.0]), "{dtype}");
+        }
+        assert_eq!(read(DType::I8, "mean=128"), Ok([127.0, -128.0, -77.0]));
+        assert_eq!(read(DType::U8, "scale=1/255"), Ok([1.0, 0.0, 0.0]));
+        assert!(read(DType::I8, "").unwrap_err().contains("255, which does not fit i8"));
+        assert!(read(DType::U8, "mean=1").unwrap_err().contains("-1, which does not fit u8"));
+    }
+
+    #[test]
+    fn an_input_may_have_no_batch() {
+        let picture = DynamicImage::ImageRgb8(RgbImage::from_pixel(4, 2, Rgb([255, 0, 51])));
+        for shape in [[3, 2, 4], [2, 4, 3]] {
+            let ty = Type::tensor(DType::U8, &shape);
+            let tensor = to_tensor(&picture, &Preprocess::default(), &ty).unwrap();
+            assert_eq!(tensor.shape(), shape);
+            let blue = if shape[0] == 3 { 16 } else { 2 };
+            assert_eq!(tensor.as_slice::<u8>().unwrap()[blue], 51);
+        }
+        let flat = Type::ranked(DType::F32, 2);
+        assert!(to_tensor(&picture, &Preprocess::default(), &flat).is_err());
+    }
+
+    #[test]
+    fn the_long_side_is_rounded_down() {
+        let size = |width, height| {
+            let picture = RgbImage::new(width, height);
+            apply(&picture, Step::ShortSide(256)).unwrap().dimensions()
+        };
+        assert_eq!(size(640, 427), (383, 256));
+        assert_eq!(size(427, 640), (256, 383));
+        assert_eq!(size(100_000, 1), (SIDE_MAX, 256));
     }
 }
