@@ -4,18 +4,20 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::Args;
-use hetra::{Graph, Outputs, Port, Session, Trace, Value};
+use hetra::{DType, Graph, Outputs, Port, Session, Trace, Value};
 
-use crate::generate::{self, Extents, generate};
+use crate::generate::{self, Extents, Kind, generate};
 use crate::images::{self, Preprocess};
+use crate::literal::literal;
 use crate::usage::usage;
 use crate::{npy, recorded, show};
 
 /// Options that give inputs.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct InputArgs {
-    /// An input: NAME=FILE (.npy .npz .pb .png .jpg), NAME=random|ones|zeros[:SHAPE] or NAME=1,2,3;
-    /// without NAME= it is the first input that is still open. The rest is random
+    /// An input: NAME=FILE (.npy .npz .pb .png .jpg), NAME=random|ones|zeros[:SHAPE], NAME=1,2,3,
+    /// NAME=true,false or, for strings, NAME=a,b or NAME='["a","b"]'; without NAME= it is the first
+    /// input that is still open. The rest is random
     #[arg(short, long = "input", value_name = "NAME=FILE")]
     input: Vec<String>,
     /// Folder with input_N.pb (ONNX test layout)
@@ -23,7 +25,8 @@ pub(crate) struct InputArgs {
     data: Option<PathBuf>,
     #[arg(long, value_name = "STEPS", help = images::HELP)]
     preprocess: Option<Preprocess>,
-    /// Extent of a symbolic dimension of generated inputs [default: 1]
+    /// Extent of a symbolic dimension of generated inputs [default: that of the inputs that are
+    /// given, else 1]
     #[arg(long, value_name = "NAME=N", value_parser = generate::dim)]
     dim: Vec<(String, usize)>,
     /// Seed of random inputs
@@ -33,8 +36,8 @@ pub(crate) struct InputArgs {
 
 /// What the command line gives, known before the model is.
 pub(crate) enum Given<'a> {
-    /// Inputs of these names.
-    Names(Vec<String>),
+    /// Each `-i`, and the names of arrays in archives.
+    Inputs { options: &'a [String], arrays: Vec<String> },
     /// A folder with `input_N.pb`.
     Folder(&'a Path),
 }
@@ -43,11 +46,31 @@ impl Given<'_> {
     /// Makes constants of the inputs with a default that are not given.
     pub(crate) fn fix_defaults(&self, graph: &mut Graph) {
         match self {
-            Given::Names(names) => graph.fix_defaults(|name| names.iter().any(|n| n == name)),
+            Given::Inputs { options, arrays } => {
+                let names: Vec<String> = names(graph).map(str::to_string).collect();
+                let ports = || names.iter().map(String::as_str);
+                let given = options.iter().filter_map(|text| named(text, ports()));
+                let given: Vec<&str> = given.map(|(index, _)| names[index].as_str()).collect();
+                graph.fix_defaults(|name| {
+                    given.contains(&name) || arrays.iter().any(|array| array == name)
+                });
+            }
             Given::Folder(folder) if recorded::gives_defaults(folder, graph) => {}
             Given::Folder(_) => graph.fix_defaults(|_| false),
         }
     }
+}
+
+fn names(graph: &Graph) -> impl Iterator<Item = &str> {
+    graph.inputs.iter().map(|&id| graph.value(id).name.as_str())
+}
+
+/// Which input `NAME=SOURCE` names, and the source: names may have a `=`, too, and the longest
+/// that fits is meant.
+fn named<'a>(text: &'a str, names: impl Iterator<Item = &'a str>) -> Option<(usize, &'a str)> {
+    let source = |name: &str| text.strip_prefix(name)?.strip_prefix('=');
+    let fits = names.enumerate().filter_map(|(at, name)| Some((name.len(), at, source(name)?)));
+    fits.max_by_key(|(length, ..)| *length).map(|(_, at, source)| (at, source))
 }
 
 /// The inputs of one run.
@@ -80,12 +103,20 @@ impl Inputs {
     }
 }
 
+/// What an option gives.
+enum Entry {
+    /// A value and where it comes from.
+    Value(Value, String),
+    /// What is generated once all the others are known, and the option.
+    Kind(Kind, String),
+}
+
 /// What is found while the options are read.
 struct Found<'a> {
     ports: &'a [Port],
     extents: Extents<'a>,
-    /// Value and source of each port.
-    given: Vec<Option<(Value, String)>>,
+    /// What is given for each port.
+    given: Vec<Option<Entry>>,
     /// Arrays that no input has the name of, with their archives.
     strangers: Vec<(String, String)>,
     pictures: usize,
@@ -97,16 +128,14 @@ impl InputArgs {
         if let Some(folder) = &self.data {
             return Given::Folder(folder);
         }
-        let mut names = Vec::new();
-        for text in &self.input {
-            let (name, source) = text.split_once('=').unwrap_or(("", text));
-            names.push(name.to_string());
+        let mut arrays = Vec::new();
+        for text in self.input.iter().filter(|text| extension(Path::new(text)) == "npz") {
             // What is wrong with an archive is told when it is read.
-            if source.ends_with(".npz") {
-                names.extend(npy::names(Path::new(source)).unwrap_or_default());
-            }
+            let starts = text.match_indices('=').map(|(at, _)| at + 1).chain([0]);
+            let read = |start: usize| npy::names(Path::new(&text[start..])).ok();
+            arrays.extend(starts.filter_map(read).flatten());
         }
-        Given::Names(names)
+        Given::Inputs { options: &self.input, arrays }
     }
 
     /// Inputs for every port of a session, by name.
@@ -121,7 +150,7 @@ impl InputArgs {
         let mut found = Found {
             ports: &ports,
             extents: Extents::new(&self.dim),
-            given: vec![None; ports.len()],
+            given: ports.iter().map(|_| None).collect(),
             strangers: Vec::new(),
             pictures: 0,
         };
@@ -132,12 +161,25 @@ impl InputArgs {
             return Err(usage("--preprocess: no input is a picture"));
         }
         found.check_strangers()?;
+        found.bind()?;
         let mut inputs = Inputs { values: Vec::new(), sources: Vec::new(), guessed: Vec::new() };
         for (index, port) in ports.iter().enumerate() {
             let (value, source) = match found.given[index].take() {
-                Some(given) => given,
+                Some(Entry::Value(value, source)) => (value, source),
+                Some(Entry::Kind(kind, text)) => self
+                    .generated(&kind, index, &mut found)
+                    .with_context(|| format!("-i {text}"))?,
                 None if port.has_default => continue,
-                None => self.generated("random", index, &mut found)?,
+                None => {
+                    let name = &port.name;
+                    let value = self.generated(&Kind::random(), index, &mut found);
+                    let value = value.with_context(|| format!("input `{name}`"))?;
+                    if port.ty.dtype().is_some_and(DType::is_int) {
+                        let guess = format!("`{name}` is 0 or 1 at random (-i {name}=..)");
+                        found.extents.guessed.push(guess);
+                    }
+                    value
+                }
             };
             inputs.values.push((port.name.clone(), value));
             inputs.sources.push(source);
@@ -146,20 +188,16 @@ impl InputArgs {
         Ok(inputs)
     }
 
-    fn generated(&self, text: &str, index: usize, found: &mut Found) -> Result<(Value, String)> {
+    fn generated(&self, kind: &Kind, index: usize, found: &mut Found) -> Result<(Value, String)> {
         let seed = self.seed.wrapping_add(index as u64);
-        let value = generate(text, &found.ports[index], seed, &mut found.extents)?;
-        let kind = text.split(':').next().unwrap_or(text);
-        let seed = if kind == "random" { format!(", seed {}", self.seed) } else { String::new() };
-        Ok((value, format!("{kind}{seed}")))
+        let value = generate(kind, &found.ports[index], seed, &mut found.extents)?;
+        Ok((value, kind.source(self.seed)))
     }
 
     /// Reads one `-i`.
     fn one(&self, text: &str, found: &mut Found) -> Result<()> {
-        let named = text.split_once('=').and_then(|(name, rest)| {
-            Some((found.ports.iter().position(|port| port.name == name)?, rest))
-        });
-        let (index, source) = match named {
+        let names = found.ports.iter().map(|port| port.name.as_str());
+        let (index, source) = match named(text, names) {
             Some(place) => place,
             None if text.contains('=') && !Path::new(text).exists() => {
                 let known: Vec<&str> = found.ports.iter().map(|port| &*port.name).collect();
@@ -178,29 +216,29 @@ impl InputArgs {
             return Err(usage(format!("-i {text}: input `{}` is given twice", port.name)));
         }
         let path = Path::new(source);
-        let kind = source.split(':').next().unwrap_or_default();
-        if matches!(kind, "random" | "ones" | "zeros") {
-            let value = self.generated(source, index, found);
-            found.given[index] = Some(value.with_context(|| format!("-i {text}"))?);
+        if let Some(kind) = Kind::parse(source) {
+            let kind = kind.with_context(|| format!("-i {text}"))?;
+            found.given[index] = Some(Entry::Kind(kind, text.to_string()));
             return Ok(());
         }
-        if let Some(values) = generate::numbers(source).filter(|_| !path.exists()) {
-            let value = generate::literal(&values, port).with_context(|| format!("-i {text}"))?;
-            found.given[index] = Some((value, source.to_string()));
+        if !is_file(path)
+            && let Some(value) = literal(source, port, &self.dim)
+        {
+            let value = value.with_context(|| format!("-i {text}"))?;
+            found.given[index] = Some(Entry::Value(value, source.to_string()));
             return Ok(());
         }
         let context = || format!("input `{}` from {}", port.name, path.display());
-        if path.extension().is_some_and(|extension| extension == "npz") {
+        if extension(path) == "npz" {
             return found.archive(path, index).with_context(context);
         }
         let value = self.file(path, port, found).with_context(context)?;
-        found.given[index] = Some((value, path.display().to_string()));
+        found.given[index] = Some(Entry::Value(value, path.display().to_string()));
         Ok(())
     }
 
     fn file(&self, path: &Path, port: &Port, found: &mut Found) -> Result<Value> {
-        let extension = path.extension().and_then(|ext| ext.to_str()).unwrap_or_default();
-        match extension.to_ascii_lowercase().as_str() {
+        match extension(path).as_str() {
             "npy" => Ok(npy::read(&std::fs::read(path)?)?.into()),
             "pb" => Ok(hetra_onnx::value_from_pb(&std::fs::read(path)?, &port.ty)?),
             "png" | "jpg" | "jpeg" => {
@@ -217,11 +255,22 @@ impl InputArgs {
                 Ok(picture.tensor.into())
             }
             _ => Err(usage(
-                "wanted a .npy, .npz, .pb, .png or .jpg file, numbers, or random, ones or \
-                 zeros[:SHAPE]",
+                "wanted a .npy, .npz, .pb, .png or .jpg file, elements such as 1,2,3, or random, \
+                 ones or zeros[:SHAPE]",
             )),
         }
     }
+}
+
+/// The extension in small letters.
+fn extension(path: &Path) -> String {
+    path.extension().map_or(String::new(), |text| text.to_string_lossy().to_ascii_lowercase())
+}
+
+/// A file that is there, or one that by its name is meant to be.
+fn is_file(path: &Path) -> bool {
+    let known = ["npy", "npz", "pb", "png", "jpg", "jpeg"];
+    path.exists() || known.contains(&extension(path).as_str())
 }
 
 impl Found<'_> {
@@ -239,7 +288,22 @@ impl Found<'_> {
             if self.given[place].is_some() {
                 return Err(usage(format!("input `{}` is given twice", self.ports[place].name)));
             }
-            self.given[place] = Some((tensor.into(), source.clone()));
+            self.given[place] = Some(Entry::Value(tensor.into(), source.clone()));
+        }
+        Ok(())
+    }
+
+    /// Takes the extents of all that is given, before anything is generated.
+    fn bind(&mut self) -> Result<()> {
+        for (port, entry) in self.ports.iter().zip(&self.given) {
+            let shape = match entry {
+                Some(Entry::Value(Value::Tensor(tensor), _)) => Some(tensor.shape()),
+                Some(Entry::Kind(kind, _)) => kind.shape(),
+                _ => None,
+            };
+            if let Some(shape) = shape {
+                self.extents.bind(&port.name, &port.ty, shape)?;
+            }
         }
         Ok(())
     }
@@ -266,7 +330,16 @@ impl Found<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hetra::{DType, Tensor, Type};
+    use hetra::{Tensor, Type};
+
+    #[test]
+    fn names_may_have_an_equals_sign() {
+        let check = |text, wanted| assert_eq!(named(text, ["a", "a=b"].into_iter()), wanted);
+        check("a=1,2", Some((0, "1,2")));
+        check("a=b=1,2", Some((1, "1,2")));
+        check("a=b", Some((0, "b")));
+        check("b=1", None);
+    }
 
     #[test]
     fn an_archive_may_hold_more_only_when_nothing_is_missing() {
@@ -283,7 +356,7 @@ mod tests {
             let mut found = Found {
                 ports: &ports,
                 extents: Extents::new(&[]),
-                given: vec![None; ports.len()],
+                given: ports.iter().map(|_| None).collect(),
                 strangers: Vec::new(),
                 pictures: 0,
             };

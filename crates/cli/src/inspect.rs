@@ -97,12 +97,20 @@ fn input_types(graph: &Graph, args: &Args) -> Result<(Vec<Type>, Vec<String>)> {
     {
         return Err(usage(format!("--shape {odd}=..: the model has no such input")));
     }
+    let shape = |id: ValueId| args.shape.iter().find(|(given, _)| given == name(id));
     let mut extents = Extents::new(&args.dim);
+    for &id in &graph.inputs {
+        let Some((name, shape)) = shape(id) else { continue };
+        let ty = graph.ty(id);
+        if !ty.as_tensor().is_some_and(|ty| ty.allows(shape)) {
+            return Err(usage(format!("--shape {name}=..: input `{name}` is {ty}")));
+        }
+        extents.bind(name, ty, shape)?;
+    }
     let mut types = Vec::with_capacity(graph.inputs.len());
     for &id in &graph.inputs {
         let ty = graph.ty(id);
-        let given = args.shape.iter().find(|(given, _)| given == name(id));
-        types.push(match (ty.dtype(), given, ty.dims()) {
+        types.push(match (ty.dtype(), shape(id), ty.dims()) {
             (Some(dtype), Some((_, shape)), _) => Type::tensor(dtype, shape),
             (Some(dtype), None, Some(dims)) => {
                 let option = format!("--shape {}=SHAPE", name(id));
