@@ -1,17 +1,20 @@
 //! `hetra run`
 
+use std::collections::BTreeSet;
+use std::fmt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use hetra::{Outputs, Session, Tensor, Trace, Value};
+use hetra::{DType, Outputs, Session, Tensor, Trace, Value};
 use hetra_tensor::to_f64;
+use serde::Serialize;
 use serde_json::json;
 
 use crate::classes::{self, Class, ClassArgs};
 use crate::inputs::{InputArgs, Inputs};
 use crate::session::Target;
-use crate::{npy, show};
+use crate::{npy, show, usage, values};
 
 /// Run a model once and show its outputs
 #[derive(clap::Args)]
@@ -33,6 +36,10 @@ pub(crate) struct Args {
     output: Option<PathBuf>,
     #[command(flatten)]
     classes: ClassArgs,
+    /// Outputs of at most N elements are shown with their values
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = usage::count,
+          allow_negative_numbers = true)]
+    values: usize,
     /// Show the time of each operator
     #[arg(long)]
     profile: bool,
@@ -82,7 +89,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         for (name, _) in outputs.iter().filter(|(_, value)| value.as_tensor().is_none()) {
             show::warn(&format!("{}: output `{name}` is no tensor, left out", path.display()));
         }
-        let tensors = outputs.iter().filter_map(|(name, v)| Some((name, v.as_tensor()?)));
+        // An output may be listed twice; an archive has each name once.
+        let mut names = BTreeSet::new();
+        let once = outputs.iter().filter(|(name, _)| names.insert(*name));
+        let tensors = once.filter_map(|(name, value)| Some((name, value.as_tensor()?)));
         npy::write_archive(path, tensors).with_context(|| path.display().to_string())?;
     }
     if let Some(path) = &args.trace {
@@ -93,14 +103,14 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         let rows: Vec<_> = outputs
             .iter()
             .zip(&classes)
-            .map(|((name, v), top)| summary_json(name, v, top))
+            .map(|((name, v), top)| summary_json(name, v, top, args.values))
             .collect();
         let inputs = inputs_json(&inputs);
         println!("{}", json!({"inputs": inputs, "outputs": rows, "trace": trace}));
         return Ok(ExitCode::SUCCESS);
     }
     print_inputs(&inputs);
-    print_outputs(&outputs);
+    print_outputs(&outputs, args.values);
     for ((name, _), classes) in outputs.iter().zip(&classes) {
         classes.iter().for_each(|classes| classes::print(name, classes));
     }
@@ -130,34 +140,78 @@ fn print_inputs(inputs: &Inputs) {
     println!("{table}\n");
 }
 
-/// Smallest, largest and mean value; `None` for strings and empty tensors.
-fn range(tensor: &Tensor) -> Option<(f64, f64, f64)> {
-    let values = to_f64(tensor).ok()?;
-    let first = *values.first()?;
-    let (low, high) = values.iter().fold((first, first), |(l, h), &v| (l.min(v), h.max(v)));
-    Some((low, high, values.iter().sum::<f64>() / values.len() as f64))
+/// An element, exact; in JSON, NaN and infinities are null.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Element {
+    Float(f64),
+    Whole(i128),
 }
 
-fn summary_json(name: &str, value: &Value, top: &Option<Vec<Class>>) -> serde_json::Value {
+impl fmt::Display for Element {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Element::Float(value) => f.write_str(&show::number(*value)),
+            Element::Whole(value) => write!(f, "{value}"),
+        }
+    }
+}
+
+/// What a tensor's elements lie between.
+struct Range {
+    low: Element,
+    high: Element,
+    mean: f64,
+}
+
+/// `None` for strings and empty tensors.
+fn range(tensor: &Tensor) -> Option<Range> {
+    let values = to_f64(tensor).ok()?;
+    let first = *values.first()?;
+    let mean = values.iter().sum::<f64>() / values.len() as f64;
+    let (low, high) = match tensor.dtype() {
+        dtype if dtype.is_float() => {
+            let (low, high) =
+                values.iter().fold((first, first), |(l, h), v| (l.min(*v), h.max(*v)));
+            (Element::Float(low), Element::Float(high))
+        }
+        dtype => {
+            let wide = dtype == DType::U64;
+            let exact = |v: i64| if wide { i128::from(v as u64) } else { i128::from(v) };
+            let values = || hetra_tensor::to_i64(tensor).map(|v| v.into_iter().map(exact));
+            (Element::Whole(values().ok()?.min()?), Element::Whole(values().ok()?.max()?))
+        }
+    };
+    Some(Range { low, high, mean })
+}
+
+fn summary_json(
+    name: &str,
+    value: &Value,
+    top: &Option<Vec<Class>>,
+    values_max: usize,
+) -> serde_json::Value {
     let range = value.as_tensor().and_then(range);
     let mut row = json!({
         "name": name, "type": value.describe(),
-        "min": range.map(|r| r.0), "max": range.map(|r| r.1), "mean": range.map(|r| r.2),
+        "min": range.as_ref().map(|r| &r.low), "max": range.as_ref().map(|r| &r.high),
+        "mean": range.as_ref().map(|r| r.mean),
     });
+    if let Some(elements) = values::elements(value, values_max) {
+        row["values"] = elements;
+    }
     if let Some(top) = top {
         row["top"] = json!(top);
     }
     row
 }
 
-fn print_outputs(outputs: &Outputs) {
+fn print_outputs(outputs: &Outputs, values_max: usize) {
     let mut table = show::table(&["output", "type", "min", "max", "mean"], &[2, 3, 4]);
     for (name, value) in outputs.iter() {
         let cells = match value.as_tensor().and_then(range) {
-            Some((low, high, mean)) => {
-                let float = value.as_tensor().is_some_and(|tensor| tensor.dtype().is_float());
-                let exact = |v: f64| if float { show::number(v) } else { v.to_string() };
-                [exact(low), exact(high), show::number(mean)]
+            Some(Range { low, high, mean }) => {
+                [low.to_string(), high.to_string(), show::number(mean)]
             }
             None => ["-", "-", "-"].map(str::to_string),
         };
@@ -165,6 +219,12 @@ fn print_outputs(outputs: &Outputs) {
         table.add_row([name.to_string(), value.describe(), low, high, mean]);
     }
     println!("{table}");
+    let values = |(name, value)| Some((name, values::elements(value, values_max)?));
+    let small: Vec<(&str, serde_json::Value)> = outputs.iter().filter_map(values).collect();
+    if !small.is_empty() {
+        println!();
+    }
+    small.iter().for_each(|(name, elements)| println!("{name} = {elements}"));
 }
 
 /// Time by operator and kernel.
