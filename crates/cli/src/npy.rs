@@ -43,6 +43,8 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Tensor> {
     let end = start + length;
     let header = bytes.get(start..end).context("the .npy header is cut off")?;
     let header = std::str::from_utf8(header).context("the .npy header is not text")?;
+    let structured = after(header, "descr").is_some_and(|rest| rest.starts_with('['));
+    ensure!(!structured, "its elements are records (a structured dtype), not numbers or strings");
     let descr = quoted(header, "descr").context("the .npy header has no descr")?;
     let fortran = after(header, "fortran_order").is_some_and(|rest| rest.starts_with("True"));
     let mut shape = shape(header)?;
@@ -241,6 +243,17 @@ mod tests {
         };
         assert_eq!(file(">c16", &pair(true)), file("<c16", &pair(false)));
         assert_eq!(file(">U1", &[0, 0, 0, 65]), file("<U1", &[65, 0, 0, 0]));
+    }
+
+    #[test]
+    fn records_are_named() {
+        let header = "{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (3,), }";
+        let mut bytes = MAGIC.to_vec();
+        bytes.extend([1, 0]);
+        bytes.extend(u16::try_from(header.len()).unwrap().to_le_bytes());
+        bytes.extend(header.as_bytes());
+        bytes.extend([0; 12]);
+        assert!(read(&bytes).unwrap_err().to_string().contains("structured dtype"));
     }
 
     #[test]

@@ -16,6 +16,13 @@ pub(crate) fn inputs(session: &Session, folder: &Path) -> Result<Vec<(String, Va
     let wanted: Vec<&Port> = if count > open.len() { ports.iter().collect() } else { open };
     let types: Vec<Type> = wanted.iter().map(|port| port.ty.clone()).collect();
     let values = read_numbered(folder, "input", &types)?;
+    let more = goes_beyond(folder, "input", ports.len());
+    ensure!(
+        !more,
+        "{}: the model has {}, input_N.pb are there for more",
+        folder.display(),
+        show::plural(ports.len(), "input")
+    );
     ensure!(
         values.len() == wanted.len() || count > 0 || wanted.is_empty(),
         "{}: no input_0.pb",
@@ -32,6 +39,12 @@ pub(crate) fn gives_defaults(folder: &Path, graph: &Graph) -> bool {
 
 fn numbered(folder: &Path, stem: &str, index: usize) -> PathBuf {
     folder.join(format!("{stem}_{index}.pb"))
+}
+
+/// Whether there are more records than `count`. One file may fill up a hole in the numbers, which
+/// would hide what stands behind it: so two are looked for.
+fn goes_beyond(folder: &Path, stem: &str, count: usize) -> bool {
+    (count..count + 2).any(|index| numbered(folder, stem, index).exists())
 }
 
 /// Values from `STEM_N.pb` for N from 0 to the first that is missing.
@@ -54,8 +67,7 @@ fn read_numbered(folder: &Path, stem: &str, types: &[Type]) -> Result<Vec<Value>
 pub(crate) fn outputs(session: &Session, folder: &Path) -> Result<Vec<Value>> {
     let types: Vec<Type> = session.outputs().into_iter().map(|port| port.ty).collect();
     let values = read_numbered(folder, "output", &types)?;
-    // A hole in the numbers hides what stands behind it, and one file too many may fill it up.
-    let more = (types.len()..types.len() + 2).any(|at| numbered(folder, "output", at).exists());
+    let more = goes_beyond(folder, "output", types.len());
     ensure!(
         !more && values.len() == types.len(),
         "{}: the model has {}, output_N.pb are there for {}",
