@@ -84,19 +84,20 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         for ((name, value), source) in inputs.values.iter().zip(&inputs.sources) {
             println!("input {name}: {} from {source}", value.describe());
         }
-        print_table(load_ms, first_ms, &steady);
+        println!("load {}, first inference {}", show::millis(load_ms), show::millis(first_ms));
+        steady.iter().for_each(print_table);
     }
-    if steady.spread > SPREAD_MAX {
+    if let Some(spread) = steady.map(|steady| steady.spread).filter(|spread| *spread > SPREAD_MAX) {
         show::warn(&format!(
             "the samples vary by {:.0} %: something else ran, or try a longer -t or fewer --threads",
-            steady.spread * 100.0
+            spread * 100.0
         ));
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Measures the steady state, after the warm-up.
-fn steady(args: &Args, session: &Session, inputs: &Inputs) -> Result<Statistics> {
+/// Measures the steady state, after the warm-up; nothing when there is no time for it.
+fn steady(args: &Args, session: &Session, inputs: &Inputs) -> Result<Option<Statistics>> {
     let mut samples = Vec::new();
     if args.seconds > 0.0 {
         session.warm_up(inputs.values.clone(), args.warmup)?;
@@ -114,11 +115,7 @@ fn steady(args: &Args, session: &Session, inputs: &Inputs) -> Result<Statistics>
     Ok(Statistics::of(samples))
 }
 
-fn print_table(load_ms: f64, first_ms: f64, s: &Statistics) {
-    println!("load {}, first inference {}", show::millis(load_ms), show::millis(first_ms));
-    if s.samples == 0 {
-        return;
-    }
+fn print_table(s: &Statistics) {
     let mut table = show::table(
         &["min", "median", "mean", "p90", "p95", "p99", "samples", "spread", "per second"],
         &[0, 1, 2, 3, 4, 5, 6, 7, 8],

@@ -19,8 +19,11 @@ pub(crate) struct Args {
 }
 
 /// Prints the script for `command`, the whole program.
-pub(crate) fn run(args: &Args, mut command: Command) -> Result<ExitCode> {
+pub(crate) fn run(args: &Args, command: Command) -> Result<ExitCode> {
     let mut script = Vec::new();
+    // The scripts would offer hidden verbs, too.
+    let shown = command.get_subcommands().filter(|verb| !verb.is_hide_set()).cloned();
+    let mut command = Command::new("hetra").version(env!("CARGO_PKG_VERSION")).subcommands(shown);
     clap_complete::generate(args.shell, &mut command, "hetra", &mut script);
     print!("{}", String::from_utf8_lossy(&script));
     Ok(ExitCode::SUCCESS)

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 /// Milliseconds of the steady state.
-#[derive(Clone, Debug, Default, Serialize, PartialEq)]
+#[derive(Clone, Debug, Serialize, PartialEq)]
 pub(crate) struct Statistics {
     pub(crate) min_ms: f64,
     pub(crate) median_ms: f64,
@@ -17,15 +17,13 @@ pub(crate) struct Statistics {
 }
 
 impl Statistics {
-    /// Statistics of samples in milliseconds; all zero without samples.
-    pub(crate) fn of(mut samples: Vec<f64>) -> Statistics {
-        if samples.is_empty() {
-            return Statistics::default();
-        }
+    /// Statistics of samples in milliseconds; there are none without samples.
+    pub(crate) fn of(mut samples: Vec<f64>) -> Option<Statistics> {
         samples.sort_by(f64::total_cmp);
+        let min_ms = *samples.first()?;
         let median = quantile(&samples, 0.5);
-        Statistics {
-            min_ms: samples[0],
+        Some(Statistics {
+            min_ms,
             median_ms: median,
             mean_ms: samples.iter().sum::<f64>() / samples.len() as f64,
             p90_ms: quantile(&samples, 0.9),
@@ -33,7 +31,7 @@ impl Statistics {
             p99_ms: quantile(&samples, 0.99),
             samples: samples.len(),
             spread: (quantile(&samples, 0.9) - quantile(&samples, 0.1)) / median.max(1e-9),
-        }
+        })
     }
 }
 
@@ -50,9 +48,9 @@ mod tests {
 
     #[test]
     fn quantiles_interpolate() {
-        let s = Statistics::of(vec![4.0, 1.0, 2.0, 3.0]);
+        let s = Statistics::of(vec![4.0, 1.0, 2.0, 3.0]).unwrap();
         assert_eq!((s.min_ms, s.median_ms, s.mean_ms, s.samples), (1.0, 2.5, 2.5, 4));
         assert!((s.p90_ms - 3.7).abs() < 1e-12);
-        assert_eq!(Statistics::of(vec![]).samples, 0);
+        assert_eq!(Statistics::of(vec![]), None);
     }
 }
