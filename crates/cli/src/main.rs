@@ -18,6 +18,8 @@ mod generate;
 mod images;
 mod inputs;
 mod inspect;
+mod jpeg;
+mod literal;
 mod npy;
 mod recorded;
 mod run;
@@ -25,6 +27,7 @@ mod session;
 mod show;
 mod statistics;
 mod usage;
+mod values;
 mod worker;
 
 use std::process::ExitCode;
@@ -93,6 +96,8 @@ fn main() -> ExitCode {
             return if error.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS };
         }
     };
+    // Others have no such option.
+    let bounded = matches!(verb, Verb::Run(_) | Verb::Compare(_) | Verb::Bench(_));
     let result = match verb {
         Verb::Devices(args) => devices::run(&args),
         Verb::Inspect(args) => inspect::run(&args),
@@ -110,6 +115,9 @@ fn main() -> ExitCode {
         Err(error) => {
             let text = show::explain(&error);
             eprintln!("{} {text}", console::style("error:").red().bold().for_stderr());
+            if bounded && usage::is_over_bytes(&error) {
+                eprintln!("hint: --max-bytes sets the limit");
+            }
             if usage::is_usage(&error) { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
     }

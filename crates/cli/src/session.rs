@@ -7,7 +7,7 @@ use clap::Args;
 use hetra::{Session, limits};
 
 use crate::inputs::Given;
-use crate::usage::or_usage;
+use crate::usage::{bytes, or_usage};
 
 /// Which model, where.
 #[derive(Args, Clone, Debug)]
@@ -23,9 +23,10 @@ pub(crate) struct Target {
     /// Switch a pass off (repeatable; `all` for every one)
     #[arg(long, value_name = "PASS")]
     pub(crate) no_pass: Vec<String>,
-    /// Most bytes of one tensor; a model that asks for more is refused [default: 8 GiB]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    max_bytes: Option<u64>,
+    /// Most bytes of one tensor, such as 500000 or 2GiB; what asks for more is refused [default:
+    /// 8GiB]
+    #[arg(long, value_name = "N", value_parser = bytes)]
+    max_bytes: Option<usize>,
     /// Most turns of one loop; a loop that wants more is ended [default: 100000000]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..))]
     max_turns: Option<i64>,
@@ -43,7 +44,7 @@ impl Target {
     /// and fold.
     pub(crate) fn open(&self, given: &Given<'_>) -> Result<Session> {
         if let Some(bytes) = self.max_bytes {
-            limits::set_bytes_max(usize::try_from(bytes).unwrap_or(usize::MAX));
+            limits::set_bytes_max(bytes);
         }
         if let Some(turns) = self.max_turns {
             limits::set_turns_max(turns);
@@ -80,8 +81,9 @@ mod tests {
         // Limits hold for the process: these are no hindrance to the tests beside this one.
         let (bytes, turns) = (limits::bytes_max() - 1, limits::turns_max() - 1);
         let (bytes_text, turns_text) = (bytes.to_string(), turns.to_string());
+        let given = Given::Inputs { options: &[], arrays: Vec::new() };
         let line = ["hetra", model, "--max-bytes", &bytes_text, "--max-turns", &turns_text];
-        Line::try_parse_from(line).unwrap().target.open(&Given::Names(Vec::new())).unwrap();
+        Line::try_parse_from(line).unwrap().target.open(&given).unwrap();
         assert_eq!((limits::bytes_max(), limits::turns_max()), (bytes, turns));
         for flag in ["--max-bytes", "--max-turns"] {
             assert!(Line::try_parse_from(["hetra", model, flag, "0"]).is_err());

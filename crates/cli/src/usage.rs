@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use hetra::DeviceError;
+use hetra::{DeviceError, TensorError};
+use hetra_ops::OpError;
 
 /// The command line asks for what is not there, or for nonsense.
 #[derive(Debug)]
@@ -26,7 +27,9 @@ pub(crate) fn or_usage(error: hetra::Error) -> anyhow::Error {
     match &error {
         hetra::Error::Name { .. }
         | hetra::Error::Pass { .. }
-        | hetra::Error::Device(DeviceError::NoDevice { .. }) => usage(error.to_string()),
+        | hetra::Error::Device(DeviceError::NoDevice { .. } | DeviceError::Setting { .. }) => {
+            usage(error.to_string())
+        }
         _ => error.into(),
     }
 }
@@ -47,5 +50,56 @@ pub(crate) fn tolerance(text: &str) -> Result<f64, String> {
         Ok(value) if value < 0.0 => Err("must not be negative".to_string()),
         Ok(value) if value.is_finite() => Ok(value),
         _ => Err("wanted a number, 0 or more".to_string()),
+    }
+}
+
+/// Parses a number of bytes, at least 1: `500000`, `512MiB`, `2GiB`.
+pub(crate) fn bytes(text: &str) -> Result<usize, String> {
+    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let unit: Option<usize> = match text[digits.len()..].trim() {
+        "" | "B" => Some(1),
+        "KiB" => Some(1 << 10),
+        "MiB" => Some(1 << 20),
+        "GiB" => Some(1 << 30),
+        "TiB" => Some(1 << 40),
+        _ => None,
+    };
+    let count = unit.and_then(|unit| digits.parse::<usize>().ok()?.checked_mul(unit));
+    count.filter(|count| *count > 0).ok_or_else(|| {
+        "wanted bytes, 1 or more, such as 500000, or with a unit: KiB, MiB, GiB or TiB".to_string()
+    })
+}
+
+/// Whether a tensor was over the limit that `--max-bytes` sets.
+pub(crate) fn is_over_bytes(error: &anyhow::Error) -> bool {
+    fn op(error: &OpError) -> bool {
+        match error {
+            OpError::Tensor(TensorError::TooLarge { .. }) => true,
+            OpError::Body(body) => op(&body.source),
+            _ => false,
+        }
+    }
+    error.chain().any(|cause| {
+        cause.downcast_ref::<OpError>().is_some_and(op)
+            || matches!(cause.downcast_ref(), Some(TensorError::TooLarge { .. }))
+            || matches!(
+                cause.downcast_ref(),
+                Some(hetra::Error::Tensor(TensorError::TooLarge { .. }))
+            )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_have_units() {
+        for (text, wanted) in [("7", 7), ("7B", 7), ("1KiB", 1024), ("2 GiB", 2 << 30)] {
+            assert_eq!(bytes(text), Ok(wanted), "{text}");
+        }
+        for bad in ["", "0", "GiB", "-1", "1GB", "1.5GiB", "99999999TiB", "1xGiB"] {
+            assert!(bytes(bad).is_err(), "{bad}");
+        }
     }
 }

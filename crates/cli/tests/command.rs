@@ -4,6 +4,9 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
+use hetra::{DType, Dim};
+use hetra_onnx::ExportOptions;
+
 /// Exit code, stdout and stderr of one call.
 fn hetra(args: &[&str]) -> (i32, String, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_hetra"))
@@ -13,6 +16,32 @@ fn hetra(args: &[&str]) -> (i32, String, String) {
         .expect("the command starts");
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
     (output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr))
+}
+
+/// A file with a model of one node, which takes these inputs. `n` and `m` are symbols.
+fn model(name: &str, op: &str, inputs: &[(&str, DType, &[&str])]) -> String {
+    let mut b = hetra_ir::Builder::new(name);
+    let dim =
+        |text: &&str| text.parse::<usize>().map_or_else(|_| Dim::Sym((*text).into()), Dim::from);
+    let mut input = |&(name, dtype, dims): &(&str, DType, &[&str])| {
+        b.input(name, dtype, dims.iter().map(dim).collect())
+    };
+    let inputs: Vec<_> = inputs.iter().map(&mut input).collect();
+    let y = b.op(op, &inputs);
+    b.output(y);
+    let mut graph = b.finish();
+    graph.values[y.index()].name = "y".to_string();
+    let bytes = hetra_onnx::export(&graph, &ExportOptions::default()).expect("it has an ONNX form");
+    let path = folder("models").join(format!("{name}.onnx"));
+    fs::write(&path, bytes).expect("a file");
+    path.display().to_string()
+}
+
+/// What a call that fails says on stderr.
+fn fault(wanted: i32, args: &[&str]) -> String {
+    let (code, out, err) = hetra(args);
+    assert_eq!((code, out.as_str()), (wanted, ""), "{args:?}: {err}");
+    err
 }
 
 fn digits() -> String {
@@ -151,5 +180,180 @@ fn every_shell_gets_completions() {
     for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
         let (code, out, _) = hetra(&["completions", shell]);
         assert!(code == 0 && out.contains("inspect"), "{shell}");
+        assert!(out.contains("max-bytes"), "{shell} offers options");
+        assert!(!out.contains("docs-ops") && !out.contains("conformance-worker"), "{shell}");
     }
+}
+
+#[test]
+fn an_input_beyond_the_limit_is_an_error() {
+    let huge = model("huge", "Relu", &[("a", DType::F32, &["1099511627776"])]);
+    let err = fault(1, &["run", &huge]);
+    assert!(err.contains("input `a`: a tensor of 4398046511104 bytes is over the limit"), "{err}");
+    assert!(err.contains("hint: --max-bytes sets the limit"), "{err}");
+    let open = model("open", "Relu", &[("a", DType::F32, &["n", "m"])]);
+    for kind in ["zeros", "ones", "random"] {
+        let wide = format!("a={kind}:4000000000000000000x4");
+        let err = fault(1, &["run", &open, "-i", &wide]);
+        assert!(err.contains("more than 18446744073709551615 bytes"), "{err}");
+        let long = format!("a={kind}:9999999999x4");
+        let err = fault(1, &["bench", &open, "-i", &long]);
+        assert!(err.contains("159999999984 bytes"), "{err}");
+    }
+    let args = ["run", &open, "-i", "a=ones:1024x1024", "--max-bytes"];
+    assert!(fault(1, &[&args[..], &["1MiB"]].concat()).contains("the limit of 1048576 bytes"));
+    assert_eq!(hetra(&[&args[..], &["4MiB"]].concat()).0, 0);
+    assert!(fault(2, &[&args[..], &["4MB"]].concat()).contains("wanted bytes"));
+}
+
+#[test]
+fn a_picture_fills_an_integer_input() {
+    let model = model("pixels", "Identity", &[("x", DType::U8, &["1", "3", "8", "8"])]);
+    let report = json(&["run", &model, "-i", &picture(), "--json"]);
+    assert!(report["outputs"][0]["max"].as_f64().is_some_and(|max| max > 200.0), "{report}");
+}
+
+#[test]
+fn a_symbol_that_inputs_share_is_bound() {
+    let row: &[&str] = &["n"];
+    let both = model("both", "Add", &[("a", DType::F32, row), ("b", DType::F32, row)]);
+    for given in [["-i", "a=1,2,3"], ["-i", "b=ones:3"]] {
+        let report = json(&[&["run", &both, "--json"], &given[..]].concat());
+        let types = report["inputs"].as_array().expect("a list").iter().map(|i| &i["type"]);
+        assert!(types.clone().all(|ty| ty == "f32[3]") && types.count() == 2, "{report}");
+    }
+    // What is generated waits for what is given behind it.
+    let (code, out, err) = hetra(&["run", &both, "-i", "a=random", "-i", "b=1,2"]);
+    assert!(code == 0 && out.matches("f32[2]").count() == 3, "{out}{err}");
+    let err = fault(2, &["run", &both, "-i", "a=1,2,3", "-i", "b=1"]);
+    assert!(err.contains("input `b` has n = 1, which contradicts n = 3 in input `a`"), "{err}");
+    let err = fault(2, &["run", &both, "-i", "a=ones:3", "--dim", "n=4"]);
+    assert!(err.contains("contradicts --dim n=4"), "{err}");
+    let args = ["inspect", &both, "--shape", "a=7"];
+    let report = json(&[&args[..], &["--json"]].concat());
+    assert_eq!(report["guessed"].as_array().map(Vec::len), Some(0));
+    let err = fault(2, &[&args[..], &["--shape", "b=8"]].concat());
+    assert!(err.contains("input `b` has n = 8"), "{err}");
+    let err = fault(2, &["inspect", &both, "--shape", "a=2x7"]);
+    assert!(err.contains("--shape a=..: input `a` is f32[n]"), "{err}");
+    assert!(fault(2, &["inspect", &digits(), "--shape", "image=1x2x8x8"]).contains("`image`"));
+}
+
+#[test]
+fn kernels_that_are_not_there_are_refused() {
+    let with = |kernels: &str, args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hetra"));
+        let output = command.args(args).env("HETRA_CPU", kernels).env("NO_COLOR", "1").output();
+        let output = output.expect("the command starts");
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(text).expect("text"))
+    };
+    let model = digits();
+    for args in [&["run", &model][..], &["bench", &model], &["demo"]] {
+        let (code, text) = with("avx-2", args);
+        let wanted = "HETRA_CPU=avx-2: wanted one of portable, avx2, avx512";
+        assert!(code == Some(2) && text.contains(wanted), "{args:?}: {code:?} {text}");
+    }
+    assert!(with("avx-2", &["devices"]).1.contains("wanted one of portable"));
+    assert_eq!(with("portable", &["run", &model]).0, Some(0));
+    assert_eq!(with("", &["run", &model]).0, Some(0));
+}
+
+#[test]
+fn elements_on_the_command_line_are_taken_whole_or_refused() {
+    let one = |dtype: DType| model(&format!("same_{dtype}"), "Identity", &[("a", dtype, &["n"])]);
+    let values = |dtype: DType, text: &str| {
+        let report = json(&["run", &one(dtype), "-i", text, "--json"]);
+        report["outputs"][0]["values"].to_string()
+    };
+    assert_eq!(values(DType::I64, "a=9007199254740993"), "[9007199254740993]");
+    let report = json(&["run", &one(DType::I64), "-i", "a=9007199254740993", "--json"]);
+    assert_eq!(report["outputs"][0]["max"].to_string(), "9007199254740993");
+    assert_eq!(values(DType::Bool, "a=true,false"), "[true,false]");
+    assert_eq!(values(DType::String, "a=red,green"), r#"["red","green"]"#);
+    assert_eq!(values(DType::String, r#"["a,b"]"#), r#"["a,b"]"#);
+    let err = fault(2, &["run", &one(DType::U8), "-i", "a=300,-1"]);
+    assert!(err.contains("300 does not fit u8, which goes from 0 to 255"), "{err}");
+    let err = fault(2, &["run", &one(DType::Bool), "-i", "a=2,0"]);
+    assert!(err.contains("2 does not fit bool"), "{err}");
+    // A file that is not there is no text.
+    assert!(fault(1, &["run", &one(DType::String), "-i", "a=nope.npy"]).contains("No such file"));
+    let odd = model("odd", "Relu", &[("a=b", DType::F32, &["n"])]);
+    let report = json(&["run", &odd, "-i", "a=b=-1,2", "--json"]);
+    assert_eq!(report["outputs"][0]["values"].to_string(), "[0.0,2.0]");
+}
+
+#[test]
+fn small_outputs_are_shown_with_their_values() {
+    let model = model("small", "Relu", &[("a", DType::F32, &["n"])]);
+    let (_, out, _) = hetra(&["run", &model, "-i", "a=-1,0.1"]);
+    assert!(out.contains("y = [0.0,0.1]"), "{out}");
+    let args = ["run", &model, "-i", "a=ones:17"];
+    assert!(!hetra(&args).1.contains("y = "), "too many for a line");
+    assert!(hetra(&[&args[..], &["--values", "17"]].concat()).1.contains("y = [1.0,"));
+    let (_, out, _) = hetra(&["run", &model, "-i", "a=inf,nan"]);
+    assert!(out.contains(r#"y = ["inf","NaN"]"#) && !out.contains("null"), "{out}");
+}
+
+#[test]
+fn a_record_too_many_is_noticed() {
+    let model = model("recorded", "Relu", &[("a", DType::F32, &["n"])]);
+    let folder = folder("recorded");
+    // A TensorProto: f32[1] of one float.
+    let proto = [8, 1, 16, 1, 34, 4, 0, 0, 128, 63];
+    for name in ["input_0.pb", "output_0.pb"] {
+        fs::write(folder.join(name), proto).expect("a file");
+    }
+    let data = folder.display().to_string();
+    let compare = ["compare", &model, "--data", &data];
+    let surplus = folder.join("input_1.pb");
+    let _ = fs::remove_file(&surplus);
+    assert_eq!(hetra(&compare).0, 0, "{}", hetra(&compare).2);
+    fs::write(surplus, proto).expect("a file");
+    for args in [&compare[..], &["run", &model, "--data", &data]] {
+        let err = fault(1, args);
+        assert!(err.contains("the model has 1 input, input_N.pb are there for more"), "{err}");
+    }
+}
+
+#[test]
+fn a_picture_that_is_cut_off_is_refused() {
+    let folder = folder("pictures");
+    let (whole, cut) = (folder.join("whole.jpg"), folder.join("cut.jpg"));
+    image::RgbImage::from_pixel(64, 64, image::Rgb([9, 99, 200])).save(&whole).expect("a file");
+    let bytes = fs::read(&whole).expect("a file");
+    fs::write(&cut, &bytes[..bytes.len() - 40]).expect("a file");
+    let (code, _, err) = hetra(&["run", &digits(), "-i", &whole.display().to_string()]);
+    assert_eq!(code, 0, "{err}");
+    assert!(fault(1, &["run", &digits(), "-i", &cut.display().to_string()]).contains("cut off"));
+}
+
+#[test]
+fn an_integer_that_nobody_gave_is_a_guess() {
+    let ports: &[(&str, DType, &[&str])] =
+        &[("x", DType::F32, &["n"]), ("shape", DType::I64, &["2"])];
+    let model = model("reshaped", "Reshape", ports);
+    let err = fault(1, &["run", &model, "-i", "x=1,2,3"]);
+    assert!(err.contains("`shape` is 0 or 1 at random (-i shape=..)"), "{err}");
+}
+
+#[test]
+fn an_output_that_is_listed_twice_is_written_once() {
+    let mut b = hetra_ir::Builder::new("twice");
+    let x = b.input("x", DType::F32, vec![2.into()]);
+    let y = b.op("Relu", &[x]);
+    [y, y].into_iter().for_each(|id| b.output(id));
+    let bytes = hetra_onnx::export(&b.finish(), &ExportOptions::default()).expect("a model");
+    let (model, archive) =
+        (folder("models").join("twice.onnx"), folder("arrays").join("twice.npz"));
+    fs::write(&model, bytes).expect("a file");
+    let (model, archive) = (model.display().to_string(), archive.display().to_string());
+    let (code, _, err) = hetra(&["run", &model, "-o", &archive]);
+    assert_eq!(code, 0, "{err}");
+}
+
+#[test]
+fn what_was_not_measured_is_null() {
+    let report = json(&["bench", &digits(), "-t", "0", "--json"]);
+    assert!(report["steady"].is_null() && report["first_ms"].is_f64(), "{report}");
 }
