@@ -331,7 +331,7 @@ impl PartialEq for Tensor {
 const SHOWN_MAX: usize = 8;
 
 impl Tensor {
-    /// The first elements, each as it is written in its own dtype; complex numbers have no such form.
+    /// The first elements, each as its own dtype is written; complex numbers have no such form.
     fn shown(&self) -> Option<Vec<String>> {
         if let Data::Strings(strings) = &self.data {
             return Some(strings.iter().take(SHOWN_MAX).map(|text| format!("{text:?}")).collect());
