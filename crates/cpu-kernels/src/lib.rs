@@ -1,9 +1,9 @@
 //! Fast CPU kernels over slices: one generic loop each, compiled for three instruction sets.
 //!
 //! Layout: [`isa`] picks the instruction set, [`simd`] is the vector vocabulary, [`scratch`] lends
-//! aligned buffers, [`threads`] runs tasks; the other files hold one family of kernels each. Kernels
-//! split work only over outputs (so that the result does not depend on the
-//! number of threads), and stay on one thread below about 5 microseconds of work.
+//! aligned buffers, [`threads`] runs tasks; the other files hold one family of kernels each.
+//! Kernels split work only over outputs (so that the result does not depend on the number of
+//! threads), and stay on one thread below about 5 microseconds of work.
 
 pub mod activation;
 pub mod arg;

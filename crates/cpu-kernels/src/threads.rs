@@ -1,9 +1,9 @@
 //! The worker threads of the process, and how work is split over them.
 //!
-//! A call of [`for_each`] is a fork and a join: the caller takes tasks itself, and idle workers that
-//! it finds take some of them off it. Nobody waits for a worker that has not begun: what was offered
-//! to it is withdrawn. A worker that has nothing to do looks for work for [`SPIN`], as the next task
-//! of a model mostly comes within microseconds, and then sleeps.
+//! A call of [`for_each`] is a fork and a join: the caller takes tasks itself, and idle workers
+//! that it finds take some of them off it. Nobody waits for a worker that has not begun: what was
+//! offered to it is withdrawn. A worker that has nothing to do looks for work for [`SPIN`], as the
+//! next task of a model mostly comes within microseconds, and then sleeps.
 //!
 //! All callers share the workers, and together run no more threads than the machine has processors
 //! (or than the largest number that one of them asked for): with two sessions at work on two
@@ -26,8 +26,8 @@ pub const THREADS_MAX: usize = 1024;
 /// How long an idle worker looks for work before it sleeps.
 const SPIN: Duration = Duration::from_micros(300);
 
-/// How long of that it keeps the processor. Then it yields between looks: it may stand in the way of
-/// the caller itself, where the system has put both on one processor.
+/// How long of that it keeps the processor. Then it yields between looks: it may stand in the way
+/// of the caller itself, where the system has put both on one processor.
 const HARD_SPIN: Duration = Duration::from_micros(10);
 
 /// Looks between two readings of the clock.

@@ -37,7 +37,10 @@ fn dim_from_proto(proto: &DimensionProto, symbols: bool) -> Dim {
     match &proto.value {
         // Some exporters write -1 for an unknown extent.
         Some(DimKind::Value(extent)) => usize::try_from(*extent).map_or(Dim::Unknown, Dim::Known),
-        Some(DimKind::Param(name)) if symbols && !name.is_empty() => Dim::Sym(name.as_str().into()),
+        // `?` is what some write for an extent without a name, on axes that are not alike.
+        Some(DimKind::Param(name)) if symbols && !matches!(name.as_str(), "" | "?") => {
+            Dim::Sym(name.as_str().into())
+        }
         _ => Dim::Unknown,
     }
 }
