@@ -1,8 +1,9 @@
 //! Convolution with one input channel per group.
 //!
 //! A plane is copied once into the padded form of `image`, then each output vector sums its taps
-//! from contiguous loads, in two sums so that multiply-adds overlap. Kernels of 9 and 25 taps
-//! are compiled with their loops unrolled.
+//! from contiguous loads, in two sums so that multiply-adds overlap. Most loads are of vectors that
+//! cross a cache line and cost twice as much as a multiply-add; so kernels of 3x3 and 5x5 taps,
+//! whose rows the next outputs below need again, are summed for four rows of outputs at a time.
 
 use super::activation::{self, Activation};
 use super::conv::ConvShape;
@@ -11,6 +12,11 @@ use super::isa::{Isa, Kernel};
 use super::scratch::{Shared, lend};
 use super::simd::Simd;
 use super::threads::for_ranges;
+
+/// Rows of outputs that are summed together.
+const ROWS: usize = 4;
+/// The largest side of a kernel for which they are.
+const K_MAX: usize = 5;
 
 pub(crate) struct Depthwise<'a> {
     pub(crate) shape: &'a ConvShape,
@@ -66,6 +72,8 @@ pub(crate) fn run(
 
 /// What becomes of the sums of a plane.
 pub(crate) trait Finish {
+    /// Whether sums of several rows at a time are worth it: `put` needs few registers.
+    const SEVERAL: bool;
     /// Length of the output plane.
     fn len(&self) -> usize;
     /// Takes the `w` sums from output `at` on; `at + w <= len()`.
@@ -81,6 +89,7 @@ struct Floats<'a> {
 }
 
 impl Finish for Floats<'_> {
+    const SEVERAL: bool = true;
     fn len(&self) -> usize {
         self.out.len()
     }
@@ -117,18 +126,18 @@ impl<F: Finish> Kernel for Plane<'_, F> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         match self.taps.len() {
-            9 => self.rows::<S, 9>(s),
-            25 => self.rows::<S, 25>(s),
+            9 => self.rows::<S, 3>(s),
+            25 => self.rows::<S, 5>(s),
             _ => self.rows::<S, 0>(s),
         }
     }
 }
 
 impl<F: Finish> Plane<'_, F> {
-    /// `T` taps, or any number if `T` is zero.
+    /// `K` times `K` taps, or any number if `K` is zero.
     #[inline(always)]
-    fn rows<S: Simd, const T: usize>(mut self, s: S) {
-        let n = if T == 0 { self.taps.len() } else { T };
+    fn rows<S: Simd, const K: usize>(mut self, s: S) {
+        let n = if K == 0 { self.taps.len() } else { K * K };
         let (taps, weights) = (&self.taps[..n], &self.weights[..n]);
         let (oh, ow, row_step) = (self.layout.oh, self.layout.ow, self.layout.row_step());
         if oh * ow == 0 {
@@ -137,7 +146,16 @@ impl<F: Finish> Plane<'_, F> {
         let reach = image::reach(taps, (oh, row_step), ow, S::LANES);
         assert!(reach.is_some_and(|reach| reach <= self.plane.len()));
         assert!(self.out.len() >= oh * ow);
-        for y in 0..oh {
+        let mut y = 0;
+        if F::SEVERAL && K > 0 && (K..n).all(|t| taps[t] == taps[t - K] + row_step) {
+            while y + ROWS <= oh {
+                // SAFETY: `reach` covers the taps of all rows up to `oh`, and this is of the next
+                // `ROWS` of them.
+                unsafe { self.four::<S, K>(s, y) };
+                y += ROWS;
+            }
+        }
+        for y in y..oh {
             let mut x = 0;
             while x < ow {
                 // SAFETY: `base` and the loads, which end within `reach`, are inside the plane, as
@@ -156,5 +174,40 @@ impl<F: Finish> Plane<'_, F> {
             }
         }
         self.out.end(s);
+    }
+
+    /// The outputs of `ROWS` rows from `y` on, where each row of taps is one row of the plane below
+    /// the one before.
+    ///
+    /// # Safety
+    /// Whole vectors from each output of these rows on, at each tap, must be inside the plane.
+    #[inline(always)]
+    unsafe fn four<S: Simd, const K: usize>(&mut self, s: S, y: usize) {
+        let (ow, row_step) = (self.layout.ow, self.layout.row_step());
+        let (taps, weights) = (&self.taps[..K * K], &self.weights[..K * K]);
+        let mut x = 0;
+        while x < ow {
+            let mut acc = [s.splat(self.bias); ROWS];
+            for j in 0..K {
+                let mut v = [s.splat(0.0); ROWS + K_MAX - 1];
+                for (r, v) in v[..ROWS + K - 1].iter_mut().enumerate() {
+                    // SAFETY: row `r` is of the first tap of the first output for `r == 0`, and of
+                    // the last tap of the last one at most; the caller promises both.
+                    *v = unsafe {
+                        s.load(self.plane.as_ptr().add((y + r) * row_step + x + taps[j]))
+                    };
+                }
+                for i in 0..K {
+                    let w = s.splat(weights[i * K + j]);
+                    for (o, acc) in acc.iter_mut().enumerate() {
+                        *acc = s.fma(w, v[i + o], *acc);
+                    }
+                }
+            }
+            for (o, acc) in acc.into_iter().enumerate() {
+                self.out.put(s, (y + o) * ow + x, S::LANES.min(ow - x), acc);
+            }
+            x += S::LANES;
+        }
     }
 }

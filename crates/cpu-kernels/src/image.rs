@@ -150,7 +150,7 @@ impl<T: Cell> Kernel for Fill<'_, T> {
                 continue;
             }
             if y < top || y - top >= l.h {
-                row.fill(border);
+                T::fill(s, border, row);
                 continue;
             }
             let src = &self.src[(y - top) * l.w..(y - top + 1) * l.w];
@@ -181,9 +181,31 @@ pub(crate) fn reach(
 pub(crate) trait Cell: Copy {
     /// `d[i] = src[2 i]`; `src` may end with the last of these. Panics if it ends before.
     fn evens<S: Simd>(s: S, src: &[Self], d: &mut [Self]);
+    /// `d[i] = value`.
+    fn fill<S: Simd>(s: S, value: Self, d: &mut [Self]);
+    /// `d[i] = src[i]`; both are of one length.
+    fn copy<S: Simd>(s: S, src: &[Self], d: &mut [Self]);
 }
 
 impl Cell for f32 {
+    #[inline(always)]
+    fn fill<S: Simd>(s: S, value: f32, d: &mut [f32]) {
+        for part in d.chunks_mut(S::LANES) {
+            s.stores_tail(part, s.splat(value));
+        }
+    }
+
+    #[inline(always)]
+    fn copy<S: Simd>(s: S, src: &[f32], d: &mut [f32]) {
+        let Some(last) = d.len().checked_sub(S::LANES) else {
+            return s.stores_tail(d, s.loads_tail(src));
+        };
+        // The last vector goes over some of the one before.
+        for at in (0..last).step_by(S::LANES).chain([last]) {
+            s.stores(&mut d[at..], s.loads(&src[at..]));
+        }
+    }
+
     #[inline(always)]
     fn evens<S: Simd>(s: S, src: &[f32], d: &mut [f32]) {
         assert!(src.len() + 1 >= 2 * d.len());
@@ -195,6 +217,16 @@ impl Cell for f32 {
 }
 
 impl Cell for u8 {
+    #[inline(always)]
+    fn fill<S: Simd>(_: S, value: u8, d: &mut [u8]) {
+        d.iter_mut().for_each(|d| *d = value);
+    }
+
+    #[inline(always)]
+    fn copy<S: Simd>(_: S, src: &[u8], d: &mut [u8]) {
+        d.copy_from_slice(src);
+    }
+
     #[inline(always)]
     fn evens<S: Simd>(s: S, src: &[u8], d: &mut [u8]) {
         assert!(src.len() + 1 >= 2 * d.len());
@@ -209,15 +241,16 @@ impl Cell for u8 {
 #[inline(always)]
 fn fill_phase<S: Simd, T: Cell>(s: S, src: &[T], phase: &Phase, sw: usize, border: T, d: &mut [T]) {
     let Phase { lo, hi, first, .. } = *phase;
-    // Loops, not calls: borders are one or two numbers.
-    d[..lo].iter_mut().for_each(|d| *d = border);
-    d[hi..].iter_mut().for_each(|d| *d = border);
+    // Vectors, and no loops that the compiler makes calls of: borders are one or two numbers, and
+    // rows are short.
+    T::fill(s, border, &mut d[..lo]);
+    T::fill(s, border, &mut d[hi..]);
     if lo == hi {
         return;
     }
     let (d, src) = (&mut d[lo..hi], &src[first..]);
     match sw {
-        1 => d.copy_from_slice(&src[..d.len()]),
+        1 => T::copy(s, &src[..d.len()], d),
         2 => T::evens(s, src, d),
         _ => {
             for (d, s) in d.iter_mut().zip(src.iter().step_by(sw)) {

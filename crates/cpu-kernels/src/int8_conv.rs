@@ -235,6 +235,8 @@ struct Codes<'a> {
 }
 
 impl Finish for Codes<'_> {
+    // Measured: 5 % slower with several.
+    const SEVERAL: bool = false;
     fn len(&self) -> usize {
         self.len
     }
