@@ -1,4 +1,8 @@
 //! Tensor data in other files, which must lie in the model's folder.
+//!
+//! Where the model is a link, its folder is both the one of the link and the one of the file it
+//! leads to: a cache of downloads keeps files under their hash in one folder, and links with
+//! their names, to the model and its data alike, in another.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -12,16 +16,23 @@ const TIMES_MAX: u64 = 4;
 
 /// The folder of a model.
 pub(crate) struct Folder {
-    path: PathBuf,
+    /// Where the model is named, and behind it where it really lies if it is a link.
+    paths: Vec<PathBuf>,
     /// Bytes read of each file.
     read: RefCell<HashMap<PathBuf, u64>>,
 }
 
 impl Folder {
     /// The folder that `file` lies in.
-    pub(crate) fn of(file: &Path) -> Folder {
-        let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty());
-        Folder { path: parent.unwrap_or(Path::new(".")).to_path_buf(), read: RefCell::default() }
+    ///
+    /// # Errors
+    /// When there is no such file.
+    pub(crate) fn of(file: &Path) -> std::io::Result<Folder> {
+        let named = file.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let mut paths = vec![named.unwrap_or(Path::new(".")).canonicalize()?];
+        let real = file.canonicalize()?.parent().map(Path::to_path_buf);
+        paths.extend(real.filter(|real| *real != paths[0]));
+        Ok(Folder { paths, read: RefCell::default() })
     }
 
     /// Reads `length` bytes (or all that is left) from `offset` of the file at `location`.
@@ -70,11 +81,17 @@ impl Folder {
         if location.is_empty() || location.contains('\\') || !relative.components().all(inside) {
             return Err("the path must lie in the model's folder".to_string());
         }
-        let folder = self.path.canonicalize().map_err(|error| error.to_string())?;
-        let path = folder.join(relative).canonicalize().map_err(|error| error.to_string())?;
-        match path.starts_with(&folder) {
-            true => Ok(path),
-            false => Err("a link leads out of the model's folder".to_string()),
+        let mut fault = None;
+        for folder in &self.paths {
+            match folder.join(relative).canonicalize() {
+                Ok(path) if self.paths.iter().any(|folder| path.starts_with(folder)) => {
+                    return Ok(path);
+                }
+                Ok(_) => return Err("a link leads out of the model's folder".to_string()),
+                // What is told is what is wrong where the model is named.
+                Err(error) => fault = fault.or(Some(error.to_string())),
+            }
         }
+        Err(fault.unwrap_or_default())
     }
 }

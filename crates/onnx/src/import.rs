@@ -89,7 +89,7 @@ pub fn import_file(
     let bytes = Bytes::from(std::fs::read(path).map_err(io)?);
     // Blobs of the messages share the memory of the file.
     let proto = ModelProto::decode(bytes).map_err(|error| decode_error(&error))?;
-    let folder = Folder::of(path);
+    let folder = Folder::of(path).map_err(io)?;
     let read = |location: &str, offset, length| folder.read(location, offset, length);
     build(&proto, &ImportOptions { external: Some(options.external.unwrap_or(&read)), ..*options })
 }

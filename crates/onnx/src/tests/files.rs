@@ -98,6 +98,33 @@ fn data_outside_the_models_folder_is_refused() {
     }
 }
 
+/// A cache of downloads: files under their hash, and links to them that bear their names.
+#[cfg(unix)]
+#[test]
+fn data_may_lie_where_a_linked_model_really_lies() {
+    use std::os::unix::fs::symlink;
+    let scratch = Scratch::new("links");
+    let (folder, blobs) = (scratch.model(), scratch.0.join("blobs"));
+    std::fs::create_dir(&blobs).unwrap();
+    std::fs::write(scratch.0.join("secret"), [0; 8]).unwrap();
+    let data: Vec<u8> = [1f32, 2.0].iter().flat_map(|number| number.to_le_bytes()).collect();
+    std::fs::write(blobs.join("data"), data).unwrap();
+    symlink("../blobs/data", folder.join("w.bin")).unwrap();
+    symlink("../secret", folder.join("out")).unwrap();
+    symlink("../blobs/model", folder.join("m.onnx")).unwrap();
+    // `load` writes the model through the link.
+    assert_eq!(load(&folder, &[("location", "w.bin")]).unwrap(), [[1.0, 2.0]]);
+    // Beside the file that the link leads to, but not beside the link.
+    assert_eq!(load(&folder, &[("location", "data")]).unwrap(), [[1.0, 2.0]]);
+    let fault = load(&folder, &[("location", "out")]).unwrap_err();
+    assert!(fault.ends_with("a link leads out of the model's folder"), "{fault}");
+    assert!(load(&folder, &[("location", "nowhere")]).is_err());
+    // A link of the data alone leaves the folder.
+    std::fs::remove_file(folder.join("m.onnx")).unwrap();
+    let fault = load(&folder, &[("location", "w.bin")]).unwrap_err();
+    assert!(fault.ends_with("a link leads out of the model's folder"), "{fault}");
+}
+
 #[test]
 fn bytes_alone_have_no_folder() {
     let fault = read(&external(&[("location", "w.bin")])).unwrap_err().to_string();
