@@ -95,7 +95,7 @@ impl<'a> Reader<'a> {
     ) -> Result<Context<'a>, ImportError> {
         let caller = self.stack.context();
         let mut versions = caller.opsets.clone();
-        versions.extend(opsets(&function.opset_import)?);
+        versions.extend(opsets(&function.opset_import, self.options)?);
         let mut bindings = HashMap::new();
         // A default is written in the function; the scope of its bodies is the call's own, which
         // is the next one to be opened.

@@ -31,6 +31,8 @@ pub enum ImportError {
     NoOpset { node: String, op: String, domain: String },
     #[error("opset {version} of domain `{domain}` is no version")]
     OpsetVersion { domain: String, version: i64 },
+    #[error("the file wants {what} {got}, and the newest that Hetra knows is {newest}")]
+    TooNew { what: String, got: i64, newest: i64 },
     #[error("node `{node}` ({op}): attribute `{attribute}`: {reason}")]
     Attribute { node: String, op: String, attribute: String, reason: String },
     #[error("node `{node}` ({op}): {source}")]

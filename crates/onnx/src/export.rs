@@ -19,6 +19,9 @@ use crate::{tensors, types};
 /// The newest operator set of ai.onnx that graphs are in the form of.
 pub const OPSET: u32 = 25;
 
+/// The newest version of the file format that Hetra knows.
+pub(crate) const IR_VERSION: i64 = 13;
+
 /// Why a graph has no ONNX form.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[allow(missing_docs, reason = "the messages say what each field is")]
@@ -104,7 +107,7 @@ fn ir_version(opset: u32) -> i64 {
         21..=22 => 10,
         23 => 11,
         24 => 12,
-        _ => 13,
+        _ => IR_VERSION,
     }
 }
 

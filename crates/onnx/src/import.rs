@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use hetra_ir::Graph;
-use hetra_ops::find_onnx;
+use hetra_ops::{find_onnx, newest_version};
 use prost::Message;
 use prost::bytes::Bytes;
 
 use crate::error::ImportError;
+use crate::export::IR_VERSION;
 use crate::external::Folder;
 use crate::proto::{ModelProto, OperatorSetIdProto};
 use crate::reader::Reader;
@@ -22,6 +23,9 @@ pub struct ImportOptions<'a> {
     /// Operators that Hetra does not know stay in the graph (to look at it) instead of being an
     /// error.
     pub allow_unknown_ops: bool,
+    /// Reads a file of a newer format or operator set than Hetra knows as if it were of the newest
+    /// known: right as long as nothing that the model uses has changed since.
+    pub allow_newer: bool,
 }
 
 /// A graph and what its file says about itself.
@@ -97,7 +101,11 @@ pub fn import_file(
 fn build(proto: &ModelProto, options: &ImportOptions<'_>) -> Result<Model, ImportError> {
     let graph = proto.graph.as_ref().ok_or(ImportError::NoGraph)?;
     let ir_version = proto.ir_version.unwrap_or(0);
-    let mut opsets = opsets(&proto.opset_import)?;
+    if ir_version > IR_VERSION && !options.allow_newer {
+        let what = "version of the file format".to_string();
+        return Err(ImportError::TooNew { what, got: ir_version, newest: IR_VERSION });
+    }
+    let mut opsets = opsets(&proto.opset_import, options)?;
     if opsets.is_empty() && ir_version < 3 {
         // Such files know no operator sets: they mean the first.
         opsets.insert("", 1);
@@ -121,14 +129,25 @@ fn build(proto: &ModelProto, options: &ImportOptions<'_>) -> Result<Model, Impor
     Ok(Model { graph: reader.model(graph, opsets)?, info })
 }
 
+/// The domains whose operators change from version to version: what ONNX itself defines.
+const VERSIONED: &[&str] = &["", "ai.onnx.ml"];
+
 /// Version by domain.
-pub(crate) fn opsets(imports: &[OperatorSetIdProto]) -> Result<HashMap<&str, u32>, ImportError> {
-    let read = |import: &'_ OperatorSetIdProto| {
-        let version = import.version.unwrap_or(0);
-        u32::try_from(version)
-            .ok()
-            .filter(|version| *version > 0)
-            .ok_or_else(|| ImportError::OpsetVersion { domain: import.domain.clone(), version })
+pub(crate) fn opsets<'a>(
+    imports: &'a [OperatorSetIdProto],
+    options: &ImportOptions<'_>,
+) -> Result<HashMap<&'a str, u32>, ImportError> {
+    let read = |import: &OperatorSetIdProto| {
+        let (domain, got) = (domain_of(&import.domain), import.version.unwrap_or(0));
+        let version = u32::try_from(got).ok().filter(|version| *version > 0);
+        let none = || ImportError::OpsetVersion { domain: import.domain.clone(), version: got };
+        let version = version.ok_or_else(none)?;
+        let newest = newest_version(domain);
+        if VERSIONED.contains(&domain) && version > newest && !options.allow_newer {
+            let what = format!("opset of {}", if domain.is_empty() { "ai.onnx" } else { domain });
+            return Err(ImportError::TooNew { what, got, newest: newest.into() });
+        }
+        Ok(version)
     };
     imports.iter().map(|import| Ok((domain_of(&import.domain), read(import)?))).collect()
 }

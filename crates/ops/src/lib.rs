@@ -123,7 +123,7 @@ pub use resize_axis::Taps;
 pub use rotary::{Pairing, RotaryForm};
 pub use slice::SliceForm;
 pub use softmax::SoftmaxForm;
-pub use table::{ALL_OPS, find, find_onnx};
+pub use table::{ALL_OPS, find, find_onnx, newest_version};
 pub use tape::{GradientFn, Gradients, Tape, Var};
 pub use window::Window;
 pub use work::Work;

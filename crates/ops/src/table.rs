@@ -91,6 +91,12 @@ pub fn find_onnx(domain: &str, name: &str) -> Option<&'static OpDef> {
     index.get(&(domain, name)).copied()
 }
 
+/// The newest version of an ONNX domain that a row knows of; 0 for a domain without rows.
+pub fn newest_version(domain: &str) -> u32 {
+    let names = ALL_OPS.iter().copied().flatten().flat_map(|def| def.onnx);
+    names.filter(|name| name.domain == domain).map(|name| name.version).max().unwrap_or(0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

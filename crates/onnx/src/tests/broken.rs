@@ -88,6 +88,41 @@ fn faults_name_their_place() {
 }
 
 #[test]
+fn files_from_the_future_are_refused_unless_allowed() {
+    let relu = || model(graph("x", "y", vec![node("Relu: x -> y")]));
+    let set = |domain: &str, version| OperatorSetIdProto {
+        domain: domain.to_string(),
+        version: Some(version),
+    };
+    let with = |set| {
+        let mut proto = relu();
+        proto.opset_import.push(set);
+        proto
+    };
+    let newest = i64::from(hetra_ops::newest_version(""));
+    assert!(newest >= crate::OPSET.into(), "what is written can be read");
+    let old = ModelProto { ir_version: Some(13), opset_import: vec![set("", newest)], ..relu() };
+    assert!(read(&old).is_ok());
+    let mut called = with(set("x", 99));
+    called.functions = vec![function("f", "x", "y", vec![node("Relu: x -> y")])];
+    called.functions[0].opset_import = vec![set("", 99)];
+    called.graph = Some(graph("x", "y", vec![node("local.f: x -> y")]));
+    let opset = format!("opset of ai.onnx 99, and the newest that Hetra knows is {newest}");
+    let cases = [
+        (ModelProto { opset_import: vec![set("ai.onnx", 99)], ..relu() }, opset.as_str()),
+        (with(set("ai.onnx.ml", 99)), "opset of ai.onnx.ml 99, and the newest"),
+        (ModelProto { ir_version: Some(99), ..relu() }, "version of the file format 99, and"),
+        (called, opset.as_str()),
+    ];
+    for (proto, wanted) in cases {
+        let fault = read(&proto).unwrap_err().to_string();
+        assert!(fault.starts_with(&format!("the file wants {wanted}")), "{fault}");
+        let options = ImportOptions { allow_newer: true, ..ImportOptions::default() };
+        assert!(import(&proto.encode_to_vec(), &options).is_ok(), "{wanted}");
+    }
+}
+
+#[test]
 fn names_are_given_once() {
     let mut twice = graph("x x", "x", vec![]);
     assert!(matches!(read(&model(twice.clone())), Err(ImportError::Duplicate { .. })));
