@@ -6,7 +6,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use hetra_ir::{Graph, NodeId, Type, ValueId};
-use hetra_ops::{Work, find};
+use hetra_onnx::{ImportError, ImportOptions};
+use hetra_ops::find;
 use hetra_tensor::Value;
 use serde_json::json;
 
@@ -63,15 +64,27 @@ struct Report {
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    let options = hetra_onnx::ImportOptions { allow_unknown_ops: true, ..Default::default() };
-    let model = hetra_onnx::import_file(&args.model, &options)
-        .with_context(|| args.model.display().to_string())?;
-    let graph = &model.graph;
+    let options = ImportOptions { allow_unknown_ops: true, ..Default::default() };
+    let path = || args.model.display().to_string();
+    let read = |options| hetra_onnx::import_file(&args.model, &options);
+    let model = match read(options) {
+        Err(error @ ImportError::TooNew { .. }) => {
+            show::warn(&format!("{}: {error}", path()));
+            read(ImportOptions { allow_newer: true, ..options })
+        }
+        other => other,
+    };
+    let mut model = model.with_context(path)?;
     if args.text || args.weights {
         let print = if args.weights { hetra_ir::print } else { hetra_ir::outline };
-        print!("{}", print(graph));
+        print!("{}", print(&model.graph));
         return Ok(ExitCode::SUCCESS);
     }
+    let types = hetra_pass::output_types(&model.graph).with_context(path)?;
+    for (id, ty) in model.graph.outputs.clone().into_iter().zip(types) {
+        model.graph.values[id.index()].ty = ty;
+    }
+    let graph = &model.graph;
     generate::check_dims(&args.dim, graph.inputs.iter().map(|&id| graph.ty(id)))?;
     let (types, guessed) = input_types(graph, args)?;
     let report = examine(graph, &types, guessed);
@@ -151,13 +164,14 @@ fn examine(graph: &Graph, types: &[Type], guessed: Vec<String>) -> Report {
     }
     match hetra_plan::build(graph, types, &[], &graph.outputs, &NoHints) {
         Ok(plan) => {
-            let work: Vec<Work> = hetra_pass::work(graph, &plan.types, &plan.known);
-            for (node, work) in graph.nodes.iter().zip(&work) {
-                if let Some(row) = report.rows.get_mut(&node.op) {
+            // What has a plan has types, and so work.
+            let work = hetra_pass::work(graph, types).unwrap_or_default();
+            for (op, work) in &work {
+                if let Some(row) = report.rows.get_mut(op) {
                     row.macs += work.macs;
                 }
             }
-            report.macs = Some(work.iter().map(|work| work.macs).sum());
+            report.macs = Some(work.iter().map(|(_, work)| work.macs).sum());
             report.peak_bytes = Some(report.parameter_bytes + plan.slot_bytes() as u64);
         }
         Err(error) => report.open = Some(error.to_string()),
@@ -266,7 +280,7 @@ fn print_report(model: &hetra_onnx::Model, report: &Report, args: &Args) {
     println!("parameters     {}", show::count(report.parameters as f64));
     println!("weights        {}", show::bytes(report.parameter_bytes));
     let bodies = graph.nodes.iter().any(|node| node.attrs.graphs().next().is_some());
-    let outside = if bodies { " (without bodies)" } else { "" };
+    let outside = if bodies { " (each body once)" } else { "" };
     let macs = report.macs.map(|macs| format!("{}{outside}", show::count(macs)));
     println!("multiply-adds  {}", or_open(macs));
     let peak = report.peak_bytes.map(|peak| format!("{} (modelled)", show::bytes(peak)));

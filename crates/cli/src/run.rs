@@ -253,4 +253,8 @@ pub(crate) fn print_profile(session: &Session, trace: &Trace) {
         ]);
     }
     println!("{table}");
+    if trace.turns_left_out > 0 {
+        let turns = show::plural(trace.turns_left_out, "turn");
+        println!("{turns} of bodies count for the step around: there were too many to list");
+    }
 }

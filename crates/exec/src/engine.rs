@@ -1,5 +1,6 @@
 //! A graph compiled for a device, with its plans.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -10,8 +11,9 @@ use hetra_ops::{NodeError, OpError, Outer, Runner};
 use hetra_plan::{Hints, Plan};
 use hetra_tensor::{Buffer, Value};
 
-use crate::run;
-use crate::trace::Trace;
+use crate::options::RunOptions;
+use crate::run::{self, RunContext};
+use crate::trace::{Recorded, Recorder, StepTime, Trace};
 
 /// Most plans that an engine keeps: one for each set of input types and of wanted outputs.
 const PLANS_MAX: usize = 32;
@@ -30,8 +32,17 @@ pub enum ExecError {
     Input { name: String, wanted: String, got: String },
     #[error("{got} inputs are given, the model has {wanted}")]
     Count { wanted: usize, got: usize },
+    /// By [`RunOptions`]; the node is the one that was not run any more.
+    #[error(transparent)]
+    Stopped(NodeError),
     #[error("the run was lost: {0}")]
     Lost(String),
+}
+
+impl ExecError {
+    fn of(error: NodeError) -> ExecError {
+        if error.source.is_stop() { ExecError::Stopped(error) } else { ExecError::Node(error) }
+    }
 }
 
 /// A graph compiled for one device.
@@ -157,11 +168,13 @@ impl Engine {
     /// each step go to `trace` where it is given.
     ///
     /// # Errors
-    /// An input that does not fit, or the node that failed.
+    /// An input that does not fit, the node that failed, or the one that `options` kept from
+    /// running.
     pub fn run(
         &self,
         inputs: Vec<Option<Value>>,
         outputs: &[ValueId],
+        options: &RunOptions,
         trace: Option<&mut Trace>,
     ) -> Result<Vec<Value>, ExecError> {
         let inputs = self.check_inputs(inputs)?;
@@ -169,7 +182,15 @@ impl Engine {
         let mut arguments = Some((inputs, trace));
         self.device.scope(&mut || {
             if let Some((inputs, trace)) = arguments.take() {
-                result = self.run_here(inputs, outputs, &NoOuter, trace).map_err(ExecError::from);
+                let recorder = trace.is_some().then(Recorder::start);
+                let context = RunContext { options, recorder: recorder.as_ref() };
+                let ran = self.run_here(inputs, outputs, &NoOuter, context);
+                result = ran.map_err(ExecError::of).map(|(values, part)| {
+                    if let (Some(trace), Some(recorder)) = (trace, &recorder) {
+                        *trace = recorder.trace(part);
+                    }
+                    values
+                });
             }
         });
         result
@@ -206,29 +227,24 @@ impl Engine {
         inputs: Vec<Value>,
         outputs: &[ValueId],
         outer: &(dyn OuterValues + Sync),
-        mut trace: Option<&mut Trace>,
-    ) -> Result<Vec<Value>, NodeError> {
-        let started = Instant::now();
+        context: RunContext<'_>,
+    ) -> Result<(Vec<Value>, Recorded), NodeError> {
+        let started = context.recorder.map(|_| Instant::now());
         let captured: Vec<Option<Value>> =
             self.graph.captures.iter().map(|capture| outer.find(capture.outer)).collect();
         let mut types: Vec<Type> = inputs.iter().map(Type::of).collect();
         types.extend(captured.iter().map(|v| v.as_ref().map_or(Type::Unknown, Type::of)));
         let plan = self.plan(&types, outputs)?;
-        if let Some(trace) = trace.as_deref_mut() {
-            trace.plan_ns = started.elapsed().as_nanos() as u64;
-            trace.slot_bytes = plan.slot_bytes();
-        }
+        let plan_ns = started.map_or(0, |started| started.elapsed().as_nanos() as u64);
         let mut memory = lock(&self.memories).pop().unwrap_or_default();
         memory.resize_with(plan.slots.len(), || None);
-        let result = run::run(self, &plan, &mut memory, inputs, captured, trace.as_deref_mut());
+        let result = run::run(self, &plan, &mut memory, inputs, captured, context);
         let mut memories = lock(&self.memories);
         if memories.len() < MEMORIES_MAX {
             memories.push(memory);
         }
-        if let Some(trace) = trace {
-            trace.total_ns = started.elapsed().as_nanos() as u64;
-        }
-        result
+        let (values, steps) = result?;
+        Ok((values, Recorded { steps, plan_ns, slot_bytes: plan.slot_bytes() }))
     }
 }
 
@@ -245,8 +261,14 @@ impl OuterValues for NoOuter {
     }
 }
 
-/// Runs bodies by their engines; a graph that is not a body of this engine is interpreted.
-pub(crate) struct Bodies<'a>(pub(crate) &'a Engine);
+/// Runs the bodies of a step by their engines; a graph that is not a body of this engine is
+/// interpreted.
+pub(crate) struct Bodies<'a> {
+    pub(crate) engine: &'a Engine,
+    pub(crate) context: RunContext<'a>,
+    /// The steps of the bodies, in the order they ran.
+    pub(crate) steps: RefCell<Vec<StepTime>>,
+}
 
 impl Runner for Bodies<'_> {
     fn run(
@@ -255,7 +277,9 @@ impl Runner for Bodies<'_> {
         inputs: Vec<Value>,
         outer: Outer<'_>,
     ) -> Result<Vec<Value>, OpError> {
-        let Some(engine) = self.0.bodies.get(&(Arc::as_ptr(body) as usize)) else {
+        // A body may have no steps, and yet be run for ever.
+        self.context.options.check()?;
+        let Some(engine) = self.engine.bodies.get(&(Arc::as_ptr(body) as usize)) else {
             return hetra_ops::Interpreter.run(body, inputs, outer);
         };
         // What a body captures is copied (by reference count) so that it does not borrow the
@@ -267,7 +291,14 @@ impl Runner for Bodies<'_> {
             .filter_map(|capture| Some((capture.outer, outer(capture.outer)?)))
             .collect();
         let outputs = &engine.graph.outputs;
-        engine.run_here(inputs, outputs, &Captured(captured), None).map_err(OpError::from)
+        let recorder = self.context.recorder.filter(|recorder| recorder.begin_body());
+        let context = RunContext { recorder, ..self.context };
+        let (values, part) = engine.run_here(inputs, outputs, &Captured(captured), context)?;
+        if let Some(recorder) = recorder {
+            recorder.end_body(part.steps.len());
+            self.steps.borrow_mut().extend(part.steps);
+        }
+        Ok(values)
     }
 }
 
@@ -296,7 +327,7 @@ mod tests {
         let engine = Engine::compile(Arc::new(b.finish()), device).unwrap();
         let run = |inputs: &[Value]| {
             let inputs = inputs.iter().cloned().map(Some).collect();
-            let outputs = engine.run(inputs, &engine.graph.outputs, None);
+            let outputs = engine.run(inputs, &engine.graph.outputs, &RunOptions::default(), None);
             outputs.map_err(|error| error.to_string())
         };
         let value = Value::from(Tensor::vector(&[1f32, 2.0]));

@@ -7,8 +7,10 @@
 //! The crate does not know why a plan is as it is.
 
 mod engine;
+mod options;
 mod run;
 mod trace;
 
 pub use engine::{Engine, ExecError};
+pub use options::{Cancel, RunOptions};
 pub use trace::{StepTime, Trace};

@@ -1,7 +1,6 @@
 //! One run of a plan.
 
-use std::cell::Cell;
-use std::time::Instant;
+use std::cell::{Cell, RefCell};
 
 use hetra_device::Call;
 use hetra_ir::{Node, ValueId};
@@ -10,13 +9,23 @@ use hetra_plan::{Plan, Step};
 use hetra_tensor::Value;
 
 use crate::engine::{Bodies, Engine, Memory};
-use crate::trace::{StepTime, Trace};
+use crate::options::RunOptions;
+use crate::trace::{Recorder, StepTime};
+
+/// What a run and the bodies in it share.
+#[derive(Clone, Copy)]
+pub(crate) struct RunContext<'a> {
+    pub(crate) options: &'a RunOptions,
+    /// Where times are wanted.
+    pub(crate) recorder: Option<&'a Recorder>,
+}
 
 /// The values that are alive.
 struct Frame<'a> {
     engine: &'a Engine,
     plan: &'a Plan,
     memory: &'a mut Memory,
+    context: RunContext<'a>,
     env: Vec<Option<Value>>,
 }
 
@@ -26,8 +35,8 @@ pub(crate) fn run(
     memory: &mut Memory,
     inputs: Vec<Value>,
     captured: Vec<Option<Value>>,
-    mut trace: Option<&mut Trace>,
-) -> Result<Vec<Value>, NodeError> {
+    context: RunContext<'_>,
+) -> Result<(Vec<Value>, Vec<StepTime>), NodeError> {
     let graph = &engine.graph;
     let mut env = vec![None; graph.values.len()];
     for (&id, value) in graph.inputs.iter().zip(inputs) {
@@ -36,21 +45,24 @@ pub(crate) fn run(
     for (capture, value) in graph.captures.iter().zip(captured) {
         env[capture.inner.index()] = value;
     }
-    let mut frame = Frame { engine, plan, memory, env };
-    let started = Instant::now();
+    let mut frame = Frame { engine, plan, memory, context, env };
+    let mut times = Vec::new();
     for step in &plan.steps {
-        let begun = trace.is_some().then(|| started.elapsed());
-        let fell_back = frame.step(step)?;
-        if let (Some(trace), Some(begun)) = (trace.as_deref_mut(), begun) {
-            let duration = started.elapsed() - begun;
-            let mut time = frame.time(step, begun.as_nanos() as u64, duration.as_nanos() as u64);
-            if fell_back {
-                time.kernel = "reference".to_string();
-            }
-            trace.steps.push(time);
+        let start_ns = context.recorder.map(Recorder::now_ns);
+        let did = frame.step(step)?;
+        if let Some((recorder, start_ns)) = context.recorder.zip(start_ns) {
+            times.push(frame.time(step, did, start_ns, recorder.now_ns() - start_ns));
         }
     }
-    frame.outputs()
+    Ok((frame.outputs()?, times))
+}
+
+/// What became of a step.
+struct Did {
+    /// Its kernel left the work to the reference.
+    fell_back: bool,
+    /// The steps of its bodies.
+    inner: Vec<StepTime>,
 }
 
 impl Frame<'_> {
@@ -65,9 +77,9 @@ impl Frame<'_> {
         computed.or_else(known).cloned()
     }
 
-    /// Runs a step; tells whether its kernel left the work to the reference.
-    fn step(&mut self, step: &Step) -> Result<bool, NodeError> {
+    fn step(&mut self, step: &Step) -> Result<Did, NodeError> {
         let node = self.engine.graph.node(step.node);
+        self.context.options.check().map_err(|stop| self.fault(node, stop))?;
         let mut inputs = Vec::with_capacity(node.inputs.len());
         for (index, input) in node.inputs.iter().enumerate() {
             let Some(id) = *input else {
@@ -89,13 +101,15 @@ impl Frame<'_> {
         let blocks = step.slots.iter().map(take).collect();
         let outer = |id: ValueId| self.value(id);
         let fell_back = Cell::new(false);
+        let steps = RefCell::default();
+        let runner = Bodies { engine: self.engine, context: self.context, steps };
         let call = Call {
             node,
             inputs,
             in_place: step.in_place,
             blocks,
             outer: &outer,
-            runner: &Bodies(self.engine),
+            runner: &runner,
             fell_back: &fell_back,
         };
         let result = self.engine.programs[step.node.index()].run(call);
@@ -105,8 +119,9 @@ impl Frame<'_> {
                 self.env[id.index()] = Some(value);
             }
         }
+        let did = Did { fell_back: fell_back.get(), inner: runner.steps.take() };
         self.release(step);
-        Ok(fell_back.get())
+        Ok(did)
     }
 
     /// Drops what nobody reads any more; the last holder of a block gives it back to its slot.
@@ -135,7 +150,7 @@ impl Frame<'_> {
         self.plan.outputs.iter().map(find).collect()
     }
 
-    fn time(&self, step: &Step, start_ns: u64, duration_ns: u64) -> StepTime {
+    fn time(&self, step: &Step, did: Did, start_ns: u64, duration_ns: u64) -> StepTime {
         let graph = &self.engine.graph;
         let node = graph.node(step.node);
         let output = node.defs().next();
@@ -143,10 +158,14 @@ impl Frame<'_> {
             node: node.label(graph),
             op: node.op.clone(),
             device: self.engine.device.info().id.clone(),
-            kernel: self.engine.programs[step.node.index()].kernel().to_string(),
+            kernel: match did.fell_back {
+                true => "reference".to_string(),
+                false => self.engine.programs[step.node.index()].kernel().to_string(),
+            },
             output: output.map_or(String::new(), |id| self.plan.types[id.index()].to_string()),
             start_ns,
             duration_ns,
+            inner: did.inner,
         }
     }
 }

@@ -1,6 +1,13 @@
 //! What a run did, and when.
 
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::time::Instant;
+
 use serde::Serialize;
+
+/// Most steps of bodies in one trace, give or take those of one turn: a loop may make millions.
+const BODY_STEPS_MAX: usize = 1 << 16;
 
 /// One step of a run.
 #[derive(Clone, Debug, Serialize)]
@@ -19,6 +26,17 @@ pub struct StepTime {
     pub start_ns: u64,
     /// Nanoseconds that it took, measured.
     pub duration_ns: u64,
+    /// Steps of its bodies, turn after turn, in the order they ran.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub inner: Vec<StepTime>,
+}
+
+impl StepTime {
+    /// Nanoseconds that are not those of steps inside.
+    pub fn own_ns(&self) -> u64 {
+        let inner = self.inner.iter().map(|step| step.duration_ns).sum();
+        self.duration_ns.saturating_sub(inner)
+    }
 }
 
 /// One run.
@@ -26,6 +44,9 @@ pub struct StepTime {
 pub struct Trace {
     /// Steps in the order they ran.
     pub steps: Vec<StepTime>,
+    /// Turns of bodies whose steps are left out, since there were too many: their time is in the
+    /// step around.
+    pub turns_left_out: usize,
     /// Nanoseconds spent on making the plan; 0 when it was cached.
     pub plan_ns: u64,
     /// Nanoseconds of the whole run, measured.
@@ -35,12 +56,23 @@ pub struct Trace {
 }
 
 impl Trace {
+    /// All steps, each before those inside it.
+    fn all(&self) -> Vec<&StepTime> {
+        let mut all = Vec::new();
+        let mut next: Vec<&StepTime> = self.steps.iter().rev().collect();
+        while let Some(step) = next.pop() {
+            all.push(step);
+            next.extend(step.inner.iter().rev());
+        }
+        all
+    }
+
     /// The trace as Chrome's trace-event JSON (load it in a trace viewer).
     pub fn to_chrome(&self) -> String {
         let micros = |ns: u64| ns as f64 / 1e3;
         let events: Vec<serde_json::Value> = self
-            .steps
-            .iter()
+            .all()
+            .into_iter()
             .map(|step| {
                 serde_json::json!({
                     "name": step.op, "cat": step.device, "ph": "X", "pid": 1, "tid": 1,
@@ -54,13 +86,14 @@ impl Trace {
         serde_json::json!({ "traceEvents": events, "displayTimeUnit": "ms" }).to_string()
     }
 
-    /// Time by operator and kernel: (operator, kernel, runs, nanoseconds), longest first.
+    /// Time by operator and kernel: (operator, kernel, runs, nanoseconds), longest first. Steps of
+    /// bodies count for themselves, and not for the step around.
     pub fn by_kernel(&self) -> Vec<(String, String, usize, u64)> {
-        let mut sums = std::collections::BTreeMap::<(&str, &str), (usize, u64)>::new();
-        for step in &self.steps {
+        let mut sums = BTreeMap::<(&str, &str), (usize, u64)>::new();
+        for step in self.all() {
             let entry = sums.entry((&step.op, &step.kernel)).or_default();
             entry.0 += 1;
-            entry.1 += step.duration_ns;
+            entry.1 += step.own_ns();
         }
         let mut rows: Vec<_> = sums
             .into_iter()
@@ -68,5 +101,96 @@ impl Trace {
             .collect();
         rows.sort_by_key(|row| std::cmp::Reverse(row.3));
         rows
+    }
+}
+
+/// The clock of one run, and how much may yet be written down.
+pub(crate) struct Recorder {
+    started: Instant,
+    room: Cell<usize>,
+    turns_left_out: Cell<usize>,
+}
+
+/// What came of one run of a graph, beside its values.
+pub(crate) struct Recorded {
+    /// Empty where no times were wanted.
+    pub(crate) steps: Vec<StepTime>,
+    pub(crate) plan_ns: u64,
+    pub(crate) slot_bytes: usize,
+}
+
+impl Recorder {
+    pub(crate) fn start() -> Recorder {
+        let (room, turns_left_out) = (Cell::new(BODY_STEPS_MAX), Cell::new(0));
+        Recorder { started: Instant::now(), room, turns_left_out }
+    }
+
+    pub(crate) fn now_ns(&self) -> u64 {
+        self.started.elapsed().as_nanos() as u64
+    }
+
+    /// Whether the steps of one turn of a body are to be written down.
+    pub(crate) fn begin_body(&self) -> bool {
+        let room = self.room.get() > 0;
+        self.turns_left_out.update(|turns| turns + usize::from(!room));
+        room
+    }
+
+    /// Takes the room for the steps of one turn.
+    pub(crate) fn end_body(&self, steps: usize) {
+        self.room.update(|room| room.saturating_sub(steps));
+    }
+
+    /// The trace of the run that ends now.
+    pub(crate) fn trace(&self, top: Recorded) -> Trace {
+        Trace {
+            steps: top.steps,
+            turns_left_out: self.turns_left_out.get(),
+            plan_ns: top.plan_ns,
+            total_ns: self.now_ns(),
+            slot_bytes: top.slot_bytes,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn step(op: &str, duration_ns: u64, inner: Vec<StepTime>) -> StepTime {
+        let text = |text: &str| text.to_string();
+        StepTime {
+            node: text("n"),
+            op: text(op),
+            device: text("cpu"),
+            kernel: text("k"),
+            output: text("f32[]"),
+            start_ns: 0,
+            duration_ns,
+            inner,
+        }
+    }
+
+    #[test]
+    fn the_time_of_a_body_is_counted_once() {
+        let turns = vec![step("Add", 10, vec![]), step("If", 50, vec![step("Add", 30, vec![])])];
+        let steps = vec![step("Loop", 100, turns), step("Add", 5, vec![])];
+        let trace = Trace { steps, ..Trace::default() };
+        let row = |op: &str, runs, ns| (op.to_string(), "k".to_string(), runs, ns);
+        let wanted = [row("Add", 3, 45), row("Loop", 1, 40), row("If", 1, 20)];
+        assert_eq!(trace.by_kernel(), wanted);
+        assert_eq!(trace.to_chrome().matches("\"ph\"").count(), 5);
+    }
+
+    #[test]
+    fn a_recorder_has_room_for_so_much() {
+        let recorder = Recorder::start();
+        assert!(recorder.begin_body());
+        recorder.end_body(BODY_STEPS_MAX - 1);
+        assert!(recorder.begin_body());
+        recorder.end_body(7);
+        assert!(!recorder.begin_body() && !recorder.begin_body());
+        let top = Recorded { steps: Vec::new(), plan_ns: 0, slot_bytes: 0 };
+        assert_eq!(recorder.trace(top).turns_left_out, 2);
     }
 }

@@ -4,6 +4,7 @@ use hetra_device::DeviceError;
 use hetra_exec::ExecError;
 use hetra_ir::VerifyError;
 use hetra_onnx::ImportError;
+use hetra_pass::OutputError;
 use hetra_tensor::TensorError;
 
 /// Why a session could not be built or run.
@@ -16,6 +17,8 @@ pub enum Error {
     Import(#[from] ImportError),
     #[error("the graph is malformed: {}", list(.0))]
     Graph(Vec<VerifyError>),
+    #[error(transparent)]
+    Output(#[from] OutputError),
     #[error(transparent)]
     Device(#[from] DeviceError),
     #[error(transparent)]

@@ -23,7 +23,7 @@ mod session;
 
 pub use error::Error;
 pub use hetra_device::{Device, DeviceError, DeviceInfo, DriverState, Found, Support};
-pub use hetra_exec::{StepTime, Trace};
+pub use hetra_exec::{Cancel, ExecError, RunOptions, StepTime, Trace};
 pub use hetra_ir::{Dim, Graph, Node, Type};
 pub use hetra_onnx::{Model, ModelInfo};
 pub use hetra_pass::{Claim, Options as PassOptions, PASSES, Report as PassReport};

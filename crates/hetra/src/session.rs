@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use hetra_device::{Device, DeviceInfo, Support};
-use hetra_exec::{Engine, ExecError, Trace};
+use hetra_exec::{Engine, ExecError, RunOptions, Trace};
 use hetra_ir::{Graph, Type, ValueId, verify};
 use hetra_onnx::{ImportOptions, Model, ModelInfo};
 use hetra_pass::{Claim, Options, Report};
@@ -75,7 +75,8 @@ impl Builder {
 
     /// Makes constants of the inputs that have a default. Some exporters list every weight as an
     /// input; a weight that a run may replace folds into nothing, so such models run faster this
-    /// way. To keep some of the inputs, see [`Graph::fix_defaults`] and [`Builder::model`].
+    /// way. To keep some of the inputs: [`crate::import_file`], [`Graph::fix_defaults`], and
+    /// [`Builder::model`].
     #[must_use]
     pub fn fix_defaults(mut self) -> Builder {
         self.fix_defaults = true;
@@ -123,7 +124,8 @@ impl Builder {
     /// Imports, optimises and compiles.
     ///
     /// # Errors
-    /// When the model is malformed, or the device refuses a node; names the node.
+    /// When the model is malformed, or declares an output as another dtype than its nodes give, or
+    /// the device refuses a node; names the output or node.
     pub fn build(self) -> Result<Session, Error> {
         let runs = self.runs_max.unwrap_or(RUNS_MAX);
         if runs == 0 {
@@ -143,8 +145,11 @@ impl Builder {
             model.graph.fix_defaults(|_| false);
         }
         let Model { graph, info } = model;
-        // What callers see is what the file declares, whatever the passes do to the graph.
-        let (inputs, outputs) = (ports(&graph, &graph.inputs), ports(&graph, &graph.outputs));
+        // What callers see is what the file says, whatever the passes do to the graph.
+        let (inputs, mut outputs) = (ports(&graph, &graph.inputs), ports(&graph, &graph.outputs));
+        for (port, ty) in outputs.iter_mut().zip(hetra_pass::output_types(&graph)?) {
+            port.ty = ty;
+        }
         let device = match self.device {
             Some(_) if self.device_id.is_some() || self.threads.is_some() => {
                 return Err(Error::TwoDevices);
@@ -244,7 +249,7 @@ impl Session {
         self.inner.inputs.clone()
     }
 
-    /// The outputs, in order, as the model declares them.
+    /// The outputs, in order: as the model declares them, and with what follows from its inputs.
     pub fn outputs(&self) -> Vec<Port> {
         self.inner.outputs.clone()
     }
@@ -295,7 +300,18 @@ impl Session {
         self.run_all(self.by_name(inputs)?)
     }
 
-    /// As [`Session::run`], on views that the caller keeps; each is copied once.
+    /// As [`Session::run`], on views that the caller keeps: of slices, or of parts of tensors.
+    /// Each is copied once; a view of a whole tensor is not copied at all.
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), hetra::Error> {
+    /// # let session = hetra::Session::builder().model_file("model.onnx").build()?;
+    /// let pixels = vec![0.5f32; 64];
+    /// let picture = hetra::TensorView::from_slice(&[1, 1, 8, 8], &pixels)?;
+    /// let outputs = session.run_borrowed(&[("image", picture)])?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// As [`Session::run`].
@@ -329,7 +345,7 @@ impl Session {
             let index = self.port_index("output", &self.graph().outputs, name)?;
             wanted.push(self.graph().outputs[index]);
         }
-        self.run_values(self.by_name(inputs)?, &wanted, None)
+        self.run_values(self.by_name(inputs)?, &wanted, &RunOptions::default(), None)
     }
 
     /// As [`Session::run`], and tells what each step did.
@@ -345,9 +361,26 @@ impl Session {
         V: Into<Value>,
     {
         let mut trace = Trace::default();
-        let outputs =
-            self.run_values(self.by_name(inputs)?, &self.graph().outputs, Some(&mut trace))?;
+        let (values, options) = (self.by_name(inputs)?, RunOptions::default());
+        let outputs = self.run_values(values, &self.graph().outputs, &options, Some(&mut trace))?;
         Ok((outputs, trace))
+    }
+
+    /// As [`Session::run`], within what `options` allow: a deadline, or a handle to cancel with.
+    ///
+    /// # Errors
+    /// As [`Session::run`], and [`ExecError::Stopped`] (in [`Error::Exec`]) for a run that was
+    /// ended.
+    pub fn run_within<N, V>(
+        &self,
+        inputs: impl IntoIterator<Item = (N, V)>,
+        options: &RunOptions,
+    ) -> Result<Outputs, Error>
+    where
+        N: AsRef<str>,
+        V: Into<Value>,
+    {
+        self.run_values(self.by_name(inputs)?, &self.graph().outputs, options, None)
     }
 
     /// Starts a run in the background; await the result or wait for it. Never blocks: beyond
@@ -416,18 +449,19 @@ impl Session {
     }
 
     fn run_all(&self, inputs: Vec<Option<Value>>) -> Result<Outputs, Error> {
-        self.run_values(inputs, &self.graph().outputs, None)
+        self.run_values(inputs, &self.graph().outputs, &RunOptions::default(), None)
     }
 
     fn run_values(
         &self,
         inputs: Vec<Option<Value>>,
         outputs: &[ValueId],
+        options: &RunOptions,
         trace: Option<&mut Trace>,
     ) -> Result<Outputs, Error> {
         check_symbols(&self.inner.inputs, &inputs)?;
         let permit = self.inner.gate.enter();
-        let values = self.inner.engine.run(inputs, outputs, trace)?;
+        let values = self.inner.engine.run(inputs, outputs, options, trace)?;
         drop(permit);
         let graph = self.graph();
         let names = outputs.iter().map(|&id| graph.value(id).name.clone()).collect();

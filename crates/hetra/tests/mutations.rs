@@ -165,11 +165,10 @@ fn live(bytes: &[u8], device: &Arc<dyn Device>, tally: &Tally, seed: u64) {
         found.map_or_else(|| port.ty.clone(), |(_, value)| Type::of(value))
     };
     let types: Vec<Type> = ports.iter().map(given).collect();
-    if let Ok(inferred) = hetra_pass::infer(session.graph(), &types, &[]) {
-        let work = hetra_pass::work(session.graph(), &inferred.types, &inferred.known);
-        if work.iter().map(|work| work.ops).sum::<f64>() > WORK_MAX {
-            return count(&tally.heavy);
-        }
+    if let Ok(work) = hetra_pass::work(session.graph(), &types)
+        && work.iter().map(|(_, work)| work.ops).sum::<f64>() > WORK_MAX
+    {
+        return count(&tally.heavy);
     }
     if session.run(inputs).is_ok() {
         count(&tally.ran);

@@ -68,10 +68,20 @@ fn infer_if(ctx: &InferCtx<'_>) -> Result<Vec<Type>, OpError> {
         Some(false) => branch("else_branch"),
         // These types may contradict the branch that is not taken: often that is what it is for.
         None => match (branch("then_branch"), branch("else_branch")) {
-            (Ok(then), Ok(other)) => Ok(then.iter().zip(&other).map(|(a, b)| meet(a, b)).collect()),
+            (Ok(then), Ok(other)) => then.iter().zip(&other).map(|(a, b)| agree(a, b)).collect(),
             (Ok(types), Err(_)) | (Err(_), Ok(types)) => Ok(types),
             (Err(fault), Err(_)) => Err(fault),
         },
+    }
+}
+
+/// What both branches give; their shapes may differ, but not their dtypes.
+fn agree(then: &Type, other: &Type) -> Result<Type, OpError> {
+    match (then.dtype(), other.dtype()) {
+        (Some(a), Some(b)) if a != b => {
+            Err(OpError::invalid(format!("its branches give {a} and {b} as the same output")))
+        }
+        _ => Ok(meet(then, other)),
     }
 }
 

@@ -19,11 +19,23 @@ pub enum OpError {
     Unsupported(String),
     #[error("{0}")]
     Invalid(String),
+    /// Nothing is wrong, but the run is to end here.
+    #[error("the run was stopped: {0}")]
+    Stopped(&'static str),
     #[error("in its body: {0}")]
     Body(Box<NodeError>),
 }
 
 impl OpError {
+    /// Whether the run was stopped, be it in a body.
+    pub fn is_stop(&self) -> bool {
+        match self {
+            OpError::Stopped(_) => true,
+            OpError::Body(inner) => inner.source.is_stop(),
+            _ => false,
+        }
+    }
+
     /// A fault of the input at `index`.
     pub fn input(index: usize, wanted: impl Into<String>, got: impl Into<String>) -> OpError {
         OpError::Input { index, wanted: wanted.into(), got: got.into() }

@@ -42,6 +42,50 @@ pub fn infer(graph: &Graph, inputs: &[Type], captures: &[Type]) -> Result<Inferr
     infer_graph(graph, inputs, captures, &Visits::default())
 }
 
+/// What was inferred of a graph and of each body in it, where its inference ended.
+pub(crate) struct Everywhere<'a> {
+    graph: &'a Graph,
+    pub(crate) inferred: Inferred,
+    visits: Visits,
+}
+
+/// As [`infer`], with what is needed to look into the bodies.
+///
+/// # Errors
+/// As [`infer`].
+pub(crate) fn infer_everywhere<'a>(
+    graph: &'a Graph,
+    inputs: &[Type],
+) -> Result<Everywhere<'a>, NodeError> {
+    let visits = Visits::default();
+    Ok(Everywhere { graph, inferred: infer_graph(graph, inputs, &[], &visits)?, visits })
+}
+
+impl Everywhere<'_> {
+    /// Calls `look` with the graph and each body that inference came to, and what is known of it.
+    pub(crate) fn for_each(&self, look: &mut dyn FnMut(&Graph, &Inferred)) {
+        look(self.graph, &self.inferred);
+        self.for_each_body(self.graph, look);
+    }
+
+    fn for_each_body(&self, graph: &Graph, look: &mut dyn FnMut(&Graph, &Inferred)) {
+        for node in &graph.nodes {
+            for (_, body) in node.attrs.graphs() {
+                let key = (std::ptr::from_ref(node).addr(), std::ptr::from_ref(&**body).addr());
+                let types = |visit: &Visit| (visit.types(body), visit.captures.clone());
+                let visit = self.visits.0.borrow().get(&key).map(types);
+                // A branch that is not taken has not been visited; what lies in a body has been, by
+                // the same types, so that this is not another inference of all of it.
+                let Some((inputs, captures)) = visit else { continue };
+                if let Ok(inferred) = infer_graph(body, &inputs, &captures, &self.visits) {
+                    look(body, &inferred);
+                    self.for_each_body(body, look);
+                }
+            }
+        }
+    }
+}
+
 fn infer_graph(
     graph: &Graph,
     inputs: &[Type],
@@ -111,18 +155,25 @@ impl Visits {
                 return Ok(last.outputs.clone());
             }
         }
+        let mut visit = Visit { inputs, captures, outputs: Vec::new(), count };
+        let inferred = infer_graph(body, &visit.types(body), &visit.captures, self)?;
+        let output = |id: &ValueId| inferred.types[id.index()].clone();
+        let outputs: Vec<Type> = body.outputs.iter().map(output).collect();
+        visit.outputs.clone_from(&outputs);
+        self.0.borrow_mut().insert(key, visit);
+        Ok(outputs)
+    }
+}
+
+impl Visit {
+    /// The types of the inputs of the body: as it is called, else as it declares them.
+    fn types(&self, body: &Graph) -> Vec<Type> {
         let declared = |(&id, given): (&ValueId, &Type)| match given {
             Type::Unknown => body.ty(id).clone(),
             given => given.clone(),
         };
-        let given = inputs.iter().chain(std::iter::repeat(&Type::Unknown));
-        let types: Vec<Type> = body.inputs.iter().zip(given).map(declared).collect();
-        let inferred = infer_graph(body, &types, &captures, self)?;
-        let output = |id: &ValueId| inferred.types[id.index()].clone();
-        let outputs: Vec<Type> = body.outputs.iter().map(output).collect();
-        let visit = Visit { inputs, captures, outputs: outputs.clone(), count };
-        self.0.borrow_mut().insert(key, visit);
-        Ok(outputs)
+        let given = self.inputs.iter().chain(std::iter::repeat(&Type::Unknown));
+        body.inputs.iter().zip(given).map(declared).collect()
     }
 }
 

@@ -8,6 +8,7 @@
 mod editor;
 mod infer;
 mod optimise;
+mod outputs;
 mod pattern;
 mod report;
 mod table;
@@ -33,6 +34,7 @@ pub use dead::compact;
 pub use editor::Editor;
 pub use infer::{Inferred, infer};
 pub use optimise::{Claim, Options, Pass, optimise};
+pub use outputs::{OutputError, output_types};
 pub use report::{PassReport, Report};
 pub use table::PASSES;
 pub use work::work;

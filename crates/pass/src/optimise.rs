@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use hetra_ir::{Attr, DEPTH_MAX, Dim, Graph, Node, Type, ValueId};
+use hetra_ir::{Attr, DEPTH_MAX, Graph, Node, Type, ValueId};
 
 use crate::dead::compact;
 use crate::editor::Editor;
 use crate::infer::infer;
+use crate::outputs::described;
 use crate::report::Report;
 use crate::table::PASSES;
 
@@ -64,22 +65,6 @@ pub fn optimise(graph: &Graph, options: &Options<'_>) -> (Graph, Report) {
     // A fusion that the device had better not run leaves the constants that were made for it.
     let left_over = result.values.len() > graph.values.len();
     if report.total() > 0 || left_over { (compact(&result), report) } else { (result, report) }
-}
-
-/// An inferred type with what only the file says of it: users know outputs by that.
-fn described(inferred: &Type, declared: &Type) -> Type {
-    match (inferred, declared) {
-        (Type::Unknown, declared) => declared.clone(),
-        (Type::Tensor(a), Type::Tensor(b)) if a.dtype == b.dtype => match (&a.shape, &b.shape) {
-            (Some(p), Some(q)) if p.len() == q.len() => {
-                let pick = |(p, q): (&Dim, &Dim)| if *p == Dim::Unknown { q } else { p }.clone();
-                Type::shaped(a.dtype, p.iter().zip(q).map(pick).collect())
-            }
-            (None, _) => declared.clone(),
-            _ => inferred.clone(),
-        },
-        _ => inferred.clone(),
-    }
 }
 
 fn run(graph: &mut Graph, body: bool, options: &Options<'_>, report: &mut Report, depth: usize) {

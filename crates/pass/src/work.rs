@@ -1,17 +1,26 @@
 //! The work of every node, read from the rows of the operators.
 
-use std::collections::BTreeMap;
-
 use hetra_ir::{Graph, Node, Type, ValueId};
-use hetra_ops::{InferCtx, OpError, Work, find};
-use hetra_tensor::{Tensor, Value};
+use hetra_ops::{InferCtx, NodeError, OpError, Work, find};
+use hetra_tensor::Tensor;
 
-/// The work of each node, by `NodeId`, given the types and known values of the graph's values.
-/// Nodes that run bodies count as no work: how often a body runs is not known.
-pub fn work(graph: &Graph, types: &[Type], known: &BTreeMap<ValueId, Value>) -> Vec<Work> {
-    let value = |id: ValueId| known.get(&id).or_else(|| graph.constants.get(&id));
-    let tensor = |id: ValueId| -> Option<Tensor> { value(id)?.as_tensor().cloned() };
-    graph.nodes.iter().map(|node| work_of(node, |id| types[id.index()].clone(), tensor)).collect()
+use crate::infer::infer_everywhere;
+
+/// The work of each node, given the types of the inputs, by operator. A body counts as if it ran
+/// once: how often it does is not known. Of both branches of an `If` each counts, unless it is
+/// known which is taken.
+///
+/// # Errors
+/// The first node whose arguments contradict its operator.
+pub fn work(graph: &Graph, inputs: &[Type]) -> Result<Vec<(String, Work)>, NodeError> {
+    let mut all = Vec::new();
+    infer_everywhere(graph, inputs)?.for_each(&mut |graph, inferred| {
+        let value = |id: ValueId| inferred.known.get(&id).or_else(|| graph.constants.get(&id));
+        let tensor = |id: ValueId| -> Option<Tensor> { value(id)?.as_tensor().cloned() };
+        let ty = |id: ValueId| inferred.types[id.index()].clone();
+        all.extend(graph.nodes.iter().map(|node| (node.op.clone(), work_of(node, ty, tensor))));
+    });
+    Ok(all)
 }
 
 /// The work of one node.
@@ -27,4 +36,36 @@ pub(crate) fn work_of(
         node.outputs.iter().map(|output| output.map_or(Type::Unknown, &ty)).collect();
     let body = |_: &Graph, _: &[Type]| Err(OpError::invalid("bodies are not counted"));
     (def.work)(&InferCtx { node, inputs: &inputs, known: &known, body: &body }, &outputs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_counts_once() {
+        let graph = hetra_ir::parse(
+            "graph \"g\" (%c: bool[], %x: f32[2,3], %w: f32[3,4], %t: i64[]) {
+               %y = MatMul(%x, %w)
+               %z = Loop(%t, _, %x) {body = graph \"b\" (%i: i64[], %go: bool[], %v: f32[2,3])
+                   captures (%d = %c, %u = %w) {
+                 %r = MatMul(%v, %u)
+                 %s = If(%d) {
+                   else_branch = graph \"e\" () captures (%f = %v, %k = %u) {
+                     %q = MatMul(%f, %k)
+                     return (%f)
+                   },
+                   then_branch = graph \"t\" () captures (%p = %v) { return (%p) }}
+                 return (%go, %s)
+               }}
+               return (%y, %z)
+             }",
+        );
+        let graph = graph.unwrap();
+        let types: Vec<Type> = graph.inputs.iter().map(|&id| graph.ty(id).clone()).collect();
+        let work = work(&graph, &types).unwrap();
+        let macs: Vec<f64> =
+            work.iter().filter(|(op, _)| op == "MatMul").map(|(_, work)| work.macs).collect();
+        assert_eq!(macs, [24.0; 3]);
+    }
 }
