@@ -14,6 +14,30 @@
 //!
 //! A [`Session`] is compiled once and shared freely between threads; inputs of other shapes get
 //! plans of their own behind the scenes. [`Session::trace`] tells what a run did.
+//!
+//! A model need not come from a file as it is: [`import_file`] gives its [`Graph`] to look at or
+//! change, a [`GraphBuilder`] makes one, [`export`] writes one.
+//!
+//! ```
+//! use hetra::{DType, Dim, GraphBuilder, ImportOptions, Node, Session, Tensor};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let mut builder = GraphBuilder::new("halve");
+//! let x = builder.input("x", DType::F32, vec![Dim::Sym("n".into())]);
+//! let half = builder.constant("half", Tensor::scalar(0.5f32));
+//! let y = builder.op("Mul", &[x, half]);
+//! let z = builder.node(Node::new("Softmax", &[y], &[]).with("axis", 0i64), 1)[0];
+//! builder.output(z);
+//! let bytes = hetra::export(&builder.finish(), &hetra::ExportOptions::default())?;
+//!
+//! let mut model = hetra::import_model(&bytes, &ImportOptions::default())?;
+//! model.graph.fix_defaults(|name| name == "x");
+//! let session = Session::builder().model(model).build()?;
+//! let outputs = session.run([("x", Tensor::vector(&[0f32, 0.0]))])?;
+//! assert_eq!(outputs[0].as_tensor(), Some(&Tensor::vector(&[0.5f32, 0.5])));
+//! # Ok(())
+//! # }
+//! ```
 
 mod error;
 mod outputs;
@@ -24,10 +48,15 @@ mod session;
 pub use error::Error;
 pub use hetra_device::{Device, DeviceError, DeviceInfo, DriverState, Found, Support};
 pub use hetra_exec::{Cancel, ExecError, RunOptions, StepTime, Trace};
-pub use hetra_ir::{Dim, Graph, Node, Type};
-pub use hetra_onnx::{Model, ModelInfo};
+pub use hetra_ir::{
+    Attr, Attrs, Builder as GraphBuilder, Dim, Graph, Node, NodeId, TensorType, Type, ValueId,
+};
+pub use hetra_onnx::{
+    ExportError, ExportOptions, ImportError, ImportOptions, Model, ModelInfo, export, import_file,
+    import_model,
+};
 pub use hetra_pass::{Claim, Options as PassOptions, PASSES, Report as PassReport};
-pub use hetra_tensor::{DType, Tensor, TensorError, TensorView, Value};
+pub use hetra_tensor::{DType, Element, Tensor, TensorError, TensorView, Value};
 pub use outputs::Outputs;
 pub use pending::Pending;
 pub use session::{Builder, Port, Session};
