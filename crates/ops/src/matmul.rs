@@ -324,7 +324,10 @@ fn add_bias<T: Ring>(
     let fault = |_| OpError::input(2, format!("broadcast to {:?}", out.shape()), bias.describe());
     let spread = values.view().broadcast_to(out.shape()).map_err(fault)?.to_vec::<T>()?;
     let sums = out.as_mut_slice::<T>()?.iter_mut().zip(spread);
-    sums.for_each(|(sum, value)| *sum = sum.plus(value.scaled(f64::from(factor))));
+    // C times 0 is none, whatever is in it, as in every BLAS: C may be memory that nobody has set.
+    if factor != 0.0 {
+        sums.for_each(|(sum, value)| *sum = sum.plus(value.scaled(f64::from(factor))));
+    }
     Ok(())
 }
 
@@ -517,6 +520,9 @@ mod tests {
             .with("transB", 1)
             .with("alpha", 2.0f32)
             .with("beta", 0.5f32);
+        let nan = [iota(&[2, 1]), iota(&[3, 2]), floats(&[1, 1], &[f32::NAN])];
+        let y = run(all.clone().with("beta", 0.0f32), &nan).unwrap().remove(0);
+        assert_eq!(y.as_slice::<f32>().unwrap(), [2.0, 6.0, 10.0]);
         let inputs = [iota(&[2, 1]), iota(&[3, 2]), floats(&[1, 1], &[4.0])];
         let y = run(all.clone(), &inputs).unwrap().remove(0);
         assert_eq!(y.as_slice::<f32>().unwrap(), [4.0, 8.0, 12.0]);

@@ -105,24 +105,28 @@ fn infer_pad(ctx: &InferCtx<'_>) -> Result<Vec<Type>, OpError> {
 /// Where each place of a padded axis comes from.
 fn padded_places(extent: usize, pads: (i64, i64), mode: &str) -> Result<Vec<usize>, OpError> {
     let count = padded(extent, pads)?;
-    let last = extent as i64 - 1;
-    if extent == 0 && count > 0 && mode != "constant" {
+    // What a negative pad drops is dropped first: nothing is taken from there.
+    let dropped = |pad: i64| pad.saturating_neg().max(0);
+    let first = dropped(pads.0);
+    let last = (extent as i64 - 1).saturating_sub(first).saturating_sub(dropped(pads.1));
+    if last < 0 && count > 0 && mode != "constant" {
         return Err(OpError::input(0, "elements on each padded axis", "none"));
     }
     let place = |at: usize| -> usize {
-        // In range: the count of places is within the memory limit.
-        let at = (at as i64).saturating_sub(pads.0);
-        match mode {
-            "constant" if at < 0 || at > last => OUTSIDE,
-            "constant" => at as usize,
-            "edge" => at.clamp(0, last) as usize,
-            "wrap" => at.rem_euclid(extent as i64) as usize,
+        // In range: the count of places is within the memory limit. Counted from `first` on.
+        let at = (at as i64).saturating_sub(pads.0.max(0));
+        let kept = match mode {
+            "constant" if at < 0 || at > last => return OUTSIDE,
+            "constant" => at,
+            "edge" => at.clamp(0, last),
+            "wrap" => at.rem_euclid(last + 1),
             _ if last == 0 => 0,
             _ => {
                 let turned = at.rem_euclid(2 * last);
-                turned.min(2 * last - turned) as usize
+                turned.min(2 * last - turned)
             }
-        }
+        };
+        (first + kept) as usize
     };
     Ok((0..count).map(place).collect())
 }
@@ -233,6 +237,14 @@ mod tests {
         check(1, (1, 1), "reflect", &[0, 0, 0]);
         check(3, (4, 1), "wrap", &[2, 0, 1, 2, 0, 1, 2, 0]);
         check(0, (1, 0), "constant", &[OUTSIDE]);
+        // Cropped first, as in onnxruntime.
+        check(5, (2, -1), "wrap", &[2, 3, 0, 1, 2, 3]);
+        check(5, (-1, 2), "wrap", &[1, 2, 3, 4, 1, 2]);
+        check(5, (-1, 2), "reflect", &[1, 2, 3, 4, 3, 2]);
+        check(5, (2, -2), "edge", &[0, 0, 0, 1, 2]);
+        check(5, (-2, 1), "constant", &[2, 3, 4, OUTSIDE]);
+        check(3, (-4, 2), "constant", &[OUTSIDE]);
+        assert!(padded_places(3, (-4, 2), "edge").is_err());
         assert!(padded_places(3, (-4, 0), "edge").is_err());
         assert!(padded_places(0, (1, 0), "edge").is_err());
     }
