@@ -127,7 +127,7 @@ fn constant(attrs: &hetra_ir::Attrs) -> Result<Tensor, OpError> {
 /// The extents that an input lists.
 fn extents(index: usize, ints: &[i64]) -> Result<Vec<usize>, OpError> {
     let extent = |&extent: &i64| {
-        let fault = |_| OpError::input(index, "extents", format!("{extent}"));
+        let fault = |_| OpError::input(index, "extents from 0 up", format!("{ints:?}"));
         usize::try_from(extent).map_err(fault)
     };
     ints.iter().map(extent).collect()

@@ -159,7 +159,9 @@ pub(crate) fn reshape_dims(
             0 if !allow_zero => match input.map(|dims| dims.get(axis)) {
                 Some(Some(dim)) => dim.clone(),
                 Some(None) => {
-                    return Err(OpError::input(1, "a 0 only where there is an axis", "beyond"));
+                    let rank = input.map_or(0, <[Dim]>::len);
+                    let wanted = format!("a 0 (the extent as it is) on the first {rank} axes only");
+                    return Err(OpError::input(1, wanted, format!("{target:?}")));
                 }
                 None => Dim::Unknown,
             },

@@ -250,17 +250,14 @@ pub(crate) fn per_axis(
         return Ok(vec![default; count]);
     };
     if values.len() != count {
-        return Err(OpError::invalid(format!(
-            "attribute `{name}` has {} entries, wanted {count}",
-            values.len()
-        )));
+        let wanted = format!("wanted {count} numbers");
+        return Err(OpError::invalid(format!("attribute `{name}`: {wanted}, got {values:?}")));
     }
     let valid = |&value: &i64| (least..=VALUE_MAX).contains(&value).then_some(value as usize);
-    values
-        .iter()
-        .map(valid)
-        .collect::<Option<_>>()
-        .ok_or_else(|| OpError::invalid(format!("attribute `{name}` is {values:?}")))
+    values.iter().map(valid).collect::<Option<_>>().ok_or_else(|| {
+        let wanted = format!("wanted {count} numbers from {least} up");
+        OpError::invalid(format!("attribute `{name}`: {wanted}, got {values:?}"))
+    })
 }
 
 /// The taps along each axis of a node that has no weights, from `kernel_shape`.
