@@ -90,7 +90,11 @@ fn infer_f32(ctx: &InferCtx<'_>) -> Result<Vec<Type>, OpError> {
 }
 
 /// A row of `columns` per row of the input; a vector counts as one row.
-fn infer_rows(ctx: &InferCtx<'_>, dtype: DType, columns: Option<usize>) -> Result<Type, OpError> {
+pub(crate) fn infer_rows(
+    ctx: &InferCtx<'_>,
+    dtype: DType,
+    columns: Option<usize>,
+) -> Result<Type, OpError> {
     Accepts::Numbers.check(ctx, 0)?;
     let rows = match ctx.dims(0) {
         None => Dim::Unknown,
@@ -108,7 +112,7 @@ fn targets(attrs: &Attrs) -> Result<usize, OpError> {
 }
 
 /// Rows, features and elements of an input.
-fn matrix(x: &Tensor) -> Result<(usize, usize, Vec<f64>), OpError> {
+pub(crate) fn matrix(x: &Tensor) -> Result<(usize, usize, Vec<f64>), OpError> {
     Accepts::Numbers.check_tensor(0, x)?;
     match *x.shape() {
         [features] => Ok((1, features, to_f64(x)?)),

@@ -1,4 +1,5 @@
-//! Tables and features of ai.onnx.ml: LabelEncoder, ArrayFeatureExtractor, Binarizer.
+//! Tables and features of ai.onnx.ml: LabelEncoder, CategoryMapper, ArrayFeatureExtractor,
+//! Binarizer, ZipMap.
 
 use std::collections::HashMap;
 
@@ -11,7 +12,8 @@ use crate::elementwise::{Accepts, infer_number};
 use crate::error::OpError;
 
 /// The operators of this file.
-pub(crate) static OPS: &[&OpDef] = &[&LABEL_ENCODER, &ARRAY_FEATURE_EXTRACTOR, &BINARIZER];
+pub(crate) static OPS: &[&OpDef] =
+    &[&LABEL_ENCODER, &CATEGORY_MAPPER, &ARRAY_FEATURE_EXTRACTOR, &BINARIZER, &ZIP_MAP];
 
 const DOMAIN: &str = "ai.onnx.ml";
 
@@ -23,6 +25,64 @@ static LABEL_ENCODER: OpDef = OpDef {
     eval: eval_label_encoder,
     ..OpDef::DEFAULT
 };
+
+static CATEGORY_MAPPER: OpDef = OpDef {
+    name: "ai.onnx.ml.CategoryMapper",
+    doc: "Replaces texts by the numbers that a table has for them, or numbers by texts.",
+    onnx: &[onnx(DOMAIN, "CategoryMapper", 1)],
+    infer: |ctx| match ctx.dtype_opt(0) {
+        None => Ok(vec![Type::Unknown]),
+        Some(DType::String) => same_shape(ctx, DType::I64),
+        Some(DType::I64) => same_shape(ctx, DType::String),
+        Some(other) => Err(OpError::input(0, "texts or i64", other.name())),
+    },
+    eval: |ctx| {
+        let (attrs, x) = (ctx.attrs(), ctx.tensor(0)?);
+        let (texts, numbers) = (attrs.strs("cats_strings")?, attrs.ints("cats_int64s")?);
+        let texts = Tensor::from_strings(&[texts.len()], texts.clone())?;
+        let numbers = Tensor::vector(numbers);
+        let (keys, values) = match x.dtype() {
+            DType::String => (texts, numbers),
+            DType::I64 => (numbers, texts),
+            _ => return Err(OpError::input(0, "texts or i64", x.describe())),
+        };
+        let default = default_of(attrs, &values)?;
+        look_up(x, &Table::of(keys, values, default)?)
+    },
+    ..OpDef::DEFAULT
+};
+
+static ZIP_MAP: OpDef = OpDef {
+    name: "ai.onnx.ml.ZipMap",
+    doc: "A sequence with the values of each row. ONNX has a map in the place of each, from the \
+          keys in the attribute to the values, which stand in the order of the keys.",
+    onnx: &[onnx(DOMAIN, "ZipMap", 1)],
+    infer: |ctx| {
+        keys_of_maps(ctx.attrs())?;
+        Ok(vec![Type::Sequence(Box::new(InferCtx::make(ctx.dtype_opt(0), None)))])
+    },
+    eval: |ctx| {
+        let (x, keys) = (ctx.tensor(0)?, keys_of_maps(ctx.attrs())?);
+        let rows = match *x.shape() {
+            [columns] if columns == keys => 1,
+            [rows, columns] if columns == keys => rows,
+            _ => return Err(OpError::input(0, format!("rows of {keys}"), x.describe())),
+        };
+        let table = x.reshape(&[rows, keys])?;
+        let item = |row| -> Result<Value, OpError> {
+            let row = table.view().slice(0, row, 1, 1)?.to_tensor()?;
+            Ok(row.reshape(&[keys])?.into())
+        };
+        Ok(vec![Value::Sequence((0..rows).map(item).collect::<Result<_, _>>()?)])
+    },
+    ..OpDef::DEFAULT
+};
+
+/// How many keys the maps have.
+fn keys_of_maps(attrs: &Attrs) -> Result<usize, OpError> {
+    let keys = list(attrs, &["classlabels_int64s", "classlabels_strings"])?;
+    keys.map(|(_, keys)| keys.len()).ok_or_else(|| OpError::invalid("the maps have no keys"))
+}
 
 static ARRAY_FEATURE_EXTRACTOR: OpDef = OpDef {
     name: "ai.onnx.ml.ArrayFeatureExtractor",
@@ -114,11 +174,15 @@ impl Table {
         else {
             return Err(OpError::invalid("the table has no keys or no values"));
         };
-        if keys.len() != values.len() {
-            return Err(OpError::invalid("the table has more keys than values, or fewer"));
-        }
         let default = default_of(attrs, &values)?;
-        Ok(Table { keys, values, default })
+        Table::of(keys, values, default)
+    }
+
+    fn of(keys: Tensor, values: Tensor, default: Tensor) -> Result<Table, OpError> {
+        match keys.len() == values.len() {
+            true => Ok(Table { keys, values, default }),
+            false => Err(OpError::invalid("the table has more keys than values, or fewer")),
+        }
     }
 }
 
@@ -158,7 +222,11 @@ fn eval_label_encoder(ctx: &EvalCtx<'_>) -> Result<Vec<Value>, OpError> {
     if class(x.dtype()) != class(table.keys.dtype()) {
         return Err(OpError::input(0, table.keys.dtype().name(), x.describe()));
     }
-    // The last of equal keys counts.
+    look_up(x, &table)
+}
+
+/// The value for each element; of equal keys the last counts.
+fn look_up(x: &Tensor, table: &Table) -> Result<Vec<Value>, OpError> {
     let places: HashMap<Key, usize> = keys_of(&table.keys)?.into_iter().zip(0..).collect();
     let picks: Vec<Option<usize>> =
         keys_of(x)?.iter().map(|key| places.get(key).copied()).collect();
@@ -256,6 +324,34 @@ mod tests {
         let oldest = encoder.attr("classes_strings", names(&["x", "y"]));
         check(&oldest.with_input(0, &strings(&["y", "z"])), 0, &[2], &[1.0, -1.0]);
         assert!(encoder.with_input(0, &x).eval().is_err());
+    }
+
+    #[test]
+    fn categories() {
+        let names = ["a", "b", "c"].map(str::to_string).to_vec();
+        let mapper = Case::new("ai.onnx.ml.CategoryMapper").attr("cats_strings", names);
+        let mapper = mapper.attr("cats_int64s", vec![3i64, 1, 3]);
+        let numbers = mapper.attr("default_int64", -5i64);
+        check(&numbers.with_input(0, &strings(&["a", "c", "z"])), 0, &[3], &[3.0, 3.0, -5.0]);
+        let texts = mapper.with_input(0, &Tensor::vector(&[3i64, 1, 7])).eval().unwrap();
+        assert_eq!(texts[0].as_tensor().unwrap(), &strings(&["c", "b", "_Unused"]));
+        assert!(mapper.with_input(0, &Tensor::vector(&[3i32])).eval().is_err());
+        let odd = mapper.attr("cats_int64s", vec![3i64]);
+        assert!(odd.with_input(0, &strings(&["a"])).eval().is_err());
+    }
+
+    #[test]
+    fn maps_are_rows() {
+        let x = Tensor::from_slice(&[2, 2], &[0.25f32, 0.75, 1.0, 0.0]).unwrap();
+        let zip = Case::new("ai.onnx.ml.ZipMap").attr("classlabels_int64s", vec![7i64, 3]);
+        let rows: Vec<Value> =
+            [[0.25f32, 0.75], [1.0, 0.0]].map(|row| Value::from(Tensor::vector(&row))).to_vec();
+        assert_eq!(zip.with_input(0, &x).eval().unwrap(), [Value::Sequence(rows.clone())]);
+        let one = zip.with_input(0, &Tensor::vector(&[0.25f32, 0.75])).eval().unwrap();
+        assert_eq!(one, [Value::Sequence(rows[..1].to_vec())]);
+        assert!(zip.with_input(0, &Tensor::vector(&[1f32])).eval().is_err());
+        let none = zip.attr("classlabels_int64s", Vec::<i64>::new());
+        assert!(none.with_input(0, &x).eval().is_err());
     }
 
     #[test]

@@ -21,6 +21,7 @@ pub static ALL_OPS: &[&[&OpDef]] = &[
     crate::gradient::OPS,
     crate::ml::OPS,
     crate::trees::OPS,
+    crate::svm::OPS,
     crate::linear::OPS,
     crate::arithmetic::OPS,
     crate::fourier::OPS,
