@@ -1,9 +1,10 @@
 //! The hidden verb that prints docs/OPS.md from the table of operators.
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use hetra_ops::{ALL_OPS, OpDef};
+use hetra_ops::{ALL_OPS, OpDef, find_onnx, schemas};
 
 /// Prints docs/OPS.md
 #[derive(clap::Args)]
@@ -38,6 +39,25 @@ fn markdown() -> String {
         let gradient = if def.gradient.is_some() { "yes" } else { "" };
         let (name, kind) = (def.name, def.kind);
         text += &format!("| {name} | {} | {kind:?} | {gradient} | {doc} |\n", names.join(", "));
+    }
+    text + &missing()
+}
+
+/// The operators of the schemas that no row implements, a line for each domain.
+fn missing() -> String {
+    let mut text = "\n## Not there\n\nWhat else ONNX and ONNX Runtime define (the versions in \
+                    `tools/requirements.txt`), old experiments included.\n\n\
+                    | domain | operators |\n|---|---|\n"
+        .to_string();
+    let mut domains: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for &(domain, name) in
+        schemas().keys().filter(|(domain, name)| find_onnx(domain, name).is_none())
+    {
+        domains.entry(domain).or_default().push(name);
+    }
+    for (domain, names) in domains {
+        let domain = if domain.is_empty() { "ai.onnx" } else { domain };
+        text += &format!("| {domain} | {} |\n", names.join(", "));
     }
     text
 }
