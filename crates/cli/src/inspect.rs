@@ -75,6 +75,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         other => other,
     };
     let mut model = model.with_context(path)?;
+    model.info.warnings.iter().for_each(|text| show::warn(text));
     if args.text || args.weights {
         let print = if args.weights { hetra_ir::print } else { hetra_ir::outline };
         print!("{}", print(&model.graph));

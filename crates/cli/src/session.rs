@@ -7,6 +7,7 @@ use clap::Args;
 use hetra::{Session, limits};
 
 use crate::inputs::Given;
+use crate::show;
 use crate::usage::{bytes, or_usage};
 
 /// Which model, where.
@@ -52,6 +53,7 @@ impl Target {
         let model = || self.model.display().to_string();
         let import = hetra_onnx::ImportOptions::default();
         let mut imported = hetra_onnx::import_file(&self.model, &import).with_context(model)?;
+        imported.info.warnings.iter().for_each(|text| show::warn(text));
         given.fix_defaults(&mut imported.graph);
         let mut builder = Session::builder().model(imported).device(&self.device);
         if let Some(threads) = self.threads {

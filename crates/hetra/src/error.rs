@@ -2,7 +2,7 @@
 
 use hetra_device::DeviceError;
 use hetra_exec::ExecError;
-use hetra_ir::VerifyError;
+use hetra_ir::{VerifyError, nearest};
 use hetra_onnx::ImportError;
 use hetra_pass::OutputError;
 use hetra_tensor::TensorError;
@@ -63,54 +63,5 @@ impl Error {
         let nearest = nearest(name, known.clone()).map(str::to_string);
         let known = known.collect::<Vec<_>>().join(", ");
         Error::Name { what, name: name.to_string(), known, nearest }
-    }
-}
-
-/// The known name that a wrong one may stand for: at most one letter in three is another.
-fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let with_distance = known.map(|other| (distance(name, other), other));
-    let (distance, other) = with_distance.min_by_key(|(distance, _)| *distance)?;
-    (distance * 3 <= other.chars().count()).then_some(other)
-}
-
-/// Letters to insert, remove or change between two names, whatever their case.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.to_lowercase().chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (at, x) in a.to_lowercase().chars().enumerate() {
-        let mut corner = std::mem::replace(&mut row[0], at + 1);
-        for (index, y) in b.iter().enumerate() {
-            let changed = corner + usize::from(x != *y);
-            corner = row[index + 1];
-            row[index + 1] = changed.min(corner + 1).min(row[index] + 1);
-        }
-    }
-    row[b.len()]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_name_is_matched_with_what_it_may_stand_for() {
-        let known = ["input_ids", "attention_mask", "x"];
-        let check = |name, wanted| assert_eq!(nearest(name, known.into_iter()), wanted, "{name}");
-        check("input_id", Some("input_ids"));
-        check("Input_IDs", Some("input_ids"));
-        check("atention_msk", Some("attention_mask"));
-        check("X", Some("x"));
-        check("y", None);
-        check("token_type_ids", None);
-        assert_eq!(nearest("x", [].into_iter()), None);
-    }
-
-    #[test]
-    fn distances_are_of_the_shortest_way() {
-        for (a, b, wanted) in
-            [("", "abc", 3), ("abc", "", 3), ("kitten", "sitting", 3), ("a", "a", 0)]
-        {
-            assert_eq!(distance(a, b), wanted, "{a} {b}");
-        }
     }
 }

@@ -12,6 +12,7 @@
 mod attr;
 mod builder;
 mod graph;
+mod nearest;
 mod parse;
 mod text;
 mod types;
@@ -20,6 +21,7 @@ mod verify;
 pub use attr::{Attr, AttrError, Attrs};
 pub use builder::Builder;
 pub use graph::{Capture, Graph, Node, NodeId, ValueId, ValueInfo};
+pub use nearest::nearest;
 pub use parse::{ParseError, parse};
 pub use text::{outline, print};
 pub use types::{Dim, TensorType, Type};

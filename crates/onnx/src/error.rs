@@ -1,6 +1,7 @@
 //! What can be wrong with an ONNX file.
 
-use hetra_ops::OpError;
+use hetra_ir::nearest;
+use hetra_ops::{ALL_OPS, OpError};
 use hetra_tensor::TensorError;
 
 /// Why a file is refused. Every variant names what it is about.
@@ -25,9 +26,9 @@ pub enum ImportError {
     UnknownOutput { graph: String, output: String },
     #[error("node `{node}` ({op}) needs its own result: the graph has a cycle")]
     Cycle { node: String, op: String },
-    #[error("node `{node}`: no operator `{op}` in domain `{domain}`, version {version}")]
+    #[error("node `{node}`: no operator `{op}` of {}{}", title(.domain), hint(.domain, .op))]
     UnknownOp { node: String, op: String, domain: String, version: u32 },
-    #[error("node `{node}` ({op}): the file imports no opset for domain `{domain}`")]
+    #[error("node `{node}` ({op}): the file imports no opset for {}", title(.domain))]
     NoOpset { node: String, op: String, domain: String },
     #[error("opset {version} of domain `{domain}` is no version")]
     OpsetVersion { domain: String, version: i64 },
@@ -37,7 +38,7 @@ pub enum ImportError {
     Attribute { node: String, op: String, attribute: String, reason: String },
     #[error("node `{node}` ({op}): {source}")]
     Op { node: String, op: String, source: OpError },
-    #[error("node `{node}` ({op}): it has {got} {what}, wanted {wanted}")]
+    #[error("node `{node}` ({op}): it has {}, wanted {wanted}", counted(*.got, .what))]
     Arity { node: String, op: String, what: &'static str, wanted: String, got: usize },
     #[error("function `{function}` calls itself")]
     FunctionCycle { function: String },
@@ -51,6 +52,29 @@ pub enum ImportError {
 
 fn at_node(node: &str) -> String {
     if node.is_empty() { String::new() } else { format!(", at node `{node}`") }
+}
+
+/// A domain by the name that people know.
+pub(crate) fn title(domain: &str) -> &str {
+    if domain.is_empty() { "ai.onnx" } else { domain }
+}
+
+/// `1 input`, `2 inputs`; `what` is of many.
+fn counted(count: usize, what: &str) -> String {
+    let one = what.strip_suffix('s').filter(|_| count == 1);
+    format!("{count} {}", one.unwrap_or(what))
+}
+
+/// What to do about an operator that there is not.
+fn hint(domain: &str, op: &str) -> String {
+    if domain == "com.microsoft.nchwc" {
+        return ": the file was optimised for one processor; save it with ONNX Runtime's \
+                optimisations at the level `extended` at most"
+            .to_string();
+    }
+    let names = ALL_OPS.iter().copied().flatten().flat_map(|def| def.onnx);
+    let names = names.filter(|name| name.domain == domain).map(|name| name.name);
+    nearest(op, names).map_or(String::new(), |name| format!("; did you mean `{name}`?"))
 }
 
 /// What can be wrong with a tensor in a file.

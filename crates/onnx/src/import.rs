@@ -8,7 +8,7 @@ use hetra_ops::{find_onnx, newest_version};
 use prost::Message;
 use prost::bytes::Bytes;
 
-use crate::error::ImportError;
+use crate::error::{ImportError, title};
 use crate::export::IR_VERSION;
 use crate::external::Folder;
 use crate::proto::{ModelProto, OperatorSetIdProto};
@@ -58,6 +58,8 @@ pub struct ModelInfo {
     pub metadata: Vec<(String, String)>,
     /// Number of model-local functions, which the import has inlined.
     pub functions: usize,
+    /// What is odd about the nodes of the file, and was passed over: the first of it.
+    pub warnings: Vec<String>,
 }
 
 /// Reads a graph from the bytes of an ONNX file.
@@ -110,7 +112,7 @@ fn build(proto: &ModelProto, options: &ImportOptions<'_>) -> Result<Model, Impor
         // Such files know no operator sets: they mean the first.
         opsets.insert("", 1);
     }
-    let info = ModelInfo {
+    let mut info = ModelInfo {
         ir_version,
         opsets: opsets.iter().map(|(domain, version)| (domain.to_string(), *version)).collect(),
         producer: proto.producer_name.clone(),
@@ -124,13 +126,16 @@ fn build(proto: &ModelProto, options: &ImportOptions<'_>) -> Result<Model, Impor
             .map(|entry| (entry.key.clone(), entry.value.clone()))
             .collect(),
         functions: proto.functions.len(),
+        warnings: Vec::new(),
     };
     let mut reader = Reader::new(&proto.functions, options, ir_version)?;
-    Ok(Model { graph: reader.model(graph, opsets)?, info })
+    let graph = reader.model(graph, opsets)?;
+    info.warnings = reader.warnings;
+    Ok(Model { graph, info })
 }
 
 /// The domains whose operators change from version to version: what ONNX itself defines.
-const VERSIONED: &[&str] = &["", "ai.onnx.ml"];
+pub(crate) const VERSIONED: &[&str] = &["", "ai.onnx.ml"];
 
 /// Version by domain.
 pub(crate) fn opsets<'a>(
@@ -144,7 +149,7 @@ pub(crate) fn opsets<'a>(
         let version = version.ok_or_else(none)?;
         let newest = newest_version(domain);
         if VERSIONED.contains(&domain) && version > newest && !options.allow_newer {
-            let what = format!("opset of {}", if domain.is_empty() { "ai.onnx" } else { domain });
+            let what = format!("opset of {}", title(domain));
             return Err(ImportError::TooNew { what, got, newest: newest.into() });
         }
         Ok(version)

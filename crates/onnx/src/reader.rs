@@ -5,12 +5,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use hetra_ir::{Attr, Attrs, Graph, Node, Type, ValueId};
-use hetra_ops::{OpDef, Upgrade, find_onnx};
+use hetra_ops::{OpDef, Upgrade, find_onnx, schemas};
 use hetra_tensor::{Tensor, TensorError, bytes_max};
 
 use crate::error::ImportError;
 use crate::gradient::is_gradient;
-use crate::import::{ImportOptions, domain_of, op_name};
+use crate::import::{ImportOptions, VERSIONED, domain_of, op_name};
 use crate::proto::{
     AttributeProto, FunctionProto, GraphProto, NodeProto, SparseTensorProto, TensorProto,
 };
@@ -25,6 +25,9 @@ pub(crate) const DEPTH_MAX: usize = 64;
 /// Most nodes, arguments and attribute words that inlined functions may come to: calls of calls
 /// grow like a power of their number.
 const INLINED_MAX: usize = 1 << 22;
+
+/// Most warnings of one import.
+const WARNINGS_MAX: usize = 16;
 
 /// Domain, name and overload of a function.
 type FunctionKey<'a> = (&'a str, &'a str, &'a str);
@@ -43,6 +46,7 @@ pub(crate) struct Reader<'a> {
     /// Bytes that dense forms of sparse tensors may yet take: few bytes can ask for many.
     dense_left: usize,
     ir_version: i64,
+    pub(crate) warnings: Vec<String>,
 }
 
 impl<'a> Reader<'a> {
@@ -68,6 +72,7 @@ impl<'a> Reader<'a> {
             tensors: HashMap::new(),
             dense_left: bytes_max(),
             ir_version,
+            warnings: Vec::new(),
         })
     }
 
@@ -295,6 +300,7 @@ impl<'a> Reader<'a> {
         let mut node = Node { name, op, version, attrs, inputs, outputs: Vec::new() };
         let def = find_onnx(domain, &proto.op_type);
         if let Some(def) = def {
+            self.check_schema(proto, def, version);
             self.upgrade(proto, def, &mut node)?;
         }
         for output in &proto.output {
@@ -306,6 +312,33 @@ impl<'a> Reader<'a> {
         }
         self.stack.frame().graph.nodes.push(node);
         Ok(())
+    }
+
+    /// Warns of what the definition of a node's operator does not have. Of ONNX's own domains only:
+    /// other definitions change without a version, and ours go beyond some of them.
+    fn check_schema(&mut self, proto: &NodeProto, def: &OpDef, version: u32) {
+        let key = (domain_of(&proto.domain), proto.op_type.as_str());
+        if !VERSIONED.contains(&key.0) {
+            return;
+        }
+        let schema = schemas().get(&key);
+        let row = def.onnx.iter().find(|row| (row.domain, row.name) == key);
+        let since = schema.map(|schema| schema.since).or(row.map(|row| row.version));
+        if let Some(since) = since.filter(|since| *since > version) {
+            self.warn(proto, &format!("opset {version} has no such operator, {since} has"));
+        }
+        for attribute in &proto.attribute {
+            if schema.is_some_and(|schema| !schema.attributes.contains(&attribute.name.as_str())) {
+                self.warn(proto, &format!("it has no attribute `{}`", attribute.name));
+            }
+        }
+    }
+
+    fn warn(&mut self, proto: &NodeProto, what: &str) {
+        if self.warnings.len() < WARNINGS_MAX {
+            self.warnings.push(format!("node `{}` ({}): {what}", label(proto), proto.op_type));
+            self.warnings.dedup();
+        }
     }
 
     fn input(&mut self, node: &NodeProto, name: &str) -> Result<Option<ValueId>, ImportError> {
@@ -453,11 +486,13 @@ fn check_arity(proto: &NodeProto, def: &OpDef, node: &Node) -> Result<(), Import
     Ok(())
 }
 
-/// What users know a node by: its name, or its first output.
+/// What users know a node by, as [`Node::label`] has it: its name, or its operator and first
+/// output.
 pub(crate) fn label(node: &NodeProto) -> String {
     if !node.name.is_empty() {
         return node.name.clone();
     }
     let output = node.output.iter().find(|output| !output.is_empty());
-    output.map_or_else(|| node.op_type.clone(), |output| format!("-> {output}"))
+    let (op, _) = op_name(domain_of(&node.domain), &node.op_type);
+    output.map_or_else(|| op.clone(), |output| format!("{op} -> {output}"))
 }

@@ -53,33 +53,43 @@ fn faults_name_their_place() {
     let read_nodes =
         |nodes: Vec<NodeProto>| read(&model(graph("x", "y", nodes))).unwrap_err().to_string();
     let cases = [
-        (vec![node("Add: x z -> y")], "node `-> y` (Add): its input `z` is defined nowhere"),
+        (vec![node("Add: x z -> y")], "node `Add -> y` (Add): its input `z` is defined nowhere"),
         (vec![node("Add: x x -> z")], "output `y` of graph `g` is defined nowhere"),
         (
             vec![node("Add: x x -> y"), node("Mul: x x -> y")],
-            "`y` is defined twice, at node `-> y`",
+            "`y` is defined twice, at node `Mul -> y`",
         ),
         (
             vec![node("Add: x x -> x"), node("Add: x x -> y")],
-            "node `-> x` (Add) needs its own result: the graph has a cycle",
+            "node `Add -> x` (Add) needs its own result: the graph has a cycle",
         ),
         (
             vec![node("Add: y x -> z"), node("Add: z x -> y")],
-            "node `-> z` (Add) needs its own result: the graph has a cycle",
+            "node `Add -> z` (Add) needs its own result: the graph has a cycle",
         ),
-        (vec![node("Add: x -> y")], "node `-> y` (Add): it has 1 inputs, wanted 2"),
-        (vec![node("Nope: x -> y")], "node `-> y`: no operator `Nope` in domain ``, version 21"),
+        (vec![node("Add: x -> y")], "node `Add -> y` (Add): it has 1 input, wanted 2"),
+        (vec![node("Nope: x -> y")], "node `Nope -> y`: no operator `Nope` of ai.onnx"),
+        (
+            vec![node("Reul: x -> y")],
+            "node `Reul -> y`: no operator `Reul` of ai.onnx; did you mean `Relu`?",
+        ),
+        (
+            vec![node("com.microsoft.nchwc.Conv: x -> y")],
+            "node `com.microsoft.nchwc.Conv -> y`: no operator `Conv` of com.microsoft.nchwc: the \
+             file was optimised for one processor; save it with ONNX Runtime's optimisations at \
+             the level `extended` at most",
+        ),
         (
             vec![node("Constant: -> y")],
-            "node `-> y` (Constant): attribute `value`: a constant has exactly one attribute",
+            "node `Constant -> y` (Constant): attribute `value`: a constant has exactly one attribute",
         ),
         (
             vec![node("Add: x x -> y").with(float("a", 1.0)).with(float("a", 1.0))],
-            "`a` is defined twice, at node `-> y`",
+            "`a` is defined twice, at node `Add -> y`",
         ),
         (
             vec![node("Add: x x -> y").with(reference("a", attr_type::INT, "b"))],
-            "node `-> y` (Add): attribute `a`: it refers to a function, but stands in none",
+            "node `Add -> y` (Add): attribute `a`: it refers to a function, but stands in none",
         ),
     ];
     for (nodes, wanted) in cases {

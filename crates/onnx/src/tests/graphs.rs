@@ -134,13 +134,39 @@ fn facts_of_the_file_are_kept() {
 }
 
 #[test]
+fn what_the_definition_of_a_node_does_not_have_is_told() {
+    let warnings = |nodes: Vec<NodeProto>, version| {
+        let proto = ModelProto { opset_import: opset(version), ..model(graph("x", "y", nodes)) };
+        import_model(&proto.encode_to_vec(), &ImportOptions::default()).unwrap().info.warnings
+    };
+    let relu = |name: &str| node("Relu: x -> y").with(float(name, 1.0));
+    assert_eq!(
+        warnings(vec![relu("axes")], 21),
+        ["node `Relu -> y` (Relu): it has no attribute `axes`"]
+    );
+    // An attribute of the first version only.
+    assert!(warnings(vec![relu("consumed_inputs")], 21).is_empty());
+    let early = warnings(vec![node("Gelu: x -> y")], 19);
+    assert_eq!(early, ["node `Gelu -> y` (Gelu): opset 19 has no such operator, 20 has"]);
+    assert!(warnings(vec![node("Gelu: x -> y")], 20).is_empty());
+    let early = warnings(vec![node("CumProd: x x -> y")], 23);
+    assert_eq!(early, ["node `CumProd -> y` (CumProd): opset 23 has no such operator, 26 has"]);
+    // A file cannot fill the memory with them.
+    let name = |at: usize| if at == 99 { "y".to_string() } else { format!("v{at}") };
+    let from = |at: usize| if at == 0 { "x".to_string() } else { name(at - 1) };
+    let many = (0..100)
+        .map(|at| node(&format!("Relu: {} -> {}", from(at), name(at))).with(float("axes", 1.0)));
+    assert_eq!(warnings(many.collect(), 21).len(), 16);
+}
+
+#[test]
 fn unknown_operators_may_stay() {
     let proto = model(graph("x", "y", vec![node("some.where.Thing: x -> y")])).encode_to_vec();
     let refused = import(&proto, &ImportOptions::default()).unwrap_err();
     assert_eq!(
         refused,
         ImportError::UnknownOp {
-            node: "-> y".to_string(),
+            node: "some.where.Thing -> y".to_string(),
             op: "Thing".to_string(),
             domain: "some.where".to_string(),
             version: 1
