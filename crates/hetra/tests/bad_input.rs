@@ -116,7 +116,7 @@ fn broken_graphs_name_the_node() {
     let twice = vec![node("a Add: x x -> y", vec![]), node("b Mul: x x -> y", vec![])];
     check(twice, &["`y`", "twice"]);
     check(vec![node("a Warp: x -> y", vec![])], &["`a`", "`Warp`"]);
-    check(vec![node("a Add: x -> y", vec![])], &["`a`", "Add", "1 inputs"]);
+    check(vec![node("a Add: x -> y", vec![])], &["`a`", "Add", "1 input,"]);
     check(vec![node("a Relu: x -> y z", vec![])], &["`a`", "Relu", "2 outputs"]);
     let perm = |axes: &[i64]| {
         let axes = axes.iter().map(|&axis| int(8, axis));

@@ -10,7 +10,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::Duration;
 
-use hetra::{DType, Device, Dim, Error, Session, Tensor, Type, Value};
+use hetra::{DType, Device, Dim, Error, Session, Tensor, TensorView, Type, Value};
 use hetra_device::{DeviceError, Part, Program};
 use hetra_ir::{Builder, Node};
 
@@ -262,6 +262,10 @@ fn outputs_can_be_chosen_and_inputs_borrowed() {
     let outputs = session.run_borrowed(&[("y", y.view()), ("x", turned)]).expect("a run");
     let sum = outputs.tensor("sum").expect("a tensor").as_slice::<f32>().expect("f32").to_vec();
     assert_eq!(sum, [11.0, 23.0, 32.0, 44.0]);
+    // A slice that is no tensor.
+    let slice = TensorView::from_slice(&[2, 2], &[1.0f32, 2.0, 3.0, 4.0]).expect("a view");
+    let outputs = session.run_borrowed(&[("x", slice), ("y", y.view())]).expect("a run");
+    assert_eq!(outputs[0], all[0]);
     // What the caller gave is not written to, though outputs may be written over inputs.
     session.warm_up(inputs(), 3).expect("runs");
     assert_eq!(x.as_slice::<f32>().expect("f32"), [1.0, 2.0, 3.0, 4.0]);
