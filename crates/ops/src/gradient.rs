@@ -52,11 +52,11 @@ pub fn gradient(graph: &mut Graph, of: &Gradient<'_>) -> Result<Vec<ValueId>, No
     if roots != of.at {
         (roots, y) = substitute(graph, y, &roots, of.at);
     }
-    let xs = &roots[..of.xs.len()];
+    let (xs, zs) = roots.split_at(of.xs.len());
     let path = between(graph, y, &roots);
     let active = active(graph, &path, xs);
     let mut tape = Tape::new(std::mem::take(graph));
-    let done = reverse(&mut tape, y, xs, &path, &active);
+    let done = reverse(&mut tape, y, (xs, zs), &path, &active);
     *graph = tape.into_graph();
     done
 }
@@ -133,12 +133,13 @@ fn substitute(
     (roots.iter().map(moved).collect(), moved(&y))
 }
 
-/// Adds a node with outputs of its own, which `map` knows by the old ones from then on.
+/// Adds a node with outputs of its own, which `map` knows by the old ones from then on; but not
+/// in the place of a root that the node gives beside what is needed.
 fn copy(graph: &mut Graph, mut node: Node, map: &mut HashMap<ValueId, ValueId>) {
     node.name.clear();
     for output in node.outputs.iter_mut().flatten() {
         let fresh = graph.add_value("", Type::Unknown);
-        map.insert(*output, fresh);
+        map.entry(*output).or_insert(fresh);
         *output = fresh;
     }
     graph.nodes.push(node);
@@ -147,17 +148,20 @@ fn copy(graph: &mut Graph, mut node: Node, map: &mut HashMap<ValueId, ValueId>) 
 fn reverse(
     tape: &mut Tape,
     y: ValueId,
-    xs: &[ValueId],
+    (xs, zs): (&[ValueId], &[ValueId]),
     path: &BTreeSet<NodeId>,
     active: &HashSet<ValueId>,
 ) -> Result<Vec<ValueId>, NodeError> {
     let mut known: HashMap<ValueId, ValueId> = HashMap::new();
     known.insert(y, tape.var(y).fill(1.0).id());
+    // They stand for themselves, even where a node of the path gives them.
+    let roots: HashSet<ValueId> = xs.iter().chain(zs).copied().collect();
     for id in path.iter().rev() {
         tape.turn_to(id.index(), Vec::new());
         let node = tape.node();
-        let dys: Vec<_> =
-            node.outputs.iter().map(|output| known.get(&(*output)?).copied()).collect();
+        let inner = |id: &ValueId| !roots.contains(id);
+        let dys = node.outputs.iter().map(|id| known.get(&id.filter(inner)?).copied());
+        let dys: Vec<_> = dys.collect();
         let wanted = node.uses().any(|value| active.contains(&value));
         if !wanted || dys.iter().all(Option::is_none) {
             continue;
@@ -474,6 +478,24 @@ mod tests {
         check(&case(op("Mul"), &[x.clone(), reals(&[1, 3], 0.5, 1.0)]), 2);
         check(&case(op("MatMul"), &[x.clone(), reals(&[3, 2], 0.5, 1.0)]), 2);
         check(&case(op("Gather"), &[x, ints(&[0, 0])]), 2);
+    }
+
+    #[test]
+    fn a_root_beside_what_is_needed_stands_for_itself() {
+        // y = p * q of (p, q) = x: by p, and by x with p fixed; at the same place, then at p = 7.
+        for (at, wanted) in
+            [(None, [vec![2.0], vec![0.0, 1.0]]), (Some(7.0), [vec![2.0], vec![0.0, 7.0]])]
+        {
+            let mut builder = Builder::new("split");
+            let x = builder.input("x", DType::F64, vec![Dim::Known(2)]);
+            let halves = builder.node(Node::new("Split", &[x], &[]).with("num_outputs", 2i64), 2);
+            let y = builder.node(Node::new("Mul", &[halves[0], halves[1]], &[]), 1)[0];
+            let mut graph = builder.finish();
+            let p = at.map_or(halves[0], |at| graph.add_constant("at", Tensor::vector(&[at])));
+            let of = Gradient { y, xs: &[halves[0], x], zs: &[], at: &[p, x] };
+            graph.outputs = gradient(&mut graph, &of).unwrap();
+            assert_eq!(run(&graph, &[Tensor::vector(&[1.0, 2.0])]), wanted);
+        }
     }
 
     /// Rules that give nothing.
