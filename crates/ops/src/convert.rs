@@ -7,6 +7,7 @@ use crate::context::{EvalCtx, InferCtx, infer_same, same_shape};
 use crate::def::{Arity, Kind, OpDef, Upgrade, onnx};
 use crate::elementwise::upgrade_unary;
 use crate::error::OpError;
+use crate::tape::flat;
 use crate::work::none;
 
 /// The operators of this file.
@@ -20,7 +21,11 @@ static CAST: OpDef = OpDef {
     infer: |ctx| convertible(ctx, dtype_attr(ctx.attrs(), "to")?),
     upgrade: Some(upgrade_cast),
     eval: |ctx| eval_cast(ctx, dtype_attr(ctx.attrs(), "to")?),
-    gradient: Some(|tape| Ok(vec![Some(tape.dy(0).with("CastLike", tape.x(0)?))])),
+    // To integers it rounds.
+    gradient: Some(|tape| match dtype_attr(&tape.attrs(), "to")?.is_float() {
+        true => Ok(vec![Some(tape.dy(0).with("CastLike", tape.x(0)?))]),
+        false => flat(tape),
+    }),
     ..OpDef::DEFAULT
 };
 
