@@ -212,8 +212,7 @@ static CLIP: OpDef = OpDef {
     infer: infer_clip,
     upgrade: Some(upgrade_clip),
     eval: eval_clip,
-    // At a limit the function may still move inwards.
-    gradient: Some(|tape| Ok(vec![Some(tape.dy(0).only(tape.x(0)?.with("Equal", tape.y(0))))])),
+    gradient: Some(clip_gradient),
     ..FLOAT
 };
 
@@ -277,6 +276,18 @@ fn biased(ctx: &EvalCtx<'_>, f: impl Fn(f64) -> f64) -> Result<Vec<Value>, OpErr
     let Some(bias) = ctx.tensor_opt(1) else { return unary(ctx, f) };
     fits(x, bias)?;
     Ok(vec![map2_f64(x, bias, |x, bias| f(x + bias))?.into()])
+}
+
+/// At a limit the function may still move inwards; beyond, the limit gets the gradient.
+fn clip_gradient<'a>(tape: &'a Tape) -> Gradients<'a> {
+    let (x, y, dy) = (tape.x(0)?, tape.y(0), tape.dy(0));
+    let (low, high) = (tape.x_opt(1), tape.x_opt(2));
+    let moved = x.with("Equal", y).apply("Not");
+    let at = |limit: Var<'a>| y.with("Equal", limit);
+    let by_low = low.map(|low| dy.only(moved).only(at(low)).sum_to(low));
+    let above = low.map_or(moved, |low| moved.with("And", at(low).apply("Not")));
+    let by_high = high.map(|high| dy.only(above).only(at(high)).sum_to(high));
+    Ok(vec![Some(dy.only(x.with("Equal", y))), by_low, by_high])
 }
 
 fn biased_gradient<'a>(tape: &'a Tape, slope: fn(Var<'a>) -> Var<'a>) -> Gradients<'a> {

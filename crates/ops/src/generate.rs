@@ -70,7 +70,11 @@ static RANGE: OpDef = OpDef {
     inputs: Arity::exactly(3),
     infer: infer_range,
     eval: eval_range,
-    gradient: Some(flat),
+    gradient: Some(|tape| {
+        let (start, delta, y, dy) = (tape.x(0)?, tape.x(2)?, tape.y(0), tape.dy(0));
+        let steps = y.places().with("CastLike", y);
+        Ok(vec![Some(dy.sum_to(start)), None, Some((dy * steps).sum_to(delta))])
+    }),
     ..OpDef::DEFAULT
 };
 

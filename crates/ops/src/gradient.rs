@@ -349,7 +349,9 @@ mod tests {
         cases.push(case(op("Acosh"), &[x(1.2, 4.0)]));
         cases.push(case(op("Gelu").with("approximate", "tanh"), &[x(-2.0, 3.0)]));
         let limits = [x(-2.0, 3.0), Tensor::scalar(-1.0f64), Tensor::scalar(1.0f64)];
-        cases.push(Case { by: vec![0], ..case(op("Clip"), &limits) });
+        cases.push(case(op("Clip"), &limits));
+        let crossed = [x(-2.0, 3.0), Tensor::scalar(1.0f64), Tensor::scalar(0.5f64)];
+        cases.push(case(op("Clip"), &crossed));
         cases.push(case(op("Cast").with("to", 11i64), &[x(-2.0, 3.0)]));
         let like = Tensor::scalar(1.0f64);
         cases.push(Case { by: vec![0], ..case(op("CastLike"), &[x(-2.0, 3.0), like]) });
@@ -427,7 +429,8 @@ mod tests {
                 op("Compress").with("axis", 0i64),
                 &[x(&[3, 2]), Tensor::from_bools(&[3], &[true, false, true]).unwrap()],
             ),
-            Case { by: vec![0], ..case(op("Pad"), &[x(&[3, 2]), pads.clone(), nearest]) },
+            case(op("Pad"), &[x(&[3, 2]), pads.clone(), nearest]),
+            case(op("Range"), &[0.3, 2.0, 0.4].map(Tensor::scalar::<f64>)),
             case(op("Pad").with("mode", "reflect"), &[x(&[3, 3]), pads]),
             case(op("Trilu"), &[x(&[3, 3])]),
             case(
@@ -508,6 +511,23 @@ mod tests {
             graph.outputs = gradient(&mut graph, &of).unwrap();
             assert_eq!(run(&graph, &[Tensor::vector(&[1.0, 2.0])]), wanted);
         }
+    }
+
+    #[test]
+    fn means_of_more_than_the_dtype_counts_and_norms_of_nothing() {
+        let slope = |name: &str, dtype, count: usize| {
+            let mut builder = Builder::new("reduce");
+            let x = builder.input("x", dtype, vec![Dim::Known(1), Dim::Known(1), count.into()]);
+            let y = builder.op(name, &[x]);
+            let mut graph = builder.finish();
+            let of = Gradient { y, xs: &[x], zs: &[], at: &[x] };
+            graph.outputs = gradient(&mut graph, &of).unwrap();
+            run(&graph, &[Tensor::zeros(dtype, &[1, 1, count]).unwrap()])[0][0]
+        };
+        for name in ["ReduceMean", "GlobalAveragePool"] {
+            assert_eq!(slope(name, DType::F16, 1 << 17), 0.5f64.powi(17), "{name}");
+        }
+        assert_eq!(slope("ReduceL2", DType::F32, 3), 0.0);
     }
 
     #[test]

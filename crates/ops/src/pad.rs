@@ -25,13 +25,14 @@ static PAD: OpDef = OpDef {
     work: none,
     eval: eval_pad,
     gradient: Some(|tape| {
-        let x = tape.x(0)?;
+        let (x, dy, fill) = (tape.x(0)?, tape.dy(0), tape.x_opt(2));
         let mut inputs = tape.xs();
         inputs.resize(inputs.len().max(3), None);
         // What is not from the tensor comes from beyond its last place.
         (inputs[0], inputs[2]) = (Some(x.places()), Some(x.size()));
         let from = tape.call(tape.node(), &inputs, 1)[0];
-        Ok(vec![Some(tape.dy(0).scatter_to(from, x))])
+        let fill = fill.map(|fill| dy.only(from.with("Equal", x.size())).sum_to(fill));
+        Ok(vec![Some(dy.scatter_to(from, x)), None, fill])
     }),
     ..OpDef::DEFAULT
 };

@@ -25,7 +25,7 @@ static GLOBAL_AVERAGE: OpDef = OpDef {
     eval: |ctx| eval_global(ctx, |plane| plane.iter().sum::<f64>() / plane.len() as f64),
     gradient: Some(|tape| {
         let (x, y) = (tape.x(0)?, tape.y(0));
-        let share = tape.dy(0) * (y.count() / x.count());
+        let share = tape.dy(0) * y.share_of(x);
         Ok(vec![Some(share.with("Expand", x.shape()))])
     }),
     ..GLOBAL

@@ -76,12 +76,7 @@ reduction!(
         int: |row, count| row.fold(0, i128::wrapping_add) / (count.max(1) as i128),
         empty: Empty::AsComputed,
     },
-    Some(|tape| {
-        reduced(tape, |r| {
-            let share = r.y.count() / r.x.count();
-            (r.dy * share).with("Expand", r.x.shape())
-        })
-    })
+    Some(|tape| { reduced(tape, |r| { (r.dy * r.y.share_of(r.x)).with("Expand", r.x.shape()) }) })
 );
 reduction!(
     MAX,
@@ -141,7 +136,13 @@ reduction!(
         int: |row, _| (row.map(|value| (value as f64).powi(2)).sum::<f64>()).sqrt() as i128,
         empty: Empty::AsComputed,
     },
-    Some(|tape| reduced(tape, |r| r.dy * r.x / r.y))
+    // Of zeros it is a corner, as Abs has one at 0.
+    Some(|tape| {
+        reduced(tape, |r| {
+            let corner = r.y.with("Equal", r.y.number(0.0));
+            r.dy * (r.x / r.y).only(corner.apply("Not"))
+        })
+    })
 );
 reduction!(
     LOG_SUM,

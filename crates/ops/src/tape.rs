@@ -253,9 +253,12 @@ impl<'a> Var<'a> {
         self.apply("Size")
     }
 
-    /// The number of elements, in the dtype of this.
-    pub(crate) fn count(self) -> Var<'a> {
-        self.size().with("CastLike", self)
+    /// The share of one of `many` elements in one of this, in the dtype of this, which need not
+    /// hold the numbers themselves.
+    pub(crate) fn share_of(self, many: Var<'a>) -> Var<'a> {
+        let real = self.tape.constant(Tensor::scalar(0.0f64));
+        let count = |x: Var<'a>| x.size().with("CastLike", real);
+        (count(self) / count(many)).with("CastLike", self)
     }
 
     /// One axis.
