@@ -2,9 +2,14 @@
 
 /// The known name that a wrong one may stand for: at most one letter in three is another.
 pub fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let count = name.chars().count();
+    // At least as many letters differ as one name has more, which is told without the table of all
+    // pairs of letters: names come from files, and may be of any length.
+    let near = |other: &str, letters: usize| letters * 3 <= other.chars().count();
+    let known = known.filter(|other| near(other, count.abs_diff(other.chars().count())));
     let with_distance = known.map(|other| (distance(name, other), other));
     let (distance, other) = with_distance.min_by_key(|(distance, _)| *distance)?;
-    (distance * 3 <= other.chars().count()).then_some(other)
+    near(other, distance).then_some(other)
 }
 
 /// Letters to insert, remove, change or swap with the next between two names, whatever their case.
@@ -31,6 +36,14 @@ fn distance(a: &str, b: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn long_names_take_no_time() {
+        let long = "x".repeat(1 << 20);
+        let known = || ["input_ids"; 1 << 8].into_iter();
+        assert_eq!(nearest(&long, known()), None);
+        assert_eq!(nearest("input_id", known().chain([long.as_str()])), Some("input_ids"));
+    }
 
     #[test]
     fn a_name_is_matched_with_what_it_may_stand_for() {
