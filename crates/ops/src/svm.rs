@@ -135,8 +135,9 @@ fn eval_regressor(ctx: &EvalCtx<'_>) -> Result<Vec<Value>, OpError> {
     let weights = exactly(attrs, "coefficients", Some(terms))?;
     let rho = exactly(attrs, "rho", Some(1))?[0];
     let one_class = attrs.flag_or("one_class", false)?;
-    let mut out = Vec::with_capacity(rows);
-    for at in 0..rows {
+    // Within the memory limit: rows without features are as many as one likes.
+    let mut out = Tensor::zeros(DType::F64, &[rows, 1])?;
+    for (at, out) in out.as_mut_slice::<f64>()?.iter_mut().enumerate() {
         let x = row(&values, features, at);
         let sum = match &vectors {
             Some(vectors) => weigh(&weights, &vectors.likeness(x)),
@@ -147,9 +148,9 @@ fn eval_regressor(ctx: &EvalCtx<'_>) -> Result<Vec<Value>, OpError> {
             true => score[0] = if score[0] > 0.0 { 1.0 } else { -1.0 },
             false => transform.apply(&mut score),
         }
-        out.push(score[0]);
+        *out = score[0];
     }
-    Ok(vec![from_f64(DType::F32, &[rows, 1], &out)?.into()])
+    Ok(vec![from_f64(DType::F32, &[rows, 1], out.as_slice::<f64>()?)?.into()])
 }
 
 /// The pairs of so many classes; `None` where there are too many to count.
@@ -434,6 +435,9 @@ mod tests {
             regressor("RBF").attr("n_supports", i64::MAX),
             regressor("RBF").attr("rho", Vec::<f32>::new()),
             regressor("RBF").attr("coefficients", vec![1f32; 3]),
+            linear
+                .attr("coefficients", Vec::<f32>::new())
+                .with_input(0, &Tensor::zeros(DType::F32, &[1 << 50, 0]).unwrap()),
         ] {
             assert!(odd.eval().is_err());
         }
