@@ -53,7 +53,7 @@ pub fn gradient(graph: &mut Graph, of: &Gradient<'_>) -> Result<Vec<ValueId>, No
         (roots, y) = substitute(graph, y, &roots, of.at);
     }
     let (xs, zs) = roots.split_at(of.xs.len());
-    let path = between(graph, y, &roots);
+    let path = between(graph, y, roots.iter().copied());
     let active = active(graph, &path, xs);
     let mut tape = Tape::new(std::mem::take(graph));
     let done = reverse(&mut tape, y, (xs, zs), &path, &active);
@@ -72,16 +72,38 @@ fn check(graph: &Graph, of: &Gradient<'_>) -> Result<(), NodeError> {
         return Err(fault(format!("{got} values for {wanted} variables")));
     }
     let mut seen = HashSet::new();
-    match of.xs.iter().chain(of.zs).find(|root| !seen.insert(**root)) {
-        Some(twice) => Err(fault(format!("`{}` is named twice", graph.value(*twice).name))),
+    if let Some(twice) = of.xs.iter().chain(of.zs).find(|root| !seen.insert(**root)) {
+        return Err(fault(format!("`{}` is named twice", graph.value(*twice).name)));
+    }
+    match captured(graph, of, &seen) {
+        Some(other) => Err(fault(format!(
+            "`{}` is of the graph around, as a variable is, and may depend on it",
+            graph.value(other).name
+        ))),
         None => Ok(()),
     }
 }
 
+/// A value of the graph around that `y` depends on, where one of `xs` is of that graph too: how
+/// they hang together does not show here. What is named in `zs` stays fixed.
+fn captured(graph: &Graph, of: &Gradient<'_>, roots: &HashSet<ValueId>) -> Option<ValueId> {
+    let outer: HashSet<ValueId> = graph.captures.iter().map(|capture| capture.inner).collect();
+    if !of.xs.iter().any(|x| outer.contains(x)) {
+        return None;
+    }
+    let path = between(graph, of.y, roots.clone());
+    let read = path.iter().flat_map(|id| graph.node(*id).uses());
+    read.chain([of.y]).find(|id| outer.contains(id) && !roots.contains(id))
+}
+
 /// The nodes that `y` needs, but for what lies before `roots`.
-fn between(graph: &Graph, y: ValueId, roots: &[ValueId]) -> BTreeSet<NodeId> {
+fn between(
+    graph: &Graph,
+    y: ValueId,
+    roots: impl IntoIterator<Item = ValueId>,
+) -> BTreeSet<NodeId> {
     let producers = graph.producers();
-    let mut seen: HashSet<ValueId> = roots.iter().copied().collect();
+    let mut seen: HashSet<ValueId> = roots.into_iter().collect();
     let mut path = BTreeSet::new();
     let mut open = vec![y];
     while let Some(value) = open.pop() {
@@ -129,7 +151,7 @@ fn substitute(
     roots: &[ValueId],
     values: &[ValueId],
 ) -> (Vec<ValueId>, ValueId) {
-    let path = between(graph, y, roots);
+    let path = between(graph, y, roots.iter().copied());
     let mut map = HashMap::new();
     for (root, value) in roots.iter().zip(values) {
         copy(graph, Node::new("Identity", &[*value], &[*root]), &mut map);

@@ -65,6 +65,26 @@ fn inner_values_end_the_path_and_the_independent_have_none() {
 }
 
 #[test]
+fn a_body_does_not_differentiate_through_the_graph_around() {
+    // In the body y = w * x, and outside of it w = x * x.
+    let with = |form: &str, zs: &str, y: &str| {
+        let then = graph("", "d", vec![node("Mul: w x -> y"), gradient(form, "x", zs, y)]);
+        let other = graph("", "e", vec![node("Add: x x -> e")]);
+        let choice = node("If: yes -> r").with(body("then_branch", then));
+        let nodes = vec![node("Mul: x x -> w"), choice.with(body("else_branch", other))];
+        let mut proto = graph("x", "r", nodes);
+        proto.initializer =
+            vec![tensors::to_proto("yes", &Tensor::from_bools(&[], &[true]).unwrap())];
+        model(proto)
+    };
+    for y in ["y", "w"] {
+        let fault = read(&with("x -> d", "", y)).unwrap_err().to_string();
+        assert!(fault.contains("`w` is of the graph around"), "{fault}");
+    }
+    assert_eq!(run(&with("x w -> d", "w", "y"), &[&[3.0]]), [[9.0]]);
+}
+
+#[test]
 fn what_cannot_be_differentiated_is_named() {
     let with = |gradient: NodeProto| {
         let nodes = vec![node("Det: a -> s"), node("Mul: s b -> y"), gradient];
