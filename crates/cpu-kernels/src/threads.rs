@@ -59,7 +59,13 @@ impl Job<'_> {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(run)) {
             // The others stop; the caller panics in turn.
             self.next.store(self.tasks, Ordering::Relaxed);
-            *self.panic.lock().unwrap_or_else(PoisonError::into_inner) = Some(panic);
+            let mut first = self.panic.lock().unwrap_or_else(PoisonError::into_inner);
+            // To drop a payload may panic in turn, and nothing may unwind from here: the others
+            // hold the job.
+            match &*first {
+                None => *first = Some(panic),
+                Some(_) => std::mem::forget(panic),
+            }
         }
     }
 }
@@ -376,6 +382,36 @@ mod tests {
             assert_eq!(with(3, || sum(50)), 1275);
         }
         assert_eq!(LIMIT.get(), 0);
+    }
+
+    #[test]
+    fn panics_of_several_threads_whose_payloads_panic_too() {
+        struct Bomb;
+        impl Drop for Bomb {
+            fn drop(&mut self) {
+                panic!("dropped");
+            }
+        }
+        let both = || {
+            let begun = AtomicUsize::new(0);
+            let run = |_| {
+                begun.fetch_add(1, Ordering::Relaxed);
+                let start = Instant::now();
+                while begun.load(Ordering::Relaxed) < 2 && start.elapsed() < SPIN {
+                    std::thread::yield_now();
+                }
+                std::panic::panic_any(Bomb);
+            };
+            let caught = catch_unwind(AssertUnwindSafe(|| with(2, || for_each(2, true, run))));
+            assert!(caught.is_err_and(|bomb| {
+                let is_bomb = bomb.is::<Bomb>();
+                std::mem::forget(bomb);
+                is_bomb
+            }));
+            begun.into_inner() == 2
+        };
+        assert!((0..1000).filter(|_| both()).nth(4).is_some(), "no worker ever came");
+        assert_eq!(with(2, || sum(50)), 1275);
     }
 
     /// Not an assertion on time: `HETRA_BENCH=1 cargo test --release fork_speed -- --nocapture`.
