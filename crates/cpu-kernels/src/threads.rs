@@ -5,9 +5,9 @@
 //! offered to it is withdrawn. A worker that has nothing to do looks for work for [`SPIN`], as the
 //! next task of a model mostly comes within microseconds, and then sleeps.
 //!
-//! All callers share the workers, and together run no more threads than the machine has processors
-//! (or than the largest number that one of them asked for): with two sessions at work on two
-//! processors, neither gets a worker.
+//! All callers share the workers, and get some only as far as the threads of all of them are fewer
+//! than the processors (or than the largest number that one of them asked for): with two sessions
+//! at work on two processors, neither gets a worker.
 //!
 //! What a fork costs, and how that compares with rayon, is in docs/ARCHITECTURE.md.
 

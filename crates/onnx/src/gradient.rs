@@ -11,8 +11,8 @@ use crate::reader::{Reader, label};
 /// The domain and the name.
 pub(crate) const GRADIENT: (&str, &str) = ("ai.onnx.preview.training", "Gradient");
 
-/// Nodes that the gradient of one node comes to at most, about.
-const GROWTH: usize = 32;
+/// Nodes that the gradient of a node comes to at most for each of its arguments, about.
+const GROWTH: usize = 16;
 
 /// Whether a node is a Gradient.
 pub(crate) fn is_gradient(node: &NodeProto) -> bool {
@@ -54,7 +54,8 @@ impl<'a> Reader<'a> {
         }
         let graph = &self.stack.frame().graph;
         // A gradient of a gradient grows like a power.
-        let growth = graph.nodes.len().saturating_mul(GROWTH);
+        let arguments = graph.nodes.iter().map(|node| node.inputs.len() + node.outputs.len());
+        let growth = arguments.sum::<usize>().saturating_mul(GROWTH);
         if !self.grow(growth) {
             return Err(fault(OpError::unsupported("the gradient of a graph of so many nodes")));
         }

@@ -85,6 +85,17 @@ fn a_body_does_not_differentiate_through_the_graph_around() {
 }
 
 #[test]
+fn a_gradient_by_many_arguments_is_one_of_many_nodes() {
+    let with = |count: usize| {
+        let mut sum = node("Sum: -> y");
+        sum.input = vec!["a".to_string(); count];
+        read(&model(graph("a", "d", vec![sum, gradient("a -> d", "a", "", "y")])))
+    };
+    assert!(with(4).is_ok());
+    assert!(with(1 << 18).unwrap_err().to_string().contains("so many nodes"));
+}
+
+#[test]
 fn what_cannot_be_differentiated_is_named() {
     let with = |gradient: NodeProto| {
         let nodes = vec![node("Det: a -> s"), node("Mul: s b -> y"), gradient];
