@@ -412,7 +412,10 @@ mod tests {
             let a = reals(if ta == 1 { &[3, 2] } else { &[2, 3] }, -1.0, 1.0);
             let b = reals(if tb == 1 { &[4, 3] } else { &[3, 4] }, -1.0, 2.0);
             let node = |name| op(name).with("transA", ta).with("transB", tb).with("alpha", 0.5f32);
-            cases.push(case(node("com.microsoft.FusedMatMul"), &[a.clone(), b.clone()]));
+            let v = reals(&[3], -0.5, 1.0);
+            for sides in [[&a, &b], [&v, &b], [&a, &v], [&v, &v]] {
+                cases.push(case(node("com.microsoft.FusedMatMul"), &sides.map(Tensor::clone)));
+            }
             let c = reals(&[4], -1.0, 1.0);
             cases.push(case(node("Gemm").with("beta", 2.0f32), &[a, b, c]));
         }

@@ -36,14 +36,14 @@ static FUSED_MATMUL: OpDef = OpDef {
     ..MATMUL
 };
 
-/// A vector as a matrix: a row on the left of a product, a column on the right.
-fn as_matrix(x: Var<'_>, left: bool) -> Var<'_> {
+/// A vector as a matrix, of one row or of one column.
+fn as_matrix(x: Var<'_>, row: bool) -> Var<'_> {
     let (shape, tape) = (x.shape(), x.tape());
     let two = tape.constant(Tensor::scalar(2i64));
     let zero = tape.constant(Tensor::scalar(0i64));
     let missing = (two - shape.size()).with("Max", zero).flatten();
     let ones = tape.op(op("ConstantOfShape").with("value", Tensor::vector(&[1i64])), &[missing]);
-    x.reshape(tape.concat(&if left { [ones, shape] } else { [shape, ones] }))
+    x.reshape(tape.concat(&if row { [ones, shape] } else { [shape, ones] }))
 }
 
 /// Each operand's gradient is the product of that of the result with the other operand.
@@ -55,8 +55,9 @@ fn product_gradient(tape: &Tape) -> Gradients<'_> {
         return Err(OpError::unsupported("the gradient of a fused product"));
     }
     let (a, b) = (tape.x(0)?, tape.x(1)?);
-    let (left, right) = (as_matrix(a, true), as_matrix(b, false));
     let (ta, tb) = (flag("transA")?, flag("transB")?);
+    // A vector is a row on the left and a column on the right, turned or not.
+    let (left, right) = (as_matrix(a, !ta), as_matrix(b, tb));
     // The result of matrices, whose shape vectors have lost.
     let dy = tape.dy(0) * f64::from(attrs.float_or("alpha", 1.0)?);
     let dy = dy.reshape_as(left.matmul(right, (ta, tb)));
