@@ -59,8 +59,7 @@ unsafe fn micro<S: Simd, const MR: usize, const NV: usize>(s: S, t: &Tile) {
     let mut acc = [[s.splat(0.0); NV]; MR];
     let (mut a, mut b) = (t.a, t.b);
     // SAFETY: both panels have `kc` steps, of `MR` floats and of two vectors, which is how often
-    // and how far they are read and advanced (`NV` is at most 2). For `finish`: `i < MR == mr`,
-    // and `col < nv` is checked.
+    // and how far they are read and advanced (`NV` is at most 2). For `store_tile`: `MR == mr`.
     unsafe {
         for _ in 0..t.kc {
             let mut bv = [s.splat(0.0); NV];
@@ -76,26 +75,48 @@ unsafe fn micro<S: Simd, const MR: usize, const NV: usize>(s: S, t: &Tile) {
             a = a.add(MR);
             b = b.add(2 * S::LANES);
         }
-        for (i, row) in acc.iter().enumerate() {
-            for (j, v) in row.iter().enumerate() {
-                let col = j * S::LANES;
-                if col < t.nv {
-                    finish(s, t, i, col, *v);
-                }
+        store_tile(s, &t.end, (t.c, t.ldc, t.nv), acc);
+    }
+}
+
+/// Finishes and stores the sums of a block whose output begins at `c` and has `nv` columns in rows
+/// `ldc` apart.
+///
+/// # Safety
+/// `MR` rows of `nv` columns must be inside the output and inside every array of `e` that is not
+/// null, as `TileEnd` states.
+#[inline(always)]
+pub(crate) unsafe fn store_tile<S: Simd, const MR: usize, const NV: usize>(
+    s: S,
+    e: &TileEnd,
+    (c, ldc, nv): (*mut f32, usize, usize),
+    acc: [[S::F; NV]; MR],
+) {
+    for (i, row) in acc.iter().enumerate() {
+        for (j, v) in row.iter().enumerate() {
+            let col = j * S::LANES;
+            if col < nv {
+                // SAFETY: `i < MR`, which the caller promises, and `col < nv`.
+                unsafe { finish(s, e, c.add(i * ldc + col), (i, col), nv - col, *v) };
             }
         }
     }
 }
 
 /// # Safety
-/// As `micro`, with `i < mr` and `col < nv`.
+/// The `n` columns from `col` of row `i` must be inside the output, where they begin at `c`, and
+/// inside every array of `e` that is not null.
 #[inline(always)]
-unsafe fn finish<S: Simd>(s: S, t: &Tile, i: usize, col: usize, acc: S::F) {
-    let (e, n) = (&t.end, t.nv - col);
-    // SAFETY: `i < mr` and `col < nv`, so row `i` and its `n` columns from `col` are inside the
-    // output and inside every array that is not null; no more than `n` are read or written.
+unsafe fn finish<S: Simd>(
+    s: S,
+    e: &TileEnd,
+    c: *mut f32,
+    (i, col): (usize, usize),
+    n: usize,
+    acc: S::F,
+) {
+    // SAFETY: no more than the `n` columns of this row are read or written.
     unsafe {
-        let c = t.c.add(i * t.ldc + col);
         let mut v = s.mul(acc, s.splat(e.alpha));
         if e.add_c {
             v = s.add(v, load_some(s, c, n));

@@ -94,7 +94,7 @@ pub fn pool(
 }
 
 /// How many taps of output `o` along an axis count in a mean.
-fn divisor(p: &Pool, axis: usize, o: usize, size: usize) -> f32 {
+pub(crate) fn divisor(p: &Pool, axis: usize, o: usize, size: usize) -> f32 {
     let include = p.kind == PoolKind::Average { count_include_pad: true };
     let (before, after) = (p.pads[axis], p.pads[axis + 2]);
     let inside = |tap: &usize| {

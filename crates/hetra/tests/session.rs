@@ -514,7 +514,8 @@ fn weights_listed_as_inputs_fold_once_their_defaults_are_fixed() {
     assert_eq!((open.inputs().len(), open.graph().nodes.len()), (3, 2));
     assert!(open.passes().to_string().contains("a run may replace its weights"));
     let fixed = Session::builder().graph(graph).fix_defaults().build().unwrap();
-    assert_eq!((fixed.inputs().len(), fixed.graph().nodes.len()), (1, 1));
+    let ops: Vec<&str> = fixed.graph().nodes.iter().map(|node| node.op.as_str()).collect();
+    assert_eq!((fixed.inputs().len(), ops.contains(&"BatchNormalization")), (1, false), "{ops:?}");
     let x = || [("x", Tensor::from_slice(&[1, 1, 2, 2], &[1.0f32, 2.0, 3.0, 4.0]).unwrap())];
     let run = |session: &Session| session.run(x()).unwrap()[0].as_tensor().unwrap().clone();
     assert_close(

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use hetra_ir::{Attr, Graph, Node, NodeId, Type, ValueId};
-use hetra_ops::{ALL_OPS, OnnxName, find};
+use hetra_ops::{ALL_OPS, ChannelsLast, OnnxName, channels_first_perm, channels_last_perm, find};
 use hetra_tensor::{Tensor, Value};
 use prost::Message;
 use prost::bytes::Bytes;
@@ -140,9 +140,14 @@ impl Writer<'_> {
         }
         for (id, node) in graph.nodes() {
             let metadata = self.options.node_metadata.filter(|_| outer.is_none());
-            let mut message = self.node(graph, node, &names)?;
+            let form = ChannelsLast::named(&node.op);
+            let first = form.map(|form| form.channels_first(node));
+            let mut message = self.node(graph, first.as_ref().unwrap_or(node), &names)?;
             message.metadata_props = metadata.map_or(Vec::new(), |metadata| entries(metadata(id)));
-            proto.node.push(message);
+            match form {
+                Some(form) => self.between_transposes(form, graph, node, message, &mut proto)?,
+                None => proto.node.push(message),
+            }
         }
         self.outputs(graph, &mut names, &mut proto);
         let outputs: HashSet<ValueId> = graph.outputs.iter().copied().collect();
@@ -236,6 +241,50 @@ impl Writer<'_> {
             }
         }
         proto.node.push(node);
+        Ok(())
+    }
+
+    /// Writes an operator on images with channels last as the one that it stands for, which wants
+    /// them first.
+    fn between_transposes(
+        &mut self,
+        form: &ChannelsLast,
+        graph: &Graph,
+        node: &Node,
+        mut message: NodeProto,
+        proto: &mut GraphProto,
+    ) -> Result<(), ExportError> {
+        let rank = node.input(0).and_then(|x| graph.ty(x).dims()).map(<[_]>::len);
+        let fault = || ExportError::Op { node: node.label(graph), op: node.op.clone() };
+        let rank = rank.ok_or_else(fault)?;
+        let transpose = |from: String, to: String, perm: Vec<usize>| NodeProto {
+            input: vec![from],
+            output: vec![to],
+            op_type: "Transpose".to_string(),
+            attribute: vec![AttributeProto {
+                name: "perm".to_string(),
+                r#type: attr_type::INTS,
+                ints: perm.into_iter().filter_map(|axis| i64::try_from(axis).ok()).collect(),
+                ..AttributeProto::default()
+            }],
+            ..NodeProto::default()
+        };
+        for &index in form.images {
+            let Some(name) = message.input.get_mut(index).filter(|name| !name.is_empty()) else {
+                continue;
+            };
+            let first = self.taken.unique(&format!("{name}/first"));
+            let last = std::mem::replace(name, first.clone());
+            proto.node.push(transpose(last, first, channels_first_perm(rank)));
+        }
+        let mut after = Vec::new();
+        for name in &mut message.output {
+            let first = self.taken.unique(&format!("{name}/first"));
+            let last = std::mem::replace(name, first.clone());
+            after.push(transpose(first, last, channels_last_perm(rank)));
+        }
+        proto.node.push(message);
+        proto.node.extend(after);
         Ok(())
     }
 

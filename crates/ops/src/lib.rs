@@ -29,6 +29,7 @@ mod attention_microsoft;
 #[cfg(test)]
 mod case;
 mod channel_norm;
+mod channels_last;
 mod column;
 mod conv;
 mod conv_transpose;
@@ -101,6 +102,7 @@ pub use attention_core::Heads;
 pub use attention_group::GroupQueryForm;
 pub use attention_microsoft::{MicrosoftAttentionForm, Padding};
 pub use channel_norm::LrnForm;
+pub use channels_last::{ChannelsLast, channels_first_perm, channels_last_perm};
 pub use context::{EvalCtx, InferBody, InferCtx, Outer, Runner, resolve_axis};
 pub use control::{meet, set_turns_max, turns_max, without_shape};
 pub use conv::ConvGeometry;

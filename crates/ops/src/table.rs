@@ -47,6 +47,7 @@ pub static ALL_OPS: &[&[&OpDef]] = &[
     crate::matmul::OPS,
     crate::conv_transpose::OPS,
     crate::conv::OPS,
+    crate::channels_last::OPS,
     crate::order::OPS,
     crate::select::OPS,
     crate::scatter::OPS,

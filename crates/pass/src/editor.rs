@@ -272,9 +272,14 @@ impl<'a> Editor<'a> {
         self.graph.constants.insert(id, value);
     }
 
+    /// How the device would run a node, which need not be in the graph.
+    pub(crate) fn claim(&self, node: &Node) -> Claim {
+        (self.options.claims)(node, &self.graph)
+    }
+
     /// Why the device had better not run a node in the place of others, if so.
     pub(crate) fn unclaimed(&self, node: &Node, instead_of: &[usize]) -> Option<String> {
-        let claim = |node: &Node| (self.options.claims)(node, &self.graph);
+        let claim = |node: &Node| self.claim(node);
         // A view costs nothing, whatever runs it.
         let view = |node: &Node| find(&node.op).is_some_and(|def| def.kind == Kind::View);
         let by_kernel = |at: &&usize| claim(self.node(**at)) == Claim::Kernel;

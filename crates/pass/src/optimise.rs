@@ -10,7 +10,7 @@ use crate::editor::Editor;
 use crate::infer::infer;
 use crate::outputs::described;
 use crate::report::Report;
-use crate::table::PASSES;
+use crate::table::{FINAL, PASSES, TIDYING};
 
 /// Most rounds of all passes: one feeds on what another made.
 const ROUNDS_MAX: usize = 4;
@@ -68,25 +68,39 @@ pub fn optimise(graph: &Graph, options: &Options<'_>) -> (Graph, Report) {
 }
 
 fn run(graph: &mut Graph, body: bool, options: &Options<'_>, report: &mut Report, depth: usize) {
-    let active: Vec<_> = PASSES.iter().filter(|pass| !options.off.contains(pass.name)).collect();
-    if active.is_empty() {
-        return;
+    let on = |pass: &&&Pass| !options.off.contains(pass.name);
+    let last = |pass: &&&Pass| FINAL.iter().any(|last| last.name == pass.name);
+    let active: Vec<&Pass> =
+        PASSES.iter().filter(|pass| on(pass) && !last(pass)).copied().collect();
+    if !active.is_empty() {
+        for _ in 0..ROUNDS_MAX {
+            let before = report.total();
+            refine(graph, body);
+            active.iter().for_each(|pass| apply(graph, pass, options, report));
+            bodies(graph, options, report, depth);
+            if report.total() == before {
+                break;
+            }
+        }
     }
-    for _ in 0..ROUNDS_MAX {
+    for pass in FINAL.iter().filter(|pass| on(pass)) {
         let before = report.total();
         refine(graph, body);
-        for pass in &active {
-            report.of(pass.name);
-            let taken = std::mem::take(graph);
-            let mut editor = Editor::new(taken, pass.name, options, report);
-            (pass.run)(&mut editor);
-            *graph = editor.finish();
-        }
-        bodies(graph, options, report, depth);
-        if report.total() == before {
-            return;
+        apply(graph, pass, options, report);
+        if report.total() > before {
+            refine(graph, body);
+            TIDYING.iter().filter(|pass| on(pass)).for_each(|pass| {
+                apply(graph, pass, options, report);
+            });
         }
     }
+}
+
+fn apply(graph: &mut Graph, pass: &Pass, options: &Options<'_>, report: &mut Report) {
+    report.of(pass.name);
+    let mut editor = Editor::new(std::mem::take(graph), pass.name, options, report);
+    (pass.run)(&mut editor);
+    *graph = editor.finish();
 }
 
 fn bodies(graph: &mut Graph, options: &Options<'_>, report: &mut Report, depth: usize) {

@@ -13,7 +13,7 @@ pub static PASSES: &[&Pass] = &[
     &crate::dead::DEAD_CODE,
     &crate::cse::CSE,
     &crate::layout::LAYOUT,
-    &crate::power::POWER,
+    &crate::spelling::SPELLING,
     &crate::activation::ACTIVATION,
     &crate::norm::LAYER_NORM,
     &crate::attention::ATTENTION,
@@ -26,7 +26,16 @@ pub static PASSES: &[&Pass] = &[
     &crate::matmul::MATMUL_BIAS,
     &crate::matmul::MATMUL_ACTIVATION,
     &crate::norm::SKIP_LAYER_NORM,
+    &crate::channels_last::CHANNELS_LAST,
 ];
+
+/// Of these, the ones that run once, when the others find nothing more: they know only the forms
+/// of before. After each of them the passes of [`TIDYING`] run.
+pub(crate) static FINAL: &[&Pass] = &[&crate::channels_last::CHANNELS_LAST];
+
+/// The passes that remove what others have made superfluous.
+pub(crate) static TIDYING: &[&Pass] =
+    &[&crate::fold::FOLD, &crate::dead::DEAD_CODE, &crate::cse::CSE];
 
 #[cfg(test)]
 mod tests {

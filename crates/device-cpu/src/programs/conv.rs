@@ -37,9 +37,27 @@ pub(super) fn activation(node: &Node) -> Option<Activation> {
     })
 }
 
+/// Weights in the order of a kernel.
+pub(super) trait Packing: Sized + Send + Sync + 'static {
+    /// The shape they were packed for.
+    fn shape(&self) -> &ConvShape;
+    /// Packs them; the caller has checked that the sizes fit.
+    fn pack(shape: ConvShape, weights: &[f32], bias: Option<&[f32]>, act: Activation) -> Self;
+}
+
+impl Packing for PackedConv {
+    fn shape(&self) -> &ConvShape {
+        PackedConv::shape(self)
+    }
+
+    fn pack(shape: ConvShape, weights: &[f32], bias: Option<&[f32]>, act: Activation) -> Self {
+        PackedConv::new(isa(), shape, weights, bias, act)
+    }
+}
+
 /// Weights with every packing made so far.
-struct Packed {
-    packings: Mutex<Vec<Arc<PackedConv>>>,
+pub(super) struct Packed<K> {
+    packings: Mutex<Vec<Arc<K>>>,
     act: Activation,
     constant: bool,
 }
@@ -51,26 +69,23 @@ pub(super) fn takes(form: &Form<'_>) -> bool {
 }
 
 fn compile(part: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
-    let act = activation(node)?;
-    let constant = [1, 2]
-        .into_iter()
-        .all(|index| node.input(index).is_none() || part.constant(node, index).is_some());
     let weights = node.input(1).map(|id| &part.types[id.index()]);
     if weights.and_then(|ty| ty.dims()).is_some_and(|dims| dims.len() == 5) {
         return conv_volume::compile(part, node);
     }
+    let packed = Packed::<PackedConv>::of(part, node)?;
+    program(&kernel_name(part, node), &[], move |call| packed.run(call))
+}
+
+/// What a convolution is called in profiles.
+pub(super) fn kernel_name(part: &Part<'_>, node: &Node) -> String {
+    let weights = node.input(1).map(|id| &part.types[id.index()]);
     let shape = weights.and_then(|ty| ty.known_shape());
-    let name = match shape.as_deref() {
+    match shape.as_deref() {
         Some([_, 1, rest @ ..]) if depthwise(node) => format!("depthwise {}", join(rest)),
         Some([_, _, rest @ ..]) => format!("conv {}", join(rest)),
         _ => "conv".to_string(),
-    };
-    let packed = Packed { packings: Mutex::default(), act, constant };
-    if constant && let Some(shape) = fixed_shape(part, node) {
-        let weights = part.constant(node, 1)?;
-        packed.pack(&shape, weights, part.constant(node, 2)).ok()?;
     }
-    program(&name, &[], move |call| packed.run(call))
 }
 
 fn depthwise(node: &Node) -> bool {
@@ -150,13 +165,28 @@ pub(super) fn makes(geometry: &ConvGeometry, out: Option<(usize, usize)>) -> boo
     out.is_some_and(|(h, w)| h > 0 && w > 0 && wanted == Some([h, w]))
 }
 
-impl Packed {
-    fn pack(
+impl<K: Packing> Packed<K> {
+    /// The weights of a convolution, packed now if they are constant and nothing but the size of
+    /// the image is open.
+    pub(super) fn of(part: &Part<'_>, node: &Node) -> Option<Self> {
+        let constant = [1, 2]
+            .into_iter()
+            .all(|index| node.input(index).is_none() || part.constant(node, index).is_some());
+        let packed = Packed { packings: Mutex::default(), act: activation(node)?, constant };
+        if constant && let Some(shape) = fixed_shape(part, node) {
+            let weights = part.constant(node, 1)?;
+            packed.pack(&shape, weights, part.constant(node, 2)).ok()?;
+        }
+        Some(packed)
+    }
+
+    /// The packing for this shape.
+    pub(super) fn pack(
         &self,
         shape: &ConvShape,
         weights: &Tensor,
         bias: Option<&Tensor>,
-    ) -> Result<Arc<PackedConv>, OpError> {
+    ) -> Result<Arc<K>, OpError> {
         let packings = || self.packings.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(found) = packings().iter().find(|p| p.shape() == shape) {
             return Ok(found.clone());
@@ -168,7 +198,7 @@ impl Packed {
         let weights = weights.as_slice::<f32>()?;
         // Packing is parallel: a thread that waits in it may take up another run, which comes here
         // again. So the lock is not held meanwhile; at worst the same is packed twice.
-        let packed = Arc::new(PackedConv::new(isa(), *shape, weights, bias, self.act));
+        let packed = Arc::new(K::pack(*shape, weights, bias, self.act));
         if self.constant {
             let mut packings = packings();
             if packings.len() >= PACKINGS_MAX {
@@ -178,7 +208,9 @@ impl Packed {
         }
         Ok(packed)
     }
+}
 
+impl Packed<PackedConv> {
     fn run(&self, call: &mut Call<'_>) -> Outcome {
         let (x, w) = (call.tensor(0)?.clone(), call.tensor(1)?.clone());
         let bias = call.tensor_opt(2).cloned();

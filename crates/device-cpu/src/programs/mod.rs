@@ -21,6 +21,7 @@ mod heads;
 mod matmul;
 mod movement;
 mod nbits;
+mod nhwc;
 mod norm;
 mod pointwise;
 mod pool;
@@ -105,6 +106,7 @@ static FAMILIES: &[Family] = &[
     floats(matmul::OPS, matmul::takes),
     any(movement::OPS, movement::takes),
     floats(nbits::OPS, nbits::takes),
+    floats(nhwc::OPS, nhwc::takes),
     floats(norm::OPS, norm::takes),
     floats(pointwise::OPS, pointwise::takes),
     floats(pool::OPS, pool::takes),

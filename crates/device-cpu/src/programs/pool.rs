@@ -47,7 +47,7 @@ fn compile(_: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
 }
 
 /// Windows on planes, from lists of two entries each.
-fn planar(w: &Window, kind: PoolKind) -> Option<Pool> {
+pub(super) fn planar(w: &Window, kind: PoolKind) -> Option<Pool> {
     let (begin, end) = (pair(&w.pads_begin, 0)?, pair(&w.pads_end, 0)?);
     Some(Pool {
         kind,

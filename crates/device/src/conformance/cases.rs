@@ -1,6 +1,7 @@
 //! Cases on generated shapes: odd extents, single elements, strides, groups, broadcasting.
 
-use hetra_ops::{ALL_OPS, Arity, Kind};
+use hetra_ir::Type;
+use hetra_ops::{ALL_OPS, Arity, ChannelsLast, Kind, channels_last_perm};
 use hetra_tensor::{DType, Tensor};
 
 use super::Case;
@@ -42,7 +43,30 @@ pub fn cases(seed: u64, rounds: usize) -> Vec<Case> {
         greatest(&random, &mut cases);
         quantised(&random, &mut cases);
     }
+    let last: Vec<Case> = cases.iter().filter_map(channels_last).collect();
+    cases.extend(last);
     cases
+}
+
+/// The same case on images with their channels last, where the operator has such a form.
+fn channels_last(case: &Case) -> Option<Case> {
+    let mut case = case.clone();
+    let form = ChannelsLast::of(&case.graph.nodes[0].op)?;
+    for &index in form.images {
+        let Some(id) = case.graph.nodes[0].input(index) else { continue };
+        let graph = &mut case.graph;
+        let value = match graph.inputs.iter().position(|input| *input == id) {
+            Some(place) => &mut case.inputs[place],
+            None => graph.constants.get_mut(&id)?,
+        };
+        let tensor = value.as_tensor()?;
+        let turned = tensor.view().permute(&channels_last_perm(tensor.rank())).ok()?;
+        *value = turned.to_tensor().ok()?.into();
+        graph.values[id.index()].ty = Type::of(value);
+    }
+    case.graph.nodes[0].op = form.op.to_string();
+    case.name = format!("{} of {}", form.op, case.name);
+    Some(case)
 }
 
 /// Every elementwise operator that takes one tensor, as the table of operators says.

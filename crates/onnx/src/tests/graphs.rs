@@ -208,3 +208,23 @@ fn sequences_are_written_as_the_nodes_that_make_them() {
     let ops: Vec<&str> = again.nodes.iter().map(|node| node.op.as_str()).collect();
     assert_eq!(ops, ["SequenceConstruct", "SequenceEmpty"]);
 }
+
+#[test]
+fn images_with_channels_last_are_written_as_onnx_has_them() {
+    let text = r#"graph "g" (%x: f32[1,3,4,2]) {
+        const %w = f32[3,2,1,1] [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
+        %a: f32[1,3,4,3] = hetra.ConvLast(%x, %w)
+        %y: f32[1,2,3,3] = hetra.MaxPoolLast(%a) {kernel_shape = [2, 2]}
+        return (%y)
+    }"#;
+    let graph = hetra_ir::parse(text).unwrap();
+    let bytes = crate::export(&graph, &crate::ExportOptions::default()).unwrap();
+    let read = import(&bytes, &ImportOptions::default()).unwrap();
+    let ops: Vec<&str> = read.nodes.iter().map(|node| node.op.as_str()).collect();
+    let turned = ["Transpose", "com.microsoft.FusedConv", "Transpose"];
+    assert_eq!(ops, [turned, ["Transpose", "MaxPool", "Transpose"]].concat());
+    let values: Vec<f32> = (0..24_u8).map(|i| f32::from(i * 7 % 11)).collect();
+    let x = Tensor::from_slice(&[1, 3, 4, 2], &values).unwrap();
+    let run = |graph| hetra_ops::interpret(graph, vec![x.clone().into()], &|_| None).unwrap();
+    assert_eq!(run(&graph), run(&read));
+}

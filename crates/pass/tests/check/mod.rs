@@ -25,8 +25,22 @@ pub(crate) fn graph(text: &str) -> Graph {
 /// Optimises with all passes; the graph after and the report are as expected; results agree; and
 /// with `pass` off, `pass` does nothing.
 pub(crate) fn check(pass: &str, text: &str, expect: Expect) {
+    checked(pass, text, expect, &Options { claims: &first, ..Options::default() });
+}
+
+/// The same, for a device that has kernels for images with their channels last.
+pub(crate) fn check_last(pass: &str, text: &str, expect: Expect) {
+    checked(pass, text, expect, &Options::default());
+}
+
+/// A device that has kernels for everything but images with their channels last.
+fn first(node: &Node, _: &Graph) -> Claim {
+    if node.op.starts_with("hetra.") { Claim::Reference } else { Claim::Kernel }
+}
+
+fn checked(pass: &str, text: &str, expect: Expect, options: &Options<'_>) {
     let before = graph(text);
-    let (after, report) = optimise(&before, &Options::default());
+    let (after, report) = optimise(&before, options);
     let mut shown = outline(&after);
     let own = report.pass(pass).unwrap_or_else(|| panic!("no pass `{pass}`"));
     for line in &own.rewrites {
@@ -37,7 +51,7 @@ pub(crate) fn check(pass: &str, text: &str, expect: Expect) {
     }
     expect.assert_eq(&shown);
     same_results(&before, &after);
-    let off = Options { off: BTreeSet::from([pass.to_string()]), ..Options::default() };
+    let off = Options { off: BTreeSet::from([pass.to_string()]), ..options.clone() };
     let (without, report) = optimise(&before, &off);
     assert!(report.pass(pass).is_none(), "`{pass}` is off");
     same_results(&before, &without);
@@ -85,7 +99,7 @@ pub(crate) fn check_reference(text: &str, op: &str) {
 /// Optimises; for tests that look at the result themselves.
 pub(crate) fn optimised(text: &str) -> (Graph, Report) {
     let before = graph(text);
-    let (after, report) = optimise(&before, &Options::default());
+    let (after, report) = optimise(&before, &Options { claims: &first, ..Options::default() });
     same_results(&before, &after);
     (after, report)
 }

@@ -1,0 +1,385 @@
+//! 2-D convolution of images with channels last (NHWC); 1-D is the case of height 1.
+//!
+//! A pixel's channels lie side by side, so a convolution is a matrix product whose left rows are
+//! pixels as they are: for each tap the kernel adds up a run of input channels, and nothing is
+//! copied or padded. Output channels fill the vectors, so an image of 7 by 7 pixels wastes no
+//! lanes. One input channel per group (depthwise) has its own loop (`nhwc_depthwise`). Of images
+//! with few channels, as of colours, a padded copy is made: there a whole row of taps is one run.
+//!
+//! Each output is summed in the same order (taps, then channels), whatever the tiles or threads.
+
+use super::activation::{self, Activation};
+use super::conv::ConvShape;
+use super::gemm_micro::TileEnd;
+use super::gemm_pack::block;
+use super::isa::{Isa, Kernel};
+use super::nhwc_depthwise::{Depthwise, pack_depthwise};
+use super::nhwc_micro::{BORDER, PixelTile, pixel_tile};
+use super::scratch::{AlignedBuf, Shared, count, lend};
+use super::simd::Simd;
+use super::threads::{for_each, for_ranges, threads};
+use std::ops::Range;
+
+/// Multiply-adds below which a convolution stays on one thread (about 5 µs).
+const PAR_MIN: usize = 256 << 10;
+/// Multiply-adds that a task has at least, as far as there are enough for all threads.
+const TASK_MIN: usize = 64 << 10;
+/// Floats of the image that a block of pixels reads, about: half of the second cache level.
+const IMAGE_BLOCK: usize = 48 << 10;
+/// Most channels of an image of which a padded copy is made, and most floats of that.
+const RUN_CHANNELS_MAX: usize = 8;
+const PADDED_MAX: usize = 16 << 20;
+/// Most entries of the table of a block of pixels.
+const TABLE_MAX: usize = 8 << 10;
+
+/// A convolution with its weights in kernel order, its bias and its activation.
+pub struct PackedNhwc {
+    isa: Isa,
+    shape: ConvShape,
+    depthwise: bool,
+    /// `[panel][tap][channel][two vectors]`, panels of one group after those of the last; for
+    /// depthwise as `pack_depthwise` says.
+    weights: AlignedBuf,
+    bias: Option<Vec<f32>>,
+    act: Activation,
+}
+
+impl std::fmt::Debug for PackedNhwc {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PackedNhwc").field("shape", &self.shape).finish_non_exhaustive()
+    }
+}
+
+/// The image and the sizes of one call.
+struct Call<'a> {
+    conv: &'a PackedNhwc,
+    /// The taps and borders of this call: those of a padded copy are fewer.
+    shape: ConvShape,
+    /// Floats from one pixel to the next.
+    pixel: usize,
+    x: &'a [f32],
+    zeros: &'a [f32],
+    /// Height, width; output height, width.
+    size: [usize; 4],
+    out: Shared<'a, f32>,
+    residual: Option<&'a [f32]>,
+}
+
+impl PackedNhwc {
+    /// Packs `weights`, `[m, c / groups, kh, kw]`. Panics if sizes disagree.
+    pub fn new(
+        isa: Isa,
+        shape: ConvShape,
+        weights: &[f32],
+        bias: Option<&[f32]>,
+        act: Activation,
+    ) -> Self {
+        shape.check(weights.len());
+        assert!(bias.is_none_or(|b| b.len() == shape.m), "bias of another size");
+        let depthwise = shape.groups > 1 && shape.groups == shape.c && shape.m == shape.c;
+        let weights = match depthwise {
+            true => pack_depthwise(&shape, weights),
+            false => pack(isa, &shape, weights),
+        };
+        PackedNhwc { isa, shape, depthwise, weights, bias: bias.map(<[f32]>::to_vec), act }
+    }
+
+    /// The shape given to `new`.
+    pub fn shape(&self) -> &ConvShape {
+        &self.shape
+    }
+
+    /// `out = act(conv(x) + bias + residual)` for `n` images of `h` by `w` pixels. `residual` has
+    /// the layout of `out`. Panics if a slice is too short or the kernel does not fit the image.
+    pub fn run(
+        &self,
+        x: &[f32],
+        (n, h, w): (usize, usize, usize),
+        residual: Option<&[f32]>,
+        out: &mut [f32],
+    ) {
+        let s = &self.shape;
+        let (oh, ow) = s.out(h, w).expect("the caller has checked that the kernel fits");
+        let outputs = count(&[n, oh, ow, s.m]);
+        assert!(x.len() >= count(&[n, h, w, s.c]) && out.len() >= outputs, "slice too short");
+        assert!(residual.is_none_or(|r| r.len() >= outputs), "residual too short");
+        if outputs == 0 {
+            return;
+        }
+        let bias = self.bias.as_deref();
+        if self.depthwise {
+            let (weights, act) = (self.weights.as_slice(), self.act);
+            let d = Depthwise { shape: s, weights, bias, act, residual, x, size: [h, w, oh, ow] };
+            return d.run(self.isa, n, out);
+        }
+        let mut zeros = lend(s.c);
+        zeros.fill(0.0);
+        let (size, out) = ([h, w, oh, ow], Shared::new(out));
+        let mut call =
+            Call { conv: self, shape: *s, pixel: s.c, x, zeros: &zeros, size, out, residual };
+        let [top, left, bottom, right] = s.pads;
+        let (high, wide) = (top + h + bottom, left + w + right);
+        let floats = n.checked_mul(high).and_then(|rows| rows.checked_mul(wide * s.c));
+        match floats {
+            Some(floats) if s.row_is_run() && floats <= PADDED_MAX => {
+                let mut copy = lend(floats);
+                pad(x, (n, h, w), s, &mut copy);
+                call.shape = ConvShape { c: s.kw * s.c, kw: 1, pads: [0; 4], ..*s };
+                call.size = [high, wide, oh, ow];
+                call.x = &copy;
+                call.run(n * oh * ow);
+            }
+            _ => call.run(n * oh * ow),
+        }
+    }
+
+    /// Panels of one group.
+    fn group_panels(&self) -> usize {
+        self.shape.per_group().1.div_ceil(block(self.isa).1)
+    }
+}
+
+impl ConvShape {
+    /// Whether it is worth a padded copy of the image that a row of taps is one run.
+    fn row_is_run(&self) -> bool {
+        self.kw > 1 && self.groups == 1 && self.dilation[1] == 1 && self.c <= RUN_CHANNELS_MAX
+    }
+}
+
+/// Copies images into the middle of zeros.
+fn pad(x: &[f32], (n, h, w): (usize, usize, usize), s: &ConvShape, copy: &mut [f32]) {
+    let [top, left, bottom, right] = s.pads;
+    let (high, row, padded) = (top + h + bottom, w * s.c, (left + w + right) * s.c);
+    let copy = Shared::new(copy);
+    for_ranges(n * high, (32 << 10) / padded.max(1), |start, len| {
+        for line in start..start + len {
+            // SAFETY: each line is one task's.
+            let line_out = unsafe { copy.slice(line * padded, padded) };
+            let (image, y) = (line / high, line % high);
+            if y < top || y >= top + h {
+                line_out.fill(0.0);
+                continue;
+            }
+            let from = (image * h + y - top) * row;
+            line_out[..left * s.c].fill(0.0);
+            line_out[left * s.c..][..row].copy_from_slice(&x[from..from + row]);
+            line_out[left * s.c + row..].fill(0.0);
+        }
+    });
+}
+
+/// The order of the register kernel.
+fn pack(isa: Isa, s: &ConvShape, weights: &[f32]) -> AlignedBuf {
+    let (cg, mg) = s.per_group();
+    let (taps, nr) = (s.kh * s.kw, block(isa).1);
+    let (panels, depth) = (mg.div_ceil(nr), taps * cg);
+    let mut packed = AlignedBuf::zeroed(count(&[s.groups, panels, depth, nr]));
+    let data = Shared::new(packed.as_mut_slice());
+    for_each(s.groups * panels, weights.len() > 64 << 10, |p| {
+        let (g, j0) = (p / panels, p % panels * nr);
+        // SAFETY: each panel is written by one task.
+        let panel = unsafe { data.slice(p * depth * nr, depth * nr) };
+        for j in 0..nr.min(mg - j0) {
+            let kernel = &weights[(g * mg + j0 + j) * depth..][..depth];
+            for (i, row) in panel.chunks_exact_mut(nr).enumerate() {
+                row[j] = kernel[i % cg * taps + i / cg];
+            }
+        }
+    });
+    packed
+}
+
+/// How many parts two ranges are cut into, so that there are about `want` of them. The smaller
+/// operand is read again for each part of the other range, so that range is cut first.
+fn cuts(want: usize, pixels_first: bool, pixels_max: usize, panels_max: usize) -> (usize, usize) {
+    let (first, second) =
+        if pixels_first { (pixels_max, panels_max) } else { (panels_max, pixels_max) };
+    let a = want.min(first).max(1);
+    let b = want.div_ceil(a).min(second).max(1);
+    if pixels_first { (a, b) } else { (b, a) }
+}
+
+/// Part `i` of `parts` nearly equal ones of `0..len`.
+fn part(len: usize, parts: usize, i: usize) -> Range<usize> {
+    len * i / parts..len * (i + 1) / parts
+}
+
+impl Call<'_> {
+    fn run(&self, pixels: usize) {
+        let s = &self.shape;
+        let depth = s.kh * s.kw * s.per_group().0;
+        let panels = self.conv.group_panels() * s.groups;
+        let work = count(&[pixels, s.m]).saturating_mul(depth);
+        let parallel = work >= PAR_MIN && threads() > 1;
+        let tiles = pixels.div_ceil(block(self.conv.isa).0);
+        let want = match parallel {
+            true => (work / TASK_MIN).clamp(threads(), 4 * threads()),
+            false => 1,
+        };
+        let (down, across) = cuts(want, self.x.len() >= s.m * depth, tiles, panels);
+        for_each(down * across, parallel, |t| {
+            let (i, j) = (t % down, t / down);
+            let (pixels, panels) = (part(pixels, down, i), part(panels, across, j));
+            self.conv.isa.dispatch(Block { call: self, pixels, panels });
+        });
+    }
+
+    /// Writes where the taps of these pixels lie: for each tap an entry for each pixel.
+    fn table(&self, pixels: Range<usize>, table: &mut [usize]) {
+        let s = &self.shape;
+        let [h, w, oh, ow] = self.size;
+        let n = pixels.len();
+        // Not so in a padded copy, whose rows are longer than those of the output.
+        if s.pointwise() && (h, w) == (oh, ow) {
+            table.iter_mut().zip(pixels).for_each(|(entry, p)| *entry = p * self.pixel);
+            return;
+        }
+        let (row, mut x) = (pixels.start / ow, pixels.start % ow);
+        let (mut image, mut y) = (row / oh, row % oh);
+        for i in 0..n {
+            let mut entries = table[i..].iter_mut().step_by(n);
+            for ty in 0..s.kh {
+                let at_y = (y * s.stride[0] + ty * s.dilation[0]).wrapping_sub(s.pads[0]);
+                let line = (image * h).wrapping_add(at_y).wrapping_mul(w);
+                let mut at_x = (x * s.stride[1]).wrapping_sub(s.pads[1]);
+                for entry in entries.by_ref().take(s.kw) {
+                    let inside = at_y < h && at_x < w;
+                    *entry = if inside { (line + at_x) * self.pixel } else { BORDER };
+                    at_x = at_x.wrapping_add(s.dilation[1]);
+                }
+            }
+            x += 1;
+            if x == ow {
+                (x, y) = (0, y + 1);
+                if y == oh {
+                    (y, image) = (0, image + 1);
+                }
+            }
+        }
+    }
+}
+
+/// Pixels and panels that one task computes.
+struct Block<'a> {
+    call: &'a Call<'a>,
+    pixels: Range<usize>,
+    panels: Range<usize>,
+}
+
+impl Kernel for Block<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        let s = &self.call.shape;
+        let taps = s.kh * s.kw;
+        // As many pixels at a time as keep their part of the image in the cache while the panels
+        // go by.
+        let size = (IMAGE_BLOCK / self.call.pixel.max(1)).min(TABLE_MAX / taps).max(S::MR);
+        let mut buf = lend(2 * taps * size);
+        let table: &mut [usize] = bytemuck::cast_slice_mut(buf.bytes_mut());
+        let mut start = self.pixels.start;
+        while start < self.pixels.end {
+            let end = (start + size).min(self.pixels.end);
+            let tiles = (end - start).div_ceil(S::MR);
+            let tile = |i: usize| {
+                let tile = part(end - start, tiles, i);
+                start + tile.start..start + tile.end
+            };
+            for i in 0..tiles {
+                let at = (tile(i).start - start) * taps;
+                self.call.table(tile(i), &mut table[at..at + tile(i).len() * taps]);
+            }
+            for panel in self.panels.clone() {
+                for i in 0..tiles {
+                    let at = (tile(i).start - start) * taps;
+                    let table = &table[at..at + tile(i).len() * taps];
+                    self.tile::<S>(tile(i), panel, table);
+                }
+            }
+            self.activate::<S>(start..end);
+            start = end;
+        }
+    }
+}
+
+impl Block<'_> {
+    /// One register tile.
+    #[inline(always)]
+    fn tile<S: Simd>(&self, pixels: Range<usize>, panel: usize, table: &[usize]) {
+        let (call, conv) = (self.call, self.call.conv);
+        let s = &call.shape;
+        let (cg, mg) = s.per_group();
+        let (taps, nr, of_group) = (s.kh * s.kw, 2 * S::LANES, conv.group_panels());
+        assert!(nr == block(conv.isa).1, "packed for another instruction set");
+        let (group, j0) = (panel / of_group, panel % of_group * nr);
+        let (column, nv) = (group * mg + j0, nr.min(mg - j0));
+        let weights = &conv.weights.as_slice()[panel * taps * cg * nr..][..taps * cg * nr];
+        let (lo, hi) = conv.act.clamp().unwrap_or((f32::NEG_INFINITY, f32::INFINITY));
+        let null = std::ptr::null();
+        let at = pixels.start * s.m + column;
+        let mr = pixels.len();
+        let bias_col = conv.bias.as_ref().map_or(null, |bias| bias[column..column + nv].as_ptr());
+        let residual = call.residual.map_or(null, |r| r[at..at + (mr - 1) * s.m + nv].as_ptr());
+        let end = TileEnd {
+            alpha: 1.0,
+            add_c: false,
+            bias_row: null,
+            bias_col,
+            residual,
+            ldr: s.m,
+            lo,
+            hi,
+        };
+        assert!(table.len() == taps * mr && (group + 1) * cg <= s.c);
+        assert!(s.pads == [0; 4] || call.zeros.len() >= s.c);
+        let c = call.out.rows(at, (mr, s.m), nv);
+        let tile = PixelTile {
+            table: table.as_ptr(),
+            x: call.x.as_ptr(),
+            zeros: call.zeros.as_ptr(),
+            first: group * cg,
+            channels: cg,
+            taps,
+            b: weights.as_ptr(),
+            mr,
+            nv,
+            c,
+            ldc: s.m,
+            end,
+        };
+        // SAFETY: the table has `taps * mr` entries, each of a pixel of the image, behind which
+        // lie `c` floats (its channels, or those of a row of taps), of which the group's are read;
+        // the zeros are as many if there is a border. The panel, bias, residual
+        // and output were sliced to what is read and written. Tasks have different pixels or
+        // panels, so no other one uses this part of the output.
+        unsafe { pixel_tile::<S>(&tile) }
+    }
+
+    /// Activations that are more than bounds, when the panels of these pixels are summed.
+    #[inline(always)]
+    fn activate<S: Simd>(&self, pixels: Range<usize>) {
+        let conv = self.call.conv;
+        if conv.act.clamp().is_some() {
+            return;
+        }
+        let (m, (_, mg)) = (conv.shape.m, conv.shape.per_group());
+        let (nr, of_group) = (2 * S::LANES, conv.group_panels());
+        let first = |panel: usize| panel / of_group * mg + panel % of_group * nr;
+        let (start, last) = (first(self.panels.start), self.panels.end - 1);
+        let end = last / of_group * mg + (last % of_group * nr + nr).min(mg);
+        if end - start == m {
+            // SAFETY: these pixels are this task's, and no other reference to them is alive.
+            let all = unsafe { self.call.out.slice(pixels.start * m, pixels.len() * m) };
+            return activation::apply(S::ISA, conv.act, all);
+        }
+        for p in pixels {
+            // SAFETY: these columns of this pixel are this task's, as above.
+            let row = unsafe { self.call.out.slice(p * m + start, end - start) };
+            activation::apply(S::ISA, conv.act, row);
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "nhwc_tests.rs"]
+pub(crate) mod tests;

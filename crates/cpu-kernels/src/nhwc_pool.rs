@@ -1,0 +1,175 @@
+//! Max and average pooling of images with channels last: vectors hold channels, and each window
+//! is the taps that lie in the image.
+
+use super::isa::{Isa, Kernel};
+use super::pool::{Pool, PoolKind, divisor};
+use super::scratch::{Shared, count};
+use super::simd::Simd;
+use super::threads::for_ranges;
+use std::ops::Range;
+
+/// Vectors of channels that are reduced together.
+const VECTORS: usize = 4;
+
+/// Pools `n` images of `h` by `w` pixels of `c` channels to `oh` by `ow`. The caller has chosen the
+/// output size; windows may reach past the border. Panics if a slice is too short or a stride is 0.
+pub fn pool_nhwc(
+    isa: Isa,
+    p: &Pool,
+    x: &[f32],
+    (n, h, w, c): (usize, usize, usize, usize),
+    (oh, ow): (usize, usize),
+    y: &mut [f32],
+) {
+    let outputs = count(&[n, oh, ow, c]);
+    assert!(x.len() >= count(&[n, h, w, c]) && y.len() >= outputs, "slice too short");
+    if outputs == 0 {
+        return;
+    }
+    let windows = |axis: usize, n: usize, size: usize| -> Vec<Window> {
+        (0..n).map(|o| Window::new(p, axis, o, size)).collect()
+    };
+    let (rows, columns) = (windows(0, oh, h), windows(1, ow, w));
+    let out = Shared::new(y);
+    let line = ow.saturating_mul(c).saturating_mul(p.kernel[0].saturating_mul(p.kernel[1]));
+    for_ranges(n * oh, (64 << 10) / line.max(1), |start, len| {
+        let (rows, columns) = (&rows[..], &columns[..]);
+        isa.dispatch(Rows { p, x, size: [h, w, c], rows, columns, lines: start..start + len, out });
+    });
+}
+
+/// The taps of a window along one axis that lie in the image.
+struct Window {
+    /// Place of the first one, and how many.
+    first: usize,
+    taps: usize,
+    /// How many count in a mean.
+    divisor: f32,
+}
+
+impl Window {
+    fn new(p: &Pool, axis: usize, o: usize, size: usize) -> Self {
+        let (step, pad) = (p.dilation[axis], p.pads[axis]);
+        let start = o * p.stride[axis];
+        let first = pad.saturating_sub(start).div_ceil(step).min(p.kernel[axis]);
+        let past = (size + pad).saturating_sub(start).div_ceil(step);
+        let taps = past.clamp(first, p.kernel[axis]) - first;
+        let first = (start + first * step).saturating_sub(pad);
+        Window { first, taps, divisor: divisor(p, axis, o, size) }
+    }
+}
+
+struct Rows<'a> {
+    p: &'a Pool,
+    x: &'a [f32],
+    /// Height, width, channels.
+    size: [usize; 3],
+    rows: &'a [Window],
+    columns: &'a [Window],
+    lines: Range<usize>,
+    out: Shared<'a, f32>,
+}
+
+impl Kernel for Rows<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let [h, w, c] = self.size;
+        let (oh, ow) = (self.rows.len(), self.columns.len());
+        for line in self.lines.clone() {
+            let (image, row) = (line / oh, &self.rows[line % oh]);
+            // SAFETY: each line of outputs is one task's.
+            let out = unsafe { self.out.slice(line * ow * c, ow * c) };
+            let image = &self.x[image * h * w * c..(image + 1) * h * w * c];
+            for (column, out) in self.columns.iter().zip(out.chunks_exact_mut(c)) {
+                let mut c0 = 0;
+                while c0 + VECTORS * S::LANES <= c {
+                    self.window::<S, VECTORS>(s, image, (row, column), c0, out);
+                    c0 += VECTORS * S::LANES;
+                }
+                while c0 < c {
+                    self.window::<S, 1>(s, image, (row, column), c0, out);
+                    c0 += S::LANES;
+                }
+            }
+        }
+    }
+}
+
+impl Rows<'_> {
+    /// Channels `c0` to `c0 + V * LANES` of one pixel, or as many as there are.
+    #[inline(always)]
+    fn window<S: Simd, const V: usize>(
+        &self,
+        s: S,
+        image: &[f32],
+        (row, column): (&Window, &Window),
+        c0: usize,
+        out: &mut [f32],
+    ) {
+        let [_, w, c] = self.size;
+        let [down, across] = self.p.dilation;
+        let max = self.p.kind == PoolKind::Max;
+        let mut acc = [s.splat(if max { f32::NEG_INFINITY } else { 0.0 }); V];
+        for ty in 0..row.taps {
+            for tx in 0..column.taps {
+                let pixel = (row.first + ty * down) * w + column.first + tx * across;
+                let pixel = &image[pixel * c..(pixel + 1) * c];
+                for (j, acc) in acc.iter_mut().enumerate() {
+                    let v = s.loads_tail(&pixel[c0 + j * S::LANES..]);
+                    // Where the number is NaN, `max` gives the second operand.
+                    *acc = if max { s.max(v, *acc) } else { s.add(*acc, v) };
+                }
+            }
+        }
+        let divisor = s.splat(row.divisor * column.divisor);
+        for (j, acc) in acc.into_iter().enumerate() {
+            let v = if max { acc } else { s.div(acc, divisor) };
+            s.stores_tail(&mut out[c0 + j * S::LANES..], v);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nhwc::tests::last;
+    use crate::pool::pool;
+    use crate::reference::{Rng, close};
+
+    #[test]
+    fn as_with_channels_first() {
+        let mut rng = Rng::new(31);
+        for seed in 0..200u64 {
+            let kernel = [rng.range(1, 4), rng.range(1, 4)];
+            let p = Pool {
+                kind: match seed % 3 {
+                    0 => PoolKind::Max,
+                    1 => PoolKind::Average { count_include_pad: true },
+                    _ => PoolKind::Average { count_include_pad: false },
+                },
+                kernel,
+                stride: [rng.range(1, 3), rng.range(1, 3)],
+                dilation: [rng.range(1, 2), rng.range(1, 2)],
+                pads: [
+                    rng.below(kernel[0]),
+                    rng.below(kernel[1]),
+                    rng.below(kernel[0]),
+                    rng.below(kernel[1]),
+                ],
+            };
+            let (n, c, h, w) =
+                (rng.range(1, 2), rng.range(1, 90), rng.range(1, 12), rng.range(1, 12));
+            let Some((oh, ow)) = p.window().out(h, w) else { continue };
+            let x = rng.vec(n * c * h * w);
+            let mut want = vec![0.0; n * c * oh * ow];
+            pool(Isa::Portable, &p, &x, (n * c, h, w), (oh, ow), &mut want);
+            let (x, want) = (last(&x, n, c), last(&want, n, c));
+            for isa in Isa::available() {
+                let mut got = vec![f32::NAN; want.len()];
+                pool_nhwc(isa, &p, &x, (n, h, w, c), (oh, ow), &mut got);
+                close(&got, &want, 1e-6, &format!("{isa:?} {p:?} {n} {c} {h} {w}"));
+            }
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! Operators on images that are stored with their channels last: `[N, spatial, C]` in the place of
+//! ONNX's `[N, C, spatial]`.
+//!
+//! ONNX has no such forms; a pass makes them for devices that have kernels for them. Each stands
+//! for an operator of the table and means just that, between two transposes: its weights and
+//! attributes are the same. So a row here has no rules of its own.
+
+use hetra_ir::{Node, Type};
+use hetra_tensor::{Tensor, Value};
+
+use crate::context::{EvalCtx, InferCtx};
+use crate::def::{Arity, Kind, OpDef};
+use crate::error::OpError;
+use crate::table::find;
+use crate::work::Work;
+
+/// An operator of this file, and the one it stands for.
+pub struct ChannelsLast {
+    /// Its name (`Node::op`).
+    pub op: &'static str,
+    /// The operators that it can stand for. The first one includes the others.
+    pub of: &'static [&'static str],
+    /// The inputs that are images; so is the output.
+    pub images: &'static [usize],
+}
+
+impl ChannelsLast {
+    /// The form of an operator with its channels last, if there is one.
+    pub fn of(op: &str) -> Option<&'static ChannelsLast> {
+        FORMS.iter().find(|form| form.of.contains(&op))
+    }
+
+    /// The form of this name.
+    pub fn named(op: &str) -> Option<&'static ChannelsLast> {
+        FORMS.iter().find(|form| form.op == op)
+    }
+
+    /// The same node, on images with their channels first.
+    pub fn channels_first(&self, node: &Node) -> Node {
+        Node { op: self.of[0].to_string(), ..node.clone() }
+    }
+}
+
+/// The axes of `[N, C, spatial]` in the order in which they are stored with channels last.
+pub fn channels_last_perm(rank: usize) -> Vec<usize> {
+    (0..rank).map(|axis| if axis == 0 { 0 } else { axis % (rank - 1) + 1 }).collect()
+}
+
+/// The axes of `[N, spatial, C]` in the order in which they are stored with channels first.
+pub fn channels_first_perm(rank: usize) -> Vec<usize> {
+    let mut inverse = vec![0; rank];
+    channels_last_perm(rank).into_iter().enumerate().for_each(|(i, axis)| inverse[axis] = i);
+    inverse
+}
+
+macro_rules! forms {
+    ($(
+        $name:ident = $op:literal, $doc:literal, $of:expr,
+        images $images:expr, inputs $arity:expr, $kind:ident;
+    )*) => {
+        /// The operators of this file.
+        pub(crate) static OPS: &[&OpDef] = &[$(&$name),*];
+
+        static FORMS: &[ChannelsLast] =
+            &[$(ChannelsLast { op: $op, of: $of, images: $images }),*];
+
+        $(static $name: OpDef = OpDef {
+            name: $op,
+            doc: $doc,
+            inputs: $arity,
+            kind: Kind::$kind,
+            infer,
+            work,
+            eval,
+            ..OpDef::DEFAULT
+        };)*
+    };
+}
+
+forms! {
+    CONV = "hetra.ConvLast", "FusedConv of images with their channels last.",
+        &["com.microsoft.FusedConv", "Conv"], images &[0, 3], inputs Arity::between(2, 4), Heavy;
+    MAX_POOL = "hetra.MaxPoolLast", "MaxPool of images with their channels last.",
+        &["MaxPool"], images &[0], inputs Arity::exactly(1), Reduce;
+    AVERAGE_POOL = "hetra.AveragePoolLast", "AveragePool of images with their channels last.",
+        &["AveragePool"], images &[0], inputs Arity::exactly(1), Reduce;
+    GLOBAL_AVERAGE = "hetra.GlobalAveragePoolLast",
+        "GlobalAveragePool of images with their channels last.",
+        &["GlobalAveragePool"], images &[0], inputs Arity::exactly(1), Reduce;
+    GLOBAL_MAX = "hetra.GlobalMaxPoolLast", "GlobalMaxPool of images with their channels last.",
+        &["GlobalMaxPool"], images &[0], inputs Arity::exactly(1), Reduce;
+}
+
+fn form(node: &Node) -> Result<(&'static ChannelsLast, &'static OpDef, Node), OpError> {
+    let form = ChannelsLast::named(&node.op).ok_or_else(|| OpError::unsupported("no such form"))?;
+    let first = form.channels_first(node);
+    let def = find(&first.op).ok_or_else(|| OpError::unsupported("no operator to stand for"))?;
+    Ok((form, def, first))
+}
+
+/// The type of a value whose axes are put in another order by `perm` of its rank.
+fn turned(ty: &Type, perm: fn(usize) -> Vec<usize>) -> Type {
+    match (ty.dtype(), ty.dims()) {
+        (Some(dtype), Some(dims)) if dims.len() > 1 => {
+            let axes = perm(dims.len());
+            Type::shaped(dtype, axes.into_iter().map(|axis| dims[axis].clone()).collect())
+        }
+        _ => ty.clone(),
+    }
+}
+
+/// Calls `rule` with the context of the operator that this one stands for.
+fn first<R>(
+    ctx: &InferCtx<'_>,
+    rule: impl FnOnce(&OpDef, &InferCtx<'_>) -> R,
+) -> Result<R, OpError> {
+    let (form, def, node) = form(ctx.node)?;
+    let mut inputs = ctx.inputs.to_vec();
+    for &index in form.images {
+        if let Some(Some(ty)) = inputs.get_mut(index) {
+            *ty = turned(ty, channels_first_perm);
+        }
+    }
+    Ok(rule(def, &InferCtx { node: &node, inputs: &inputs, ..*ctx }))
+}
+
+fn infer(ctx: &InferCtx<'_>) -> Result<Vec<Type>, OpError> {
+    let types = first(ctx, |def, ctx| (def.infer)(ctx))??;
+    Ok(types.iter().map(|ty| turned(ty, channels_last_perm)).collect())
+}
+
+fn work(ctx: &InferCtx<'_>, outputs: &[Type]) -> Work {
+    let outputs: Vec<Type> = outputs.iter().map(|ty| turned(ty, channels_first_perm)).collect();
+    first(ctx, |def, ctx| (def.work)(ctx, &outputs)).unwrap_or_default()
+}
+
+fn eval(ctx: &EvalCtx<'_>) -> Result<Vec<Value>, OpError> {
+    let (form, def, node) = form(ctx.node)?;
+    let turned = |tensor: &Tensor, perm: fn(usize) -> Vec<usize>| match tensor.rank() {
+        0 | 1 => Ok(tensor.clone()),
+        rank => tensor.view().permute(&perm(rank)).and_then(|view| view.to_tensor()),
+    };
+    let mut inputs = ctx.inputs.to_vec();
+    for &index in form.images {
+        if let Some(Some(value)) = inputs.get_mut(index)
+            && let Some(tensor) = value.as_tensor()
+        {
+            *value = turned(tensor, channels_first_perm)?.into();
+        }
+    }
+    let values = (def.eval)(&EvalCtx { node: &node, inputs: &inputs, ..*ctx })?;
+    let last = |value: &Value| match value.as_tensor() {
+        Some(tensor) => Ok(turned(tensor, channels_last_perm)?.into()),
+        None => Ok(value.clone()),
+    };
+    values.iter().map(last).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::case::{floats, iota, node, run};
+
+    #[test]
+    fn permutations_of_any_rank() {
+        assert_eq!(channels_last_perm(4), [0, 2, 3, 1]);
+        assert_eq!(channels_first_perm(4), [0, 3, 1, 2]);
+        assert_eq!(channels_last_perm(3), [0, 2, 1]);
+        assert_eq!(channels_last_perm(2), [0, 1]);
+    }
+
+    #[test]
+    fn a_form_is_its_operator_between_two_transposes() {
+        let x = iota(&[1, 2, 3, 3]);
+        let w = floats(&[1, 2, 2, 2], &[1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 2.0]);
+        let last = |t: &Option<Tensor>| {
+            let t = t.as_ref().unwrap();
+            Some(t.view().permute(&channels_last_perm(4)).unwrap().to_tensor().unwrap())
+        };
+        let wanted = run(node("Conv", 1), &[x.clone(), w.clone()]).unwrap().remove(0);
+        let got = run(node("hetra.ConvLast", 1), &[last(&x), w]).unwrap().remove(0);
+        assert_eq!(got.shape(), [1, 2, 2, 1]);
+        assert_eq!(got.as_slice::<f32>().unwrap(), wanted.as_slice::<f32>().unwrap());
+        let mean = run(node("hetra.GlobalAveragePoolLast", 1), &[last(&x)]).unwrap().remove(0);
+        assert_eq!(mean.shape(), [1, 1, 1, 2]);
+        assert_eq!(mean.as_slice::<f32>().unwrap(), [4.0, 13.0]);
+    }
+
+    #[test]
+    fn every_form_stands_for_rows_of_the_table() {
+        for form in FORMS {
+            for op in form.of {
+                let def = find(op).unwrap_or_else(|| panic!("no {op}"));
+                assert_eq!(def.outputs.min, 1);
+            }
+        }
+    }
+}

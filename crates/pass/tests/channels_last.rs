@@ -1,0 +1,163 @@
+//! Channels last: text of graphs before and after.
+
+mod check;
+
+use check::check_last;
+use expect_test::expect;
+
+#[test]
+fn a_chain_of_convolutions_is_turned_at_its_ends_only() {
+    check_last(
+        "channels_last",
+        r#"graph "g" (%x: f32[1,2,5,5]) {
+            const %w = f32[2,2,1,1] [1.0, 2.0, 3.0, 4.0]
+            const %s = f32[2,1,1] [0.5, 2.0]
+            %a = Conv "a" (%x, %w)
+            %b = Abs(%a)
+            %c = Mul(%b, %s)
+            %d = MaxPool "pool" (%c) {kernel_shape = [2, 2]}
+            %e = Conv "e" (%d, %w)
+            %f = GlobalAveragePool "mean" (%e)
+            %g = Flatten(%f)
+            return (%g, %d)
+        }"#,
+        expect![[r#"
+            graph "g" (%x: f32[1,2,5,5]) {
+              const %w = f32[2,2,1,1] [1.0, 2.0, 3.0, 4.0]
+              const %s.last = f32[1,1,1,2] [0.5, 2.0]
+              const %shape = i64[2] [1, 2]
+              %v12: f32[1,5,5,2] = Transpose(%x) {perm = [0, 2, 3, 1]}
+              %v11: f32[1,5,5,2] = hetra.ConvLast "a" (%v12, %w)
+              %v13: f32[1,5,5,2] = Abs(%v11)
+              %v15: f32[1,5,5,2] = Mul(%v13, %s.last)
+              %v17: f32[1,4,4,2] = hetra.MaxPoolLast "pool" (%v15) {kernel_shape = [2, 2]}
+              %d: f32[1,2,4,4] = Transpose(%v17) {perm = [0, 3, 1, 2]}
+              %v19: f32[1,4,4,2] = hetra.ConvLast "e" (%v17, %w)
+              %v21: f32[1,1,1,2] = hetra.GlobalAveragePoolLast "mean" (%v19)
+              %g: f32[1,2] = Reshape(%v21, %shape)
+              return (%g, %d)
+            }
+            channels_last: channels last at a
+            channels_last: channels last at pool
+            channels_last: channels last at e
+            channels_last: channels last at mean
+        "#]],
+    );
+}
+
+#[test]
+fn axes_are_renamed() {
+    check_last(
+        "channels_last",
+        r#"graph "g" (%x: f32[1,4,4,6]) {
+            const %w = f32[4,4,1,1] [-5.0, 2.0, -2.0, 5.0, 1.0, -3.0, 4.0, 0.0, -4.0, 3.0, -1.0, -5.0, 2.0, -2.0, 5.0, 1.0]
+            const %from = i64[1] [1]
+            const %to = i64[1] [3]
+            const %axis = i64[1] [1]
+            const %spatial = i64[2] [2, 3]
+            const %pads = i64[8] [0, 0, 1, 2, 0, 0, 3, 4]
+            %a = Conv "a" (%x, %w)
+            %b = Slice(%a, %from, %to, %axis)
+            %c, %d = Split(%a) {axis = 1, num_outputs = 2}
+            %e = Concat(%b, %c, %d) {axis = -3}
+            %f = Pad(%e, %pads)
+            %g = Softmax(%f) {axis = 1}
+            %h = ReduceMax(%g, %spatial) {keepdims = 0}
+            %i = ReduceSum(%g, %axis)
+            return (%h, %i)
+        }"#,
+        expect![[r#"
+            graph "g" (%x: f32[1,4,4,6]) {
+              const %w = f32[4,4,1,1] ..
+              const %from = i64[1] [1]
+              const %to = i64[1] [3]
+              const %axes#4 = i64[1] [3]
+              const %pads = i64[8] [0, 1, 2, 0, 0, 3, 4, 0]
+              const %axes#6 = i64[2] [1, 2]
+              const %axes#7 = i64[1] [3]
+              const %shape = i64[4] [1, 1, 8, 12]
+              %v18: f32[1,4,6,4] = Transpose(%x) {perm = [0, 2, 3, 1]}
+              %v17: f32[1,4,6,4] = hetra.ConvLast "a" (%v18, %w)
+              %v21: f32[1,4,6,2] = Slice(%v17, %from, %to, %to)
+              %v23: f32[1,4,6,2], %v24: f32[1,4,6,2] = Split(%v17) {axis = 3, num_outputs = 2}
+              %v28: f32[1,4,6,6] = Concat(%v21, %v23, %v24) {axis = 3}
+              %v31: f32[1,8,12,6] = Pad(%v28, %pads)
+              %v33: f32[1,8,12,6] = Softmax(%v31) {axis = 3}
+              %v38: f32[1,8,12,1] = ReduceSum(%v33, %to) {keepdims = 1}
+              %i: f32[1,1,8,12] = Reshape(%v38, %shape)
+              %h: f32[1,6] = ReduceMax(%v33, %axes#6) {keepdims = 0}
+              return (%h, %i)
+            }
+            channels_last: channels last at a
+        "#]],
+    );
+}
+
+#[test]
+fn channels_are_shuffled_by_one_transpose() {
+    check_last(
+        "channels_last",
+        r#"graph "g" (%x: f32[1,4,3,5]) {
+            const %w = f32[4,4,1,1] [-5.0, 2.0, -2.0, 5.0, 1.0, -3.0, 4.0, 0.0, -4.0, 3.0, -1.0, -5.0, 2.0, -2.0, 5.0, 1.0]
+            const %groups = i64[5] [1, 2, 2, 3, 5]
+            const %whole = i64[4] [1, 4, 3, 5]
+            %a = Conv "a" (%x, %w)
+            %b = Reshape(%a, %groups)
+            %c = Transpose(%b) {perm = [0, 2, 1, 3, 4]}
+            %d = Reshape(%c, %whole)
+            %e = Conv "e" (%d, %w)
+            %f = Transpose(%e) {perm = [0, 2, 3, 1]}
+            return (%f)
+        }"#,
+        expect![[r#"
+            graph "g" (%x: f32[1,4,3,5]) {
+              const %w = f32[4,4,1,1] ..
+              const %shape#2 = i64[5] [1, 3, 5, 2, 2]
+              const %shape#3 = i64[4] [1, 3, 5, 4]
+              %v12: f32[1,3,5,4] = Transpose(%x) {perm = [0, 2, 3, 1]}
+              %v11: f32[1,3,5,4] = hetra.ConvLast "a" (%v12, %w)
+              %v14: f32[1,3,5,2,2] = Reshape(%v11, %shape#2)
+              %v15: f32[1,3,5,2,2] = Transpose(%v14) {perm = [0, 1, 2, 4, 3]}
+              %v17: f32[1,3,5,4] = Reshape(%v15, %shape#3)
+              %f: f32[1,3,5,4] = hetra.ConvLast "e" (%v17, %w)
+              return (%f)
+            }
+            channels_last: channels last at a
+            channels_last: channels last at e
+        "#]],
+    );
+}
+
+#[test]
+fn open_extents_and_what_needs_the_order_of_onnx() {
+    check_last(
+        "channels_last",
+        r#"graph "g" (%x: f32[n,2,h,w]) {
+            const %k = f32[2,2,1,1] [1.0, 2.0, 3.0, 4.0]
+            const %flat = i64[3] [0, 2, -1]
+            const %axis = i64[] [3]
+            %a = Conv "a" (%x, %k)
+            %s = Shape(%a)
+            %b = Reshape(%a, %flat)
+            %c = CumSum(%a, %axis)
+            return (%s, %b, %c)
+        }"#,
+        expect![[r#"
+            graph "g" (%x: f32[n,2,h,w]) {
+              const %k = f32[2,2,1,1] [1.0, 2.0, 3.0, 4.0]
+              const %flat = i64[3] [0, 2, -1]
+              const %axis = i64[] [3]
+              const %order = i64[4] [0, 3, 1, 2]
+              %v10: f32[n,h,w,2] = Transpose(%x) {perm = [0, 2, 3, 1]}
+              %v9: f32[n,h,w,2] = hetra.ConvLast "a" (%v10, %k)
+              %v11: i64[4] = Shape(%v9)
+              %s: i64[4] = Gather(%v11, %order)
+              %a: f32[n,2,h,w] = Transpose(%v9) {perm = [0, 3, 1, 2]}
+              %b: f32[n,2,?] = Reshape(%a, %flat)
+              %c: f32[n,2,h,w] = CumSum(%a, %axis)
+              return (%s, %b, %c)
+            }
+            channels_last: channels last at a
+        "#]],
+    );
+}
