@@ -1,22 +1,22 @@
 //! Moving numbers without changing them: transpose, strided copy, blocks, padding, gathering.
 //!
 //! The functions are generic over the element, of which only the size matters: callers view their
-//! data as `u8`, `u16`, `u32` or `u64`. Transposes first drop axes of size one and merge axes that
-//! stay together. If the last axis stays last, rows are copied whole; else two axes trade places,
-//! in blocks of 16 by 16 that pass through registers, so that both sides touch whole cache lines.
+//! data as `u8`, `u16`, `u32` or `u64`.
 
 use super::scratch::{Shared, count};
 use super::threads::for_ranges;
 
+pub use super::transpose::transpose;
+
 /// Elements that a task moves.
-const GRAIN: usize = 16 << 10;
+pub(crate) const GRAIN: usize = 16 << 10;
 
 /// What can be moved: plain numbers.
-pub trait Item: Copy + Send + Sync + Default {}
-impl<T: Copy + Send + Sync + Default> Item for T {}
+pub trait Item: bytemuck::Pod + Send + Sync + Default {}
+impl<T: bytemuck::Pod + Send + Sync + Default> Item for T {}
 
 /// Row-major strides.
-fn strides_of(shape: &[usize]) -> Vec<usize> {
+pub(crate) fn strides_of(shape: &[usize]) -> Vec<usize> {
     let mut out = vec![1; shape.len()];
     for i in (1..shape.len()).rev() {
         out[i - 1] = out[i] * shape[i];
@@ -24,158 +24,74 @@ fn strides_of(shape: &[usize]) -> Vec<usize> {
     out
 }
 
-/// The same transpose with fewer axes: the sizes and input strides of the output's axes.
-fn simplify(shape: &[usize], perm: &[usize]) -> Vec<(usize, usize)> {
-    let strides = strides_of(shape);
-    let mut out: Vec<(usize, usize)> = Vec::new();
-    for &p in perm {
-        let (size, step) = (shape[p], strides[p]);
-        if size == 1 {
-            continue;
-        }
-        match out.last_mut() {
-            Some(o) if o.1 == step * size => *o = (o.0 * size, step),
-            _ => out.push((size, step)),
-        }
-    }
-    if out.is_empty() {
-        out.push((1, 1));
-    }
-    out
-}
+/// Longest copy, in bytes, that is not left to memcpy, whose call costs as much as it moves.
+const SHORT: usize = 256;
 
-/// `y[i_perm] = x[i]`: axis `k` of the output is axis `perm[k]` of the input. Panics if `perm` is
-/// not a permutation of the axes or a slice is too short.
-pub fn transpose<T: Item>(x: &[T], shape: &[usize], perm: &[usize], y: &mut [T]) {
-    let mut seen = vec![false; shape.len()];
-    perm.iter().for_each(|&p| seen[p] = true);
-    assert!(perm.len() == shape.len() && seen.iter().all(|s| *s), "not a permutation");
-    let total = count(shape);
-    assert!(x.len() >= total && y.len() >= total, "slice too short");
-    if total == 0 {
-        return;
-    }
-    let axes = simplify(shape, perm);
-    let (inner, outer) = axes.split_last().expect("simplify never returns an empty list");
-    let y = Shared::new(y);
-    if inner.1 == 1 {
-        let rows = total / inner.0;
-        for_ranges(rows, GRAIN / inner.0, |start, len| {
-            let mut at = Odometer::new(outer, start);
-            for r in start..start + len {
-                // SAFETY: the rows are disjoint.
-                let row = unsafe { y.slice(r * inner.0, inner.0) };
-                copy(&x[at.offset..at.offset + inner.0], row);
-                at.step(outer);
-            }
-        });
-        return;
-    }
-    // The input's last axis has stride 1 and sits at `q` in the output.
-    let q = outer.iter().position(|a| a.1 == 1).unwrap_or(0);
-    swap(x, &axes, q, y, total);
-}
-
-/// Short copies as a loop: a call to memcpy would cost more than it moves.
 #[inline(always)]
-fn copy<T: Copy>(src: &[T], dst: &mut [T]) {
-    if src.len() <= 8 {
-        src.iter().zip(dst).for_each(|(s, d)| *d = *s);
+pub(crate) fn copy<T: Item>(src: &[T], dst: &mut [T]) {
+    let bytes = size_of_val(src);
+    assert!(src.len() == dst.len(), "a copy of another length");
+    if bytes > SHORT {
+        dst.copy_from_slice(src);
     } else {
-        dst[..src.len()].copy_from_slice(src);
+        // SAFETY: both slices have that many bytes, and a unique one overlaps no other.
+        unsafe { copy_short(src.as_ptr().cast(), dst.as_mut_ptr().cast(), bytes) };
     }
 }
 
-/// Transposes the planes of the output's last axis and its axis `q`.
-fn swap<T: Item>(x: &[T], axes: &[(usize, usize)], q: usize, y: Shared<'_, T>, total: usize) {
-    let n = axes.len() - 1;
-    let (rows, row_step) = axes[n];
-    let (cols, _) = axes[q];
-    let out_strides = strides_of(&axes.iter().map(|a| a.0).collect::<Vec<_>>());
-    let others: Vec<usize> = (0..n).filter(|&i| i != q).collect();
-    let from: Vec<_> = others.iter().map(|&i| axes[i]).collect();
-    let to: Vec<_> = others.iter().map(|&i| (axes[i].0, out_strides[i])).collect();
-    let planes = total / (rows * cols);
-    let strips = cols.div_ceil(16);
-    for_ranges(planes * strips, GRAIN / (rows * 16), |start, len| {
-        for t in start..start + len {
-            let (p, c0) = (t / strips, t % strips * 16);
-            let (src, dst) = (Odometer::new(&from, p).offset, Odometer::new(&to, p).offset);
-            let plane = Plane { x, src, row_step, y, dst, col_step: out_strides[q] };
-            for r0 in (0..rows).step_by(16) {
-                plane.block(r0, c0, 16.min(rows - r0), 16.min(cols - c0));
+/// Copies in pieces of a fixed size, the last of which overlaps the one before it.
+///
+/// # Safety
+/// `src` must be readable and `dst` writable for `n` bytes, and they must not overlap.
+#[inline(always)]
+unsafe fn copy_short(src: *const u8, dst: *mut u8, n: usize) {
+    macro_rules! pieces {
+        ($size:literal) => {
+            if n >= $size {
+                let piece = |at: usize| {
+                    // SAFETY: `at + $size <= n` in both calls below.
+                    unsafe { dst.add(at).copy_from_nonoverlapping(src.add(at), $size) }
+                };
+                (0..n / $size).for_each(|i| piece(i * $size));
+                return piece(n - $size);
             }
-        }
-    });
-}
-
-/// Two axes that trade places.
-struct Plane<'a, T> {
-    x: &'a [T],
-    src: usize,
-    row_step: usize,
-    y: Shared<'a, T>,
-    dst: usize,
-    col_step: usize,
-}
-
-impl<T: Item> Plane<'_, T> {
-    #[inline]
-    fn block(&self, r0: usize, c0: usize, rows: usize, cols: usize) {
-        let from = self.src + r0 * self.row_step + c0;
-        let to = self.dst + c0 * self.col_step + r0;
-        let mut tile = [[T::default(); 16]; 16];
-        if rows == 16 && cols == 16 {
-            for (r, line) in tile.iter_mut().enumerate() {
-                line.copy_from_slice(&self.x[from + r * self.row_step..][..16]);
-            }
-            for c in 0..16 {
-                let column = tile.map(|line| line[c]);
-                // SAFETY: columns c0..c0+16 of rows r0..r0+16 of this plane are this block's alone,
-                // and `d` is gone before the next one is made.
-                let d = unsafe { self.y.slice(to + c * self.col_step, 16) };
-                d.copy_from_slice(&column);
-            }
-            return;
-        }
-        for c in 0..cols {
-            // SAFETY: as above.
-            let d = unsafe { self.y.slice(to + c * self.col_step, rows) };
-            for (r, d) in d.iter_mut().enumerate() {
-                *d = self.x[from + r * self.row_step + c];
-            }
-        }
+        };
     }
+    pieces!(16);
+    pieces!(8);
+    pieces!(4);
+    pieces!(2);
+    pieces!(1);
 }
 
-/// A position in an array of given sizes and strides.
-struct Odometer {
+/// A position in arrays of the same sizes, each with strides of its own.
+pub(crate) struct Odometer<const N: usize> {
     index: Vec<usize>,
-    offset: usize,
+    pub(crate) offsets: [usize; N],
 }
 
-impl Odometer {
-    fn new(axes: &[(usize, usize)], mut at: usize) -> Self {
+impl<const N: usize> Odometer<N> {
+    pub(crate) fn new(axes: &[(usize, [usize; N])], mut at: usize) -> Self {
         let mut index = vec![0; axes.len()];
-        let mut offset = 0;
-        for (i, (size, step)) in axes.iter().enumerate().rev() {
+        let mut offsets = [0; N];
+        for (i, (size, steps)) in axes.iter().enumerate().rev() {
             index[i] = at % size;
             at /= size;
-            offset += index[i] * step;
+            (0..N).for_each(|k| offsets[k] += index[i] * steps[k]);
         }
-        Odometer { index, offset }
+        Odometer { index, offsets }
     }
 
     #[inline]
-    fn step(&mut self, axes: &[(usize, usize)]) {
-        for (i, (size, step)) in axes.iter().enumerate().rev() {
+    pub(crate) fn step(&mut self, axes: &[(usize, [usize; N])]) {
+        for (i, (size, steps)) in axes.iter().enumerate().rev() {
             self.index[i] += 1;
-            self.offset += step;
+            (0..N).for_each(|k| self.offsets[k] += steps[k]);
             if self.index[i] < *size {
                 return;
             }
             self.index[i] = 0;
-            self.offset -= step * size;
+            (0..N).for_each(|k| self.offsets[k] -= steps[k] * size);
         }
     }
 }
@@ -334,48 +250,6 @@ pub fn gather<T: Item>(x: &[T], [outer, axis, inner]: [usize; 3], indices: &[usi
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::reference::Rng;
-
-    fn check<T: Item + PartialEq + std::fmt::Debug>(
-        shape: &[usize],
-        perm: &[usize],
-        f: fn(u64) -> T,
-    ) {
-        let mut rng = Rng::new(7);
-        let total = shape.iter().product();
-        let x: Vec<T> = (0..total).map(|_| f(rng.next())).collect();
-        let mut y = vec![T::default(); total];
-        transpose(&x, shape, perm, &mut y);
-        let strides = strides_of(shape);
-        let to: Vec<usize> = perm.iter().map(|&p| shape[p]).collect();
-        for (i, v) in y.iter().enumerate() {
-            let (mut rest, mut at) = (i, 0);
-            for k in (0..to.len()).rev() {
-                at += rest % to[k] * strides[perm[k]];
-                rest /= to[k];
-            }
-            assert_eq!(*v, x[at], "{shape:?} {perm:?} at {i}");
-        }
-    }
-
-    #[test]
-    fn transposes() {
-        let mut rng = Rng::new(1);
-        for _ in 0..150 {
-            let n = rng.range(0, 5);
-            let shape: Vec<usize> = (0..n).map(|_| [1, 2, 3, 16, 17, 5][rng.below(6)]).collect();
-            let mut perm: Vec<usize> = (0..n).collect();
-            for i in (1..n).rev() {
-                perm.swap(i, rng.below(i + 1));
-            }
-            check(&shape, &perm, |v| v as u8);
-            check(&shape, &perm, |v| v as u16);
-            check(&shape, &perm, |v| v as u32);
-            check(&shape, &perm, |v| v);
-        }
-        check(&[300, 700], &[1, 0], |v| v as u32);
-        check(&[3, 0, 2], &[2, 0, 1], |v| v as u32);
-    }
 
     #[test]
     fn slices_blocks_pads_and_gathers() {

@@ -44,6 +44,7 @@ pub mod scratch;
 pub mod simd;
 pub mod threads;
 pub mod top;
+mod transpose;
 mod trigonometry;
 
 #[cfg(test)]

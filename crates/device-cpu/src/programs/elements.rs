@@ -24,7 +24,7 @@ fn compile(_: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
     })
 }
 
-fn run<T: Item + bytemuck::Pod>(call: &mut Call<'_>, axis: i64) -> Outcome {
+fn run<T: Item>(call: &mut Call<'_>, axis: i64) -> Outcome {
     let (x, indices) = (call.tensor(0)?.clone(), call.tensor(1)?.clone());
     let Some(axis) = axis_of(axis, x.rank()) else { return Ok(None) };
     let (shape, extents) = (x.shape(), indices.shape());

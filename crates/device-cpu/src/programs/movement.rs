@@ -52,13 +52,11 @@ macro_rules! by_width {
 
 pub(super) use by_width;
 
-pub(super) fn items<T: Item + bytemuck::Pod>(tensor: &Tensor) -> &[T] {
+pub(super) fn items<T: Item>(tensor: &Tensor) -> &[T] {
     bytemuck::cast_slice(tensor.bytes())
 }
 
-pub(super) fn items_mut<T: Item + bytemuck::Pod>(
-    tensor: &mut Tensor,
-) -> Result<&mut [T], TensorError> {
+pub(super) fn items_mut<T: Item>(tensor: &mut Tensor) -> Result<&mut [T], TensorError> {
     Ok(bytemuck::cast_slice_mut(tensor.bytes_mut()?))
 }
 

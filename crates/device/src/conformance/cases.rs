@@ -338,6 +338,12 @@ fn movements(random: &Random, cases: &mut Vec<Case>) {
         let perm = random.pick(&[[0, 2, 3, 1], [0, 3, 1, 2], [3, 2, 1, 0], [1, 0, 2, 3]]);
         let turn = node("Transpose").with("perm", ints(&perm));
         cases.push(Case::new("Transpose", turn, vec![live(x.clone())], 1));
+        // Planes with whole registers and cache lines, and with what is left over.
+        let planes = [2, random.pick(&[2, 3, 24, 58]), random.pick(&[4, 35, 67])];
+        let turn = node("Transpose").with("perm", ints(&random.pick(&[[0, 2, 1], [2, 1, 0]])));
+        let x = random.tensor(dtype, &planes);
+        cases.push(Case::new("Transpose", turn, vec![live(x)], 1));
+        let x = random.tensor(dtype, &shape);
         let join = node("Concat").with("axis", random.below(4) as i64);
         cases.push(Case::new("Concat", join, vec![live(x.clone()), live(x.clone())], 1));
         let axis = random.below(4);
