@@ -67,23 +67,23 @@ unsafe fn copy_short(src: *const u8, dst: *mut u8, n: usize) {
 /// A position in arrays of the same sizes, each with strides of its own.
 pub(crate) struct Odometer<const N: usize> {
     index: Vec<usize>,
-    pub(crate) offsets: [usize; N],
+    pub(crate) offsets: [isize; N],
 }
 
 impl<const N: usize> Odometer<N> {
-    pub(crate) fn new(axes: &[(usize, [usize; N])], mut at: usize) -> Self {
+    pub(crate) fn new(axes: &[(usize, [isize; N])], mut at: usize) -> Self {
         let mut index = vec![0; axes.len()];
         let mut offsets = [0; N];
         for (i, (size, steps)) in axes.iter().enumerate().rev() {
             index[i] = at % size;
             at /= size;
-            (0..N).for_each(|k| offsets[k] += index[i] * steps[k]);
+            (0..N).for_each(|k| offsets[k] += index[i] as isize * steps[k]);
         }
         Odometer { index, offsets }
     }
 
     #[inline]
-    pub(crate) fn step(&mut self, axes: &[(usize, [usize; N])]) {
+    pub(crate) fn step(&mut self, axes: &[(usize, [isize; N])]) {
         for (i, (size, steps)) in axes.iter().enumerate().rev() {
             self.index[i] += 1;
             (0..N).for_each(|k| self.offsets[k] += steps[k]);
@@ -91,9 +91,24 @@ impl<const N: usize> Odometer<N> {
                 return;
             }
             self.index[i] = 0;
-            (0..N).for_each(|k| self.offsets[k] -= steps[k] * size);
+            (0..N).for_each(|k| self.offsets[k] -= steps[k] * *size as isize);
         }
     }
+}
+
+/// Drops axes of size one and merges axes that are walked as one; never empty.
+pub(crate) fn merged(axes: impl Iterator<Item = (usize, isize)>) -> Vec<(usize, [isize; 1])> {
+    let mut out: Vec<(usize, [isize; 1])> = Vec::new();
+    for (size, step) in axes.filter(|axis| axis.0 != 1) {
+        match out.last_mut() {
+            Some(o) if o.1[0] == step * size as isize => *o = (o.0 * size, [step]),
+            _ => out.push((size, [step])),
+        }
+    }
+    if out.is_empty() {
+        out.push((1, [1]));
+    }
+    out
 }
 
 /// Copies the elements of `x` at `offset + Σ i_k strides[k]` to a contiguous `y` of `shape`:
@@ -112,29 +127,34 @@ pub fn copy_strided<T: Item>(
     if total == 0 {
         return;
     }
-    let (rows, inner, step) = match (shape.last(), strides.last()) {
-        (Some(&n), Some(&s)) => (total / n, n, s),
-        _ => (1, 1, 1),
-    };
-    let outer = shape.len().saturating_sub(1);
+    let axes = merged(shape.iter().copied().zip(strides.iter().copied()));
+    let (&(inner, [step]), outer) = axes.split_last().expect("merged gives at least one axis");
+    let pieces = inner.div_ceil(GRAIN);
     let y = Shared::new(y);
-    for_ranges(rows, GRAIN / inner, |start, len| {
-        for r in start..start + len {
-            let (mut rest, mut at) = (r, offset as isize);
-            for i in (0..outer).rev() {
-                at += (rest % shape[i]) as isize * strides[i];
-                rest /= shape[i];
-            }
-            // SAFETY: the rows are disjoint.
-            let row = unsafe { y.slice(r * inner, inner) };
+    for_ranges(total / inner * pieces, GRAIN * pieces / inner, |start, len| {
+        let mut at = Odometer::new(outer, start / pieces);
+        for task in start..start + len {
+            let first = task % pieces * GRAIN;
+            let len = GRAIN.min(inner - first);
+            // SAFETY: the pieces of all rows are disjoint.
+            let row = unsafe { y.slice(task / pieces * inner + first, len) };
+            let from = offset as isize + at.offsets[0] + first as isize * step;
             match step {
-                1 => copy(&x[at as usize..][..inner], row),
-                0 => row.fill(x[at as usize]),
+                1 => copy(&x[from as usize..][..len], row),
+                0 => row.fill(x[from as usize]),
+                2.. => {
+                    let x = &x[from as usize..][..(len - 1) * step as usize + 1];
+                    let every = x.iter().step_by(step as usize);
+                    row.iter_mut().zip(every).for_each(|(d, s)| *d = *s);
+                }
                 _ => {
                     for (i, d) in row.iter_mut().enumerate() {
-                        *d = x[(at + i as isize * step) as usize];
+                        *d = x[(from + i as isize * step) as usize];
                     }
                 }
+            }
+            if first + len == inner {
+                at.step(outer);
             }
         }
     });
@@ -167,12 +187,16 @@ pub fn copy_blocks<T: Item>(x: &[T], y: &mut [T], b: &Blocks) {
     };
     assert!(inside(b.src, x.len()) && inside(b.dst, y.len()), "blocks outside their slices");
     let y = Shared::new(y);
-    for_ranges(b.count, GRAIN / b.len, |start, n| {
-        for i in start..start + n {
-            let at = b.src.0 + i * b.src.1;
-            // SAFETY: the blocks do not overlap, checked above, and their places do not wrap.
-            let d = unsafe { y.slice(b.dst.0 + i * b.dst.1, b.len) };
-            copy(&x[at..at + b.len], d);
+    let pieces = b.len.div_ceil(GRAIN);
+    for_ranges(b.count * pieces, GRAIN * pieces / b.len, |start, n| {
+        for task in start..start + n {
+            let (i, first) = (task / pieces, task % pieces * GRAIN);
+            let len = GRAIN.min(b.len - first);
+            let at = b.src.0 + i * b.src.1 + first;
+            // SAFETY: the blocks do not overlap, checked above, and their places do not wrap; the
+            // pieces of one are disjoint.
+            let d = unsafe { y.slice(b.dst.0 + i * b.dst.1 + first, len) };
+            copy(&x[at..at + len], d);
         }
     });
 }
@@ -261,6 +285,10 @@ mod tests {
         let mut y = [0; 4];
         copy_strided(&x, 7, &[2, 2], &[1, 0], &mut y);
         assert_eq!(y, [7, 7, 8, 8]);
+        copy_strided(&x, 5, &[2, 2], &[0, 1], &mut y);
+        assert_eq!(y, [5, 6, 5, 6]);
+        copy_strided(&x, 5, &[1, 2, 2], &[0, 40, 3], &mut y);
+        assert_eq!(y, [5, 8, 45, 48]);
         let mut y = [0; 10];
         copy_blocks(&x, &mut y, &Blocks { count: 2, len: 3, src: (0, 3), dst: (1, 5) });
         assert_eq!(y, [0, 0, 1, 2, 0, 0, 3, 4, 5, 0]);
@@ -273,5 +301,32 @@ mod tests {
         let mut y = [0; 8];
         gather(&x, [2, 3, 2], &[2, 0], &mut y);
         assert_eq!(y, [4, 5, 0, 1, 10, 11, 6, 7]);
+    }
+
+    #[test]
+    fn copies_of_every_length() {
+        for len in (0..300).chain([GRAIN - 1, GRAIN, 2 * GRAIN + 1]) {
+            let x: Vec<u8> = (0..2 * len + 3).map(|i| i as u8).collect();
+            let mut y = vec![255; 2 * len + 5];
+            // Two blocks, with a gap before, between and after them.
+            let b = Blocks { count: 2, len, src: (1, len + 1), dst: (1, len + 2) };
+            copy_blocks(&x, &mut y, &b);
+            let mut want = vec![255; 2 * len + 5];
+            if len > 0 {
+                want[1..1 + len].copy_from_slice(&x[1..1 + len]);
+                want[len + 3..2 * len + 3].copy_from_slice(&x[len + 2..2 * len + 2]);
+            }
+            assert!(y == want, "{len}");
+            for step in [-2isize, 0, 1, 2, 3] {
+                let x: Vec<u16> = (0..3 * len + 1).map(|i| i as u16).collect();
+                let offset = if step < 0 { 2 * len } else { 0 };
+                let mut y = vec![0; 2 * len];
+                copy_strided(&x, offset, &[2, len], &[1, step], &mut y);
+                for (i, y) in y.iter().enumerate() {
+                    let at = (offset + i / len) as isize + (i % len) as isize * step;
+                    assert_eq!(*y, x[at as usize], "{len} {step}");
+                }
+            }
+        }
     }
 }

@@ -6,33 +6,13 @@
 //! cache line a side, so that both sides touch whole lines. Matrices with fewer rows or columns
 //! than a register has elements (colours, channels that are shuffled) are woven from their rows.
 
-use super::layout::{GRAIN, Item, Odometer, copy, strides_of};
+use super::layout::{GRAIN, Item, Odometer, copy, merged, strides_of};
 use super::scratch::{Shared, count};
 use super::threads::for_ranges;
 
 /// Bytes of a register, and of a cache line.
 const REGISTER: usize = 16;
 const LINE: usize = 64;
-
-/// The same transpose with fewer axes: the sizes and input strides of the output's axes.
-fn simplify(shape: &[usize], perm: &[usize]) -> Vec<(usize, usize)> {
-    let strides = strides_of(shape);
-    let mut out: Vec<(usize, usize)> = Vec::new();
-    for &p in perm {
-        let (size, step) = (shape[p], strides[p]);
-        if size == 1 {
-            continue;
-        }
-        match out.last_mut() {
-            Some(o) if o.1 == step * size => *o = (o.0 * size, step),
-            _ => out.push((size, step)),
-        }
-    }
-    if out.is_empty() {
-        out.push((1, 1));
-    }
-    out
-}
 
 /// `y[i_perm] = x[i]`: axis `k` of the output is axis `perm[k]` of the input. Panics if `perm` is
 /// not a permutation of the axes or a slice is too short.
@@ -45,23 +25,23 @@ pub fn transpose<T: Item>(x: &[T], shape: &[usize], perm: &[usize], y: &mut [T])
     if total == 0 {
         return;
     }
-    let axes = simplify(shape, perm);
-    let (inner, outer) = axes.split_last().expect("simplify never returns an empty list");
+    let strides = strides_of(shape);
+    let axes = merged(perm.iter().map(|&p| (shape[p], strides[p] as isize)));
+    let (&(inner, [step]), outer) = axes.split_last().expect("merged gives at least one axis");
     let y = Shared::new(y);
     if outer.is_empty() {
         for_ranges(total, GRAIN, |start, len| {
             // SAFETY: the ranges are disjoint.
             copy(&x[start..start + len], unsafe { y.slice(start, len) });
         });
-    } else if inner.1 == 1 {
-        let outer: Vec<_> = outer.iter().map(|&(size, step)| (size, [step])).collect();
-        for_ranges(total / inner.0, GRAIN / inner.0, |start, len| {
-            let mut at = Odometer::new(&outer, start);
+    } else if step == 1 {
+        for_ranges(total / inner, GRAIN / inner, |start, len| {
+            let mut at = Odometer::new(outer, start);
             for r in start..start + len {
-                let [from] = at.offsets;
+                let from = at.offsets[0] as usize;
                 // SAFETY: the rows are disjoint.
-                copy(&x[from..from + inner.0], unsafe { y.slice(r * inner.0, inner.0) });
-                at.step(&outer);
+                copy(&x[from..from + inner], unsafe { y.slice(r * inner, inner) });
+                at.step(outer);
             }
         });
     } else {
@@ -70,14 +50,16 @@ pub fn transpose<T: Item>(x: &[T], shape: &[usize], perm: &[usize], y: &mut [T])
 }
 
 /// Transposes the matrices of the output's last axis and of that which was the input's last one.
-fn swap<T: Item>(x: &[T], axes: &[(usize, usize)], y: Shared<'_, T>) {
+fn swap<T: Item>(x: &[T], axes: &[(usize, [isize; 1])], y: Shared<'_, T>) {
     let steps = strides_of(&axes.iter().map(|axis| axis.0).collect::<Vec<_>>());
     let n = axes.len() - 1;
-    let q = axes.iter().position(|axis| axis.1 == 1).expect("some axis was the input's last");
-    let (rows, cols) =
-        (Axis { size: axes[n].0, step: axes[n].1 }, Axis { size: axes[q].0, step: steps[q] });
-    let others: Vec<_> =
-        (0..n).filter(|&i| i != q).map(|i| (axes[i].0, [axes[i].1, steps[i]])).collect();
+    let q = axes.iter().position(|axis| axis.1 == [1]).expect("some axis was the input's last");
+    let rows = Axis { size: axes[n].0, step: axes[n].1[0] as usize };
+    let cols = Axis { size: axes[q].0, step: steps[q] };
+    let others: Vec<_> = (0..n)
+        .filter(|&i| i != q)
+        .map(|i| (axes[i].0, [axes[i].1[0], steps[i] as isize]))
+        .collect();
     let matrices: usize = others.iter().map(|other| other.0).product();
     // A large matrix is cut along its longer side, into whole cache lines.
     let (long, short) = (rows.size.max(cols.size), rows.size.min(cols.size));
@@ -88,7 +70,8 @@ fn swap<T: Item>(x: &[T], axes: &[(usize, usize)], y: Shared<'_, T>) {
         for task in start..start + len {
             let p = task % pieces;
             let size = if p + 1 == pieces { long - p * piece } else { piece };
-            let ([mut from, mut to], mut rows, mut cols) = (at.offsets, rows, cols);
+            let [mut from, mut to] = at.offsets.map(|offset| offset as usize);
+            let (mut rows, mut cols) = (rows, cols);
             if rows.size > cols.size {
                 (from, to, rows.size) = (from + p * piece * rows.step, to + p * piece, size);
             } else {

@@ -1,14 +1,15 @@
-//! Moves elements of any dtype of whole bytes: transpose, concatenate, split, gather.
+//! Moves elements of any dtype of whole bytes: transpose, concatenate, split, gather, repeat.
 
 use std::sync::Arc;
 
 use hetra_device::{Call, Part, Program};
 use hetra_ir::Node;
 use hetra_ops::{OpError, SliceForm};
-use hetra_tensor::{DType, Tensor, TensorError, to_i64};
+use hetra_tensor::{DType, Tensor, TensorError, broadcast, to_i64};
 
 use super::extents::{Join, axis_of, product};
 use super::{Compile, Form, Outcome, program};
+use hetra_cpu_kernels::broadcast::broadcast_strides;
 use hetra_cpu_kernels::layout::{Blocks, Item, copy_blocks, copy_strided, gather, transpose};
 
 pub(super) static OPS: &[(&str, Compile)] = &[
@@ -17,6 +18,8 @@ pub(super) static OPS: &[(&str, Compile)] = &[
     ("Split", compile_split),
     ("Gather", compile_gather),
     ("Slice", compile_slice),
+    ("Expand", |_, _| program("move", &[], expand)),
+    ("Tile", |_, _| program("move", &[], tile)),
 ];
 
 /// Elements that are not whole bytes, or more than a word, are the reference's.
@@ -184,5 +187,58 @@ fn compile_slice(_: &Part<'_>, _: &Node) -> Option<Arc<dyn Program>> {
             copy_strided::<T>(items(&x), form.offset, &form.shape, &form.strides, target);
             Ok(Some(vec![out.into()]))
         })
+    })
+}
+
+/// A shape or counts at input 1, if they are none below 0.
+fn extents(call: &Call<'_>) -> Option<Vec<usize>> {
+    let given = to_i64(call.tensor(1).ok().filter(|given| given.rank() == 1)?).ok()?;
+    given.into_iter().map(|extent| usize::try_from(extent).ok()).collect()
+}
+
+fn expand(call: &mut Call<'_>) -> Outcome {
+    let x = call.tensor(0)?.clone();
+    let Some(shape) = extents(call).and_then(|given| broadcast(x.shape(), &given).ok()) else {
+        return Ok(None);
+    };
+    let Some(strides) = broadcast_strides(x.shape(), &shape) else { return Ok(None) };
+    let strides: Vec<isize> = strides.into_iter().map(|stride| stride as isize).collect();
+    repeat(call, &x, &shape, (&shape, &strides))
+}
+
+fn tile(call: &mut Call<'_>) -> Outcome {
+    let x = call.tensor(0)?.clone();
+    let Some(counts) = extents(call).filter(|counts| counts.len() == x.rank()) else {
+        return Ok(None);
+    };
+    let sizes = x.shape().iter().zip(&counts);
+    let Some(shape) = sizes.map(|(&n, &times)| n.checked_mul(times)).collect::<Option<Vec<_>>>()
+    else {
+        return Ok(None);
+    };
+    // An axis that counts the repetitions before each axis.
+    let (mut walk, mut strides, mut stride) = (Vec::new(), Vec::new(), 1);
+    for (&extent, &count) in x.shape().iter().zip(&counts).rev() {
+        walk.splice(0..0, [count, extent]);
+        strides.splice(0..0, [0, stride]);
+        stride *= extent as isize;
+    }
+    repeat(call, &x, &shape, (&walk, &strides))
+}
+
+/// `x` walked by sizes and strides. What is empty is the reference's.
+fn repeat(
+    call: &mut Call<'_>,
+    x: &Tensor,
+    shape: &[usize],
+    (walk, strides): (&[usize], &[isize]),
+) -> Outcome {
+    if shape.contains(&0) {
+        return Ok(None);
+    }
+    by_width!(x.dtype(), T => {
+        let mut out = call.output(0, x.dtype(), shape)?;
+        copy_strided::<T>(items(x), 0, walk, strides, items_mut(&mut out)?);
+        Ok(Some(vec![out.into()]))
     })
 }

@@ -366,7 +366,16 @@ fn movements(random: &Random, cases: &mut Vec<Case>) {
         let start = random.below(shape[axis]) as i64;
         let (end, step) = random.pick(&[(i64::MAX, 1), (i64::MAX, 2), (-1, 1), (i64::MIN, -2)]);
         let bounds = [start, end, axis as i64, step].map(|value| weight(Tensor::vector(&[value])));
-        let arguments = [live(x)].into_iter().chain(bounds).collect();
+        let arguments = [live(x.clone())].into_iter().chain(bounds).collect();
         cases.push(Case::new("Slice", node("Slice"), arguments, 1));
+        let times = random.pick(&[[1i64, 1, 2, 3], [2, 1, 5, 1], [1, 1, 1, 1], [3, 0, 1, 1]]);
+        let arguments = vec![live(x.clone()), live(Tensor::vector(&times))];
+        cases.push(Case::new("Tile", node("Tile"), arguments, 1));
+        let mut one = shape.clone();
+        one[axis] = 1;
+        let wanted: Vec<i64> = shape.iter().map(|&n| n as i64).collect();
+        let wanted = [&[2][..], &wanted].concat();
+        let arguments = vec![live(random.tensor(dtype, &one)), live(Tensor::vector(&wanted))];
+        cases.push(Case::new("Expand", node("Expand"), arguments, 1));
     }
 }
