@@ -8,6 +8,7 @@ use hetra::Session;
 use serde_json::json;
 
 use crate::inputs::{InputArgs, Inputs};
+use crate::profile::{self, Profile};
 use crate::session::Target;
 use crate::show;
 use crate::statistics::Statistics;
@@ -19,6 +20,7 @@ use crate::usage::count;
 Examples:
   hetra bench model.onnx
   hetra bench model.onnx -t 10 --threads 4 --dim batch=8
+  hetra bench model.onnx --threads 1 --profile
   hetra bench model.onnx --json | jq .steady.median_ms")]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -36,6 +38,10 @@ pub(crate) struct Args {
     /// Most inferences to measure; the time is still a limit
     #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true)]
     iterations: Option<usize>,
+    /// Show each step with its time, its operations and bytes per second, and how near that is to
+    /// what the device reaches at best
+    #[arg(long)]
+    profile: bool,
     /// Print JSON, alone on stdout
     #[arg(long)]
     json: bool,
@@ -66,12 +72,20 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     inputs.run(&session, path)?;
     let first_ms = ms(started);
     let steady = steady(args, &session, &inputs)?;
+    let profile = match args.profile {
+        true => {
+            let trace = || inputs.trace(&session, path).map(|(_, trace)| trace);
+            Some(profile::measure(&session, args.seconds, trace)?)
+        }
+        false => None,
+    };
     let model = path.display().to_string();
     let device = session.device();
     if args.json {
         let report = json!({
             "model": model, "device": device.id, "threads": device.threads,
             "load_ms": load_ms, "first_ms": first_ms, "steady": steady,
+            "profile": profile,
         });
         println!("{report}");
     } else {
@@ -86,6 +100,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         }
         println!("load {}, first inference {}", show::millis(load_ms), show::millis(first_ms));
         steady.iter().for_each(print_table);
+        profile.iter().for_each(Profile::print);
     }
     if let Some(spread) = steady.map(|steady| steady.spread).filter(|spread| *spread > SPREAD_MAX) {
         show::warn(&format!(

@@ -21,6 +21,7 @@ mod inspect;
 mod jpeg;
 mod literal;
 mod npy;
+mod profile;
 mod recorded;
 mod run;
 mod session;

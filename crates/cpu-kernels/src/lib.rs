@@ -1,7 +1,8 @@
 //! Fast CPU kernels over slices: one generic loop each, compiled for three instruction sets.
 //!
 //! Layout: [`isa`] picks the instruction set, [`simd`] is the vector vocabulary, [`scratch`] lends
-//! aligned buffers, [`threads`] runs tasks; the other files hold one family of kernels each.
+//! aligned buffers, [`threads`] runs tasks, [`peak`] measures what
+//! there is to reach; the other files hold one family of kernels each.
 //! Kernels split work only over outputs (so that the result does not depend on the number of
 //! threads), and stay on one thread below about 5 microseconds of work.
 
@@ -35,6 +36,7 @@ mod nhwc_depthwise;
 mod nhwc_micro;
 pub mod nhwc_pool;
 pub mod norm;
+pub mod peak;
 pub mod pool;
 pub mod quant;
 pub mod resize;

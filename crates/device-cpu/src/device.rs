@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use hetra_device::{
-    Call, Device, DeviceError, DeviceInfo, Driver, DriverState, Found, Part, Program, Support,
+    Call, Device, DeviceError, DeviceInfo, Driver, DriverState, Found, Part, Peak, Program, Support,
 };
 use hetra_ir::{Graph, Node};
 use hetra_ops::{Kind, OpError, find};
@@ -11,6 +11,7 @@ use hetra_tensor::Value;
 
 use crate::programs;
 use hetra_cpu_kernels::isa::{self, Isa, isa};
+use hetra_cpu_kernels::peak::{bandwidth, flops};
 use hetra_cpu_kernels::threads::{self, THREADS_MAX, processors};
 
 /// Finds the one CPU of this machine.
@@ -157,6 +158,10 @@ impl Device for CpuDevice {
             _ => "reference",
         };
         Ok(Arc::new(Reference { name }))
+    }
+
+    fn peak(&self) -> Option<Peak> {
+        threads::with(self.info.threads, || Some(Peak { ops: flops(isa()), bytes: bandwidth() }))
     }
 
     fn scope(&self, work: &mut (dyn FnMut() + Send)) {

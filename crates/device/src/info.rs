@@ -25,6 +25,15 @@ pub struct DeviceInfo {
     pub features: Vec<String>,
 }
 
+/// What a device reaches at best, measured now.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Peak {
+    /// Operations on f32 per second; a multiply-add counts as two.
+    pub ops: f64,
+    /// Bytes per second that a copy of large arrays reads and writes.
+    pub bytes: f64,
+}
+
 /// The state of a driver on this machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]

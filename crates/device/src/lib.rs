@@ -13,7 +13,7 @@ mod info;
 mod null;
 
 pub use call::{Call, DeviceError, Part, Program};
-pub use info::{DeviceInfo, DriverState, Found};
+pub use info::{DeviceInfo, DriverState, Found, Peak};
 pub use null::NullDevice;
 
 use hetra_ir::{Graph, Node};
@@ -43,6 +43,12 @@ pub trait Device: Send + Sync {
     /// # Errors
     /// When it does not support the part, or runs out of a resource.
     fn compile(&self, part: &Part<'_>) -> Result<Arc<dyn Program>, DeviceError>;
+
+    /// Measures what the device reaches at best, in about a quarter of a second; `None` where it
+    /// cannot.
+    fn peak(&self) -> Option<Peak> {
+        None
+    }
 
     /// Runs `work` where the device's threads are at hand. Programs run inside.
     fn scope(&self, work: &mut (dyn FnMut() + Send)) {

@@ -4,9 +4,10 @@ use std::cell::{Cell, RefCell};
 
 use hetra_device::Call;
 use hetra_ir::{Node, ValueId};
-use hetra_ops::{NodeError, OpError};
+use hetra_ops::{Kind, NodeError, OpError, find};
+use hetra_pass::work_of;
 use hetra_plan::{Plan, Step};
-use hetra_tensor::Value;
+use hetra_tensor::{Value, element_count};
 
 use crate::engine::{Bodies, Engine, Memory};
 use crate::options::RunOptions;
@@ -154,6 +155,7 @@ impl Frame<'_> {
         let graph = &self.engine.graph;
         let node = graph.node(step.node);
         let output = node.defs().next();
+        let (ops, bytes) = self.work(node);
         StepTime {
             node: node.label(graph),
             op: node.op.clone(),
@@ -163,9 +165,27 @@ impl Frame<'_> {
                 false => self.engine.programs[step.node.index()].kernel().to_string(),
             },
             output: output.map_or(String::new(), |id| self.plan.types[id.index()].to_string()),
+            ops,
+            bytes,
             start_ns,
             duration_ns,
             inner: did.inner,
         }
+    }
+
+    /// Operations of a node, and bytes that it reads and writes, as its types tell.
+    fn work(&self, node: &Node) -> (f64, u64) {
+        let graph = &self.engine.graph;
+        let value = |id: ValueId| self.plan.known.get(&id).or_else(|| graph.constants.get(&id));
+        let known = |id: ValueId| value(id)?.as_tensor().cloned();
+        let work = work_of(node, |id| self.plan.types[id.index()].clone(), known);
+        let bytes = |id: ValueId| {
+            let ty = &self.plan.types[id.index()];
+            let elements = element_count(&ty.known_shape()?).ok()?;
+            u64::try_from(ty.dtype()?.bytes(elements)?).ok()
+        };
+        let view = find(&node.op).is_some_and(|def| def.kind == Kind::View);
+        let moved = node.uses().chain(node.defs()).filter(|_| !view);
+        (work.ops, moved.filter_map(bytes).sum())
     }
 }

@@ -22,6 +22,11 @@ pub struct StepTime {
     pub kernel: String,
     /// Type of the first output.
     pub output: String,
+    /// Scalar operations, a multiply-add counted as two; 0 where a shape is not known beforehand.
+    pub ops: f64,
+    /// Bytes of its inputs and outputs, as far as their shapes are known beforehand; none for a
+    /// view.
+    pub bytes: u64,
     /// Nanoseconds from the start of the run.
     pub start_ns: u64,
     /// Nanoseconds that it took, measured.
@@ -165,6 +170,8 @@ mod tests {
             device: text("cpu"),
             kernel: text("k"),
             output: text("f32[]"),
+            ops: 0.0,
+            bytes: 0,
             start_ns: 0,
             duration_ns,
             inner,

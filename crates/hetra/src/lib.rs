@@ -46,7 +46,7 @@ mod runs;
 mod session;
 
 pub use error::Error;
-pub use hetra_device::{Device, DeviceError, DeviceInfo, DriverState, Found, Support};
+pub use hetra_device::{Device, DeviceError, DeviceInfo, DriverState, Found, Peak, Support};
 pub use hetra_exec::{Cancel, ExecError, RunOptions, StepTime, Trace};
 pub use hetra_ir::{
     Attr, Attrs, Builder as GraphBuilder, Dim, Graph, Node, NodeId, TensorType, Type, ValueId,

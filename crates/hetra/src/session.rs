@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use hetra_device::{Device, DeviceInfo, Support};
+use hetra_device::{Device, DeviceInfo, Peak, Support};
 use hetra_exec::{Engine, ExecError, RunOptions, Trace};
 use hetra_ir::{Graph, Type, ValueId, verify};
 use hetra_onnx::{ImportOptions, Model, ModelInfo};
@@ -267,6 +267,12 @@ impl Session {
     /// The device it runs on.
     pub fn device(&self) -> &DeviceInfo {
         self.inner.engine.device().info()
+    }
+
+    /// Measures what the device reaches at best, in about a quarter of a second; `None` where it
+    /// cannot.
+    pub fn peak(&self) -> Option<Peak> {
+        self.inner.engine.device().peak()
     }
 
     /// What the passes did, and why patterns did not fire.

@@ -40,4 +40,4 @@ pub use optimise::{Claim, Options, Pass, optimise};
 pub use outputs::{OutputError, output_types};
 pub use report::{PassReport, Report};
 pub use table::PASSES;
-pub use work::work;
+pub use work::{work, work_of};

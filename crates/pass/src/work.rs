@@ -24,7 +24,7 @@ pub fn work(graph: &Graph, inputs: &[Type]) -> Result<Vec<(String, Work)>, NodeE
 }
 
 /// The work of one node.
-pub(crate) fn work_of(
+pub fn work_of(
     node: &Node,
     ty: impl Fn(ValueId) -> Type,
     known: impl Fn(ValueId) -> Option<Tensor>,

@@ -1,0 +1,153 @@
+//! Where the time of a model goes, step by step, and how near each step is to what the device can.
+
+use anyhow::Result;
+use hetra::{Peak, Session, Trace};
+use serde::Serialize;
+
+use crate::show;
+use crate::statistics::Statistics;
+
+/// Most traced runs.
+const RUNS_MAX: usize = 200;
+/// Longest node names that a table shows whole.
+const NAME_MAX: usize = 32;
+
+/// One step over several runs.
+#[derive(Serialize)]
+pub(crate) struct Row {
+    node: String,
+    op: String,
+    kernel: String,
+    output: String,
+    median_ms: f64,
+    min_ms: f64,
+    ops: f64,
+    bytes: u64,
+    gflop_s: f64,
+    gbyte_s: f64,
+    /// Of the operations or of the bytes per second that the device reaches at best, the larger.
+    of_peak: Option<f64>,
+}
+
+/// Steps in the order they ran.
+#[derive(Serialize)]
+pub(crate) struct Profile {
+    /// Operations and bytes per second that the device reached on its own, measured beside.
+    peak: Option<Peak>,
+    runs: usize,
+    steps: Vec<Row>,
+}
+
+/// Runs with traces until `seconds` are over, and at least once.
+pub(crate) fn measure(
+    session: &Session,
+    seconds: f64,
+    mut trace: impl FnMut() -> Result<Trace>,
+) -> Result<Profile> {
+    let peak = session.peak();
+    let begun = std::time::Instant::now();
+    let mut traces = vec![trace()?];
+    while traces.len() < RUNS_MAX && begun.elapsed().as_secs_f64() < seconds {
+        traces.push(trace()?);
+    }
+    Ok(Profile { peak, runs: traces.len(), steps: rows(&traces, peak) })
+}
+
+fn rows(traces: &[Trace], peak: Option<Peak>) -> Vec<Row> {
+    let of_step = |(index, step): (usize, &hetra::StepTime)| {
+        // A run whose data takes another way may have other steps.
+        let same = traces.iter().filter_map(|trace| trace.steps.get(index));
+        let times = same.filter(|other| other.node == step.node);
+        let ms = times.map(|other| other.duration_ns as f64 / 1e6).collect();
+        let statistics = Statistics::of(ms)?;
+        let seconds = statistics.median_ms.max(1e-6) / 1e3;
+        let (ops, bytes) = (step.ops / seconds, step.bytes as f64 / seconds);
+        Some(Row {
+            node: step.node.clone(),
+            op: step.op.clone(),
+            kernel: step.kernel.clone(),
+            output: step.output.clone(),
+            median_ms: statistics.median_ms,
+            min_ms: statistics.min_ms,
+            ops: step.ops,
+            bytes: step.bytes,
+            gflop_s: ops / 1e9,
+            gbyte_s: bytes / 1e9,
+            of_peak: peak.map(|peak| (ops / peak.ops).max(bytes / peak.bytes)),
+        })
+    };
+    traces
+        .first()
+        .map_or(Vec::new(), |first| first.steps.iter().enumerate().filter_map(of_step).collect())
+}
+
+/// The end of a long name: its beginning is what all nodes of a part share.
+fn short(name: &str) -> String {
+    let length = name.chars().count();
+    match length > NAME_MAX {
+        true => format!("…{}", name.chars().skip(length - NAME_MAX + 1).collect::<String>()),
+        false => name.to_string(),
+    }
+}
+
+impl Profile {
+    pub(crate) fn print(&self) {
+        let total: f64 = self.steps.iter().map(|row| row.median_ms).sum();
+        let peak = self.peak.map_or("unavailable".to_string(), |peak| {
+            format!("{:.0} GFLOP/s f32 and {:.1} GB/s", peak.ops / 1e9, peak.bytes / 1e9)
+        });
+        show::heading(&format!(
+            "{}, medians of {}; peak of this device, measured: {peak}",
+            show::plural(self.steps.len(), "step"),
+            show::plural(self.runs, "run"),
+        ));
+        let header =
+            ["#", "node", "op", "kernel", "output", "time", "share", "GFLOP/s", "GB/s", "of peak"];
+        let mut table = show::table(&header, &[0, 5, 6, 7, 8, 9]);
+        for (index, row) in self.steps.iter().enumerate() {
+            let figure = |value: f64| if value > 0.0 { format!("{value:.1}") } else { "-".into() };
+            table.add_row([
+                index.to_string(),
+                short(&row.node),
+                row.op.clone(),
+                row.kernel.clone(),
+                row.output.clone(),
+                show::millis(row.median_ms),
+                format!("{:.1} %", row.median_ms / total.max(1e-9) * 100.0),
+                figure(row.gflop_s),
+                figure(row.gbyte_s),
+                row.of_peak.map_or("-".into(), |share| format!("{:.0} %", share * 100.0)),
+            ]);
+        }
+        println!("{table}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_follow_from_the_median_and_names_are_cut_in_front() {
+        let step = |ns: u64| hetra::StepTime {
+            node: "conv".into(),
+            op: "Conv".into(),
+            device: "cpu".into(),
+            kernel: "k".into(),
+            output: "f32[1]".into(),
+            ops: 4e6,
+            bytes: 1_000_000,
+            start_ns: 0,
+            duration_ns: ns,
+            inner: Vec::new(),
+        };
+        let trace = |ns| Trace { steps: vec![step(ns)], ..Trace::default() };
+        let traces = [trace(1_000_000), trace(2_000_000), trace(9_000_000)];
+        let rows = rows(&traces, Some(Peak { ops: 8e9, bytes: 1e9 }));
+        assert_eq!((rows[0].median_ms, rows[0].min_ms), (2.0, 1.0));
+        assert!((rows[0].gflop_s - 2.0).abs() < 1e-9 && (rows[0].gbyte_s - 0.5).abs() < 1e-9);
+        assert_eq!(rows[0].of_peak, Some(0.5));
+        assert_eq!(short("abc"), "abc");
+        assert_eq!(short(&"x".repeat(40)).chars().count(), NAME_MAX);
+    }
+}
