@@ -1,13 +1,15 @@
 //! `cargo xtask docs`: the pages that are generated from what was built.
 //!
 //! `docs/OPS.md` is what `hetra docs-ops` prints; `docs/CONFORMANCE.md` is what came of ONNX's
-//! own cases. Times are left out, so that the pages change only when an answer does.
+//! own cases. Times are left out, so that the pages change only when an answer does; those are
+//! in `docs/PERFORMANCE.md`, which is made from figures that are committed beside it.
 
 use std::fmt::Write;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use crate::bench;
 use crate::suites::{self, SUITES, Status, Summary};
 use crate::workspace::{Result, Workspace, flag};
 
@@ -18,6 +20,7 @@ const REASON_CHARS_MAX: usize = 240;
 pub(crate) fn run(workspace: &Workspace, check: bool) -> Result<bool> {
     let hetra = workspace.build_hetra()?;
     let mut good = put(workspace, "OPS.md", &ops(&hetra)?, check)?;
+    good &= bench::pages(workspace, check)?;
     if suites::are_fetched(workspace)? {
         let mut summaries = Vec::new();
         for suite in SUITES {

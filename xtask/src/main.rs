@@ -1,4 +1,4 @@
-//! Project tasks: `cargo xtask tidy`, `fetch`, `test` and `docs`.
+//! Project tasks: `cargo xtask tidy`, `fetch`, `test`, `docs` and `bench`.
 //!
 //! One program in Rust instead of shell scripts, so that the same command works on every
 //! system that can build Hetra. Each command is one module with one `run` function; this file
@@ -10,6 +10,7 @@
     reason = "a command line program: its output is its product"
 )]
 
+mod bench;
 mod docs;
 mod fetch;
 mod models;
@@ -19,6 +20,7 @@ mod test;
 mod tidy;
 mod workspace;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -49,11 +51,29 @@ enum Task {
         #[arg(long)]
         no_fetch: bool,
     },
-    /// Write docs/OPS.md and docs/CONFORMANCE.md from the built `hetra`.
+    /// Write docs/OPS.md and docs/CONFORMANCE.md from the built `hetra`, and
+    /// docs/PERFORMANCE.md from the committed figures.
     Docs {
         /// Change nothing; fail when a committed page differs.
         #[arg(long)]
         check: bool,
+    },
+    /// Compare Hetra with its peers; makes an environment with all of them.
+    Bench {
+        #[command(subcommand)]
+        what: Bench,
+    },
+}
+
+/// What to compare.
+#[derive(Subcommand)]
+enum Bench {
+    /// Whole models on this machine's CPU. `-h` lists the options, which are `bench/cpu.py`'s.
+    #[command(disable_help_flag = true)]
+    Cpu {
+        /// Options of `bench/cpu.py`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
     },
 }
 
@@ -77,5 +97,6 @@ fn run(task: &Task) -> Result<bool> {
         Task::Fetch { offline } => fetch::run(&workspace, *offline),
         Task::Test { no_fetch } => test::run(&workspace, *no_fetch),
         Task::Docs { check } => docs::run(&workspace, *check),
+        Task::Bench { what: Bench::Cpu { args } } => bench::run(&workspace, args),
     }
 }

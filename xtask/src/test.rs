@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::{env, thread};
 
+use crate::bench;
 use crate::fetch;
 use crate::models;
 use crate::report::{self, Row};
@@ -20,6 +21,7 @@ pub(crate) fn run(workspace: &Workspace, no_fetch: bool) -> Result<bool> {
     let mut rows = Vec::new();
     rows.extend(fetched(workspace, no_fetch)?);
     rows.push(cargo_test(workspace)?);
+    rows.push(bench::test(workspace)?);
     match workspace.build_hetra() {
         Ok(hetra) => {
             rows.extend(conformance(workspace, &hetra)?);

@@ -37,12 +37,15 @@ const BLOB_BYTES_MAX: usize = 100 * 1024;
 /// The largest model that a crate carries among its assets.
 const MODEL_BYTES_MAX: usize = 200 * 1024;
 
-/// Written by cargo; not ours to word or to shorten.
-const LOCK_FILE: &str = "Cargo.lock";
+/// Written by cargo, in the root and in any crate that is a workspace of its own; not ours to
+/// word or to shorten.
+fn is_lock_file(path: &str) -> bool {
+    path == "Cargo.lock" || path.ends_with("/Cargo.lock")
+}
 
 /// Checks one text file.
 pub(crate) fn check(path: &str, source: &str) -> Vec<Finding> {
-    if path == LOCK_FILE {
+    if is_lock_file(path) {
         return Vec::new();
     }
     let mut findings = Vec::new();
@@ -82,7 +85,7 @@ fn has_path(line: &str, folder: &str) -> bool {
 pub(crate) fn blob(path: &str, bytes: usize) -> Option<Finding> {
     let is_asset = path.starts_with("crates/") && path.split('/').nth(2) == Some("assets");
     let max = match path {
-        LOCK_FILE => return None,
+        _ if is_lock_file(path) => return None,
         _ if is_asset && path.ends_with(".onnx") => MODEL_BYTES_MAX,
         _ => BLOB_BYTES_MAX,
     };

@@ -1,0 +1,164 @@
+//! `cargo xtask bench cpu`: Hetra beside its peers, each at its pinned version.
+//!
+//! This module gets what the comparison needs — a Python environment, the peers in Rust, `hetra`
+//! itself — and `bench/cpu.py` compares. All of it is under cargo's target folder, made once and
+//! again when what it is made from changes.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::{env, fs};
+
+use crate::report::Row;
+use crate::workspace::{Result, Workspace, read_text};
+
+/// The suite's name in the report of `cargo xtask test`.
+const NAME: &str = "tests of bench";
+
+/// Arguments of `bench/cpu.py` that measure nothing, so nothing need be built for them.
+const NO_RUN: [&str; 3] = ["--render-only", "--help", "-h"];
+
+/// Runs the comparison with the arguments of `bench/cpu.py`; false when it failed.
+pub(crate) fn run(workspace: &Workspace, args: &[OsString]) -> Result<bool> {
+    let given = |name: &str| {
+        let text = |arg: &OsString| arg.to_string_lossy().into_owned();
+        args.iter().map(text).any(|arg| arg == name || arg.starts_with(&format!("{name}=")))
+    };
+    if NO_RUN.iter().any(|name| given(name)) {
+        let status =
+            script(workspace, &system_python().ok_or("no python3")?).args(args).status()?;
+        return Ok(status.success());
+    }
+    let python = environment(workspace)?;
+    if !given("--rust-peers") {
+        build_peers(workspace)?;
+    }
+    if !given("--hetra") {
+        workspace.build_hetra()?;
+    }
+    Ok(script(workspace, &python).args(args).status()?.success())
+}
+
+/// Writes docs/PERFORMANCE.md and its chart again from the figures, or compares them; false when
+/// they differ. Without figures or without Python there is nothing to do.
+pub(crate) fn pages(workspace: &Workspace, check: bool) -> Result<bool> {
+    let figures = workspace.root.join("docs").join("performance.json");
+    let (true, Some(python)) = (figures.is_file(), system_python()) else {
+        eprintln!("docs: PERFORMANCE.md skipped: no docs/performance.json, or no python3");
+        return Ok(true);
+    };
+    let mut command = script(workspace, &python);
+    command.arg("--render-only").arg(figures);
+    if check {
+        command.arg("--check");
+    }
+    Ok(command.status()?.success())
+}
+
+/// Runs the unit tests of `bench/` with whatever Python is there; they need no package.
+pub(crate) fn test(workspace: &Workspace) -> Result<Row> {
+    let Some(python) = system_python() else {
+        return Ok(Row::skipped(NAME, "no python3"));
+    };
+    let output = Command::new(python)
+        .args(["-m", "unittest", "discover", "-s", "bench"])
+        .current_dir(&workspace.root)
+        .stdin(Stdio::null())
+        .output()?;
+    Ok(counted(output.status.success(), &String::from_utf8_lossy(&output.stderr)))
+}
+
+/// The row of what `unittest` wrote. No test at all is a failure.
+fn counted(succeeded: bool, said: &str) -> Row {
+    let mut row = Row::new(NAME);
+    let ran = said.lines().find_map(|line| line.strip_prefix("Ran ")?.split(' ').next());
+    let ran: usize = ran.and_then(|count| count.parse().ok()).unwrap_or(0);
+    for line in
+        said.lines().filter(|line| line.starts_with("FAIL: ") || line.starts_with("ERROR: "))
+    {
+        row.fail(line.to_owned());
+    }
+    row.passed = ran.saturating_sub(row.failed);
+    if row.failed == 0 && (!succeeded || ran == 0) {
+        let last = said.lines().rev().find(|line| !line.trim().is_empty());
+        row.fail(last.unwrap_or("python said nothing").to_owned());
+    }
+    row
+}
+
+/// `bench/cpu.py`, to be run by `python`.
+fn script(workspace: &Workspace, python: &Path) -> Command {
+    let mut command = Command::new(python);
+    command.arg(workspace.root.join("bench").join("cpu.py")).current_dir(&workspace.root);
+    command
+}
+
+/// The Python on the path.
+fn system_python() -> Option<PathBuf> {
+    let works = |name: &&str| {
+        let mut command = Command::new(name);
+        command.arg("--version").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command.status().is_ok_and(|status| status.success())
+    };
+    ["python3", "python"].into_iter().find(works).map(PathBuf::from)
+}
+
+/// The Python of an environment with the packages of `bench/requirements.txt`, made where it is
+/// missing or where that file has changed.
+fn environment(workspace: &Workspace) -> Result<PathBuf> {
+    let wanted = workspace.root.join("bench").join("requirements.txt");
+    let folder = workspace.scratch()?.join("bench-python");
+    let scripts = if cfg!(windows) { "Scripts" } else { "bin" };
+    let python = folder.join(scripts).join(format!("python{}", env::consts::EXE_SUFFIX));
+    // Written last, so that an environment half made is made again.
+    let stamp = folder.join("requirements.txt");
+    let text = read_text(&wanted)?;
+    if fs::read_to_string(&stamp).is_ok_and(|old| old == text) {
+        return Ok(python);
+    }
+    println!("bench: making a Python environment in {}", folder.display());
+    let base = system_python().ok_or("no python3: the peers in Python need it")?;
+    step(Command::new(base).args(["-m", "venv", "--clear"]).arg(&folder))?;
+    let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"];
+    step(Command::new(&python).args(pip).arg(&wanted))?;
+    fs::write(stamp, text)?;
+    Ok(python)
+}
+
+/// Builds rten's and tract's programs; cargo itself knows when there is nothing to do.
+fn build_peers(workspace: &Workspace) -> Result<()> {
+    let manifest = workspace.root.join("bench").join("rust-peers").join("Cargo.toml");
+    let target = workspace.metadata()?.target_directory.join("rust-peers");
+    let mut command = workspace.cargo(&["build", "--release", "--locked", "--manifest-path"]);
+    step(command.arg(manifest).arg("--target-dir").arg(target))
+}
+
+/// Runs a step that must succeed.
+fn step(command: &mut Command) -> Result<()> {
+    let name = command.get_program().display().to_string();
+    let status = command.status().map_err(|error| format!("{name} did not start: {error}"))?;
+    if status.success() { Ok(()) } else { Err(format!("{name} failed: {status}").into()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unittest_is_counted() {
+        let row = counted(true, "...\n------\nRan 3 tests in 0.010s\n\nOK\n");
+        assert_eq!((row.passed, row.failed), (3, 0));
+        let row = counted(false, "FAIL: test_a (x.Y.test_a)\nRan 3 tests in 0.010s\n\nFAILED\n");
+        assert_eq!((row.passed, row.failed), (2, 1));
+        assert_eq!(row.notes, ["FAIL: test_a (x.Y.test_a)"]);
+    }
+
+    #[test]
+    fn no_test_is_a_failure() {
+        assert_eq!(counted(true, "Ran 0 tests in 0.000s\n\nOK\n").failed, 1);
+        assert_eq!(
+            counted(false, "No module named unittest\n").notes,
+            ["No module named unittest"]
+        );
+    }
+}
