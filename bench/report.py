@@ -12,6 +12,8 @@ LABELS = {
     "tract": "tract",
 }
 NONE = "-"
+ROUNDS_MIN = 3  # fewer have no middle
+BUSY_SHARE = 0.05  # of the CPUs' time, taken by others
 
 
 def number(value):
@@ -148,7 +150,7 @@ def answers(data):
         why = f"failed: `{entry['error'].replace('`', '')}`" if "error" in entry else None
         if not why:
             worst = entry["worst"]
-            off = "in shape or by NaN" if worst is None else f"by {worst:.1%} of the largest value"
+            off = "in shape or by NaN" if worst is None else f"by {worst:.1%} of the output's scale"
             why = f"gave another answer, off {off}"
         place = (entry["engine"], entry["model"], entry["precision"], why)
         found.setdefault(place, []).append(str(entry["threads"]))
@@ -170,6 +172,17 @@ def weather(data):
     return text
 
 
+def doubts(data):
+    """What a reader must know before believing a figure: a short run, a busy machine."""
+    lines = []
+    if data["settings"]["rounds"] < ROUNDS_MIN:
+        lines.append(f"This was a short run of {data['settings']['rounds']} rounds: a first look.")
+    share = data["weather"].get("others_share", 0.0) + data["weather"].get("steal_share", 0.0)
+    if share > BUSY_SHARE:
+        lines.append(f"Others took {share:.0%} of the machine meanwhile: these figures are rough.")
+    return [f"**{' '.join(lines)}**\n"] if lines else []
+
+
 def method(data):
     """Machine, engines and rules."""
     m, s = data["machine"], data["settings"]
@@ -189,8 +202,8 @@ def method(data):
         "- f32 and bf16 are how the same float models are computed; int8 are models that were "
         "quantised before, their other operators in f32.",
         "- Answers are compared with the recorded ones (without a recording: with ONNX Runtime's, "
-        "optimisations off): |found - wanted| <= rtol |wanted| + atol max |wanted|, with (rtol, "
-        "atol) "
+        "optimisations off): |found - wanted| <= rtol |wanted| + atol scale, the scale being the "
+        "output's largest value, at least 0.1, with (rtol, atol) "
         + ", ".join(f"({r:g}, {a:g}) in {p}" for p, (r, a) in s["near"].items())
         + ". The times of a wrong answer are shown and do not count.",
     ]
@@ -207,6 +220,7 @@ def page(data):
         "Hetra beside its peers. Ratios are Hetra's time by the peer's, geometric means over the\n"
         "models that both run: **below 1 Hetra is faster**. The best peer is chosen anew for each\n"
         "model.\n",
+        *doubts(data),
         glance(data),
         "![Hetra's time by each peer's, model by model](performance.svg)\n",
         "## How it was measured\n",
@@ -215,7 +229,7 @@ def page(data):
         answers(data),
     ]
     for precision, threads, rows in combos(data):
-        parts += [f"## {title(precision, threads)[0].upper()}{title(precision, threads)[1:]}\n"]
+        parts.append(f"## {title(precision, threads)}\n")
         parts += [
             "Milliseconds: the median over the rounds (the least). Ratio: the median of the ratios\n"
             "within the rounds (smallest-largest).\n",
@@ -244,7 +258,7 @@ def chart(data):
         if not best:
             continue
         mean, ahead, count = best["mean"], best["ahead"], best["count"]
-        caption = f"mean {mean:.2f} of the best peer's time; ahead on {ahead} of {count} models"
+        caption = f"mean {mean:.2f} to the best peer; ahead on {ahead} of {count}"
         head = title(precision, threads)
         panels.append(drawing.Panel(precision, threads, head, caption, list(rows), ratios))
     labels = {name: LABELS[name] for name in peers(data)}

@@ -111,11 +111,16 @@ class Pages(unittest.TestCase):
             "| m | - | 1.00 (1.00) | - | - | OpenVINO |",
             "- rten has no bf16: it computes in f32.",
             "- m (f32, threads 1): rten failed: `exit 1: no Foo`",
-            "- m (f32, threads 2): rten gave another answer, off by 25.0% of the largest value",
+            "- m (f32, threads 2): rten gave another answer, off by 25.0% of the output's scale",
             "| m | 3.00 + 4.00 | 3.00 + 4.00 | 3.00 + 4.00 |",
         ):
             self.assertIn(line + "\n", page)
         self.assertIn("other processes took 12.5% of the CPUs' time", page)
+        self.assertIn("**Others took 12% of the machine meanwhile: these figures are rough.**", page)
+        self.data["weather"]["others_share"] = 0.0
+        self.assertNotIn("are rough", report.page(self.data))
+        self.data["settings"]["rounds"] = 2
+        self.assertIn("**This was a short run of 2 rounds", report.page(self.data))
 
     def test_the_chart_has_a_mark_for_every_ratio(self):
         root = ElementTree.fromstring(report.chart(self.data))
@@ -226,6 +231,8 @@ class Answers(unittest.TestCase):
     def test_near_is_relative_or_a_share_of_the_largest(self):
         self.assertEqual(self.near([0.05, 100.0], [0.0, 100.0])[0], True)
         self.assertEqual(self.near([0.5, 100.0], [0.0, 100.0]), (False, 0.005))
+        self.assertEqual(self.near([2e-5], [1e-5])[0], True)
+        self.assertEqual(self.near([1e-3], [1e-5])[0], False)
         self.assertEqual(self.near([1.0, 2.0], [[1.0, 2.0]]), (False, None))
         self.assertEqual(self.near([float("nan")], [1.0]), (False, None))
         self.assertEqual(self.near([], []), (True, 0.0))

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 WARM_UP_SHARE = 0.1  # of the window: an engine may settle before it is timed
+SCALE_MIN = 0.1  # of an output, where answers are compared
 LIST = "tensors.json"
 clock = time.perf_counter
 
@@ -212,9 +213,11 @@ def task_prepare(model, data, feed, reference):
 
 
 def difference(found, wanted, rtol, atol):
-    """(whether it is near, the worst error as a share of the output's largest value).
+    """(whether it is near, the worst error as a share of the output's scale).
 
-    Near: every |found - wanted| is at most rtol |wanted| + atol max |wanted|.
+    Near: every |found - wanted| is at most rtol |wanted| + atol scale. The scale is the output's
+    largest value, and SCALE_MIN where all are smaller: nobody acts on the digits of a
+    probability of 1e-5, and no precision keeps them.
     """
     import numpy as np
 
@@ -227,10 +230,10 @@ def difference(found, wanted, rtol, atol):
         return False, None
     finite = np.isfinite(wanted)
     found, wanted = found[finite], wanted[finite]
-    scale = float(np.abs(wanted).max(initial=0.0))
+    scale = float(np.abs(wanted).max(initial=SCALE_MIN))
     error = np.abs(found - wanted)
     near = bool((error <= rtol * np.abs(wanted) + atol * scale).all())
-    return near, float(error.max(initial=0.0)) / scale if scale else float(error.max(initial=0.0))
+    return near, float(error.max(initial=0.0)) / scale
 
 
 def task_check(found, reference, rtol, atol):
