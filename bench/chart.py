@@ -83,9 +83,7 @@ def row(panel, model, position, x0, y):
     found = {engine: ratios[model] for engine, ratios in panel.ratios.items() if model in ratios}
     worst = max((value[0] for value in found.values()), default=None)
     ground = UNKNOWN if worst is None else AHEAD if worst < 1 else BEHIND
-    parts = [
-        f'<rect x="{x0:g}" y="{y:g}" width="{PLOT_W}" height="{ROW_H - 2}" fill="{ground}"/>'
-    ]
+    parts = [f'<rect x="{x0:g}" y="{y:g}" width="{PLOT_W}" height="{ROW_H - 2}" fill="{ground}"/>']
     middle = y + (ROW_H - 2) / 2
     marks = []
     for engine, (ratio, least, largest) in found.items():

@@ -98,6 +98,8 @@ def reason(text):
     """What a program said last, as one short line; folders of this machine are left out."""
     words = text.splitlines()[-6:]
     line = " ".join(" ".join(words).split())
-    for folder in sorted({os.getcwd(), tempfile.gettempdir(), os.path.expanduser("~")}, key=len)[::-1]:
+    for folder in sorted({os.getcwd(), tempfile.gettempdir(), os.path.expanduser("~")}, key=len)[
+        ::-1
+    ]:
         line = line.replace(folder, "..")
     return line[-REASON_CHARS_MAX:]

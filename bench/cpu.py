@@ -190,7 +190,9 @@ def run_job(setup, names, job, rounds, progress):
         for name in names[first:] + names[:first]:
             if any("error" in answer for answer in answers[name]):
                 continue
-            progress.step(f"{job.name} {job.precision} {job.threads} thr, round {number + 1}: {name}")
+            progress.step(
+                f"{job.name} {job.precision} {job.threads} thr, round {number + 1}: {name}"
+            )
             out = None
             if name not in checked:
                 out = job.scratch / "out" / name
@@ -288,9 +290,7 @@ def run_models(args, setup, data, weather):
             else:
                 data["models"].append({"model": model[0], "reference": ready["reference"]})
                 quantised = ready["quantised"]
-                data["results"] += run_model(
-                    args, setup, model, Path(scratch), quantised, progress
-                )
+                data["results"] += run_model(args, setup, model, Path(scratch), quantised, progress)
         progress.done += 1
         data["weather"] = weather.facts()
         save(args.out, data)
@@ -380,21 +380,22 @@ def counts(text):
 
 def parse_args():
     parser = argparse.ArgumentParser(
-        prog="cargo xtask bench cpu",
-        description=__doc__.splitlines()[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        prog="cargo xtask bench cpu", description=__doc__.splitlines()[0]
     )
     add = parser.add_argument
     add("--models", nargs="+", metavar="NAME", help="parts of names in the manifest, or files")
-    add("--manifest", type=Path, default=SHARED / "models" / "manifest.json")
-    add("--engines", type=names_from(engines.NAMES), default=",".join(engines.NAMES))
-    add("--precisions", type=names_from(engines.PRECISIONS), default=",".join(engines.PRECISIONS))
-    add("--threads", type=counts, default="1,2")
+    add("--manifest", type=Path, default=SHARED / "models" / "manifest.json", metavar="JSON")
+    every = ",".join(engines.NAMES)
+    add("--engines", type=names_from(engines.NAMES), default=every, help=f"of {every}")
+    every = ",".join(engines.PRECISIONS)
+    add("--precisions", type=names_from(engines.PRECISIONS), default=every, help=f"of {every}")
+    add("--threads", type=counts, default="1,2", help="how many, one run each (%(default)s)")
     add("-t", "--seconds", type=float, help="timed in each process (0.5; 0.1 with --quick)")
     add("--rounds", type=int, help="turns of every engine (5; 2 with --quick)")
     add("--quick", action="store_true", help="a first look: short and rough")
-    add("--hetra", type=Path, default=TARGET / "release" / "hetra", help="the binary")
-    add("--rust-peers", type=Path, default=TARGET / "rust-peers" / "release", metavar="FOLDER")
+    add("--hetra", type=Path, default=TARGET / "release" / "hetra", help="use this binary")
+    peers = TARGET / "rust-peers" / "release"
+    add("--rust-peers", type=Path, default=peers, metavar="FOLDER", help="use rten, tract here")
     add("--out", type=Path, default=TARGET / "bench", metavar="FOLDER", help="for the results")
     add("--timeout", type=float, default=300.0, metavar="SECONDS", help="for each process")
     add("--render-only", type=Path, metavar="JSON", help="measure nothing; write pages beside it")

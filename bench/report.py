@@ -150,7 +150,11 @@ def answers(data):
         why = f"failed: `{entry['error'].replace('`', '')}`" if "error" in entry else None
         if not why:
             worst = entry["worst"]
-            off = "in shape or by NaN" if worst is None else f"by {worst:.1%} of the output's scale"
+            off = (
+                "in its shapes, or NaN"
+                if worst is None
+                else f"by {worst:.1%} of the output's scale"
+            )
             why = f"gave another answer, off {off}"
         place = (entry["engine"], entry["model"], entry["precision"], why)
         found.setdefault(place, []).append(str(entry["threads"]))
@@ -231,15 +235,15 @@ def page(data):
     for precision, threads, rows in combos(data):
         parts.append(f"## {title(precision, threads)}\n")
         parts += [
-            "Milliseconds: the median over the rounds (the least). Ratio: the median of the ratios\n"
-            "within the rounds (smallest-largest).\n",
+            "Milliseconds: the median over the rounds (the least). Ratio: the median of the\n"
+            "ratios within the rounds (smallest-largest).\n",
             times(data, rows),
         ]
     parts += [
         "## Load and first inference\n",
-        f"Milliseconds, load + first inference, {max(data['settings']['threads'])} threads, f32 or\n"
-        "int8. Load is from the file up to being ready to run, without starting the process or\n"
-        "imports.\n",
+        f"Milliseconds: load + first inference, threads: {max(data['settings']['threads'])}, in f32\n"
+        "or int8. Load is from the file up to being ready to run, without starting the process\n"
+        "or imports.\n",
         starts(data),
         "## Memory\n",
         "MiB: the largest resident set of the whole process, which for ONNX Runtime and OpenVINO\n"

@@ -30,7 +30,7 @@ def ratio(ours, theirs):
     count. Below 1 we are faster."""
     if not good(ours) or not good(theirs):
         return None
-    shares = [a / b for a, b in zip(ours["median_ms"], theirs["median_ms"])]
+    shares = [a / b for a, b in zip(ours["median_ms"], theirs["median_ms"], strict=True)]
     return statistics.median(shares), min(shares), max(shares)
 
 

@@ -116,7 +116,9 @@ class Pages(unittest.TestCase):
         ):
             self.assertIn(line + "\n", page)
         self.assertIn("other processes took 12.5% of the CPUs' time", page)
-        self.assertIn("**Others took 12% of the machine meanwhile: these figures are rough.**", page)
+        self.assertIn(
+            "**Others took 12% of the machine meanwhile: these figures are rough.**", page
+        )
         self.data["weather"]["others_share"] = 0.0
         self.assertNotIn("are rough", report.page(self.data))
         self.data["settings"]["rounds"] = 2
@@ -245,7 +247,9 @@ class Answers(unittest.TestCase):
             worker.write_arrays(folder, arrays)
             found = worker.read_arrays(folder)
         self.assertEqual(list(found), ["x", "s"])
-        self.assertEqual((found["x"].tolist(), found["x"].dtype.name), ([[0, 3], [1, 4], [2, 5]], "int64"))
+        self.assertEqual(
+            (found["x"].tolist(), found["x"].dtype.name), ([[0, 3], [1, 4], [2, 5]], "int64")
+        )
         self.assertEqual((found["s"].shape, float(found["s"])), ((), 1.5))
 
 

@@ -91,15 +91,13 @@ def ort_options(threads):
 
 
 def task_onnxruntime(model, feed, out, threads, seconds, precision):
-    """Inputs are bound once and outputs stay in ONNX Runtime's memory: little of Python is timed."""
+    """Inputs are bound once, outputs stay in ONNX Runtime's memory: little of Python is timed."""
     import onnxruntime as ort
 
     del precision  # what the model says: there is no other on x86
     arrays = read_arrays(feed)
     started = clock()
-    session = ort.InferenceSession(
-        model, ort_options(threads), providers=["CPUExecutionProvider"]
-    )
+    session = ort.InferenceSession(model, ort_options(threads), providers=["CPUExecutionProvider"])
     binding = session.io_binding()
     for name, array in arrays.items():
         binding.bind_cpu_input(name, array)
@@ -108,7 +106,7 @@ def task_onnxruntime(model, feed, out, threads, seconds, precision):
         binding.bind_output(name, "cpu")
     answer = timed(started, lambda: session.run_with_iobinding(binding), seconds)
     if out:
-        write_arrays(out, dict(zip(names, binding.copy_outputs_to_cpu())))
+        write_arrays(out, dict(zip(names, binding.copy_outputs_to_cpu(), strict=True)))
     return answer
 
 
@@ -247,8 +245,8 @@ def task_check(found, reference, rtol, atol):
     else:
         outputs = list(read_arrays(found).values())
     if len(outputs) != len(wanted):
-        return {"near": False, "worst": None, "why": f"{len(outputs)} outputs of {len(wanted)}"}
-    results = [difference(*pair, rtol, atol) for pair in zip(outputs, wanted)]
+        return {"near": False, "worst": None}
+    results = [difference(*pair, rtol, atol) for pair in zip(outputs, wanted, strict=True)]
     shares = [share for _, share in results]
     worst = None if None in shares else max(shares, default=0.0)
     return {"near": all(near for near, _ in results), "worst": worst}

@@ -29,14 +29,15 @@ pub(crate) fn run(workspace: &Workspace, args: &[OsString]) -> Result<bool> {
             script(workspace, &system_python().ok_or("no python3")?).args(args).status()?;
         return Ok(status.success());
     }
-    let python = environment(workspace)?;
+    let mut command = script(workspace, &environment(workspace)?);
+    command.args(args);
     if !given("--rust-peers") {
-        build_peers(workspace)?;
+        command.arg("--rust-peers").arg(build_peers(workspace)?);
     }
     if !given("--hetra") {
-        workspace.build_hetra()?;
+        command.arg("--hetra").arg(workspace.build_hetra()?);
     }
-    Ok(script(workspace, &python).args(args).status()?.success())
+    Ok(command.status()?.success())
 }
 
 /// Writes docs/PERFORMANCE.md and its chart again from the figures, or compares them; false when
@@ -125,12 +126,14 @@ fn environment(workspace: &Workspace) -> Result<PathBuf> {
     Ok(python)
 }
 
-/// Builds rten's and tract's programs; cargo itself knows when there is nothing to do.
-fn build_peers(workspace: &Workspace) -> Result<()> {
+/// Builds rten's and tract's programs and returns their folder; cargo itself knows when there is
+/// nothing to do.
+fn build_peers(workspace: &Workspace) -> Result<PathBuf> {
     let manifest = workspace.root.join("bench").join("rust-peers").join("Cargo.toml");
     let target = workspace.metadata()?.target_directory.join("rust-peers");
     let mut command = workspace.cargo(&["build", "--release", "--locked", "--manifest-path"]);
-    step(command.arg(manifest).arg("--target-dir").arg(target))
+    step(command.arg(manifest).arg("--target-dir").arg(&target))?;
+    Ok(target.join("release"))
 }
 
 /// Runs a step that must succeed.
