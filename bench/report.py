@@ -195,7 +195,7 @@ def method(data):
         f"- Machine: {m['cpu']}, {m['cpus_usable']} usable CPUs{memory_of}; {m['system']}, "
         f"Python {m['python']}.",
         f"- Instructions: {' '.join(m['flags']) or 'not known'}.",
-        f"- On {m['date']}, commit `{m['commit'] or 'unknown'}`; {weather(data)}.",
+        f"- On {m['date']}, checkout `{m['commit'] or 'unknown'}`; {weather(data)}.",
     ]
     for name, engine in data["engines"].items():
         lines.append(f"- {LABELS[name]} {engine['version']}: {engine['settings']}.")
@@ -241,9 +241,9 @@ def page(data):
         ]
     parts += [
         "## Load and first inference\n",
-        f"Milliseconds: load + first inference, threads: {max(data['settings']['threads'])}, in f32\n"
-        "or int8. Load is from the file up to being ready to run, without starting the process\n"
-        "or imports.\n",
+        "Milliseconds: load + first inference, in f32 or int8, threads: "
+        f"{max(data['settings']['threads'])}. Load is\nfrom the file up to being ready to run, "
+        "without starting the process or imports.\n",
         starts(data),
         "## Memory\n",
         "MiB: the largest resident set of the whole process, which for ONNX Runtime and OpenVINO\n"

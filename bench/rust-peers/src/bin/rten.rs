@@ -15,7 +15,8 @@ fn main() -> Result<(), Failure> {
     let started = Instant::now();
     let model = ModelOptions::with_all_ops().prepack_weights(true).load_file(&task.model)?;
     let pool = Arc::new(ThreadPool::with_num_threads(task.threads));
-    let options = RunOptions { thread_pool: Some(pool), ..RunOptions::default() };
+    let mut options = RunOptions::default();
+    options.thread_pool = Some(pool);
     let ids = feed.iter().map(|x| model.node_id(&x.name)).collect::<Result<Vec<NodeId>, _>>()?;
     let infer = || {
         let inputs: Vec<(NodeId, ValueOrView)> =
