@@ -30,8 +30,8 @@ SETTINGS = {
     "onnxruntime": "CPU provider, all optimisations, sequential, spinning threads (default), "
     "inputs and outputs bound",
     "openvino": "CPU plugin, hint LATENCY, one stream, INFERENCE_PRECISION_HINT f32 or bf16 as the "
-    "table says (left alone it takes bf16 on CPUs that have it), f32 for int8 models; free "
-    "dimensions set to those of the inputs; inputs shared",
+    "table says (left alone it takes bf16 on CPUs that have it), f32 for int8 models; dynamic "
+    "quantisation off but for those; free dimensions set to those of the inputs; inputs shared",
     "rten": "weights packed at load, a thread pool of its own",
     "tract": "optimised for the shapes of the inputs, multi-threaded matrix product",
 }

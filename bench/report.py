@@ -203,8 +203,9 @@ def method(data):
         f"- Every engine runs in a process of its own, {s['seconds']:g} s at a time after a "
         f"warm-up, {s['rounds']} rounds in turn; who begins changes every round. All are given the "
         "same inputs, and how many threads they may use.",
-        "- f32 and bf16 are how the same float models are computed; int8 are models that were "
-        "quantised before, their other operators in f32.",
+        "- f32 and bf16 are how the same float models are computed; int8 are models with "
+        "quantised operators, the others of theirs in f32. MiniLM keeps its weights in int8 and "
+        "computes in floats, so it is among those.",
         "- Answers are compared with the recorded ones (without a recording: with ONNX Runtime's, "
         "optimisations off): |found - wanted| <= rtol |wanted| + atol scale, the scale being the "
         "output's largest value, at least 0.1, with (rtol, atol) "

@@ -5,6 +5,7 @@
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 use std::{env, fs};
 
@@ -129,6 +130,19 @@ impl Task {
         println!("{}", serde_json::to_string(&answer)?);
         Ok(())
     }
+}
+
+/// Runs a peer's program; a failure is one line with all its causes, for the page shows it.
+pub fn finish(run: fn() -> Result<(), Failure>) -> ExitCode {
+    let Err(error) = run() else { return ExitCode::SUCCESS };
+    let mut line = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        line += &format!(": {cause}");
+        source = cause.source();
+    }
+    eprintln!("{line}");
+    ExitCode::FAILURE
 }
 
 fn milliseconds(time: Duration) -> f64 {

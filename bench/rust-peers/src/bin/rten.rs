@@ -1,13 +1,18 @@
 //! One model in rten: weights packed while loading, its own thread pool.
 
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
 
 use rten::{ModelOptions, NodeId, RunOptions, ThreadPool, Value, ValueOrView};
 use rten_tensor::prelude::*;
-use rust_peers::{Array, Failure, Task};
+use rust_peers::{Array, Failure, Task, finish};
 
-fn main() -> Result<(), Failure> {
+fn main() -> ExitCode {
+    finish(run)
+}
+
+fn run() -> Result<(), Failure> {
     let task = Task::read()?;
     let feed = task.feed()?;
     let values = feed.iter().map(value).collect::<Result<Vec<Value>, _>>()?;

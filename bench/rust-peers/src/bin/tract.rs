@@ -1,9 +1,10 @@
 //! One model in tract: typed and optimised for the very shapes of its inputs.
 
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
 
-use rust_peers::{Array, Failure, Task};
+use rust_peers::{Array, Failure, Task, finish};
 use tract_linalg::multithread::{Executor, set_default_executor};
 use tract_onnx::prelude::*;
 
@@ -19,7 +20,11 @@ const TYPES: [(&str, DatumType); 8] = [
     ("float16", DatumType::F16),
 ];
 
-fn main() -> Result<(), Failure> {
+fn main() -> ExitCode {
+    finish(run)
+}
+
+fn run() -> Result<(), Failure> {
     let task = Task::read()?;
     let feed = task.feed()?;
     let values = feed.iter().map(value).collect::<Result<TVec<TValue>, _>>()?;
