@@ -33,7 +33,9 @@ fn run() -> Result<(), Failure> {
     if task.threads > 1 {
         set_default_executor(Executor::multithread(task.threads));
     }
-    let mut model = onnx().with_ignore_output_shapes(true).model_for_path(&task.model)?;
+    // Symbols of a file (a batch of any size) would contradict the extents set below.
+    let reader = onnx().with_ignore_output_shapes(true).with_ignore_value_info(true);
+    let mut model = reader.model_for_path(&task.model)?;
     // Inputs by name: a graph may list weights among its inputs, or order them otherwise.
     let names: Vec<&str> = feed.iter().map(|x| x.name.as_str()).collect();
     model = model.with_input_names(&names)?;
