@@ -162,14 +162,13 @@ def middle(values):
     return significant(statistics.median(values)) if values else None
 
 
-def entry_of(name, job, answers, checked):
+def figures_of(answers, checked):
     """What is saved of one engine's rounds; an error in any round is the engine's result."""
-    entry = {"model": job.name, "precision": job.precision, "threads": job.threads, "engine": name}
     errors = [answer["error"] for answer in [*answers, checked] if "error" in answer]
     if errors:
-        return entry | {"error": errors[0]}
+        return {"error": errors[0]}
     steady = [answer["steady"] for answer in answers]
-    return entry | {
+    return {
         "median_ms": [significant(x["median_ms"]) for x in steady],
         "min_ms": significant(min(x["min_ms"] for x in steady)),
         "load_ms": middle([answer["load_ms"] for answer in answers]),
@@ -203,7 +202,9 @@ def run_job(setup, names, job, rounds, progress):
                 checked[name] = answer
             elif out:
                 checked[name] = engines.check(setup, job, answer["answer"])
-    return [entry_of(name, job, answers[name], checked[name]) for name in names]
+    found = {name: figures_of(answers[name], checked[name]) for name in names}
+    place = {"model": job.name, "precision": job.precision, "threads": job.threads}
+    return place | {"engines": found}
 
 
 class Progress:
@@ -229,20 +230,22 @@ class Progress:
         print(text, flush=True)
 
 
-def one_line(entries):
+def one_line(result):
     """A job's medians, for the terminal."""
-    parts = [f"{e['engine']} {report.cell(e)}" for e in entries]
-    first = entries[0]
-    return f"{first['model']:36} {first['precision']:4} {first['threads']}  " + "  ".join(parts)
+    parts = [f"{name} {report.cell(figures)}" for name, figures in result["engines"].items()]
+    head = f"{result['model']:36} {result['precision']:4} {result['threads']}  "
+    return head + "  ".join(parts)
 
 
 def save(folder, data):
-    """Writes the JSON, one result a line; whole or not at all."""
+    """Writes the JSON, one result a line and without spaces: it is committed, and a committed
+    file is at most 100 KiB. Whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "performance.json"
     head = {key: value for key, value in data.items() if key != "results"}
     text = json.dumps(head, indent=1)[:-2] + ',\n "results": [\n'
-    text += ",\n".join("  " + json.dumps(entry) for entry in data["results"]) + "\n ]\n}\n"
+    lines = (json.dumps(result, separators=(",", ":")) for result in data["results"])
+    text += ",\n".join(lines) + "\n ]\n}\n"
     part = path.with_suffix(".part")
     part.write_text(text)
     part.replace(path)
@@ -269,9 +272,8 @@ def run_model(args, setup, model, scratch, quantised, progress):
         able = [e for e in args.engines if not engines.lack(setup, e, precision)]
         for threads in args.threads if able else []:
             job = engines.Job(name, file, precision, threads, scratch)
-            entries = run_job(setup, able, job, args.rounds, progress)
-            progress.line(one_line(entries))
-            results += entries
+            results.append(run_job(setup, able, job, args.rounds, progress))
+            progress.line(one_line(results[-1]))
     return results
 
 

@@ -98,7 +98,7 @@ def times(data, rows):
 
 
 def own_rows(data):
-    """{model: {engine: entry}} at each model's own precision (f32 or int8) and most threads."""
+    """{model: {engine: figures}} at each model's own precision (f32 or int8) and most threads."""
     threads = max(data["settings"]["threads"])
     rows = {}
     for precision in data["settings"]["near"]:
@@ -137,6 +137,15 @@ def memory(data):
     return grid(["model", *(LABELS[name] for name in names)], lines)
 
 
+def complaint(figures):
+    """Why an engine's times do not count."""
+    if "error" in figures:
+        return f"failed: `{figures['error'].replace('`', '')}`"
+    if figures["worst"] is None:
+        return "gave another answer, off in its shapes, or NaN"
+    return f"gave another answer, off by {figures['worst']:.1%} of the output's scale"
+
+
 def answers(data):
     """What did not run, or gave another answer; each reason with the models it holds for."""
     lines = [
@@ -144,20 +153,11 @@ def answers(data):
     ]
     lines += [f"- {x['model']} was left out: {x['error']}" for x in data["failed"]]
     found = {}
-    for entry in data["results"]:
-        if stats.good(entry):
-            continue
-        why = f"failed: `{entry['error'].replace('`', '')}`" if "error" in entry else None
-        if not why:
-            worst = entry["worst"]
-            off = (
-                "in its shapes, or NaN"
-                if worst is None
-                else f"by {worst:.1%} of the output's scale"
-            )
-            why = f"gave another answer, off {off}"
-        place = (entry["engine"], entry["model"], entry["precision"], why)
-        found.setdefault(place, []).append(str(entry["threads"]))
+    for result in data["results"]:
+        for engine, figures in result["engines"].items():
+            if not stats.good(figures):
+                place = (engine, result["model"], result["precision"], complaint(figures))
+                found.setdefault(place, []).append(str(result["threads"]))
     for (engine, model, precision, why), threads in found.items():
         where = f"{precision}, threads {', '.join(threads)}"
         lines.append(f"- {model} ({where}): {LABELS[engine]} {why}")

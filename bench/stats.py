@@ -6,23 +6,20 @@ import statistics
 US = "hetra"
 
 
-def good(entry):
+def good(figures):
     """Whether an engine ran and gave the expected answer: only then do its times count."""
-    return entry is not None and "error" not in entry and entry["near"]
+    return figures is not None and "error" not in figures and figures["near"]
 
 
 def table(results, precision, threads):
-    """{model: {engine: entry}} of one precision and number of threads, in the order saved."""
-    rows = {}
-    for entry in results:
-        if (entry["precision"], entry["threads"]) == (precision, threads):
-            rows.setdefault(entry["model"], {})[entry["engine"]] = entry
-    return rows
+    """{model: {engine: figures}} of one precision and number of threads, in the order saved."""
+    place = (precision, threads)
+    return {r["model"]: r["engines"] for r in results if (r["precision"], r["threads"]) == place}
 
 
-def middle(entry):
+def middle(figures):
     """Milliseconds: the median over the rounds of the medians within them."""
-    return statistics.median(entry["median_ms"])
+    return statistics.median(figures["median_ms"])
 
 
 def ratio(ours, theirs):

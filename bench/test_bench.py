@@ -22,13 +22,18 @@ HAS_NUMPY = importlib.util.find_spec("numpy") is not None
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-def entry(engine, times, model="m", precision="f32", threads=1, near=True):
-    """A saved result; `times` is the median of each round, or the reason of a failure."""
-    head = {"model": model, "precision": precision, "threads": threads, "engine": engine}
+def figures(times, near=True):
+    """What is saved of an engine; `times` is the median of each round, or why it failed."""
     if isinstance(times, str):
-        return head | {"error": times}
-    figures = {"median_ms": times, "min_ms": min(times), "load_ms": 3.0, "first_ms": 4.0}
-    return head | figures | {"peak_mib": 20.0, "near": near, "worst": 0.25}
+        return {"error": times}
+    found = {"median_ms": times, "min_ms": min(times), "load_ms": 3.0, "first_ms": 4.0}
+    return found | {"peak_mib": 20.0, "near": near, "worst": 0.25}
+
+
+def result(model="m", precision="f32", threads=1, **engines):
+    """What is saved of a job; an engine's value is its figures, or the times of its rounds."""
+    found = {k: v if isinstance(v, dict) else figures(v) for k, v in engines.items()}
+    return {"model": model, "precision": precision, "threads": threads, "engines": found}
 
 
 def saved(results):
@@ -54,17 +59,17 @@ def saved(results):
 class Comparisons(unittest.TestCase):
     def test_a_ratio_is_formed_within_a_round(self):
         # The second round was slow for both: the ratio of the medians would be 1.
-        ours, theirs = entry("hetra", [1.0, 10.0, 2.0]), entry("rten", [2.0, 20.0, 2.0])
+        ours, theirs = figures([1.0, 10.0, 2.0]), figures([2.0, 20.0, 2.0])
         self.assertEqual(stats.ratio(ours, theirs), (0.5, 0.5, 1.0))
 
     def test_wrong_or_failed_does_not_count(self):
-        ours = entry("hetra", [4.0])
-        row = {"hetra": ours, "rten": entry("rten", [1.0], near=False)}
-        row |= {"tract": entry("tract", "exit 1"), "openvino": entry("openvino", [2.0])}
+        ours = figures([4.0])
+        row = {"hetra": ours, "rten": figures([1.0], near=False)}
+        row |= {"tract": figures("exit 1"), "openvino": figures([2.0])}
         self.assertEqual(stats.best_peer(row), "openvino")
         self.assertIsNone(stats.ratio(ours, row["rten"]))
         self.assertIsNone(stats.ratio(ours, row["tract"]))
-        self.assertIsNone(stats.ratio(entry("hetra", [4.0], near=False), row["openvino"]))
+        self.assertIsNone(stats.ratio(figures([4.0], near=False), row["openvino"]))
         self.assertIsNone(stats.best_peer({"hetra": ours}))
 
     def test_the_summary_is_of_models(self):
@@ -77,10 +82,9 @@ class Comparisons(unittest.TestCase):
 
     def test_the_best_peer_is_chosen_for_each_model(self):
         results = [
-            *(entry("hetra", [2.0], model) for model in "ab"),
-            *(entry("rten", [time], model) for model, time in (("a", 1.0), ("b", 8.0))),
-            *(entry("openvino", [4.0], model) for model in "ab"),
-            entry("openvino", [0.1], "a", threads=2),
+            result("a", hetra=[2.0], rten=[1.0], openvino=[4.0]),
+            result("b", hetra=[2.0], rten=[8.0], openvino=[4.0]),
+            result("a", threads=2, openvino=[0.1]),
         ]
         rows = stats.table(results, "f32", 1)
         self.assertEqual({m: r[0] for m, r in stats.against(rows).items()}, {"a": 2.0, "b": 0.5})
@@ -89,14 +93,11 @@ class Comparisons(unittest.TestCase):
 
 class Pages(unittest.TestCase):
     def setUp(self):
+        wrong = figures([1.0, 1.0, 1.0], near=False)
         results = [
-            entry("hetra", [2.0, 2.0, 4.0]),
-            entry("openvino", [4.0, 4.0, 4.0]),
-            entry("rten", "exit 1: no `Foo`"),
-            entry("hetra", [9.0, 9.0, 9.0], threads=2),
-            entry("openvino", [3.0, 3.0, 3.0], threads=2),
-            entry("rten", [1.0, 1.0, 1.0], threads=2, near=False),
-            entry("openvino", [1.0, 1.0, 1.0], precision="bf16"),
+            result(hetra=[2.0, 2.0, 4.0], openvino=[4.0, 4.0, 4.0], rten="exit 1: no `Foo`"),
+            result(threads=2, hetra=[9.0, 9.0, 9.0], openvino=[3.0, 3.0, 3.0], rten=wrong),
+            result(precision="bf16", openvino=[1.0, 1.0, 1.0]),
         ]
         self.data = saved(results)
 
@@ -137,11 +138,11 @@ class Pages(unittest.TestCase):
         self.assertGreater(second, right)
 
     def test_a_chart_without_a_peer_is_still_one(self):
-        root = ElementTree.fromstring(report.chart(saved([entry("hetra", [1.0])])))
+        root = ElementTree.fromstring(report.chart(saved([result(hetra=[1.0])])))
         self.assertIn("Nothing to compare", "".join(root.itertext()))
 
     def test_ratios_past_the_axis_stand_at_its_end(self):
-        results = [entry("hetra", [1.0]), entry("rten", [1000.0])]
+        results = [result(hetra=[1.0], rten=[1000.0])]
         root = ElementTree.fromstring(report.chart(saved(results)))
         (mark,) = (group.find(f"{SVG}polygon") for group in root.iter(f"{SVG}g"))
         x = float(mark.get("points").split(",")[0])
@@ -155,7 +156,7 @@ class Pages(unittest.TestCase):
 
 class Saving(unittest.TestCase):
     def test_what_is_saved_is_rendered_and_checked(self):
-        data = saved([entry("hetra", [2.0]), entry("rten", [1.0])])
+        data = saved([result(hetra=[2.0], rten=[1.0])])
         with tempfile.TemporaryDirectory() as folder:
             path = cpu.save(Path(folder), data)
             self.assertEqual(json.loads(path.read_text()), data)
@@ -164,16 +165,15 @@ class Saving(unittest.TestCase):
             self.assertTrue(cpu.render(path, check=True))
 
     def test_rounds_become_one_entry(self):
-        job = engines.Job("m", "m.onnx", "f32", 2, Path())
         steady = {"median_ms": 1.23456, "min_ms": 1.0, "samples": 9}
         answer = {"steady": steady, "load_ms": 5.0, "first_ms": 6.0, "peak_mib": 7.0}
         slower = answer | {"steady": {"median_ms": 3.0, "min_ms": 2.0, "samples": 9}}
         slower |= {"load_ms": 7.0}
         checked = {"near": True, "worst": 1e-7}
-        made = cpu.entry_of("rten", job, [slower, answer], checked)
+        made = cpu.figures_of([slower, answer], checked)
         self.assertEqual(made["median_ms"], [3.0, 1.235])
-        self.assertEqual((made["min_ms"], made["load_ms"], made["threads"]), (1.0, 6.0, 2))
-        failed = cpu.entry_of("rten", job, [answer, {"error": "signal 9"}], checked)
+        self.assertEqual((made["min_ms"], made["load_ms"]), (1.0, 6.0))
+        failed = cpu.figures_of([answer, {"error": "signal 9"}], checked)
         self.assertEqual(failed["error"], "signal 9")
         self.assertNotIn("median_ms", failed)
 
