@@ -5,16 +5,25 @@
 //! graph into a [`Program`]; a program runs on host tensors. Devices with memory of their own
 //! will extend [`Call`]; nothing in the interface is there ahead of its first user.
 //!
-//! The crate knows nothing of cost or placement.
+//! How a kernel does its work is data, too: a [`Schedule`] out of the [`Space`] that the kernel
+//! declares, looked up in a [`ScheduleTable`] by the key of a [`Task`].
+//!
+//! The crate knows nothing of cost or placement, nor of how schedules are found.
 
 mod call;
 pub mod conformance;
 mod info;
 mod null;
+mod random;
+mod schedule;
+mod space;
 
 pub use call::{Call, DeviceError, Part, Program};
 pub use info::{DeviceInfo, DriverState, Found, Peak};
 pub use null::NullDevice;
+pub use random::Random;
+pub use schedule::{Schedule, ScheduleError, ScheduleTable, Task};
+pub use space::{Knob, Space, SpaceError};
 
 use hetra_ir::{Graph, Node};
 use std::sync::Arc;

@@ -1,28 +1,20 @@
 //! What cases are made of: a generator, arguments, nodes.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 
 use hetra_ir::{Attr, Node};
 use hetra_tensor::{DType, Tensor, from_f64};
 
-/// A small generator (splitmix64), so that a seed gives the same cases everywhere.
-pub(super) struct Random(Cell<u64>);
+/// A generator that may be drawn from while it is shared: a seed gives the same cases everywhere.
+pub(super) struct Random(RefCell<crate::Random>);
 
 impl Random {
     pub(super) fn new(seed: u64) -> Random {
-        Random(Cell::new(seed))
-    }
-
-    fn next(&self) -> u64 {
-        let mut z = self.0.get().wrapping_add(0x9E37_79B9_7F4A_7C15);
-        self.0.set(z);
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
+        Random(RefCell::new(crate::Random::new(seed)))
     }
 
     pub(super) fn below(&self, bound: usize) -> usize {
-        (self.next() % bound.max(1) as u64) as usize
+        self.0.borrow_mut().index(bound)
     }
 
     pub(super) fn pick<T: Copy>(&self, list: &[T]) -> T {
@@ -36,8 +28,8 @@ impl Random {
             DType::I8 => (-128.0, 127.0),
             _ => (-2.0, 2.0),
         };
-        let unit = |bits: u64| (bits >> 11) as f64 / (1u64 << 53) as f64;
-        let values: Vec<f64> = (0..count).map(|_| low + (high - low) * unit(self.next())).collect();
+        let mut random = self.0.borrow_mut();
+        let values: Vec<f64> = (0..count).map(|_| low + (high - low) * random.unit()).collect();
         from_f64(dtype, shape, &values).unwrap_or_else(|_| Tensor::vector::<f32>(&[]))
     }
 

@@ -1,0 +1,1 @@
+//! Searches schedules by measurement and remembers what it found.
