@@ -1,1 +1,3 @@
 //! Searches schedules by measurement and remembers what it found.
+
+pub mod boost;
