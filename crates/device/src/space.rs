@@ -165,6 +165,24 @@ impl Space {
         random.below(self.size)
     }
 
+    /// Points that are spread out: of `count` points (some may be equal), each choice of a knob is in
+    /// about as many as every other (a Latin hypercube: McKay, Beckman and Conover, 1979).
+    pub fn spread(&self, count: usize, random: &mut Random) -> Vec<u64> {
+        let mut points = vec![0; count];
+        for knob in &self.knobs {
+            let choices = knob.choices.len();
+            // Where there are fewer points than choices, which ones are left out is chance, too.
+            let offset = random.unit();
+            let digit = |at: usize| ((at as f64 + offset) * choices as f64 / count as f64) as usize;
+            let mut digits: Vec<usize> = (0..count).map(|at| digit(at).min(choices - 1)).collect();
+            random.shuffle(&mut digits);
+            for (point, digit) in points.iter_mut().zip(digits) {
+                *point = *point * choices as u64 + digit as u64;
+            }
+        }
+        points
+    }
+
     /// The points one step away: one knob at the choice before or after.
     pub fn neighbours(&self, point: u64) -> Vec<u64> {
         let digits = self.digits(point);
@@ -281,6 +299,22 @@ mod tests {
         }
         assert_eq!(space.neighbours(0).len(), 3);
         assert_eq!(seen.len(), 24);
+    }
+
+    #[test]
+    fn a_spread_has_every_choice_equally_often() {
+        let space = space();
+        for seed in 0..20 {
+            let points = space.spread(12, &mut Random::new(seed));
+            for (knob, column) in space.knobs().iter().zip(0..) {
+                for choice in knob.choices() {
+                    let has = |&&point: &&u64| space.values(point)[column] == *choice;
+                    let count = points.iter().filter(has).count();
+                    assert_eq!(count, 12 / knob.choices().len(), "{} {choice}", knob.name());
+                }
+            }
+        }
+        assert!(space.spread(0, &mut Random::new(1)).is_empty());
     }
 
     #[test]
