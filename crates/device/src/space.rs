@@ -165,8 +165,8 @@ impl Space {
         random.below(self.size)
     }
 
-    /// Points that are spread out: of `count` points (some may be equal), each choice of a knob is in
-    /// about as many as every other (a Latin hypercube: McKay, Beckman and Conover, 1979).
+    /// Points that are spread out: of `count` points (some may be equal), each choice of a knob is
+    /// in about as many as every other (a Latin hypercube: McKay, Beckman and Conover, 1979).
     pub fn spread(&self, count: usize, random: &mut Random) -> Vec<u64> {
         let mut points = vec![0; count];
         for knob in &self.knobs {

@@ -43,12 +43,16 @@ pub(super) fn next(
     random: &mut Random,
 ) -> Vec<u64> {
     let batch = options.batch.max(1);
-    let guessed = best(space, surrogate, known, batch, random);
+    // Twice as many as are needed: some of them may be drawn by chance first.
+    let guessed = best(space, surrogate, known, 2 * batch, random);
     let leader = ranked(known).first().map_or(space.default_point(), |&(point, _)| point);
     let mut near = space.neighbours(leader);
     random.shuffle(&mut near);
     let mut points: Vec<u64> = Vec::new();
     for guess in guessed {
+        if points.len() == batch {
+            break;
+        }
         let fresh = |point: &u64| !known.contains_key(point) && !points.contains(point);
         let chance = random.chance(options.chance);
         let other = if !chance {
@@ -58,13 +62,13 @@ pub(super) fn next(
         } else {
             Some(space.random(random)).filter(fresh)
         };
-        // A guess that was drawn by chance before is not lost: the next ones follow.
         points.extend(other.or(Some(guess).filter(fresh)));
     }
     points
 }
 
-/// The `count` points that the model holds for the fastest of those that are not known.
+/// The `count` points that the model holds for the fastest of those that are not known; fewer only
+/// where fewer were thought of, and none only where all are known.
 fn best(
     space: &Space,
     surrogate: &Surrogate,
@@ -80,6 +84,12 @@ fn best(
         bred(space, surrogate, known, random)
     };
     scored.retain(|(point, _)| !known.contains_key(point));
+    if scored.is_empty() {
+        // Nearly everything is known, and chance did not find the rest: look for it.
+        let start = space.random(random);
+        let after = (start..space.size()).chain(0..start);
+        return after.filter(|point| !known.contains_key(point)).take(count).collect();
+    }
     scored.into_iter().take(count).map(|(point, _)| point).collect()
 }
 
@@ -129,4 +139,50 @@ fn bred(
     }
     sort(&mut scored, random);
     scored
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hetra_device::{Knob, Task};
+
+    fn space(counts: [i64; 4]) -> Space {
+        let knob = |(index, count)| {
+            let choices: Vec<i64> = (0..count).collect();
+            Knob::new(format!("k{index}"), choices, 0).unwrap()
+        };
+        Space::new(counts.into_iter().enumerate().map(knob).collect()).unwrap()
+    }
+
+    #[test]
+    fn the_last_points_of_a_large_space_are_found() {
+        let space = space([11, 6, 5, 4]);
+        assert!(space.size() > POOL as u64);
+        let surrogate = Surrogate::new(&space, &Task::new("t", Vec::new()).unwrap(), &[], 1);
+        let mut known: Known = (3..space.size()).map(|point| (point, Some(1.0))).collect();
+        let mut random = Random::new(1);
+        while (known.len() as u64) < space.size() {
+            let points = next(&space, &surrogate, &known, &Options::default(), &mut random);
+            assert!(!points.is_empty());
+            for point in points {
+                assert!(known.insert(point, None).is_none(), "{point} was known");
+            }
+        }
+        assert!(next(&space, &surrogate, &known, &Options::default(), &mut random).is_empty());
+    }
+
+    #[test]
+    fn a_batch_is_full_and_distinct() {
+        for space in [space([3, 3, 2, 1]), space([9, 9, 9, 9])] {
+            let surrogate = Surrogate::new(&space, &Task::new("t", Vec::new()).unwrap(), &[], 1);
+            let known: Known = [(0, Some(1.0)), (1, None)].into();
+            let options = Options { batch: 8, chance: 0.5, ..Options::default() };
+            for seed in 0..50 {
+                let points = next(&space, &surrogate, &known, &options, &mut Random::new(seed));
+                let distinct: BTreeSet<u64> = points.iter().copied().collect();
+                assert_eq!((points.len(), distinct.len()), (8, 8));
+                assert!(points.iter().all(|point| !known.contains_key(point)));
+            }
+        }
+    }
 }

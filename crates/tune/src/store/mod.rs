@@ -5,10 +5,10 @@
 //! nothing of another. A *row* is one measurement of a search; a *choice* is a schedule that was
 //! confirmed against the default (perhaps the default itself), and only choices reach a session.
 //!
-//! Processes may share the file: SQLite locks it, writers wait for each other up to
-//! [`BUSY_MS`], and each write is one transaction. The journal is the old one that is rolled back,
-//! not a write-ahead log, so that the file can be read where it cannot be written. Where the file
-//! lies is the caller's business.
+//! Processes may share the file: SQLite locks it, writers wait some seconds for each other, and
+//! each write is one transaction. The journal is the old one that is rolled back, not a write-ahead
+//! log, so that the file can be read where it cannot be written. Where the file lies is the
+//! caller's business.
 
 mod lines;
 mod schema;
@@ -176,7 +176,8 @@ impl Store {
         let wait = std::time::Duration::from_millis(BUSY_MS);
         connection.busy_timeout(wait).map_err(failed)?;
         connection.set_limit(Limit::SQLITE_LIMIT_LENGTH, VALUE_BYTES_MAX).map_err(failed)?;
-        let settings = "PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON; PRAGMA trusted_schema = OFF; \
+        let settings = "PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON; \
+                        PRAGMA trusted_schema = OFF; \
                         PRAGMA cell_size_check = ON;";
         connection.execute_batch(settings).map_err(failed)?;
         Ok(Store { path: path.to_path_buf(), connection })
