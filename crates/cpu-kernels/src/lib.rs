@@ -35,6 +35,7 @@ pub mod nhwc;
 mod nhwc_depthwise;
 mod nhwc_micro;
 pub mod nhwc_pool;
+mod nhwc_strips;
 pub mod norm;
 pub mod peak;
 pub mod pool;

@@ -10,14 +10,15 @@
 
 use super::activation::{self, Activation};
 use super::conv::ConvShape;
-use super::gemm_micro::TileEnd;
 use super::gemm_pack::block;
 use super::isa::{Isa, Kernel};
 use super::nhwc_depthwise::{Depthwise, pack_depthwise};
-use super::nhwc_micro::{BORDER, PixelTile, pixel_tile};
+use super::nhwc_micro::{BORDER, PixelTiles, pixel_tiles};
+use super::nhwc_strips::Strips;
+pub use super::nhwc_strips::reads_whole_rows;
 use super::scratch::{AlignedBuf, Shared, count, lend};
 use super::simd::Simd;
-use super::threads::{for_each, for_ranges, threads};
+use super::threads::{for_each, threads};
 use std::ops::Range;
 
 /// Multiply-adds below which a convolution stays on one thread (about 5 µs).
@@ -26,9 +27,6 @@ const PAR_MIN: usize = 256 << 10;
 const TASK_MIN: usize = 64 << 10;
 /// Floats of the image that a block of pixels reads, about: half of the second cache level.
 const IMAGE_BLOCK: usize = 48 << 10;
-/// Most channels of an image of which a padded copy is made, and most floats of that.
-const RUN_CHANNELS_MAX: usize = 8;
-const PADDED_MAX: usize = 16 << 20;
 /// Most entries of the table of a block of pixels.
 const TABLE_MAX: usize = 8 << 10;
 
@@ -40,7 +38,8 @@ pub struct PackedNhwc {
     /// `[panel][tap][channel][two vectors]`, panels of one group after those of the last; for
     /// depthwise as `pack_depthwise` says.
     weights: AlignedBuf,
-    bias: Option<Vec<f32>>,
+    /// For each panel two vectors; for depthwise one float for each channel, or none.
+    bias: Vec<f32>,
     act: Activation,
 }
 
@@ -51,17 +50,20 @@ impl std::fmt::Debug for PackedNhwc {
 }
 
 /// The image and the sizes of one call.
-struct Call<'a> {
+#[derive(Clone, Copy)]
+pub(crate) struct Call<'a> {
     conv: &'a PackedNhwc,
     /// The taps and borders of this call: those of a padded copy are fewer.
     shape: ConvShape,
     /// Floats from one pixel to the next.
     pixel: usize,
-    x: &'a [f32],
+    pub(crate) x: &'a [f32],
     zeros: &'a [f32],
     /// Height, width; output height, width.
     size: [usize; 4],
     out: Shared<'a, f32>,
+    /// The output pixel that this call begins with.
+    first: usize,
     residual: Option<&'a [f32]>,
 }
 
@@ -77,11 +79,11 @@ impl PackedNhwc {
         shape.check(weights.len());
         assert!(bias.is_none_or(|b| b.len() == shape.m), "bias of another size");
         let depthwise = shape.groups > 1 && shape.groups == shape.c && shape.m == shape.c;
-        let weights = match depthwise {
-            true => pack_depthwise(&shape, weights),
-            false => pack(isa, &shape, weights),
+        let (weights, bias) = match depthwise {
+            true => (pack_depthwise(&shape, weights), bias.unwrap_or_default().to_vec()),
+            false => (pack(isa, &shape, weights), pack_bias(isa, &shape, bias)),
         };
-        PackedNhwc { isa, shape, depthwise, weights, bias: bias.map(<[f32]>::to_vec), act }
+        PackedNhwc { isa, shape, depthwise, weights, bias, act }
     }
 
     /// The shape given to `new`.
@@ -94,6 +96,29 @@ impl PackedNhwc {
     pub fn run(
         &self,
         x: &[f32],
+        size: (usize, usize, usize),
+        residual: Option<&[f32]>,
+        out: &mut [f32],
+    ) {
+        self.run_from(x, false, size, residual, out);
+    }
+
+    /// As `run`, for images that have their channels first. Panics unless `takes_planes`, too.
+    pub fn run_planes(
+        &self,
+        x: &[f32],
+        size: (usize, usize, usize),
+        residual: Option<&[f32]>,
+        out: &mut [f32],
+    ) {
+        assert!(self.takes_planes(), "channels first are taken only where copies are made");
+        self.run_from(x, true, size, residual, out);
+    }
+
+    fn run_from(
+        &self,
+        x: &[f32],
+        planes: bool,
         (n, h, w): (usize, usize, usize),
         residual: Option<&[f32]>,
         out: &mut [f32],
@@ -106,8 +131,8 @@ impl PackedNhwc {
         if outputs == 0 {
             return;
         }
-        let bias = self.bias.as_deref();
         if self.depthwise {
+            let bias = Some(self.bias.as_slice()).filter(|bias| !bias.is_empty());
             let (weights, act) = (self.weights.as_slice(), self.act);
             let d = Depthwise { shape: s, weights, bias, act, residual, x, size: [h, w, oh, ow] };
             return d.run(self.isa, n, out);
@@ -115,57 +140,40 @@ impl PackedNhwc {
         let mut zeros = lend(s.c);
         zeros.fill(0.0);
         let (size, out) = ([h, w, oh, ow], Shared::new(out));
-        let mut call =
-            Call { conv: self, shape: *s, pixel: s.c, x, zeros: &zeros, size, out, residual };
-        let [top, left, bottom, right] = s.pads;
-        let (high, wide) = (top + h + bottom, left + w + right);
-        let floats = n.checked_mul(high).and_then(|rows| rows.checked_mul(wide * s.c));
-        match floats {
-            Some(floats) if s.row_is_run() && floats <= PADDED_MAX => {
-                let mut copy = lend(floats);
-                pad(x, (n, h, w), s, &mut copy);
-                call.shape = ConvShape { c: s.kw * s.c, kw: 1, pads: [0; 4], ..*s };
-                call.size = [high, wide, oh, ow];
-                call.x = &copy;
-                call.run(n * oh * ow);
-            }
-            _ => call.run(n * oh * ow),
+        let call = Call {
+            conv: self,
+            shape: *s,
+            pixel: s.c,
+            x,
+            zeros: &zeros,
+            size,
+            out,
+            first: 0,
+            residual,
+        };
+        match self.strips(planes, size) {
+            Some(strips) => strips.run(&call, n),
+            None => call.run(n * oh * ow),
         }
+    }
+
+    /// Whether `run` takes images with their channels first, too.
+    pub fn takes_planes(&self) -> bool {
+        self.shape.row_is_run()
+    }
+
+    /// The strips of padded copies to run by, where that is worth it or the channels are first.
+    fn strips(&self, planes: bool, size: [usize; 4]) -> Option<Strips> {
+        if !self.shape.row_is_run() {
+            return None;
+        }
+        Strips::new(&self.shape, planes, size)
     }
 
     /// Panels of one group.
     fn group_panels(&self) -> usize {
         self.shape.per_group().1.div_ceil(block(self.isa).1)
     }
-}
-
-impl ConvShape {
-    /// Whether it is worth a padded copy of the image that a row of taps is one run.
-    fn row_is_run(&self) -> bool {
-        self.kw > 1 && self.groups == 1 && self.dilation[1] == 1 && self.c <= RUN_CHANNELS_MAX
-    }
-}
-
-/// Copies images into the middle of zeros.
-fn pad(x: &[f32], (n, h, w): (usize, usize, usize), s: &ConvShape, copy: &mut [f32]) {
-    let [top, left, bottom, right] = s.pads;
-    let (high, row, padded) = (top + h + bottom, w * s.c, (left + w + right) * s.c);
-    let copy = Shared::new(copy);
-    for_ranges(n * high, (32 << 10) / padded.max(1), |start, len| {
-        for line in start..start + len {
-            // SAFETY: each line is one task's.
-            let line_out = unsafe { copy.slice(line * padded, padded) };
-            let (image, y) = (line / high, line % high);
-            if y < top || y >= top + h {
-                line_out.fill(0.0);
-                continue;
-            }
-            let from = (image * h + y - top) * row;
-            line_out[..left * s.c].fill(0.0);
-            line_out[left * s.c..][..row].copy_from_slice(&x[from..from + row]);
-            line_out[left * s.c + row..].fill(0.0);
-        }
-    });
 }
 
 /// The order of the register kernel.
@@ -186,6 +194,18 @@ fn pack(isa: Isa, s: &ConvShape, weights: &[f32]) -> AlignedBuf {
             }
         }
     });
+    packed
+}
+
+/// The bias in the order of the panels; zeros where there is none.
+fn pack_bias(isa: Isa, s: &ConvShape, bias: Option<&[f32]>) -> Vec<f32> {
+    let ((_, mg), nr) = (s.per_group(), block(isa).1);
+    let panels = mg.div_ceil(nr);
+    let mut packed = vec![0.0; count(&[s.groups, panels, nr])];
+    let groups = packed.chunks_exact_mut((panels * nr).max(1));
+    for (to, from) in groups.zip(bias.unwrap_or_default().chunks_exact(mg.max(1))) {
+        to[..mg].copy_from_slice(from);
+    }
     packed
 }
 
@@ -210,7 +230,7 @@ impl Call<'_> {
         let depth = s.kh * s.kw * s.per_group().0;
         let panels = self.conv.group_panels() * s.groups;
         let work = count(&[pixels, s.m]).saturating_mul(depth);
-        let parallel = work >= PAR_MIN && threads() > 1;
+        let parallel = self.is_parallel(pixels);
         let tiles = pixels.div_ceil(block(self.conv.isa).0);
         let want = match parallel {
             true => (work / TASK_MIN).clamp(threads(), 4 * threads()),
@@ -222,6 +242,22 @@ impl Call<'_> {
             let (pixels, panels) = (part(pixels, down, i), part(panels, across, j));
             self.conv.isa.dispatch(Block { call: self, pixels, panels });
         });
+    }
+
+    /// Computes outputs on this thread: those from `first` on, of an image of this size, which is a
+    /// copy of a part of the call's in which a row of taps is one run.
+    pub(crate) fn run_copy(&self, x: &[f32], size: [usize; 4], first: usize) {
+        let s = &self.shape;
+        let shape = ConvShape { c: s.kw * s.c, kw: 1, pads: [0; 4], ..*s };
+        let panels = 0..self.conv.group_panels();
+        let call = Call { shape, size, x, first: self.first + first, ..*self };
+        self.conv.isa.dispatch(Block { call: &call, pixels: 0..size[2] * size[3], panels });
+    }
+
+    /// Whether so many outputs are work for several threads.
+    pub(crate) fn is_parallel(&self, pixels: usize) -> bool {
+        let depth = self.shape.kh * self.shape.kw * self.shape.per_group().0;
+        count(&[pixels, self.shape.m]).saturating_mul(depth) >= PAR_MIN && threads() > 1
     }
 
     /// Writes where the taps of these pixels lie: for each tap an entry for each pixel.
@@ -280,20 +316,21 @@ impl Kernel for Block<'_> {
         let mut start = self.pixels.start;
         while start < self.pixels.end {
             let end = (start + size).min(self.pixels.end);
-            let tiles = (end - start).div_ceil(S::MR);
-            let tile = |i: usize| {
-                let tile = part(end - start, tiles, i);
-                start + tile.start..start + tile.end
-            };
-            for i in 0..tiles {
-                let at = (tile(i).start - start) * taps;
-                self.call.table(tile(i), &mut table[at..at + tile(i).len() * taps]);
+            let runs = tiles(end - start, S::MR);
+            let (mut at, mut entry) = (start, 0);
+            for (mr, count) in runs {
+                for _ in 0..count {
+                    self.call.table(at..at + mr, &mut table[entry..entry + mr * taps]);
+                    (at, entry) = (at + mr, entry + mr * taps);
+                }
             }
             for panel in self.panels.clone() {
-                for i in 0..tiles {
-                    let at = (tile(i).start - start) * taps;
-                    let table = &table[at..at + tile(i).len() * taps];
-                    self.tile::<S>(tile(i), panel, table);
+                let mut at = start;
+                for (mr, count) in runs.into_iter().filter(|(_, count)| *count > 0) {
+                    let len = mr * count;
+                    let table = &table[(at - start) * taps..][..len * taps];
+                    self.tiles::<S>((at, mr, count), panel, table);
+                    at += len;
                 }
             }
             self.activate::<S>(start..end);
@@ -302,10 +339,26 @@ impl Kernel for Block<'_> {
     }
 }
 
+/// Heights of the blocks of so many pixels, and how many there are of each: full ones, and the rest
+/// in one or, if that were very low, in two.
+fn tiles(pixels: usize, mr: usize) -> [(usize, usize); 3] {
+    let (full, rest) = (pixels / mr, pixels % mr);
+    if rest * 4 < mr && rest > 0 && full > 0 {
+        let both = mr + rest;
+        return [(mr, full - 1), (both - both / 2, 1), (both / 2, 1)];
+    }
+    [(mr, full), (rest, usize::from(rest > 0)), (0, 0)]
+}
+
 impl Block<'_> {
-    /// One register tile.
+    /// Register tiles: pixels from `first` on, `mr` in each, and how many of them.
     #[inline(always)]
-    fn tile<S: Simd>(&self, pixels: Range<usize>, panel: usize, table: &[usize]) {
+    fn tiles<S: Simd>(
+        &self,
+        (first, mr, tiles): (usize, usize, usize),
+        panel: usize,
+        table: &[usize],
+    ) {
         let (call, conv) = (self.call, self.call.conv);
         let s = &call.shape;
         let (cg, mg) = s.per_group();
@@ -315,25 +368,14 @@ impl Block<'_> {
         let (column, nv) = (group * mg + j0, nr.min(mg - j0));
         let weights = &conv.weights.as_slice()[panel * taps * cg * nr..][..taps * cg * nr];
         let (lo, hi) = conv.act.clamp().unwrap_or((f32::NEG_INFINITY, f32::INFINITY));
-        let null = std::ptr::null();
-        let at = pixels.start * s.m + column;
-        let mr = pixels.len();
-        let bias_col = conv.bias.as_ref().map_or(null, |bias| bias[column..column + nv].as_ptr());
-        let residual = call.residual.map_or(null, |r| r[at..at + (mr - 1) * s.m + nv].as_ptr());
-        let end = TileEnd {
-            alpha: 1.0,
-            add_c: false,
-            bias_row: null,
-            bias_col,
-            residual,
-            ldr: s.m,
-            lo,
-            hi,
-        };
-        assert!(table.len() == taps * mr && (group + 1) * cg <= s.c);
+        let (at, rows) = ((call.first + first) * s.m + column, mr * tiles);
+        let residual =
+            call.residual.map_or(std::ptr::null(), |r| r[at..at + (rows - 1) * s.m + nv].as_ptr());
+        assert!(table.len() == taps * rows && (group + 1) * cg <= s.c);
         assert!(s.pads == [0; 4] || call.zeros.len() >= s.c);
-        let c = call.out.rows(at, (mr, s.m), nv);
-        let tile = PixelTile {
+        let tiles = PixelTiles {
+            tiles,
+            mr,
             table: table.as_ptr(),
             x: call.x.as_ptr(),
             zeros: call.zeros.as_ptr(),
@@ -341,18 +383,20 @@ impl Block<'_> {
             channels: cg,
             taps,
             b: weights.as_ptr(),
-            mr,
+            bias: conv.bias[panel * nr..][..nr].as_ptr(),
             nv,
-            c,
+            c: call.out.rows(at, (rows, s.m), nv),
+            residual,
             ldc: s.m,
-            end,
+            lo,
+            hi,
         };
-        // SAFETY: the table has `taps * mr` entries, each of a pixel of the image, behind which
-        // lie `c` floats (its channels, or those of a row of taps), of which the group's are read;
-        // the zeros are as many if there is a border. The panel, bias, residual
+        // SAFETY: the table has `taps` entries for each row, each of a pixel of the image, behind
+        // which lie `c` floats (its channels, or those of a row of taps), of which the group's are
+        // read; the zeros are as many if there is a border. The panel, bias, residual
         // and output were sliced to what is read and written. Tasks have different pixels or
         // panels, so no other one uses this part of the output.
-        unsafe { pixel_tile::<S>(&tile) }
+        unsafe { pixel_tiles::<S>(&tiles) }
     }
 
     /// Activations that are more than bounds, when the panels of these pixels are summed.
@@ -364,6 +408,7 @@ impl Block<'_> {
         }
         let (m, (_, mg)) = (conv.shape.m, conv.shape.per_group());
         let (nr, of_group) = (2 * S::LANES, conv.group_panels());
+        let pixels = self.call.first + pixels.start..self.call.first + pixels.end;
         let first = |panel: usize| panel / of_group * mg + panel % of_group * nr;
         let (start, last) = (first(self.panels.start), self.panels.end - 1);
         let end = last / of_group * mg + (last % of_group * nr + nr).min(mg);

@@ -6,13 +6,16 @@
 use super::activation::{self, Activation};
 use super::conv::ConvShape;
 use super::isa::{Isa, Kernel};
-use super::scratch::{AlignedBuf, Shared, count};
+use super::scratch::{AlignedBuf, Shared, count, lend};
 use super::simd::Simd;
 use super::threads::for_ranges;
 use std::ops::Range;
 
 /// Channels are packed to a multiple of this: the longest vector.
 const PAD: usize = 16;
+/// Channels of a block: a multiple of all vectors, few enough that the lines and weights of some
+/// outputs fit into the first cache level.
+const BLOCK: usize = 128;
 /// Outputs of a row that are summed together.
 const WIDE: usize = 8;
 
@@ -62,21 +65,51 @@ impl Kernel for Rows<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let (shape, width) = (self.call.shape, self.call.size[3] * self.call.shape.c);
+        let mut zeros = lend(shape.c);
+        zeros.fill(0.0);
         for row in self.rows.clone() {
             // SAFETY: each row of outputs is one task's.
             let out = unsafe { self.out.slice(row * width, width) };
             let line = Line::new(self.call, row);
             match (shape.kw, shape.stride[1], shape.dilation[1]) {
-                (3, 1, 1) => line.run::<S, 3, 1>(s, out),
-                (3, 2, 1) => line.run::<S, 3, 2>(s, out),
-                (5, 1, 1) => line.run::<S, 5, 1>(s, out),
-                (5, 2, 1) => line.run::<S, 5, 2>(s, out),
-                _ => line.run::<S, 0, 0>(s, out),
+                _ if shape.kh > shape.kw => line.run::<S, 0, 0, 0>(s, &zeros, out),
+                (3, 1, 1) => line.run::<S, 3, 1, 10>(s, &zeros, out),
+                (3, 2, 1) => line.run::<S, 3, 2, 17>(s, &zeros, out),
+                (5, 1, 1) => line.run::<S, 5, 1, 12>(s, &zeros, out),
+                (5, 2, 1) => line.run::<S, 5, 2, 19>(s, &zeros, out),
+                _ => line.run::<S, 0, 0, 0>(s, &zeros, out),
             }
             if self.call.act.clamp().is_none() {
                 activation::apply(S::ISA, self.call.act, out);
             }
         }
+    }
+}
+
+/// Where the pixels of a step lie.
+trait Places {
+    /// The channels of pixel `i` in a row of taps: as many as the image has.
+    fn at(&self, line: usize, i: usize) -> *const f32;
+}
+
+/// Rows of pixels of so many channels, which all lie in the image.
+struct Inside<'a, const K: usize>([&'a [f32]; K], usize);
+
+impl<const K: usize> Places for Inside<'_, K> {
+    #[inline(always)]
+    fn at(&self, line: usize, i: usize) -> *const f32 {
+        let Inside(rows, c) = self;
+        rows[line][i * c..].as_ptr()
+    }
+}
+
+/// Pixels one by one.
+struct Edge<'a, const K: usize, const N: usize>([[&'a [f32]; N]; K]);
+
+impl<const K: usize, const N: usize> Places for Edge<'_, K, N> {
+    #[inline(always)]
+    fn at(&self, line: usize, i: usize) -> *const f32 {
+        self.0[line][i].as_ptr()
     }
 }
 
@@ -113,97 +146,169 @@ impl<'a> Line<'a> {
         }
     }
 
-    /// `K` taps wide with steps of `ST`, or any if `K` is 0.
+    /// `K` taps wide with steps of `ST`, which make `WIDE` outputs of `N` pixels; any if `K` is 0.
+    ///
+    /// Channels by blocks, then places, then vectors: neighbouring lines of the image are read
+    /// together, and what the next places need again is still in the first cache level.
     #[inline(always)]
-    fn run<S: Simd, const K: usize, const ST: usize>(&self, s: S, out: &mut [f32]) {
-        let c = self.call.shape.c;
-        for c0 in (0..c).step_by(S::LANES) {
-            if c - c0 >= S::LANES {
-                self.column::<S, K, ST, true>(s, (c0, S::LANES), out);
-            } else {
-                self.column::<S, K, ST, false>(s, (c0, c - c0), out);
-            }
-        }
-    }
-
-    /// A vector of channels, the first and how many; `FULL` if they are as many as lanes.
-    #[inline(always)]
-    fn column<S: Simd, const K: usize, const ST: usize, const FULL: bool>(
+    fn run<S: Simd, const K: usize, const ST: usize, const N: usize>(
         &self,
         s: S,
-        (c0, n): (usize, usize),
+        zeros: &[f32],
         out: &mut [f32],
     ) {
-        let (call, c) = (self.call, self.call.shape.c);
-        let [_, w, _, ow] = call.size;
-        let bias = call.bias.map_or(s.splat(0.0), |bias| s.loads_tail(&bias[c0..c0 + n]));
-        let left = call.shape.pads[1];
-        let mut x = 0;
-        while x < ow {
-            let count = WIDE.min(ow - x);
-            let sums = if K == 0 {
-                let mut sums = [bias; WIDE];
-                for (i, sum) in sums.iter_mut().enumerate().take(count) {
-                    *sum = self.one(s, (c0, n), x + i, bias);
+        let (c, [_, w, _, ow]) = (self.call.shape.c, self.call.size);
+        let left = self.call.shape.pads[1];
+        for block in (0..c).step_by(BLOCK) {
+            let block = block..(block + BLOCK).min(c);
+            for x in (0..ow).step_by(WIDE) {
+                let outputs = x..(x + WIDE).min(ow);
+                if K == 0 {
+                    self.any::<S>(s, block.clone(), outputs, out);
+                } else if x * ST >= left && x * ST + N <= w + left && outputs.len() == WIDE {
+                    let first = (x * ST - left) * c;
+                    let mut rows = [zeros; K];
+                    for (line, row) in rows.iter_mut().enumerate().take(self.taps.len()) {
+                        *row = &self.image[line * self.step + first..][..N * c];
+                    }
+                    self.block::<S, K, ST, N>(s, &Inside(rows, c), block.clone(), outputs, out);
+                } else {
+                    let edge = Edge(self.places::<K, N>(x * ST, zeros));
+                    self.block::<S, K, ST, N>(s, &edge, block.clone(), outputs, out);
                 }
-                sums
-            } else if count == WIDE && x * ST >= left && (x + WIDE - 1) * ST + K <= w + left {
-                self.wide::<S, K, ST, FULL, false>(s, (c0, n), x, bias)
-            } else {
-                self.wide::<S, K, ST, FULL, true>(s, (c0, n), x, bias)
-            };
-            for (i, sum) in sums.into_iter().enumerate().take(count) {
-                self.put(s, ((x + i) * c + c0, n), sum, out);
             }
-            x += WIDE;
+        }
+    }
+
+    /// Outputs of the channels `block`.
+    #[inline(always)]
+    fn block<S: Simd, const K: usize, const ST: usize, const N: usize>(
+        &self,
+        s: S,
+        places: &impl Places,
+        block: Range<usize>,
+        outputs: Range<usize>,
+        out: &mut [f32],
+    ) {
+        let c = self.call.shape.c;
+        for c0 in block.clone().step_by(S::LANES) {
+            let (n, at) = (S::LANES.min(block.end - c0), outputs.start * c + c0);
+            if n == S::LANES {
+                let sums = self.wide::<S, K, ST, N, true>(s, (c0, n), places);
+                self.put::<S, WIDE, true>(s, (at, n), outputs.len(), sums, out);
+            } else {
+                let sums = self.wide::<S, K, ST, N, false>(s, (c0, n), places);
+                self.put::<S, WIDE, false>(s, (at, n), outputs.len(), sums, out);
+            }
+        }
+    }
+
+    /// Outputs `places` of the channels `block`, of windows that have no loop of their own.
+    #[inline(always)]
+    fn any<S: Simd>(&self, s: S, block: Range<usize>, places: Range<usize>, out: &mut [f32]) {
+        for c0 in block.clone().step_by(S::LANES) {
+            let n = S::LANES.min(block.end - c0);
+            for x in places.clone() {
+                let sum = self.one(s, (c0, n), x, self.bias(s, c0, n));
+                self.put::<S, 1, false>(s, (x * self.call.shape.c + c0, n), 1, [sum], out);
+            }
         }
     }
 
     #[inline(always)]
-    fn put<S: Simd>(&self, s: S, (at, n): (usize, usize), sum: S::F, out: &mut [f32]) {
+    fn bias<S: Simd>(&self, s: S, c0: usize, n: usize) -> S::F {
+        self.call.bias.map_or(s.splat(0.0), |bias| s.loads_tail(&bias[c0..c0 + n]))
+    }
+
+    /// The pixels from `x - pad` on, by rows of taps: all channels of each, or zeros for those in
+    /// the border.
+    #[inline(always)]
+    fn places<'b, const K: usize, const N: usize>(
+        &'b self,
+        x: usize,
+        zeros: &'b [f32],
+    ) -> [[&'b [f32]; N]; K] {
+        let (w, c) = (self.call.size[1], self.call.shape.c);
+        // Wraps where the first taps lie in the border.
+        let left = x.wrapping_sub(self.call.shape.pads[1]);
+        let mut places = [[zeros; N]; K];
+        for (line, row) in places.iter_mut().enumerate().take(self.taps.len()) {
+            for (i, place) in row.iter_mut().enumerate() {
+                let at = left.wrapping_add(i);
+                if at < w {
+                    *place = &self.image[line * self.step + at * c..][..c];
+                }
+            }
+        }
+        places
+    }
+
+    /// Finishes and stores the first `count` sums of neighbouring outputs, the first one at `at`,
+    /// of `n` channels; `FULL` if they are as many as lanes.
+    #[inline(always)]
+    fn put<S: Simd, const W: usize, const FULL: bool>(
+        &self,
+        s: S,
+        (at, n): (usize, usize),
+        count: usize,
+        sums: [S::F; W],
+        out: &mut [f32],
+    ) {
         let (lo, hi) = self.call.act.clamp().unwrap_or((f32::NEG_INFINITY, f32::INFINITY));
-        let mut v = sum;
-        if let Some(r) = self.residual {
-            v = s.add(v, s.loads_tail(&r[at..at + n]));
+        let (lo, hi, c) = (s.splat(lo), s.splat(hi), self.call.shape.c);
+        let last = at + count.saturating_sub(1) * c + n;
+        assert!(last <= out.len() && self.residual.is_none_or(|r| last <= r.len()));
+        assert!(n <= S::LANES && (n == S::LANES || !FULL));
+        for (i, sum) in sums.into_iter().enumerate() {
+            if i >= count {
+                break;
+            }
+            let mut v = sum;
+            // SAFETY: of each output and residual the `n` floats behind `at + i * c` are read and
+            // written, which were checked to be there; `n` is the number of lanes where `FULL`.
+            unsafe {
+                if let Some(residual) = self.residual {
+                    let p = residual.as_ptr().add(at + i * c);
+                    v = s.add(v, if FULL { s.load(p) } else { s.load_n(p, n) });
+                }
+                v = s.min(hi, s.max(lo, v));
+                let p = out.as_mut_ptr().add(at + i * c);
+                if FULL { s.store(p, v) } else { s.store_n(p, v, n) }
+            }
         }
-        v = s.min(s.splat(hi), s.max(s.splat(lo), v));
-        s.stores_tail(&mut out[at..at + n], v);
     }
 
-    /// `WIDE` outputs from `x` on. With `EDGE`, taps may lie in the border, and outputs past the
-    /// end of the row come out as anything; without, all taps lie in the image.
+    /// `WIDE` outputs of `n` channels from `c0` on; `FULL` if they are as many as lanes. Each
+    /// pixel is loaded once for all outputs that it is a tap of.
     #[inline(always)]
-    fn wide<S: Simd, const K: usize, const ST: usize, const FULL: bool, const EDGE: bool>(
+    fn wide<S: Simd, const K: usize, const ST: usize, const N: usize, const FULL: bool>(
         &self,
         s: S,
         (c0, n): (usize, usize),
-        x: usize,
-        bias: S::F,
+        places: &impl Places,
     ) -> [S::F; WIDE] {
-        let (w, c) = (self.call.size[1], self.call.shape.c);
-        // Wraps where the first taps lie in the border.
-        let left = (x * ST).wrapping_sub(self.call.shape.pads[1]);
-        let mut sums = [bias; WIDE];
+        let c = self.call.shape.c;
+        let mut sums = [self.bias(s, c0, n); WIDE];
+        assert!(c0 + n <= c && c0 + S::LANES <= self.padded && (n == S::LANES || !FULL));
         for (line, ty) in self.taps.clone().enumerate() {
-            let image = &self.image[line * self.step..][..w * c];
-            let weights = &self.call.weights[ty * K * self.padded..][..K * self.padded];
-            assert!(c0 + n <= c && c0 + S::LANES <= self.padded && (n == S::LANES || !FULL));
-            assert!(EDGE || left < w && left + (WIDE - 1) * ST + K <= w);
-            for tx in 0..K {
+            let taps = &self.call.weights[ty * K * self.padded..][..K * self.padded];
+            let mut weights = [s.splat(0.0); K];
+            for (tx, weight) in weights.iter_mut().enumerate() {
                 // SAFETY: `tx < K`, and the weights of a tap are padded to whole vectors: the
                 // lanes from `c0` on were checked to be among them.
-                let weight = unsafe { s.load(weights.as_ptr().add(tx * self.padded + c0)) };
-                for (o, sum) in sums.iter_mut().enumerate() {
-                    let at = left.wrapping_add(o * ST + tx);
-                    if !EDGE || at < w {
-                        // SAFETY: `at < w` was just checked or follows from what was, and the
-                        // row has `c` channels at each of `w` places, of which the `n` from `c0`
-                        // on are read; `n` is the number of lanes where `FULL`.
-                        let v = unsafe {
-                            let p = image.as_ptr().add(at * c + c0);
-                            if FULL { s.load(p) } else { s.load_n(p, n) }
-                        };
-                        *sum = s.fma(v, weight, *sum);
+                *weight = unsafe { s.load(taps.as_ptr().add(tx * self.padded + c0)) };
+            }
+            for i in 0..N {
+                // SAFETY: a place has `c` channels, of which the `n` from `c0` on are read; `n` is
+                // the number of lanes where `FULL`.
+                let v = unsafe {
+                    let p = places.at(line, i).add(c0);
+                    if FULL { s.load(p) } else { s.load_n(p, n) }
+                };
+                for (tx, &weight) in weights.iter().enumerate() {
+                    if i >= tx && (i - tx) % ST == 0 && (i - tx) / ST < WIDE {
+                        let o = (i - tx) / ST;
+                        sums[o] = s.fma(v, weight, sums[o]);
                     }
                 }
             }

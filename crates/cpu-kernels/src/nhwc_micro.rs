@@ -1,20 +1,24 @@
-//! The register kernel of convolutions with channels last: a block of `MR` pixels by one or two
-//! vectors of output channels, which stays in registers over all taps and input channels.
+//! The register kernel of convolutions with channels last: blocks of `MR` pixels by one or two
+//! vectors of output channels, which stay in registers over all taps and input channels.
 //!
 //! Nothing of the image is copied. A table says where each tap of each pixel lies; a tap in the
 //! border reads zeros.
 
-use super::gemm_micro::{TileEnd, store_tile};
 use super::isa::Kernel;
 use super::simd::Simd;
 
 /// A tap that lies in the border.
 pub(crate) const BORDER: usize = usize::MAX;
 
-/// One call of the register kernel. The pointers are used as it is said here, and in no other way.
+/// Blocks of equally many pixels, one behind the other, by one panel. The pointers are used as it
+/// is said here, and in no other way.
 #[derive(Clone, Copy)]
-pub(crate) struct PixelTile {
-    /// Read: `taps` steps of `mr` offsets into `x`, or [`BORDER`].
+pub(crate) struct PixelTiles {
+    /// Blocks.
+    pub(crate) tiles: usize,
+    /// Pixels of a block, at least 1.
+    pub(crate) mr: usize,
+    /// Read: for each block `taps` steps of `mr` offsets into `x`, or [`BORDER`].
     pub(crate) table: *const usize,
     /// Read: `channels` floats from `first` on behind each offset of the table.
     pub(crate) x: *const f32,
@@ -27,59 +31,106 @@ pub(crate) struct PixelTile {
     pub(crate) taps: usize,
     /// Read: `taps * channels` steps of two vectors.
     pub(crate) b: *const f32,
-    /// Pixels, at least 1.
-    pub(crate) mr: usize,
+    /// Read: two vectors, which sums begin with.
+    pub(crate) bias: *const f32,
     /// Output channels of the panel that exist: at least 1, at most two vectors.
     pub(crate) nv: usize,
-    /// Output, read and written: `mr` rows of `nv` floats, `ldc` apart. No other thread uses them.
+    /// Output, written: `tiles * mr` rows of `nv` floats, `ldc` apart. No other thread uses them.
     pub(crate) c: *mut f32,
+    /// Read and added unless null: as the output.
+    pub(crate) residual: *const f32,
     pub(crate) ldc: usize,
-    pub(crate) end: TileEnd,
+    /// Bounds of the outputs.
+    pub(crate) lo: f32,
+    pub(crate) hi: f32,
 }
 
 /// # Safety
-/// The pointers of `t` must cover the sizes that `PixelTile` and `TileEnd` state, and
-/// `t.mr == MR`.
+/// The pointers of `t` must cover the sizes that `PixelTiles` states, and `t.mr == MR`.
 #[inline(always)]
-unsafe fn micro<S: Simd, const MR: usize, const NV: usize>(s: S, t: &PixelTile) {
+unsafe fn micro<S: Simd, const MR: usize, const NV: usize>(s: S, t: &PixelTiles) {
     if MR > S::MR {
         return; // Never asked for; keeps the compiler from building it.
     }
-    let mut acc = [[s.splat(0.0); NV]; MR];
-    let (mut table, mut b) = (t.table, t.b);
-    // SAFETY: the table has `taps` steps of `MR` offsets, behind each of which, and in the zeros,
-    // lie `first + channels` floats; the panel has `taps * channels` steps of two vectors, and
-    // `NV` is at most 2. That is how often and how far they are read. For `store_tile`: as the
-    // caller promises.
-    unsafe {
-        for _ in 0..t.taps {
-            let mut pixel = [t.zeros; MR];
-            for (i, pixel) in pixel.iter_mut().enumerate() {
-                let at = *table.add(i);
-                *pixel = if at == BORDER { t.zeros } else { t.x.add(at) }.add(t.first);
+    let mut table = t.table;
+    for tile in 0..t.tiles {
+        let mut b = t.b;
+        let mut acc = [[s.splat(0.0); NV]; MR];
+        // SAFETY: the table has `taps` steps of `MR` offsets for each block, behind each of which,
+        // and in the zeros, lie `first + channels` floats; the panel has `taps * channels` steps
+        // of two vectors and the bias two vectors, and `NV` is at most 2. That is how often and
+        // how far they are read. For `store`: as the caller promises.
+        unsafe {
+            for j in 0..NV {
+                let bias = s.load(t.bias.add(j * S::LANES));
+                for row in &mut acc {
+                    row[j] = bias;
+                }
             }
-            table = table.add(MR);
-            for c in 0..t.channels {
-                let mut bv = [s.splat(0.0); NV];
-                for (j, v) in bv.iter_mut().enumerate() {
-                    *v = s.load(b.add(j * S::LANES));
+            for _ in 0..t.taps {
+                let mut pixel = [t.zeros; MR];
+                for (i, pixel) in pixel.iter_mut().enumerate() {
+                    let at = *table.add(i);
+                    *pixel = if at == BORDER { t.zeros } else { t.x.add(at) }.add(t.first);
                 }
-                for (row, pixel) in acc.iter_mut().zip(&pixel) {
-                    let av = s.splat(*pixel.add(c));
-                    for j in 0..NV {
-                        row[j] = s.fma(av, bv[j], row[j]);
+                table = table.add(MR);
+                for c in 0..t.channels {
+                    let mut bv = [s.splat(0.0); NV];
+                    for (j, v) in bv.iter_mut().enumerate() {
+                        *v = s.load(b.add(j * S::LANES));
                     }
+                    for (row, pixel) in acc.iter_mut().zip(&pixel) {
+                        let av = s.splat(*pixel.add(c));
+                        for j in 0..NV {
+                            row[j] = s.fma(av, bv[j], row[j]);
+                        }
+                    }
+                    b = b.add(2 * S::LANES);
                 }
-                b = b.add(2 * S::LANES);
+            }
+            store(s, t, tile * MR * t.ldc, acc);
+        }
+    }
+}
+
+/// Finishes and stores the sums of a block whose output begins at `at`.
+///
+/// # Safety
+/// `MR` rows of `nv` columns, `ldc` apart, must be behind `at` in the output and, unless it is
+/// null, in the residual.
+#[inline(always)]
+unsafe fn store<S: Simd, const MR: usize, const NV: usize>(
+    s: S,
+    t: &PixelTiles,
+    at: usize,
+    acc: [[S::F; NV]; MR],
+) {
+    let (lo, hi) = (s.splat(t.lo), s.splat(t.hi));
+    let full = t.nv == NV * S::LANES;
+    for (i, row) in acc.into_iter().enumerate() {
+        for (j, mut v) in row.into_iter().enumerate() {
+            let (col, at) = (j * S::LANES, at + i * t.ldc + j * S::LANES);
+            if col >= t.nv {
+                break;
+            }
+            let n = S::LANES.min(t.nv - col);
+            // SAFETY: `i < MR` and `col + n <= nv`: the floats are those that the caller promises.
+            unsafe {
+                if !t.residual.is_null() {
+                    let p = t.residual.add(at);
+                    v = s.add(v, if full { s.load(p) } else { s.load_n(p, n) });
+                }
+                v = s.min(hi, s.max(lo, v));
+                let p = t.c.add(at);
+                if full { s.store(p, v) } else { s.store_n(p, v, n) }
             }
         }
-        store_tile(s, &t.end, (t.c, t.ldc, t.nv), acc);
     }
 }
 
 /// A register kernel as a function of its own: inside a larger one the compiler may run out of
 /// registers and spill the accumulators.
-struct Call<'a, const MR: usize, const NV: usize>(&'a PixelTile);
+struct Call<'a, const MR: usize, const NV: usize>(&'a PixelTiles);
 
 impl<const MR: usize, const NV: usize> Kernel for Call<'_, MR, NV> {
     type Output = ();
@@ -93,7 +144,7 @@ impl<const MR: usize, const NV: usize> Kernel for Call<'_, MR, NV> {
 /// # Safety
 /// As `micro`.
 #[inline(always)]
-unsafe fn call<S: Simd, const MR: usize, const NV: usize>(t: &PixelTile) {
+unsafe fn call<S: Simd, const MR: usize, const NV: usize>(t: &PixelTiles) {
     if MR <= S::MR {
         S::ISA.dispatch(Call::<MR, NV>(t));
     }
@@ -103,7 +154,7 @@ unsafe fn call<S: Simd, const MR: usize, const NV: usize>(t: &PixelTile) {
 /// # Safety
 /// As `micro`; `t.mr <= S::MR`.
 #[inline(always)]
-pub(crate) unsafe fn pixel_tile<S: Simd>(t: &PixelTile) {
+pub(crate) unsafe fn pixel_tiles<S: Simd>(t: &PixelTiles) {
     macro_rules! heights {
         ($nv:literal: $($m:literal)+) => {
             match t.mr {

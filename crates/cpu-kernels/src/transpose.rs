@@ -90,6 +90,25 @@ fn swap<T: Item>(x: &[T], axes: &[(usize, [isize; 1])], y: Shared<'_, T>) {
     });
 }
 
+/// `y[c * rows + r] = x[r * step + c]` for `c < width`, on this thread. Panics if a slice is too
+/// short.
+pub(crate) fn interleave<T: Item>(
+    x: &[T],
+    (rows, step): (usize, usize),
+    width: usize,
+    y: &mut [T],
+) {
+    if rows == 0 || width == 0 {
+        return;
+    }
+    let end = step.checked_mul(rows - 1).and_then(|last| last.checked_add(width));
+    assert!(end.is_some_and(|end| end <= x.len()) && count(&[rows, width]) <= y.len());
+    let (rows, cols) = (Axis { size: rows, step }, Axis { size: width, step: rows });
+    // SAFETY: both sides were checked from the first to the last element, and `y` is borrowed by
+    // this call alone.
+    unsafe { matrix(x.as_ptr(), rows, y.as_mut_ptr(), cols) };
+}
+
 /// The rows of a matrix, as they lie in the input, or its columns, as they lie in the output.
 #[derive(Clone, Copy)]
 struct Axis {

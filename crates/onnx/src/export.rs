@@ -269,7 +269,7 @@ impl Writer<'_> {
             }],
             ..NodeProto::default()
         };
-        for &index in form.images {
+        for index in form.images(node) {
             let Some(name) = message.input.get_mut(index).filter(|name| !name.is_empty()) else {
                 continue;
             };

@@ -21,8 +21,12 @@ pub struct ChannelsLast {
     /// The operators that it can stand for. The first one includes the others.
     pub of: &'static [&'static str],
     /// The inputs that are images; so is the output.
-    pub images: &'static [usize],
+    images: &'static [usize],
 }
+
+/// The attribute of a node whose first input has its channels first after all, so that a kernel
+/// can turn it while it reads.
+pub const FIRST_INPUT_PLAIN: &str = "first_input_plain";
 
 impl ChannelsLast {
     /// The form of an operator with its channels last, if there is one.
@@ -35,9 +39,17 @@ impl ChannelsLast {
         FORMS.iter().find(|form| form.op == op)
     }
 
+    /// The inputs of a node that are images with their channels last.
+    pub fn images(&self, node: &Node) -> impl Iterator<Item = usize> + use<> {
+        let plain = node.attrs.flag_or(FIRST_INPUT_PLAIN, false).unwrap_or(false);
+        self.images.iter().copied().filter(move |&index| index > 0 || !plain)
+    }
+
     /// The same node, on images with their channels first.
     pub fn channels_first(&self, node: &Node) -> Node {
-        Node { op: self.of[0].to_string(), ..node.clone() }
+        let mut first = Node { op: self.of[0].to_string(), ..node.clone() };
+        first.attrs.0.remove(FIRST_INPUT_PLAIN);
+        first
     }
 }
 
@@ -116,7 +128,7 @@ fn first<R>(
 ) -> Result<R, OpError> {
     let (form, def, node) = form(ctx.node)?;
     let mut inputs = ctx.inputs.to_vec();
-    for &index in form.images {
+    for index in form.images(ctx.node) {
         if let Some(Some(ty)) = inputs.get_mut(index) {
             *ty = turned(ty, channels_first_perm);
         }
@@ -141,7 +153,7 @@ fn eval(ctx: &EvalCtx<'_>) -> Result<Vec<Value>, OpError> {
         rank => tensor.view().permute(&perm(rank)).and_then(|view| view.to_tensor()),
     };
     let mut inputs = ctx.inputs.to_vec();
-    for &index in form.images {
+    for index in form.images(ctx.node) {
         if let Some(Some(value)) = inputs.get_mut(index)
             && let Some(tensor) = value.as_tensor()
         {

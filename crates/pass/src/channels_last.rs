@@ -8,7 +8,7 @@
 use std::collections::{HashMap, HashSet};
 
 use hetra_ir::{Dim, Node, Type, ValueId};
-use hetra_ops::{ChannelsLast, channels_last_perm};
+use hetra_ops::{ChannelsLast, FIRST_INPUT_PLAIN, channels_last_perm};
 use hetra_tensor::Tensor;
 
 use crate::editor::Editor;
@@ -182,28 +182,39 @@ fn image(ed: &mut Editor<'_>, stored: &mut Stored, at: usize) -> bool {
     let perm = channels_last_perm(rank);
     let mut node = Node { op: form.op.to_string(), ..ed.node(at).clone() };
     node.outputs.truncate(1);
-    // Asked of a node whose values are there in type only, before any transpose is made.
-    let mut asked = node.clone();
-    for &index in form.images {
-        let Some(value) = node.input(index) else { continue };
-        if ed.rank(value) != Some(rank) {
-            return false;
-        }
-        asked.inputs[index] = Some(ed.value("", turned(ed.ty(value), &perm)));
+    let mut inputs = form.images(&node).filter_map(|index| node.input(index));
+    if inputs.any(|value| ed.rank(value) != Some(rank)) {
+        return false;
     }
     let stand_in = stored.stand_in(ed, y, &perm);
-    asked.outputs[0] = Some(stand_in);
-    if ed.claim(&asked) != Claim::Kernel {
+    node.outputs[0] = Some(stand_in);
+    // A kernel may turn an image that it reads, which saves a pass over it.
+    let plain = Node { attrs: node.attrs.clone(), ..node.clone() }.with(FIRST_INPUT_PLAIN, 1);
+    let here = stored.order(x).is_none() && ed.constant(x).is_none();
+    if here && claimed(ed, form, &plain, &perm) {
+        node = plain;
+    } else if !claimed(ed, form, &node, &perm) {
         stored.forget(y);
         return false;
     }
-    for &index in form.images {
+    for index in form.images(&node) {
         let Some(value) = node.input(index) else { continue };
         node.inputs[index] = Some(stored.get(ed, value, &perm, at));
     }
-    node.outputs[0] = Some(stand_in);
     let label = ed.label(at);
     ed.set(at, node);
     ed.note(format!("channels last at {label}"));
     true
+}
+
+/// Whether the device has a kernel for a node whose images are yet to be turned. It is asked of a
+/// node whose values are there in type only, before any transpose is made.
+fn claimed(ed: &mut Editor<'_>, form: &ChannelsLast, node: &Node, perm: &[usize]) -> bool {
+    let mut asked = node.clone();
+    for index in form.images(node) {
+        if let Some(value) = node.input(index) {
+            asked.inputs[index] = Some(ed.value("", turned(ed.ty(value), perm)));
+        }
+    }
+    ed.claim(&asked) == Claim::Kernel
 }

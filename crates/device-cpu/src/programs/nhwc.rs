@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use hetra_device::{Call, Part, Program};
 use hetra_ir::Node;
-use hetra_ops::{ConvGeometry, PoolGeometry, channels_last_perm};
+use hetra_ops::{ConvGeometry, FIRST_INPUT_PLAIN, PoolGeometry, channels_last_perm};
 use hetra_tensor::{DType, Tensor};
 
 use super::conv::{Packed, Packing, activation, kernel_name, makes, shape_of, window_taken};
@@ -14,7 +14,7 @@ use super::{Compile, Form, Outcome, program};
 use hetra_cpu_kernels::activation::Activation;
 use hetra_cpu_kernels::conv::ConvShape;
 use hetra_cpu_kernels::isa::isa;
-use hetra_cpu_kernels::nhwc::PackedNhwc;
+use hetra_cpu_kernels::nhwc::{PackedNhwc, reads_whole_rows};
 use hetra_cpu_kernels::nhwc_pool::pool_nhwc;
 use hetra_cpu_kernels::norm::{Reduce, reduce};
 use hetra_cpu_kernels::pool::PoolKind;
@@ -39,7 +39,10 @@ pub(super) fn takes(form: &Form<'_>) -> bool {
     if form.rank(0).is_some_and(|rank| !(3..=4).contains(&rank)) {
         return false;
     }
+    let plain = node.attrs.has(FIRST_INPUT_PLAIN);
     match node.op.as_str() {
+        "hetra.ConvLast" if plain && !reads_planes(form).unwrap_or(false) => false,
+        _ if plain && node.op != "hetra.ConvLast" => false,
         "hetra.ConvLast" => activation(node).is_some() && fills_vectors(form).unwrap_or(false),
         // Where a window hangs over the padding, counting differs: the reference does it.
         "hetra.AveragePoolLast" => node.attrs.flag_or("ceil_mode", false).is_ok_and(|ceil| !ceil),
@@ -55,6 +58,16 @@ fn fills_vectors(form: &Form<'_>) -> Option<bool> {
     let ranks = form.rank(0).is_none_or(|rank| rank == weights.rank());
     let depthwise = in_group == 1 && m == groups;
     Some(ranks && (groups == 1 || depthwise || m.checked_div(groups)? >= GROUP_MIN))
+}
+
+/// Whether the kernel for a convolution with these weights turns images itself.
+fn reads_planes(form: &Form<'_>) -> Option<bool> {
+    let weights = form.part.constant(form.node, 1)?;
+    let dilations = form.node.attrs.ints_or("dilations", &[]).ok()?;
+    let group = form.node.attrs.int_or("group", 1).ok()?;
+    let wide = *weights.shape().last()?;
+    let dilation = dilations.last().map_or(Some(1), |&d| usize::try_from(d).ok())?;
+    Some(group == 1 && weights.rank() > 2 && reads_whole_rows(weights.shape()[1], wide, dilation))
 }
 
 impl Packing for PackedNhwc {
@@ -94,7 +107,9 @@ fn run_conv(call: &mut Call<'_>, packed: &Packed<PackedNhwc>) -> Outcome {
     if floats.into_iter().flatten().any(|t| t.dtype() != DType::F32) || x.rank() < 3 {
         return Ok(None);
     }
-    let geometry = ConvGeometry::resolve(&call.node.attrs, &channels_first(x.shape()), w.shape())?;
+    let planes = call.node.attrs.flag_or(FIRST_INPUT_PLAIN, false)?;
+    let image = if planes { x.shape().to_vec() } else { channels_first(x.shape()) };
+    let geometry = ConvGeometry::resolve(&call.node.attrs, &image, w.shape())?;
     let (Some(shape), Some([h, w_in])) = (shape_of(&geometry), pair(&geometry.input, 1)) else {
         return Ok(None);
     };
@@ -105,10 +120,16 @@ fn run_conv(call: &mut Call<'_>, packed: &Packed<PackedNhwc>) -> Outcome {
         return Ok(None);
     }
     let packed = packed.pack(&shape, &w, bias.as_ref())?;
+    if planes && !packed.takes_planes() {
+        return Ok(None);
+    }
     let mut out = call.output(0, DType::F32, &output)?;
     let residual = residual.as_ref().map(Tensor::as_slice::<f32>).transpose()?;
     let size = (geometry.batch, h, w_in);
-    packed.run(x.as_slice()?, size, residual, out.as_mut_slice()?);
+    match planes {
+        true => packed.run_planes(x.as_slice()?, size, residual, out.as_mut_slice()?),
+        false => packed.run(x.as_slice()?, size, residual, out.as_mut_slice()?),
+    }
     Ok(Some(vec![out.into()]))
 }
 

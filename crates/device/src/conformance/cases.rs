@@ -1,7 +1,7 @@
 //! Cases on generated shapes: odd extents, single elements, strides, groups, broadcasting.
 
 use hetra_ir::Type;
-use hetra_ops::{ALL_OPS, Arity, ChannelsLast, Kind, channels_last_perm};
+use hetra_ops::{ALL_OPS, Arity, ChannelsLast, FIRST_INPUT_PLAIN, Kind, channels_last_perm};
 use hetra_tensor::{DType, Tensor};
 
 use super::Case;
@@ -43,16 +43,24 @@ pub fn cases(seed: u64, rounds: usize) -> Vec<Case> {
         greatest(&random, &mut cases);
         quantised(&random, &mut cases);
     }
-    let last: Vec<Case> = cases.iter().filter_map(channels_last).collect();
+    let last = |plain| cases.iter().filter_map(move |case| channels_last(case, plain));
+    let last: Vec<Case> = last(false).chain(last(true)).collect();
     cases.extend(last);
     cases
 }
 
-/// The same case on images with their channels last, where the operator has such a form.
-fn channels_last(case: &Case) -> Option<Case> {
+/// The same case on images with their channels last, where the operator has such a form; the first
+/// input of a convolution stays `plain` if asked for.
+fn channels_last(case: &Case, plain: bool) -> Option<Case> {
     let mut case = case.clone();
     let form = ChannelsLast::of(&case.graph.nodes[0].op)?;
-    for &index in form.images {
+    if plain {
+        if form.op != "hetra.ConvLast" {
+            return None;
+        }
+        case.graph.nodes[0].attrs.set(FIRST_INPUT_PLAIN, 1_i64);
+    }
+    for index in form.images(&case.graph.nodes[0]) {
         let Some(id) = case.graph.nodes[0].input(index) else { continue };
         let graph = &mut case.graph;
         let value = match graph.inputs.iter().position(|input| *input == id) {
@@ -65,7 +73,8 @@ fn channels_last(case: &Case) -> Option<Case> {
         graph.values[id.index()].ty = Type::of(value);
     }
     case.graph.nodes[0].op = form.op.to_string();
-    case.name = format!("{} of {}", form.op, case.name);
+    let plain = if plain { " with a plain image" } else { "" };
+    case.name = format!("{}{plain} of {}", form.op, case.name);
     Some(case)
 }
 

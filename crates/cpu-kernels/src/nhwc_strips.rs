@@ -1,0 +1,102 @@
+//! Convolution of images with few channels, as of colours: strips of a padded copy are made, in which
+//! a whole row of taps is one run. The image may have its channels first, too.
+
+use super::conv::ConvShape;
+use super::layout::copy;
+use super::nhwc::Call;
+use super::scratch::{count, lend};
+use super::threads::{for_each, threads};
+use super::transpose::interleave;
+use std::ops::Range;
+
+/// Most channels of an image of which copies are made.
+const CHANNELS_MAX: usize = 8;
+/// Floats of a strip, about: less than the first cache level.
+const STRIP: usize = 8 << 10;
+/// Most floats of a row of a copy.
+const LINE_MAX: usize = 1 << 20;
+
+/// Whether it is worth a copy of an image of so many channels that a row of taps, so many wide and
+/// so far apart, is one run. It need not have its channels last then. Of one group.
+pub fn reads_whole_rows(channels: usize, wide: usize, dilation: usize) -> bool {
+    wide > 1 && dilation == 1 && channels <= CHANNELS_MAX
+}
+
+impl ConvShape {
+    /// As `reads_whole_rows` says.
+    pub(crate) fn row_is_run(&self) -> bool {
+        self.groups == 1 && reads_whole_rows(self.c, self.kw, self.dilation[1])
+    }
+}
+
+/// How images are cut.
+pub(crate) struct Strips {
+    shape: ConvShape,
+    planes: bool,
+    /// Height, width; output height, width.
+    size: [usize; 4],
+    /// Rows of outputs of a strip.
+    rows: usize,
+    /// Floats of a row of a copy.
+    line: usize,
+}
+
+impl Strips {
+    /// Strips for images of this size; none if a row would be too long and the channels are last.
+    pub(crate) fn new(shape: &ConvShape, planes: bool, size: [usize; 4]) -> Option<Strips> {
+        let [_, w, oh, _] = size;
+        let line = w.checked_add(shape.pads[1])?.checked_add(shape.pads[3])?;
+        let line = line.checked_mul(shape.c)?;
+        if line > LINE_MAX && !planes {
+            return None;
+        }
+        let window = (shape.kh - 1) * shape.dilation[0] + 1;
+        let rows = (STRIP / line.max(1)).saturating_sub(window) / shape.stride[0] + 1;
+        Some(Strips { shape: *shape, planes, size, rows: rows.min(oh), line })
+    }
+
+    /// Convolves `n` images; the slices of `call` have been checked against the sizes.
+    pub(crate) fn run(&self, call: &Call<'_>, n: usize) {
+        let ([_, _, oh, ow], s) = (self.size, &self.shape);
+        let parallel = call.is_parallel(n * oh * ow);
+        let fair = if parallel { (n * oh).div_ceil(2 * threads()) } else { oh };
+        let rows = self.rows.min(fair).max(1);
+        let strips = oh.div_ceil(rows);
+        for_each(n * strips, parallel, |task| {
+            let (image, y) = (task / strips, task % strips * rows);
+            let outputs = y..(y + rows).min(oh);
+            let high = (outputs.len() - 1) * s.stride[0] + (s.kh - 1) * s.dilation[0] + 1;
+            let mut strip = lend(count(&[high, self.line]));
+            for (i, line) in strip.chunks_exact_mut(self.line).enumerate() {
+                let at = (y * s.stride[0] + i).wrapping_sub(s.pads[0]);
+                self.fill(self.image(call.x, image), at, line);
+            }
+            let size = [high, self.line / s.c, outputs.len(), ow];
+            call.run_copy(&strip, size, (image * oh + y) * ow);
+        });
+    }
+
+    fn image<'a>(&self, x: &'a [f32], image: usize) -> &'a [f32] {
+        let floats = self.size[0] * self.size[1] * self.shape.c;
+        let range: Range<usize> = image * floats..(image + 1) * floats;
+        &x[range]
+    }
+
+    /// Writes row `y` of an image between zeros; nothing but zeros if it has no such row.
+    fn fill(&self, image: &[f32], y: usize, line: &mut [f32]) {
+        let ([h, w, ..], c) = (self.size, self.shape.c);
+        let (left, right) = (self.shape.pads[1] * c, self.shape.pads[3] * c);
+        if y >= h {
+            return line.fill(0.0);
+        }
+        let end = line.len() - right;
+        line[..left].fill(0.0);
+        line[end..].fill(0.0);
+        let middle = &mut line[left..end];
+        if self.planes {
+            interleave(&image[y * w..], (c, h * w), w, middle);
+        } else {
+            copy(&image[y * w * c..][..w * c], middle);
+        }
+    }
+}
