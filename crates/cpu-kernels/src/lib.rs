@@ -49,6 +49,8 @@ pub mod threads;
 pub mod top;
 mod transpose;
 mod trigonometry;
+pub mod winograd;
+mod winograd_transform;
 
 #[cfg(test)]
 #[path = "reference_tests.rs"]
