@@ -297,16 +297,18 @@ impl<P: Points<N, M>, const N: usize, const M: usize> Input<'_, P, N, M> {
         let ([h, w, ..], s) = (call.size, &call.conv.shape);
         let (image, y, x) = call.place(tile);
         let (top, left) = ((y * M).wrapping_sub(s.pads[0]), (x * M).wrapping_sub(s.pads[1]));
-        std::array::from_fn(|i| {
+        let mut pixels = [[call.zeros.as_ptr(); N]; N];
+        for (i, line) in pixels.iter_mut().enumerate() {
             let y = top.wrapping_add(i);
-            let row =
-                call.x.as_ptr().wrapping_add((image * h).wrapping_add(y).wrapping_mul(w * s.c));
-            std::array::from_fn(|j| {
+            let row = (image * h).wrapping_add(y).wrapping_mul(w);
+            for (j, pixel) in line.iter_mut().enumerate() {
                 let x = left.wrapping_add(j);
-                let inside = y < h && x < w;
-                if inside { row.wrapping_add(x.wrapping_mul(s.c)) } else { call.zeros.as_ptr() }
-            })
-        })
+                if y < h && x < w {
+                    *pixel = call.x.as_ptr().wrapping_add((row + x) * s.c);
+                }
+            }
+        }
+        pixels
     }
 
     /// One vector of channels from `at` on, the last of them if `TAIL`.
@@ -325,9 +327,13 @@ impl<P: Points<N, M>, const N: usize, const M: usize> Input<'_, P, N, M> {
         // SAFETY: `n` floats are left of each pixel, of which as many as fit a vector are read. For
         // the output: `rows`. Each tile is transformed by one task, and is read when it is done.
         unsafe {
-            let square = pixels.map(|line| {
-                line.map(|p| if TAIL { s.load_n(p.add(at), n) } else { s.load(p.add(at)) })
-            });
+            let mut square = [[s.splat(0.0); N]; N];
+            for (row, pixels) in square.iter_mut().zip(pixels) {
+                for (v, pixel) in row.iter_mut().zip(pixels) {
+                    let pixel = pixel.add(at);
+                    *v = if TAIL { s.load_n(pixel, n) } else { s.load(pixel) };
+                }
+            }
             let square = input_square::<S, P, N, M>(s, square);
             for (i, v) in square.as_flattened().iter().enumerate() {
                 s.store(out.add(i * point), *v);
@@ -359,7 +365,7 @@ impl<P: Points<N, M>, const N: usize, const M: usize> Kernel for Block<'_, P, N,
     #[inline(always)]
     fn run<S: Simd>(self, _: S) {
         let c = self.call.conv.shape.c;
-        let most = (INPUT_BLOCK / (N * N * c.max(1)) / S::MR).clamp(1, 4) * S::MR;
+        let most = (INPUT_BLOCK / (N * N * c.max(1)) / S::MR).clamp(2, 4) * S::MR;
         let blocks = self.tiles.len().div_ceil(most).max(1);
         let size = self.tiles.len().div_ceil(blocks);
         let mut products = Layout::of(size, 2 * S::LANES).lend(N * N);
@@ -544,9 +550,10 @@ impl<P: Points<N, M>, const N: usize, const M: usize> Output<'_, P, N, M> {
         // of what was sliced of the output and the residual. Tasks have different tiles or panels,
         // so no other one uses this part of the output.
         unsafe {
-            let square: [[S::F; N]; N] = std::array::from_fn(|y| {
-                std::array::from_fn(|x| s.load(products.add((y * N + x) * self.layout.point)))
-            });
+            let mut square = [[s.splat(0.0); N]; N];
+            for (i, v) in square.as_flattened_mut().iter_mut().enumerate() {
+                *v = s.load(products.add(i * self.layout.point));
+            }
             let square = output_square::<S, P, N, M>(s, square);
             for (y, line) in square.iter().enumerate().take(rows) {
                 for (x, v) in line.iter().enumerate().take(columns) {

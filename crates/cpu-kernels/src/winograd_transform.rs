@@ -93,24 +93,28 @@ impl Points<6, 4> for Four {
     }
 }
 
+// Plain loops below: the closures of array functions are compiled without the target features.
+
 /// Transforms a square along both axes: `N` rows of `N` inputs.
 #[inline(always)]
 pub(crate) fn input_square<S: Simd, P: Points<N, M>, const N: usize, const M: usize>(
     s: S,
-    d: [[S::F; N]; N],
+    mut d: [[S::F; N]; N],
 ) -> [[S::F; N]; N] {
-    let mut across = d;
-    for row in &mut across {
+    for row in &mut d {
         *row = P::input(s, *row);
     }
-    let mut all = across;
     for j in 0..N {
-        let column = P::input(s, std::array::from_fn(|i| across[i][j]));
+        let mut column = [s.splat(0.0); N];
         for i in 0..N {
-            all[i][j] = column[i];
+            column[i] = d[i][j];
+        }
+        column = P::input(s, column);
+        for i in 0..N {
+            d[i][j] = column[i];
         }
     }
-    all
+    d
 }
 
 /// Transforms a square of products back: `M` rows of `M` outputs.
@@ -125,7 +129,11 @@ pub(crate) fn output_square<S: Simd, P: Points<N, M>, const N: usize, const M: u
     }
     let mut all = [[s.splat(0.0); M]; M];
     for j in 0..M {
-        let column = P::output(s, std::array::from_fn(|i| across[i][j]));
+        let mut column = [s.splat(0.0); N];
+        for i in 0..N {
+            column[i] = across[i][j];
+        }
+        let column = P::output(s, column);
         for i in 0..M {
             all[i][j] = column[i];
         }
