@@ -505,9 +505,9 @@ impl<P: Points<N, M>, const N: usize, const M: usize> Kernel for Output<'_, P, N
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let m = self.call.conv.shape.m;
-        for at in (0..2 * S::LANES).step_by(S::LANES) {
-            let column = self.panel * 2 * S::LANES + at;
-            for (i, tile) in self.tiles.clone().enumerate() {
+        for (i, tile) in self.tiles.clone().enumerate() {
+            for at in [0, S::LANES] {
+                let column = self.panel * 2 * S::LANES + at;
                 if column + S::LANES <= m {
                     self.vector::<S, false>(s, (i, at), tile, column);
                 } else if column < m {
