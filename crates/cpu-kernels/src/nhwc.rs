@@ -159,12 +159,12 @@ impl PackedNhwc {
 
     /// Whether `run` takes images with their channels first, too.
     pub fn takes_planes(&self) -> bool {
-        self.shape.row_is_run()
+        reads_whole_rows(&self.shape)
     }
 
     /// The strips of padded copies to run by, where that is worth it or the channels are first.
     fn strips(&self, planes: bool, size: [usize; 4]) -> Option<Strips> {
-        if !self.shape.row_is_run() {
+        if !reads_whole_rows(&self.shape) {
             return None;
         }
         Strips::new(&self.shape, planes, size)

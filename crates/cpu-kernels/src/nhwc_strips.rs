@@ -16,17 +16,13 @@ const STRIP: usize = 8 << 10;
 /// Most floats of a row of a copy.
 const LINE_MAX: usize = 1 << 20;
 
-/// Whether it is worth a copy of an image of so many channels that a row of taps, so many wide and
-/// so far apart, is one run. It need not have its channels last then. Of one group.
-pub fn reads_whole_rows(channels: usize, wide: usize, dilation: usize) -> bool {
-    wide > 1 && dilation == 1 && channels <= CHANNELS_MAX
-}
-
-impl ConvShape {
-    /// As `reads_whole_rows` says.
-    pub(crate) fn row_is_run(&self) -> bool {
-        self.groups == 1 && reads_whole_rows(self.c, self.kw, self.dilation[1])
-    }
+/// Whether it is worth copies of the image in which a row of taps is one run. The image need not
+/// have its channels last then.
+pub fn reads_whole_rows(shape: &ConvShape) -> bool {
+    shape.kw > 1
+        && shape.groups == 1
+        && shape.dilation[1] == 1
+        && shape.c <= CHANNELS_MAX
 }
 
 /// How images are cut.

@@ -137,6 +137,22 @@ fn errors_are_as_stated() {
     }
 }
 
+/// Layers and what was the fastest by far, or not slower by far.
+#[test]
+fn the_fast_form_is_taken() {
+    let best = |c, m, side| pays(&shape(c, m, [1; 4]), side, side);
+    assert_eq!(best(64, 64, 56), Some(Square::Four));
+    assert_eq!(best(128, 128, 28), Some(Square::Four));
+    assert_eq!(best(16, 32, 160), Some(Square::Four));
+    assert_eq!(best(256, 256, 14), Some(Square::Two));
+    assert_eq!(best(512, 512, 7), None);
+    assert_eq!(best(3, 32, 224), None);
+    assert_eq!(best(0, 8, 8), None);
+    let strided = ConvShape { stride: [2, 1], ..shape(64, 64, [1; 4]) };
+    assert_eq!(pays(&strided, 56, 56), None);
+    assert_eq!(pays(&shape(64, 64, [0; 4]), 2, 56), None);
+}
+
 /// `HETRA_BENCH=1 cargo test --release -p hetra-cpu-kernels winograd_speed -- --nocapture`
 #[test]
 fn winograd_speed() {

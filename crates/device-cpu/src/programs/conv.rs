@@ -97,7 +97,7 @@ pub(super) fn join(kernel: &[usize]) -> String {
 }
 
 /// The shape of a convolution whose padding does not depend on the size of its input.
-fn fixed_shape(part: &Part<'_>, node: &Node) -> Option<ConvShape> {
+pub(super) fn fixed_shape(part: &Part<'_>, node: &Node) -> Option<ConvShape> {
     let auto = node.attrs.str_or("auto_pad", "NOTSET").ok()?;
     let weights = part.constant(node, 1).filter(|w| w.dtype() == DType::F32)?;
     if auto != "NOTSET" || !(3..=4).contains(&weights.rank()) {
@@ -169,15 +169,29 @@ impl<K: Packing> Packed<K> {
     /// The weights of a convolution, packed now if they are constant and nothing but the size of
     /// the image is open.
     pub(super) fn of(part: &Part<'_>, node: &Node) -> Option<Self> {
+        let packed = Packed::open(part, node)?;
+        packed.prepare(part, node)?;
+        Some(packed)
+    }
+
+    /// The weights of a convolution, packed when they are first used.
+    pub(super) fn open(part: &Part<'_>, node: &Node) -> Option<Self> {
         let constant = [1, 2]
             .into_iter()
             .all(|index| node.input(index).is_none() || part.constant(node, index).is_some());
-        let packed = Packed { packings: Mutex::default(), act: activation(node)?, constant };
-        if constant && let Some(shape) = fixed_shape(part, node) {
+        Some(Packed { packings: Mutex::default(), act: activation(node)?, constant })
+    }
+
+    /// Packs what is constant, if nothing but the size of the image is open; `None` where the
+    /// kernel cannot take it.
+    pub(super) fn prepare(&self, part: &Part<'_>, node: &Node) -> Option<()> {
+        if self.constant
+            && let Some(shape) = fixed_shape(part, node)
+        {
             let weights = part.constant(node, 1)?;
-            packed.pack(&shape, weights, part.constant(node, 2)).ok()?;
+            self.pack(&shape, weights, part.constant(node, 2)).ok()?;
         }
-        Some(packed)
+        Some(())
     }
 
     /// The packing for this shape.

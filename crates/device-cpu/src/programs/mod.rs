@@ -22,6 +22,7 @@ mod matmul;
 mod movement;
 mod nbits;
 mod nhwc;
+mod nhwc_conv;
 mod norm;
 mod pointwise;
 mod pool;

@@ -7,14 +7,13 @@ use hetra_ir::Node;
 use hetra_ops::{ConvGeometry, FIRST_INPUT_PLAIN, PoolGeometry, channels_last_perm};
 use hetra_tensor::{DType, Tensor};
 
-use super::conv::{Packed, Packing, activation, kernel_name, makes, shape_of, window_taken};
+use super::conv::{activation, fixed_shape, kernel_name, makes, shape_of, window_taken};
 use super::extents::pair;
+use super::nhwc_conv::{Forms, Images};
 use super::pool::planar;
 use super::{Compile, Form, Outcome, program};
-use hetra_cpu_kernels::activation::Activation;
-use hetra_cpu_kernels::conv::ConvShape;
 use hetra_cpu_kernels::isa::isa;
-use hetra_cpu_kernels::nhwc::{PackedNhwc, reads_whole_rows};
+use hetra_cpu_kernels::nhwc::reads_whole_rows;
 use hetra_cpu_kernels::nhwc_pool::pool_nhwc;
 use hetra_cpu_kernels::norm::{Reduce, reduce};
 use hetra_cpu_kernels::pool::PoolKind;
@@ -62,22 +61,7 @@ fn fills_vectors(form: &Form<'_>) -> Option<bool> {
 
 /// Whether the kernel for a convolution with these weights turns images itself.
 fn reads_planes(form: &Form<'_>) -> Option<bool> {
-    let weights = form.part.constant(form.node, 1)?;
-    let dilations = form.node.attrs.ints_or("dilations", &[]).ok()?;
-    let group = form.node.attrs.int_or("group", 1).ok()?;
-    let wide = *weights.shape().last()?;
-    let dilation = dilations.last().map_or(Some(1), |&d| usize::try_from(d).ok())?;
-    Some(group == 1 && weights.rank() > 2 && reads_whole_rows(weights.shape()[1], wide, dilation))
-}
-
-impl Packing for PackedNhwc {
-    fn shape(&self) -> &ConvShape {
-        PackedNhwc::shape(self)
-    }
-
-    fn pack(shape: ConvShape, weights: &[f32], bias: Option<&[f32]>, act: Activation) -> Self {
-        PackedNhwc::new(isa(), shape, weights, bias, act)
-    }
+    fixed_shape(form.part, form.node).map(|shape| reads_whole_rows(&shape))
 }
 
 /// A shape with its channels put first, behind the batch.
@@ -94,12 +78,12 @@ fn channels_last(shape: &[usize]) -> Vec<usize> {
 }
 
 fn conv(part: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
-    let packed = Packed::<PackedNhwc>::of(part, node)?;
+    let forms = Forms::of(part, node)?;
     let name = format!("{} nhwc", kernel_name(part, node));
-    program(&name, &[], move |call| run_conv(call, &packed))
+    program(&name, &[], move |call| run_conv(call, &forms))
 }
 
-fn run_conv(call: &mut Call<'_>, packed: &Packed<PackedNhwc>) -> Outcome {
+fn run_conv(call: &mut Call<'_>, forms: &Forms) -> Outcome {
     let (x, w) = (call.tensor(0)?.clone(), call.tensor(1)?.clone());
     let bias = call.tensor_opt(2).cloned();
     let residual = call.tensor_opt(3).cloned();
@@ -116,20 +100,14 @@ fn run_conv(call: &mut Call<'_>, packed: &Packed<PackedNhwc>) -> Outcome {
     let output = channels_last(&geometry.output_shape());
     let misfit = bias.as_ref().is_some_and(|bias| bias.len() != shape.m)
         || residual.as_ref().is_some_and(|z| z.shape() != output);
-    if misfit || !window_taken(&shape) || !makes(&geometry, shape.out(h, w_in)) {
-        return Ok(None);
-    }
-    let packed = packed.pack(&shape, &w, bias.as_ref())?;
-    if planes && !packed.takes_planes() {
+    let direct = !planes || reads_whole_rows(&shape);
+    if misfit || !direct || !window_taken(&shape) || !makes(&geometry, shape.out(h, w_in)) {
         return Ok(None);
     }
     let mut out = call.output(0, DType::F32, &output)?;
     let residual = residual.as_ref().map(Tensor::as_slice::<f32>).transpose()?;
-    let size = (geometry.batch, h, w_in);
-    match planes {
-        true => packed.run_planes(x.as_slice()?, size, residual, out.as_mut_slice()?),
-        false => packed.run(x.as_slice()?, size, residual, out.as_mut_slice()?),
-    }
+    let images = Images { x: x.as_slice()?, planes, size: (geometry.batch, h, w_in), residual };
+    forms.run(&shape, (&w, bias.as_ref()), &images, out.as_mut_slice()?)?;
     Ok(Some(vec![out.into()]))
 }
 
