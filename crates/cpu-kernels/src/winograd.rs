@@ -197,8 +197,9 @@ fn pack<P: Points<N, M>, const N: usize, const M: usize>(
     for_each(panels, weights.len() > 16 << 10, |p| {
         // SAFETY: each panel is written by one task.
         let panel = unsafe { data.slice(p * size, size) };
-        for j in 0..nr.min(s.m - p * nr) {
-            for c in 0..s.c {
+        // The lines that a channel fills are all in the cache until they are full.
+        for c in 0..s.c {
+            for j in 0..nr.min(s.m - p * nr) {
                 let taps = &weights[((p * nr + j) * s.c + c) * 9..][..9];
                 for (point, tap) in taps_square::<P, N, M>(taps).as_flattened().iter().enumerate() {
                     panel[(point * s.c + c) * nr + j] = *tap as f32;

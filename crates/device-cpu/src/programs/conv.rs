@@ -59,7 +59,8 @@ impl Packing for PackedConv {
 pub(super) struct Packed<K> {
     packings: Mutex<Vec<Arc<K>>>,
     act: Activation,
-    constant: bool,
+    /// Whether packings are kept: else each call packs anew.
+    pub(super) constant: bool,
 }
 
 pub(super) fn takes(form: &Form<'_>) -> bool {
@@ -221,6 +222,12 @@ impl<K: Packing> Packed<K> {
             packings.push(packed.clone());
         }
         Ok(packed)
+    }
+
+    /// How many packings are kept.
+    #[cfg(test)]
+    pub(super) fn kept(&self) -> usize {
+        self.packings.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 }
 

@@ -68,7 +68,7 @@ impl Forms {
             return Some(forms);
         }
         let image = image(part, node);
-        match image.and_then(|(h, w)| pays(&shape, h, w)) {
+        match image.and_then(|(h, w)| forms.square(&shape, h, w)) {
             // Which form it will be is not known yet.
             None if image.is_none() && takes(&shape) => {}
             None => forms.direct.prepare(part, node)?,
@@ -76,6 +76,11 @@ impl Forms {
             Some(Square::Four) => forms.four.prepare(part, node)?,
         }
         Some(forms)
+    }
+
+    /// The tiles of the fastest form. To transform weights for one call never pays.
+    fn square(&self, shape: &ConvShape, h: usize, w: usize) -> Option<Square> {
+        pays(shape, h, w).filter(|_| self.direct.constant)
     }
 
     /// The caller has checked that the kernel fits the images and `out` the result.
@@ -87,7 +92,7 @@ impl Forms {
         out: &mut [f32],
     ) -> Result<(), OpError> {
         let &Images { x, planes, size, residual } = images;
-        match pays(shape, size.1, size.2) {
+        match self.square(shape, size.1, size.2) {
             _ if planes => {
                 self.direct.pack(shape, weights, bias)?.run_planes(x, size, residual, out);
             }
@@ -107,5 +112,71 @@ fn image(part: &Part<'_>, node: &Node) -> Option<(usize, usize)> {
         [_, h, w, _] => Some((h, w)),
         [_, w, _] => Some((1, w)),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hetra_ir::{Attr, Dim, Graph, NodeId, Type};
+    use hetra_tensor::DType;
+
+    /// A convolution of 64 channels by 64 of an image, whose size may be open.
+    fn forms(height: Dim) -> (Forms, Tensor) {
+        let weights: Vec<f32> = (0..64 * 64 * 9).map(|i| (i % 7) as f32 - 3.0).collect();
+        let weights = Tensor::from_slice(&[64, 64, 3, 3], &weights).unwrap();
+        let mut graph = Graph::default();
+        let dims = vec![Dim::Known(1), height, Dim::Known(10), Dim::Known(64)];
+        let x = graph.add_value("x", Type::shaped(DType::F32, dims));
+        let w = graph.add_constant("w", weights.clone());
+        let y = graph.add_value("y", Type::Unknown);
+        let node = Node::new("hetra.ConvLast", &[x, w], &[y]);
+        let node = node.with("pads", Attr::Ints(vec![1; 4]));
+        graph.nodes.push(node.clone());
+        let types: Vec<Type> = graph.values.iter().map(|value| value.ty.clone()).collect();
+        let part = Part { graph: &graph, nodes: &[NodeId(0)], types: &types };
+        (Forms::of(&part, &node).unwrap(), weights)
+    }
+
+    fn kept(forms: &Forms) -> [usize; 3] {
+        [forms.direct.kept(), forms.two.kept(), forms.four.kept()]
+    }
+
+    #[test]
+    fn only_the_form_of_the_size_is_packed() {
+        assert_eq!(kept(&forms(Dim::Known(3)).0), [1, 0, 0]);
+        assert_eq!(kept(&forms(Dim::Known(10)).0), [0, 1, 0]);
+        assert_eq!(kept(&forms(Dim::Known(40)).0), [0, 0, 1]);
+        assert_eq!(kept(&forms(Dim::Unknown).0), [0; 3]);
+    }
+
+    #[test]
+    fn an_open_size_is_packed_when_it_is_seen() {
+        let (forms, weights) = forms(Dim::Unknown);
+        let shape = ConvShape {
+            c: 64,
+            m: 64,
+            kh: 3,
+            kw: 3,
+            stride: [1, 1],
+            dilation: [1, 1],
+            pads: [1; 4],
+            groups: 1,
+        };
+        let image: Vec<f32> = (0..40 * 10 * 64).map(|i| (i % 5) as f32 - 2.0).collect();
+        let run = |height: usize| {
+            let mut out = vec![f32::NAN; height * 10 * 64];
+            let images = Images { x: &image, size: (1, height, 10), residual: None };
+            forms.run(&shape, (&weights, None), &images, &mut out).unwrap();
+            out
+        };
+        let outs = [3, 10, 40].map(run);
+        assert_eq!(kept(&forms), [1, 1, 1]);
+        // Rows that see no border below are the same in all.
+        for out in &outs[1..] {
+            for (i, (got, want)) in out.iter().zip(&outs[0]).take(2 * 10 * 64).enumerate() {
+                assert!((got - want).abs() < 1e-2, "{i}: {got} not {want}");
+            }
+        }
     }
 }

@@ -23,6 +23,7 @@ pub fn cases(seed: u64, rounds: usize) -> Vec<Case> {
         unary(&random, &mut cases);
         binary(&random, &mut cases);
         convolutions(&random, &mut cases);
+        deep_convolutions(&random, &mut cases);
         pools(&random, &mut cases);
         products(&random, &mut cases);
         einsums(&random, &mut cases);
@@ -170,6 +171,17 @@ fn convolutions(random: &Random, cases: &mut Vec<Case>) {
         let conv = conv.with("pads", ints(&[1, 0, 1, 0, 1, 1])).with("dilations", ints(&pick()));
         let arguments = vec![live(x), (Some(w), random.below(2) == 1)];
         cases.push(Case::new(&format!("{op} of volumes"), conv, arguments, 1));
+    }
+}
+
+/// Three by three taps of so many channels and pixels that it pays to transform them in tiles.
+fn deep_convolutions(random: &Random, cases: &mut Vec<Case>) {
+    for (channels_in, channels_out, side) in [(64, 64, 10), (24, 40, 20)] {
+        let x = random.floats(&[1, channels_in, side, side + random.below(2)]);
+        let w = random.floats(&[channels_out, channels_in, 3, 3]);
+        let b = random.floats(&[channels_out]);
+        let conv = node("Conv").with("pads", ints(&[1; 4]));
+        cases.push(Case::new("deep Conv", conv, vec![live(x), weight(w), weight(b)], 1));
     }
 }
 
