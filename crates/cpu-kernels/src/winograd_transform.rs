@@ -106,12 +106,11 @@ pub(crate) fn input_square<S: Simd, P: Points<N, M>, const N: usize, const M: us
     }
     for j in 0..N {
         let mut column = [s.splat(0.0); N];
-        for i in 0..N {
-            column[i] = d[i][j];
+        for (v, row) in column.iter_mut().zip(&d) {
+            *v = row[j];
         }
-        column = P::input(s, column);
-        for i in 0..N {
-            d[i][j] = column[i];
+        for (v, row) in P::input(s, column).into_iter().zip(&mut d) {
+            row[j] = v;
         }
     }
     d
@@ -130,12 +129,11 @@ pub(crate) fn output_square<S: Simd, P: Points<N, M>, const N: usize, const M: u
     let mut all = [[s.splat(0.0); M]; M];
     for j in 0..M {
         let mut column = [s.splat(0.0); N];
-        for i in 0..N {
-            column[i] = across[i][j];
+        for (v, row) in column.iter_mut().zip(&across) {
+            *v = row[j];
         }
-        let column = P::output(s, column);
-        for i in 0..M {
-            all[i][j] = column[i];
+        for (v, row) in P::output(s, column).into_iter().zip(&mut all) {
+            row[j] = v;
         }
     }
     all
