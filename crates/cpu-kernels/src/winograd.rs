@@ -1,10 +1,11 @@
 //! Winograd convolution by 3x3 taps of images with channels last (NHWC).
 //!
-//! The output is cut into tiles of 4 by 4 or 2 by 2 pixels. The square of inputs that a tile depends
-//! on is transformed (`winograd_transform`), and so are the taps, in which form a convolution is one
-//! product for each of 36 or 16 points: a quarter of the multiply-adds, or 4/9. For a block of tiles
-//! these are as many matrix products, tiles by input channels by output channels, which the register
-//! kernel of `nhwc` computes. A block stays in the second cache level, while the taps pass by.
+//! The output is cut into tiles of 4 by 4 or 2 by 2 pixels. The square of inputs that a tile
+//! depends on is transformed (`winograd_transform`), and so are the taps, in which form a
+//! convolution is one product for each of 36 or 16 points: a quarter of the multiply-adds, or 4/9.
+//! For a block of tiles these are as many matrix products, tiles by input channels by output
+//! channels, which the register kernel of `nhwc` computes. A block stays in the second cache
+//! level, while the taps pass by.
 //!
 //! Each output is computed by the same operations in the same order, whatever the block or the
 //! threads. An input that is infinite makes the outputs of its whole tile NaN.
@@ -13,19 +14,19 @@
 //!
 //! | channels, side | direct | 2x2 | 4x4 |
 //! |---|---|---|---|
-//! | 64 to 64, 56 | 162 | 247 | 389 |
-//! | 128 to 128, 28 | 171 | 307 | 451 |
-//! | 256 to 256, 14 | 163 | 293 | 283 |
-//! | 512 to 512, 7 | 150 | 166 | 130 |
-//! | 32 to 32, 80 | 147 | 198 | 308 |
-//! | 16 to 32, 160 | 125 | 147 | 206 |
-//! | 96 to 208, 14 | 169 | 297 | 287 |
-//! | 48 to 192, 27 | 167 | 257 | 369 |
-//! | 64 to 256, 13 | 170 | 249 | 249 |
-//! | 24 to 24, 40 | 106 | 138 | 208 |
+//! | 64 to 64, 56 | 155 | 251 | 357 |
+//! | 128 to 128, 28 | 165 | 300 | 440 |
+//! | 256 to 256, 14 | 158 | 293 | 272 |
+//! | 512 to 512, 7 | 145 | 164 | 116 |
+//! | 32 to 32, 80 | 145 | 191 | 285 |
+//! | 16 to 32, 160 | 124 | 139 | 208 |
+//! | 96 to 208, 14 | 169 | 297 | 303 |
+//! | 48 to 192, 27 | 165 | 248 | 358 |
+//! | 64 to 256, 13 | 169 | 249 | 258 |
+//! | 24 to 24, 40 | 104 | 130 | 187 |
 //!
 //! Greatest error on random normal numbers, relative to the sum of |x||w| and against f64: 4.3e-7
-//! for 4x4, 1.0e-7 for 2x2, 2.2e-7 for the direct kernel; 7e-7, 1.3e-7 and 2.2e-7 over all the
+//! for 4x4, 1.0e-7 for 2x2, 2.2e-7 for the direct kernel; 7e-7, 1.3e-7 and 2.2e-7 over the
 //! layers above. Rerun with `HETRA_BENCH=1 cargo test --release winograd_speed -- --nocapture`.
 
 use super::activation::{self, Activation};
