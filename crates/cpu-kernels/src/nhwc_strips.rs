@@ -19,10 +19,7 @@ const LINE_MAX: usize = 1 << 20;
 /// Whether it is worth copies of the image in which a row of taps is one run. The image need not
 /// have its channels last then.
 pub fn reads_whole_rows(shape: &ConvShape) -> bool {
-    shape.kw > 1
-        && shape.groups == 1
-        && shape.dilation[1] == 1
-        && shape.c <= CHANNELS_MAX
+    shape.kw > 1 && shape.groups == 1 && shape.dilation[1] == 1 && shape.c <= CHANNELS_MAX
 }
 
 /// How images are cut.

@@ -31,10 +31,9 @@
 
 use super::activation::{self, Activation};
 use super::conv::ConvShape;
-use super::gemm_micro::TileEnd;
 use super::gemm_pack::block;
 use super::isa::{Isa, Kernel};
-use super::nhwc_micro::{PixelTile, pixel_tile};
+use super::nhwc_micro::{PixelTiles, pixel_tiles};
 use super::scratch::{AlignedBuf, Lent, Shared, count, lend};
 use super::simd::Simd;
 use super::threads::{for_each, threads};
@@ -464,16 +463,8 @@ impl<P: Points<N, M>, const N: usize, const M: usize> Block<'_, P, N, M> {
         // Whole vectors: what is in the lanes that do not exist is not stored in the end.
         let nv = (conv.shape.m - panel * nr).min(nr).next_multiple_of(S::LANES);
         let null = std::ptr::null();
-        let end = TileEnd {
-            alpha: 1.0,
-            add_c: false,
-            bias_row: null,
-            bias_col: null,
-            residual: null,
-            ldr: 0,
-            lo: f32::NEG_INFINITY,
-            hi: f32::INFINITY,
-        };
+        let bias = [0.0; 32];
+        assert!(nr <= bias.len(), "longer vectors than any");
         let table: [usize; 16] = std::array::from_fn(|i| i * inputs.layout.row);
         let parts = tiles.div_ceil(S::MR);
         let products = Shared::new(products);
@@ -486,7 +477,9 @@ impl<P: Points<N, M>, const N: usize, const M: usize> Block<'_, P, N, M> {
                     point * inputs.layout.point + (inputs.at + rows.start) * inputs.layout.row;
                 let x = &inputs.data[from..from + (mr - 1) * inputs.layout.row + c];
                 let out = products.rows(point * to.point + rows.start * to.row, (mr, to.row), nv);
-                let tile = PixelTile {
+                let tile = PixelTiles {
+                    tiles: 1,
+                    mr,
                     table: table.as_ptr(),
                     x: x.as_ptr(),
                     zeros: null,
@@ -494,16 +487,18 @@ impl<P: Points<N, M>, const N: usize, const M: usize> Block<'_, P, N, M> {
                     channels: c,
                     taps: 1,
                     b: b.as_ptr(),
-                    mr,
+                    bias: bias.as_ptr(),
                     nv,
                     c: out,
+                    residual: null,
                     ldc: to.row,
-                    end,
+                    lo: f32::NEG_INFINITY,
+                    hi: f32::INFINITY,
                 };
                 // SAFETY: the table has `mr` entries, at most `S::MR`, behind each of which lie
                 // `c` floats of `x`; none is a border. The panel was sliced to `c` steps of two
                 // vectors. The output is inside (`rows`) and this task's own.
-                unsafe { pixel_tile::<S>(&tile) }
+                unsafe { pixel_tiles::<S>(&tile) }
             }
         }
     }

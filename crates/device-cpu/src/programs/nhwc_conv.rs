@@ -166,7 +166,7 @@ mod tests {
         let image: Vec<f32> = (0..40 * 10 * 64).map(|i| (i % 5) as f32 - 2.0).collect();
         let run = |height: usize| {
             let mut out = vec![f32::NAN; height * 10 * 64];
-            let images = Images { x: &image, size: (1, height, 10), residual: None };
+            let images = Images { x: &image, planes: false, size: (1, height, 10), residual: None };
             forms.run(&shape, (&weights, None), &images, &mut out).unwrap();
             out
         };
