@@ -26,7 +26,7 @@ const PAR_MIN: usize = 256 << 10;
 /// Multiply-adds that a task has at least, as far as there are enough for all threads.
 const TASK_MIN: usize = 64 << 10;
 /// Floats of the image that a block of pixels reads, about: half of the second cache level.
-const IMAGE_BLOCK: usize = 48 << 10;
+const IMAGE_BLOCK: usize = 112 << 10;
 /// Most entries of the table of a block of pixels.
 const TABLE_MAX: usize = 8 << 10;
 
@@ -383,6 +383,7 @@ impl Block<'_> {
             channels: cg,
             taps,
             b: weights.as_ptr(),
+            next: weights.as_ptr().wrapping_add(taps * cg * nr),
             bias: conv.bias[panel * nr..][..nr].as_ptr(),
             nv,
             c: call.out.rows(at, (rows, s.m), nv),

@@ -31,6 +31,8 @@ pub(crate) struct PixelTiles {
     pub(crate) taps: usize,
     /// Read: `taps * channels` steps of two vectors.
     pub(crate) b: *const f32,
+    /// What is read next in the place of `b`: it is brought nearer meanwhile. Any address.
+    pub(crate) next: *const f32,
     /// Read: two vectors, which sums begin with.
     pub(crate) bias: *const f32,
     /// Output channels of the panel that exist: at least 1, at most two vectors.
@@ -55,6 +57,9 @@ unsafe fn micro<S: Simd, const MR: usize, const NV: usize>(s: S, t: &PixelTiles)
     let mut table = t.table;
     for tile in 0..t.tiles {
         let mut b = t.b;
+        // A line for each step: two tiles bring all of it.
+        let half = t.taps * t.channels * S::LANES;
+        let mut next = t.next.wrapping_add(tile % 2 * half);
         let mut acc = [[s.splat(0.0); NV]; MR];
         // SAFETY: the table has `taps` steps of `MR` offsets for each block, behind each of which,
         // and in the zeros, lie `first + channels` floats; the panel has `taps * channels` steps
@@ -86,6 +91,8 @@ unsafe fn micro<S: Simd, const MR: usize, const NV: usize>(s: S, t: &PixelTiles)
                         }
                     }
                     b = b.add(2 * S::LANES);
+                    s.prefetch(next);
+                    next = next.wrapping_add(S::LANES);
                 }
             }
             store(s, t, tile * MR * t.ldc, acc);

@@ -37,6 +37,11 @@ pub trait Simd: sealed::Sealed + Copy + Send + Sync + 'static {
     fn splat(self, x: f32) -> Self::F;
     /// All lanes equal to `x`.
     fn isplat(self, x: i32) -> Self::I;
+    /// Asks for the line at `p` to be brought into the second cache level; any address will do.
+    #[inline(always)]
+    fn prefetch(self, p: *const f32) {
+        let _ = p;
+    }
     /// Reads `LANES` floats.
     /// # Safety
     /// `p` must be readable for `LANES` floats; any alignment.

@@ -487,6 +487,7 @@ impl<P: Points<N, M>, const N: usize, const M: usize> Block<'_, P, N, M> {
                     channels: c,
                     taps: 1,
                     b: b.as_ptr(),
+                    next: b.as_ptr().wrapping_add(c * nr),
                     bias: bias.as_ptr(),
                     nv,
                     c: out,
