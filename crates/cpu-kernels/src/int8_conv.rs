@@ -25,7 +25,7 @@ pub enum Bytes<'a> {
 }
 
 impl<'a> Bytes<'a> {
-    fn raw(self) -> (&'a [u8], bool) {
+    pub(crate) fn raw(self) -> (&'a [u8], bool) {
         match self {
             Bytes::U8(x) => (x, false),
             Bytes::I8(x) => (bytemuck::cast_slice(x), true),

@@ -211,7 +211,12 @@ fn pack_bias(isa: Isa, s: &ConvShape, bias: Option<&[f32]>) -> Vec<f32> {
 
 /// How many parts two ranges are cut into, so that there are about `want` of them. The smaller
 /// operand is read again for each part of the other range, so that range is cut first.
-fn cuts(want: usize, pixels_first: bool, pixels_max: usize, panels_max: usize) -> (usize, usize) {
+pub(crate) fn cuts(
+    want: usize,
+    pixels_first: bool,
+    pixels_max: usize,
+    panels_max: usize,
+) -> (usize, usize) {
     let (first, second) =
         if pixels_first { (pixels_max, panels_max) } else { (panels_max, pixels_max) };
     let a = want.min(first).max(1);
@@ -220,7 +225,7 @@ fn cuts(want: usize, pixels_first: bool, pixels_max: usize, panels_max: usize) -
 }
 
 /// Part `i` of `parts` nearly equal ones of `0..len`.
-fn part(len: usize, parts: usize, i: usize) -> Range<usize> {
+pub(crate) fn part(len: usize, parts: usize, i: usize) -> Range<usize> {
     len * i / parts..len * (i + 1) / parts
 }
 

@@ -93,6 +93,30 @@ pub trait Simd: sealed::Sealed + Copy + Send + Sync + 'static {
     /// # Safety
     /// The first `KG` pointers must be readable for `LANES` bytes.
     unsafe fn interleave(self, rows: [*const u8; 4], flip: u8) -> Self::I;
+    /// Reads the first `n <= 4 * LANES` bytes as they are; the others are zero.
+    /// # Safety
+    /// `p` must be readable for `n` bytes.
+    unsafe fn load_bytes(self, p: *const u8, n: usize) -> Self::I;
+    /// Writes the first `n <= 4 * LANES` bytes of a vector.
+    /// # Safety
+    /// `p` must be writable for `n` bytes.
+    unsafe fn store_bytes(self, p: *mut u8, v: Self::I, n: usize);
+    /// Takes a vector of two rows of `2 * LANES` bytes, in turn eight bytes of each, and writes the
+    /// first `n` bytes of each row.
+    /// # Safety
+    /// Both pointers must be writable for `n <= 2 * LANES` bytes.
+    unsafe fn store_pair(self, p: [*mut u8; 2], v: Self::I, n: usize);
+    /// Takes a vector of four rows of `LANES` bytes, in turn four bytes of each, and writes the
+    /// first `n` bytes of each row.
+    /// # Safety
+    /// All pointers must be writable for `n <= LANES` bytes.
+    unsafe fn store_quad(self, p: [*mut u8; 4], v: Self::I, n: usize);
+    /// Puts byte `i` of four vectors of bytes together into one lane: lane `4 l + i` of vector `r`
+    /// has their bytes at `16 l + 4 r + i`. The opposite of `to_bytes`.
+    fn unpack4(self, v: [Self::I; 4]) -> [Self::I; 4];
+    /// `v + zero`, limited to `0..=255`, as bytes: lane `4 l + i` of vector `r` at `16 l + 4 r + i`.
+    /// Numbers are limited to 16 bits first, and `zero` has no more.
+    fn to_bytes(self, v: [Self::I; 4], zero: i32) -> Self::I;
 
     /// `a + b`.
     fn add(self, a: Self::F, b: Self::F) -> Self::F;
@@ -138,6 +162,8 @@ pub trait Simd: sealed::Sealed + Copy + Send + Sync + 'static {
     fn iand(self, a: Self::I, b: Self::I) -> Self::I;
     /// Bitwise or.
     fn ior(self, a: Self::I, b: Self::I) -> Self::I;
+    /// Bitwise exclusive or.
+    fn ixor(self, a: Self::I, b: Self::I) -> Self::I;
     /// Shift left.
     fn shl<const N: u32>(self, a: Self::I) -> Self::I;
     /// Shift right, copying the sign.
@@ -328,6 +354,45 @@ impl Simd for Portable {
         })
     }
     #[inline(always)]
+    unsafe fn load_bytes(self, p: *const u8, n: usize) -> [i32; 4] {
+        // SAFETY: only bytes below `n`, which the caller promises, are read.
+        let at = |i: usize| if i < n { unsafe { *p.add(i) } } else { 0 };
+        std::array::from_fn(|i| i32::from_le_bytes(std::array::from_fn(|q| at(4 * i + q))))
+    }
+    #[inline(always)]
+    unsafe fn store_bytes(self, p: *mut u8, v: [i32; 4], n: usize) {
+        for (i, byte) in v.map(i32::to_le_bytes).as_flattened().iter().enumerate().take(n) {
+            // SAFETY: `i < n`, which the caller promises.
+            unsafe { *p.add(i) = *byte };
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_pair(self, p: [*mut u8; 2], v: [i32; 4], n: usize) {
+        // SAFETY: passed on to the caller; `n` is at most eight.
+        unsafe {
+            self.store_bytes(p[0], v, n);
+            self.store_bytes(p[1], [v[2], v[3], 0, 0], n);
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_quad(self, p: [*mut u8; 4], v: [i32; 4], n: usize) {
+        for (p, row) in p.into_iter().zip(v) {
+            // SAFETY: passed on to the caller; `n` is at most four.
+            unsafe { self.store_bytes(p, [row, 0, 0, 0], n) };
+        }
+    }
+    #[inline(always)]
+    fn unpack4(self, v: [[i32; 4]; 4]) -> [[i32; 4]; 4] {
+        let byte = |q: usize, at: usize| v[q][at / 4].to_le_bytes()[at % 4];
+        let lane = |at: usize| i32::from_le_bytes(std::array::from_fn(|q| byte(q, at)));
+        std::array::from_fn(|r| std::array::from_fn(|i| lane(4 * r + i)))
+    }
+    #[inline(always)]
+    fn to_bytes(self, v: [[i32; 4]; 4], zero: i32) -> [i32; 4] {
+        let byte = |x: i32| (x.clamp(-0x8000, 0x7fff) + zero).clamp(0, 255) as u8;
+        v.map(|lanes| i32::from_le_bytes(lanes.map(byte)))
+    }
+    #[inline(always)]
     unsafe fn load_u16(self, p: *const u8, n: usize) -> [i32; 4] {
         // SAFETY: only bytes below `n`, which the caller promises, are read.
         let at = |i: usize| if i < n { i32::from(unsafe { *p.add(i) }) } else { 0 };
@@ -361,6 +426,7 @@ impl Simd for Portable {
         imul(a: [i32; 4], b: [i32; 4]) -> [i32; 4] = |i| a[i].wrapping_mul(b[i]);
         iand(a: [i32; 4], b: [i32; 4]) -> [i32; 4] = |i| a[i] & b[i];
         ior(a: [i32; 4], b: [i32; 4]) -> [i32; 4] = |i| a[i] | b[i];
+        ixor(a: [i32; 4], b: [i32; 4]) -> [i32; 4] = |i| a[i] ^ b[i];
         dot(a: [i32; 4], b: [i32; 4], c: [i32; 4]) -> [i32; 4] = |i| dot2(a[i], b[i], c[i]);
     }
     #[inline(always)]

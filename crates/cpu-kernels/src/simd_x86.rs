@@ -65,6 +65,11 @@ unsafe fn eight(p: *const u8, n: usize) -> __m128i {
 }
 
 #[inline(always)]
+fn mask64(n: usize) -> __mmask64 {
+    if n >= 64 { !0 } else { (1 << n) - 1 }
+}
+
+#[inline(always)]
 fn mask16(n: usize) -> __mmask16 {
     ((1u32 << n.min(16)) - 1) as __mmask16
 }
@@ -152,6 +157,88 @@ impl Simd for Avx2 {
         }
     }
     #[inline(always)]
+    unsafe fn load_bytes(self, p: *const u8, n: usize) -> __m256i {
+        let mut bytes = [0u8; 32];
+        // SAFETY: thirty-two bytes are read only if `n` allows it, else `n` of them.
+        unsafe {
+            if n >= 32 {
+                return _mm256_loadu_si256(p.cast());
+            }
+            std::ptr::copy_nonoverlapping(p, bytes.as_mut_ptr(), n);
+            _mm256_loadu_si256(bytes.as_ptr().cast())
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_bytes(self, p: *mut u8, v: __m256i, n: usize) {
+        let mut bytes = [0u8; 32];
+        // SAFETY: thirty-two bytes are written only if `n` allows it, else `n` of them.
+        unsafe {
+            if n >= 32 {
+                return _mm256_storeu_si256(p.cast(), v);
+            }
+            _mm256_storeu_si256(bytes.as_mut_ptr().cast(), v);
+            std::ptr::copy_nonoverlapping(bytes.as_ptr(), p, n);
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_pair(self, p: [*mut u8; 2], v: __m256i, n: usize) {
+        let mut bytes = [0u8; 32];
+        // SAFETY: the token proves that the machine has the instructions. Sixteen bytes are written
+        // to each row only if `n` allows it, else `n` of them.
+        unsafe {
+            let rows = _mm256_permute4x64_epi64::<0b11_01_10_00>(v);
+            if n >= 16 {
+                _mm_storeu_si128(p[0].cast(), _mm256_castsi256_si128(rows));
+                return _mm_storeu_si128(p[1].cast(), _mm256_extracti128_si256::<1>(rows));
+            }
+            _mm256_storeu_si256(bytes.as_mut_ptr().cast(), rows);
+            std::ptr::copy_nonoverlapping(bytes.as_ptr(), p[0], n);
+            std::ptr::copy_nonoverlapping(bytes[16..].as_ptr(), p[1], n);
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_quad(self, p: [*mut u8; 4], v: __m256i, n: usize) {
+        let mut bytes = [0u8; 32];
+        // SAFETY: the token proves that the machine has the instructions; the caller promises `n`
+        // bytes of each row, which are at most eight.
+        unsafe {
+            let order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+            let rows = _mm256_permutevar8x32_epi32(v, order);
+            _mm256_storeu_si256(bytes.as_mut_ptr().cast(), rows);
+            for (p, row) in p.into_iter().zip(bytes.chunks_exact(8)) {
+                if n >= 8 {
+                    std::ptr::copy_nonoverlapping(row.as_ptr(), p, 8);
+                } else {
+                    std::ptr::copy_nonoverlapping(row.as_ptr(), p, n);
+                }
+            }
+        }
+    }
+    #[inline(always)]
+    fn unpack4(self, [a, b, c, d]: [__m256i; 4]) -> [__m256i; 4] {
+        // SAFETY: the token proves that the machine has the instructions; registers only.
+        unsafe {
+            let (ab, cd) = (_mm256_unpacklo_epi8(a, b), _mm256_unpacklo_epi8(c, d));
+            let (after_ab, after_cd) = (_mm256_unpackhi_epi8(a, b), _mm256_unpackhi_epi8(c, d));
+            [
+                _mm256_unpacklo_epi16(ab, cd),
+                _mm256_unpackhi_epi16(ab, cd),
+                _mm256_unpacklo_epi16(after_ab, after_cd),
+                _mm256_unpackhi_epi16(after_ab, after_cd),
+            ]
+        }
+    }
+    #[inline(always)]
+    fn to_bytes(self, [a, b, c, d]: [__m256i; 4], zero: i32) -> __m256i {
+        // SAFETY: the token proves that the machine has the instructions; registers only.
+        unsafe {
+            let zero = _mm256_set1_epi16(zero as i16);
+            let ab = _mm256_adds_epi16(_mm256_packs_epi32(a, b), zero);
+            let cd = _mm256_adds_epi16(_mm256_packs_epi32(c, d), zero);
+            _mm256_packus_epi16(ab, cd)
+        }
+    }
+    #[inline(always)]
     unsafe fn load_u16(self, p: *const u8, n: usize) -> __m256i {
         let mut bytes = [0u8; 16];
         // SAFETY: sixteen bytes are read only if `n` allows it, else `n` of them.
@@ -207,6 +294,7 @@ impl Simd for Avx2 {
         imul(a: __m256i, b: __m256i) -> __m256i = _mm256_mullo_epi32(a, b);
         iand(a: __m256i, b: __m256i) -> __m256i = _mm256_and_si256(a, b);
         ior(a: __m256i, b: __m256i) -> __m256i = _mm256_or_si256(a, b);
+        ixor(a: __m256i, b: __m256i) -> __m256i = _mm256_xor_si256(a, b);
         dot(a: __m256i, b: __m256i, c: __m256i) -> __m256i =
             _mm256_add_epi32(c, _mm256_madd_epi16(a, b));
     }
@@ -308,6 +396,84 @@ impl Simd for Avx512 {
         }
     }
     #[inline(always)]
+    unsafe fn load_bytes(self, p: *const u8, n: usize) -> __m512i {
+        // SAFETY: masked bytes are not read; the caller promises the first `n`.
+        unsafe { _mm512_maskz_loadu_epi8(mask64(n), p.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn store_bytes(self, p: *mut u8, v: __m512i, n: usize) {
+        // SAFETY: masked bytes are not written; the caller promises the first `n`.
+        unsafe {
+            if n >= 64 {
+                _mm512_storeu_si512(p.cast(), v);
+            } else {
+                _mm512_mask_storeu_epi8(p.cast(), mask64(n), v);
+            }
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_pair(self, p: [*mut u8; 2], v: __m512i, n: usize) {
+        // SAFETY: the token proves that the machine has the instructions; masked bytes are not
+        // written, and the caller promises the first `n` of each row.
+        unsafe {
+            let order = _mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7);
+            let rows = _mm512_permutexvar_epi64(order, v);
+            let rows = [_mm512_castsi512_si256(rows), _mm512_extracti64x4_epi64::<1>(rows)];
+            for (p, row) in p.into_iter().zip(rows) {
+                if n >= 32 {
+                    _mm256_storeu_si256(p.cast(), row);
+                } else {
+                    _mm256_mask_storeu_epi8(p.cast(), mask64(n) as u32, row);
+                }
+            }
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_quad(self, p: [*mut u8; 4], v: __m512i, n: usize) {
+        // SAFETY: as above.
+        unsafe {
+            let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+            let rows = _mm512_permutexvar_epi32(order, v);
+            let rows = [
+                _mm512_castsi512_si128(rows),
+                _mm512_extracti32x4_epi32::<1>(rows),
+                _mm512_extracti32x4_epi32::<2>(rows),
+                _mm512_extracti32x4_epi32::<3>(rows),
+            ];
+            for (p, row) in p.into_iter().zip(rows) {
+                if n >= 16 {
+                    _mm_storeu_si128(p.cast(), row);
+                } else {
+                    _mm_mask_storeu_epi8(p.cast(), mask16(n), row);
+                }
+            }
+        }
+    }
+    #[inline(always)]
+    fn unpack4(self, [a, b, c, d]: [__m512i; 4]) -> [__m512i; 4] {
+        // SAFETY: the token proves that the machine has the instructions; registers only.
+        unsafe {
+            let (ab, cd) = (_mm512_unpacklo_epi8(a, b), _mm512_unpacklo_epi8(c, d));
+            let (after_ab, after_cd) = (_mm512_unpackhi_epi8(a, b), _mm512_unpackhi_epi8(c, d));
+            [
+                _mm512_unpacklo_epi16(ab, cd),
+                _mm512_unpackhi_epi16(ab, cd),
+                _mm512_unpacklo_epi16(after_ab, after_cd),
+                _mm512_unpackhi_epi16(after_ab, after_cd),
+            ]
+        }
+    }
+    #[inline(always)]
+    fn to_bytes(self, [a, b, c, d]: [__m512i; 4], zero: i32) -> __m512i {
+        // SAFETY: the token proves that the machine has the instructions; registers only.
+        unsafe {
+            let zero = _mm512_set1_epi16(zero as i16);
+            let ab = _mm512_adds_epi16(_mm512_packs_epi32(a, b), zero);
+            let cd = _mm512_adds_epi16(_mm512_packs_epi32(c, d), zero);
+            _mm512_packus_epi16(ab, cd)
+        }
+    }
+    #[inline(always)]
     unsafe fn load_u16(self, p: *const u8, n: usize) -> __m512i {
         let mask = if n >= 32 { !0 } else { (1u32 << n) - 1 };
         // SAFETY: masked bytes are not read; the caller promises the first `n`.
@@ -355,6 +521,7 @@ impl Simd for Avx512 {
         imul(a: __m512i, b: __m512i) -> __m512i = _mm512_mullo_epi32(a, b);
         iand(a: __m512i, b: __m512i) -> __m512i = _mm512_and_si512(a, b);
         ior(a: __m512i, b: __m512i) -> __m512i = _mm512_or_si512(a, b);
+        ixor(a: __m512i, b: __m512i) -> __m512i = _mm512_xor_si512(a, b);
         dot(a: __m512i, b: __m512i, c: __m512i) -> __m512i = _mm512_dpbusd_epi32(c, a, b);
     }
     #[inline(always)]

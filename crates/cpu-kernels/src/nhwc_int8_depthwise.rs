@@ -1,0 +1,269 @@
+//! 8-bit convolution of images with channels last, with one input channel for each output channel.
+//!
+//! A lane holds one channel of four rows of the image, which a step multiplies by four rows of
+//! taps. So the bytes of a place (one column of the rows that a row of outputs reads) are put into
+//! this order once, and serve all outputs that have the place under one of their taps.
+
+use super::conv::ConvShape;
+use super::int8_pack::kg_of;
+use super::isa::{Isa, Kernel};
+use super::nhwc_int8::{part_of, parts_needed};
+use super::nhwc_int8_micro::{CodeEnd, halves, lanes, lanes_of, split};
+use super::scratch::{AlignedBuf, Shared, count, lend};
+use super::simd::Simd;
+use super::threads::for_ranges;
+use std::ops::Range;
+
+/// Outputs of a row for which the places are put in order at a time.
+const SPAN: usize = 32;
+
+/// Weights in kernel order.
+pub(crate) struct PackedByteDepthwise {
+    /// `[chunk of channels][part][four rows of taps][tap][half][four vectors]`.
+    weights: AlignedBuf,
+    parts: usize,
+}
+
+/// Where channel `j` of a chunk stands in four vectors of lanes: as `unpack4` puts it.
+fn place(j: usize, lanes: usize) -> usize {
+    j % 16 / 4 * lanes + j / 16 * 4 + j % 4
+}
+
+impl PackedByteDepthwise {
+    /// Packs weights less their zero points, `[c, 1, kh, kw]`.
+    pub(crate) fn new(isa: Isa, s: &ConvShape, weights: &[i16]) -> Self {
+        let (lanes, kg, taps) = (lanes(isa), kg_of(isa), s.kh * s.kw);
+        let parts = parts_needed(kg, weights);
+        let (quads, chunk, step) = (s.kh.div_ceil(4), 4 * lanes, halves(kg) * 4 * lanes);
+        let each = count(&[parts, quads, s.kw, step]);
+        let mut packed = AlignedBuf::zeroed(count(&[s.c.div_ceil(chunk), each]));
+        let data: &mut [i32] = bytemuck::cast_slice_mut(packed.as_mut_slice());
+        for c in 0..s.c {
+            let (kernel, slot) = (&weights[c * taps..][..taps], place(c % chunk, lanes));
+            let of_chunk = &mut data[c / chunk * each..][..each];
+            for (i, row) in of_chunk.chunks_exact_mut(step).enumerate() {
+                let (part, quad, tx) = (i / s.kw / quads, i / s.kw % quads, i % s.kw);
+                let weight = |k: usize| {
+                    let ty = 4 * quad + k;
+                    if ty < s.kh { part_of(kernel[ty * s.kw + tx], part, parts) } else { 0 }
+                };
+                let both = lanes_of(kg, [0, 1, 2, 3].map(weight));
+                for (half, lane) in both.into_iter().enumerate().take(halves(kg)) {
+                    row[half * chunk + slot] = lane;
+                }
+            }
+        }
+        PackedByteDepthwise { weights: packed, parts }
+    }
+}
+
+/// Places for which a thread has room.
+fn places(s: &ConvShape) -> Option<usize> {
+    let outputs = (SPAN - 1).checked_mul(s.stride[1])?;
+    (s.kw - 1).checked_mul(s.dilation[1])?.checked_add(outputs)?.checked_add(1)
+}
+
+/// Bytes of scratch for each thread.
+pub(crate) fn scratch(isa: Isa, s: &ConvShape) -> Option<usize> {
+    let place = halves(kg_of(isa)) * 16 * lanes(isa);
+    places(s)?.checked_mul(place)?.checked_mul(s.kh.div_ceil(4))
+}
+
+/// One call.
+pub(crate) struct ByteDepthwise<'a> {
+    pub(crate) shape: &'a ConvShape,
+    pub(crate) packed: &'a PackedByteDepthwise,
+    /// Unsigned codes.
+    pub(crate) x: &'a [u8],
+    /// What the border holds.
+    pub(crate) border: u8,
+    /// Height, width; output height, width.
+    pub(crate) size: [usize; 4],
+    pub(crate) end: CodeEnd,
+}
+
+impl ByteDepthwise<'_> {
+    /// Convolves `n` images; the slices have been checked against the sizes. `channel` gives what
+    /// is added to the sums of a channel, and their factor.
+    pub(crate) fn run(
+        &self,
+        isa: Isa,
+        n: usize,
+        channel: impl Fn(usize) -> (i32, f32),
+        out: &mut [u8],
+    ) {
+        let (lanes, c) = (lanes(isa), self.shape.c);
+        let chunk = 4 * lanes;
+        let slots = c.next_multiple_of(chunk);
+        let (mut fixed, mut scale) = (lend(slots), lend(slots));
+        let fixed: &mut [i32] = bytemuck::cast_slice_mut(&mut fixed);
+        fixed.fill(0);
+        scale.fill(0.0);
+        for j in 0..c {
+            let at = j / chunk * chunk + place(j % chunk, lanes);
+            (fixed[at], scale[at]) = channel(j);
+        }
+        let (fixed, scale) = (&*fixed, &scale[..]);
+        let [_, _, oh, ow] = self.size;
+        let out = Shared::new(out);
+        let row = (ow * c * (2 + self.shape.kh * self.shape.kw / 2)).max(1);
+        for_ranges(n * oh, (384 << 10) / row, |start, len| {
+            let rows = start..start + len;
+            isa.dispatch(Rows { call: self, rows, fixed, scale, out });
+        });
+    }
+}
+
+/// Rows of outputs of one task.
+struct Rows<'a> {
+    call: &'a ByteDepthwise<'a>,
+    rows: Range<usize>,
+    fixed: &'a [i32],
+    scale: &'a [f32],
+    out: Shared<'a, u8>,
+}
+
+impl Kernel for Rows<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let shape = self.call.shape;
+        let ([_, _, _, ow], c) = (self.call.size, shape.c);
+        let places = places(shape).expect("the caller has counted the scratch");
+        let place = halves(S::KG) * 4 * S::LANES;
+        let mut buf = lend(count(&[shape.kh.div_ceil(4), places, place]));
+        let buf: &mut [i32] = bytemuck::cast_slice_mut(&mut buf);
+        for row in self.rows.clone() {
+            // SAFETY: each row of outputs is one task's.
+            let out = unsafe { self.out.slice(row * ow * c, ow * c) };
+            for c0 in (0..c).step_by(4 * S::LANES) {
+                for x0 in (0..ow).step_by(SPAN) {
+                    let span = Span { rows: &self, row, c0, x0, count: SPAN.min(ow - x0), places };
+                    span.order(s, buf);
+                    span.sum(s, buf, out);
+                }
+            }
+        }
+    }
+}
+
+/// Neighbouring outputs of a row, of a chunk of channels.
+struct Span<'a> {
+    rows: &'a Rows<'a>,
+    row: usize,
+    /// First channel.
+    c0: usize,
+    /// First output.
+    x0: usize,
+    count: usize,
+    /// Places for which there is room.
+    places: usize,
+}
+
+impl Span<'_> {
+    /// Channels of the chunk.
+    #[inline(always)]
+    fn channels<S: Simd>(&self) -> usize {
+        (4 * S::LANES).min(self.rows.call.shape.c - self.c0)
+    }
+
+    /// The first place that output `x` reads, counted from the left border.
+    #[inline(always)]
+    fn first(&self, x: usize) -> usize {
+        x * self.rows.call.shape.stride[1]
+    }
+
+    /// Puts the bytes of all places in order: `[four rows][place][half][four vectors]`.
+    #[inline(always)]
+    fn order<S: Simd>(&self, s: S, buf: &mut [i32]) {
+        let call = self.rows.call;
+        let (shape, n) = (call.shape, self.channels::<S>());
+        let ([h, w, oh, _], c) = (call.size, shape.c);
+        let (image, y0) = (self.row / oh, self.row % oh * shape.stride[0]);
+        let border = [call.border; 64];
+        let used = self.first(self.count - 1) + (shape.kw - 1) * shape.dilation[1] + 1;
+        let step = halves(S::KG) * 4 * S::LANES;
+        for (quad, buf) in buf.chunks_exact_mut(self.places * step).enumerate() {
+            // Where the rows begin, if they are inside.
+            let line = [0, 1, 2, 3].map(|k| {
+                let ty = 4 * quad + k;
+                let y = (y0 + ty * shape.dilation[0]).wrapping_sub(shape.pads[0]);
+                (ty < shape.kh && y < h).then(|| (image * h + y) * w * c + self.c0)
+            });
+            for (place, buf) in buf.chunks_exact_mut(step).enumerate().take(used) {
+                let x = (self.first(self.x0) + place).wrapping_sub(shape.pads[1]);
+                let bytes = line.map(|line| match line {
+                    Some(line) if x < w => &call.x[line + x * c..][..n],
+                    _ => &border[..n],
+                });
+                // SAFETY: each slice has `n` bytes, at most four times the lanes.
+                let rows = bytes.map(|bytes| unsafe { s.load_bytes(bytes.as_ptr(), n) });
+                for (r, v) in s.unpack4(rows).into_iter().enumerate() {
+                    for (half, v) in split(s, v).into_iter().enumerate().take(halves(S::KG)) {
+                        let lanes = &mut buf[(4 * half + r) * S::LANES..][..S::LANES];
+                        // SAFETY: the slice is a vector.
+                        unsafe { s.istore(lanes.as_mut_ptr(), v) };
+                    }
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn sum<S: Simd>(&self, s: S, buf: &[i32], out: &mut [u8]) {
+        // As many as there are registers for.
+        if S::LANES == 16 {
+            self.sum_by::<S, 4>(s, buf, out);
+        } else {
+            self.sum_by::<S, 2>(s, buf, out);
+        }
+    }
+
+    /// `N` outputs at a time.
+    #[inline(always)]
+    fn sum_by<S: Simd, const N: usize>(&self, s: S, buf: &[i32], out: &mut [u8]) {
+        let rows = self.rows;
+        let (shape, chunk, n) = (rows.call.shape, 4 * S::LANES, self.channels::<S>());
+        let step = halves(S::KG) * chunk;
+        let (quads, parts) = (shape.kh.div_ceil(4), rows.call.packed.parts);
+        let weights: &[i32] = bytemuck::cast_slice(rows.call.packed.weights.as_slice());
+        let each = parts * quads * shape.kw * step;
+        let weights = &weights[self.c0 / chunk * each..][..each];
+        let (fixed, scale) = (&rows.fixed[self.c0..][..chunk], &rows.scale[self.c0..][..chunk]);
+        let scale = [0, 1, 2, 3].map(|r| s.loads(&scale[r * S::LANES..]));
+        for o in (0..self.count).step_by(N) {
+            // SAFETY: the slice is a vector.
+            let fixed = [0, 1, 2, 3]
+                .map(|r| unsafe { s.iload(fixed[r * S::LANES..][..S::LANES].as_ptr()) });
+            let mut acc = [fixed; N];
+            for (i, weights) in weights.chunks_exact(step).enumerate() {
+                let (quad, tx) = (i / shape.kw % quads, i % shape.kw);
+                let place = quad * self.places + self.first(o) + tx * shape.dilation[1];
+                // Outputs past the end of the span read what was there before.
+                let bytes = &buf[place * step..][..(self.first(N - 1) + 1) * step];
+                for half in 0..halves(S::KG) {
+                    let at = half * chunk;
+                    for r in 0..4 {
+                        let lanes = at + r * S::LANES;
+                        // SAFETY: `weights` and the bytes of each of the `N` outputs are `step`
+                        // long, of which one vector is read.
+                        unsafe {
+                            let w = s.iload(weights.as_ptr().add(lanes));
+                            for (k, acc) in acc.iter_mut().enumerate() {
+                                let v = bytes.as_ptr().add(self.first(k) * step + lanes);
+                                acc[r] = s.dot(s.iload(v), w, acc[r]);
+                            }
+                        }
+                    }
+                }
+            }
+            for (k, acc) in acc.into_iter().enumerate().take(self.count - o) {
+                let codes = rows.call.end.codes(s, acc, scale);
+                let at = (self.x0 + o + k) * shape.c + self.c0;
+                let out = &mut out[at..at + n];
+                // SAFETY: `n` bytes are writable.
+                unsafe { s.store_bytes(out.as_mut_ptr(), codes, n) };
+            }
+        }
+    }
+}
