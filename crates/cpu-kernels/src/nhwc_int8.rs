@@ -371,40 +371,52 @@ impl Image<'_> {
     }
 
     /// Writes where the taps of these pixels lie: for each tap an entry for each pixel.
+    #[inline(always)]
     fn table(&self, edge: &Edge, pixels: Range<usize>, table: &mut [usize]) {
         let s = &self.shape;
-        let [h, w, oh, ow] = self.size;
-        let (n, len) = (pixels.len(), self.x.len());
-        // The last place from which all that a step reads is inside.
-        let last = len.checked_sub(self.reach());
-        let place = |at: usize| match last {
-            Some(last) if at <= last => at,
-            _ => len + edge.tail.0 + (at - edge.tail.1),
-        };
+        let ([h, w, oh, mut ow], n) = (self.size, pixels.len());
         // Not so in a padded copy, whose rows are longer than those of the output.
-        if s.pointwise() && (h, w) == (oh, ow) {
-            table.iter_mut().zip(pixels).for_each(|(entry, p)| *entry = place(p * self.pixel));
-            return;
+        let flat = s.pointwise() && (h, w) == (oh, ow);
+        if flat {
+            ow = pixels.end;
         }
-        let (row, mut x) = (pixels.start / ow, pixels.start % ow);
-        let (mut image, mut y) = (row / oh, row % oh);
-        for i in 0..n {
-            let mut entries = table[i..].iter_mut().step_by(n);
-            for ty in 0..s.kh {
-                let at_y = (y * s.stride[0] + ty * s.dilation[0]).wrapping_sub(s.pads[0]);
-                let line = (image * h).wrapping_add(at_y).wrapping_mul(w);
-                let mut at_x = (x * s.stride[1]).wrapping_sub(s.pads[1]);
-                for entry in entries.by_ref().take(s.kw) {
-                    let inside = at_y < h && at_x < w;
-                    *entry = if inside { place((line + at_x) * self.pixel) } else { len };
-                    at_x = at_x.wrapping_add(s.dilation[1]);
+        // Stretches of one row of outputs.
+        let mut start = pixels.start;
+        while start < pixels.end {
+            let (row, x) = (start / ow, start % ow);
+            let len = (ow - x).min(pixels.end - start);
+            let at = start - pixels.start;
+            for (tap, entries) in table.chunks_exact_mut(n).enumerate() {
+                let (ty, tx) = (tap / s.kw, tap % s.kw);
+                let (y, entries) =
+                    (row % oh * s.stride[0] + ty * s.dilation[0], &mut entries[at..]);
+                let y = y.wrapping_sub(s.pads[0]);
+                let first = (x * s.stride[1] + tx * s.dilation[1]).wrapping_sub(s.pads[1]);
+                let line = if flat { (0, usize::MAX) } else { ((row / oh * h + y) * w, w) };
+                match flat || y < h {
+                    true => self.stretch(edge, line, first, &mut entries[..len]),
+                    false => entries[..len].fill(self.x.len()),
                 }
             }
-            x += 1;
-            if x == ow {
-                (x, y) = (0, y + 1);
-                if y == oh {
-                    (y, image) = (0, image + 1);
+            start += len;
+        }
+    }
+
+    /// The pixels at `first` and on of a line that begins at pixel `line` and has `w` of them.
+    #[inline(always)]
+    fn stretch(&self, edge: &Edge, (line, w): (usize, usize), first: usize, entries: &mut [usize]) {
+        let (step, len) = (self.shape.stride[1], self.x.len());
+        let mut x = first;
+        for entry in entries.iter_mut() {
+            *entry = if x < w { (line + x) * self.pixel } else { len };
+            x = x.wrapping_add(step);
+        }
+        // Places from which a step would reach past the end of the image.
+        let last = len.checked_sub(self.reach());
+        if last.is_none_or(|last| entries.iter().any(|&at| at > last && at < len)) {
+            for at in entries.iter_mut().filter(|at| last.is_none_or(|last| **at > last)) {
+                if *at < len {
+                    *at = len + edge.tail.0 + (*at - edge.tail.1);
                 }
             }
         }

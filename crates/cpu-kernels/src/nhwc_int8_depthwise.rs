@@ -185,24 +185,31 @@ impl Span<'_> {
         let step = halves(S::KG) * 4 * S::LANES;
         for (quad, buf) in buf.chunks_exact_mut(self.places * step).enumerate() {
             // Where the rows begin, if they are inside.
-            let line = [0, 1, 2, 3].map(|k| {
+            let mut line = [None; 4];
+            for (k, line) in line.iter_mut().enumerate() {
                 let ty = 4 * quad + k;
                 let y = (y0 + ty * shape.dilation[0]).wrapping_sub(shape.pads[0]);
-                (ty < shape.kh && y < h).then(|| (image * h + y) * w * c + self.c0)
-            });
+                *line = (ty < shape.kh && y < h).then(|| (image * h + y) * w * c + self.c0);
+            }
             for (place, buf) in buf.chunks_exact_mut(step).enumerate().take(used) {
                 let x = (self.first(self.x0) + place).wrapping_sub(shape.pads[1]);
-                let bytes = line.map(|line| match line {
-                    Some(line) if x < w => &call.x[line + x * c..][..n],
-                    _ => &border[..n],
-                });
-                // SAFETY: each slice has `n` bytes, at most four times the lanes.
-                let rows = bytes.map(|bytes| unsafe { s.load_bytes(bytes.as_ptr(), n) });
-                for (r, v) in s.unpack4(rows).into_iter().enumerate() {
-                    for (half, v) in split(s, v).into_iter().enumerate().take(halves(S::KG)) {
+                // Not by `map`, which is not inlined: vectors would go through memory.
+                let mut rows = [s.isplat(0); 4];
+                for k in 0..4 {
+                    let bytes = match line[k] {
+                        Some(line) if x < w => &call.x[line + x * c..][..n],
+                        _ => &border[..n],
+                    };
+                    // SAFETY: the slice has `n` bytes, at most four times the lanes.
+                    rows[k] = unsafe { s.load_bytes(bytes.as_ptr(), n) };
+                }
+                let rows = s.unpack4(rows);
+                for r in 0..4 {
+                    let both = split(s, rows[r]);
+                    for half in 0..halves(S::KG) {
                         let lanes = &mut buf[(4 * half + r) * S::LANES..][..S::LANES];
                         // SAFETY: the slice is a vector.
-                        unsafe { s.istore(lanes.as_mut_ptr(), v) };
+                        unsafe { s.istore(lanes.as_mut_ptr(), both[half]) };
                     }
                 }
             }
@@ -229,12 +236,14 @@ impl Span<'_> {
         let weights: &[i32] = bytemuck::cast_slice(rows.call.packed.weights.as_slice());
         let each = parts * quads * shape.kw * step;
         let weights = &weights[self.c0 / chunk * each..][..each];
-        let (fixed, scale) = (&rows.fixed[self.c0..][..chunk], &rows.scale[self.c0..][..chunk]);
-        let scale = [0, 1, 2, 3].map(|r| s.loads(&scale[r * S::LANES..]));
-        for o in (0..self.count).step_by(N) {
+        let (mut fixed, mut scale) = ([s.isplat(0); 4], [s.splat(0.0); 4]);
+        for r in 0..4 {
+            let at = self.c0 + r * S::LANES;
             // SAFETY: the slice is a vector.
-            let fixed = [0, 1, 2, 3]
-                .map(|r| unsafe { s.iload(fixed[r * S::LANES..][..S::LANES].as_ptr()) });
+            fixed[r] = unsafe { s.iload(rows.fixed[at..][..S::LANES].as_ptr()) };
+            scale[r] = s.loads(&rows.scale[at..]);
+        }
+        for o in (0..self.count).step_by(N) {
             let mut acc = [fixed; N];
             for (i, weights) in weights.chunks_exact(step).enumerate() {
                 let (quad, tx) = (i / shape.kw % quads, i % shape.kw);
@@ -249,16 +258,19 @@ impl Span<'_> {
                         // long, of which one vector is read.
                         unsafe {
                             let w = s.iload(weights.as_ptr().add(lanes));
-                            for (k, acc) in acc.iter_mut().enumerate() {
+                            for k in 0..N {
                                 let v = bytes.as_ptr().add(self.first(k) * step + lanes);
-                                acc[r] = s.dot(s.iload(v), w, acc[r]);
+                                acc[k][r] = s.dot(s.iload(v), w, acc[k][r]);
                             }
                         }
                     }
                 }
             }
-            for (k, acc) in acc.into_iter().enumerate().take(self.count - o) {
-                let codes = rows.call.end.codes(s, acc, scale);
+            for k in 0..N {
+                if k >= self.count - o {
+                    break;
+                }
+                let codes = rows.call.end.codes(s, acc[k], scale);
                 let at = (self.x0 + o + k) * shape.c + self.c0;
                 let out = &mut out[at..at + n];
                 // SAFETY: `n` bytes are writable.

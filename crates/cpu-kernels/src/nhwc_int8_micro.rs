@@ -63,8 +63,8 @@ impl CodeEnd {
         // A larger number would be converted to the least one.
         let top = s.splat(32_767.0);
         let mut v = sums;
-        for (v, scale) in v.iter_mut().zip(scale) {
-            *v = s.to_int(s.min(s.mul(s.to_float(*v), scale), top));
+        for r in 0..4 {
+            v[r] = s.to_int(s.min(s.mul(s.to_float(v[r]), scale[r]), top));
         }
         s.ixor(s.to_bytes(v, self.zero), s.isplat(self.flip))
     }
@@ -183,9 +183,11 @@ unsafe fn store<S: Simd, const MR: usize, const NV: usize>(
             }
         } else {
             for i in (0..MR).step_by(4) {
-                let sums = [0, 1, 2, 3].map(|k| acc[(i + k).min(last)][0]);
+                // Not by `map`, which is not inlined: vectors would go through memory.
+                let at = [i, (i + 1).min(last), (i + 2).min(last), (i + 3).min(last)];
+                let sums = [acc[at[0]][0], acc[at[1]][0], acc[at[2]][0], acc[at[3]][0]];
                 let codes = t.end.codes(s, sums, [low; 4]);
-                s.store_quad([0, 1, 2, 3].map(|k| row(i + k)), codes, t.nv);
+                s.store_quad([row(i), row(i + 1), row(i + 2), row(i + 3)], codes, t.nv);
             }
         }
     }
