@@ -55,8 +55,9 @@ struct Rows<'a, T> {
     y: &'a mut [T],
     /// Index of the first output in the whole.
     start: usize,
-    /// Outputs that one code of b serves.
+    /// How often a stretch of b serves, and how many codes it has.
     repeat: usize,
+    inner: usize,
     /// The operands changed places.
     swapped: bool,
 }
@@ -69,14 +70,18 @@ impl<T: Byte> Kernel for Rows<'_, T> {
         let mut done = 0;
         while done < self.y.len() {
             let at = self.start + done;
-            // A piece stays within what one code of b serves, unless each output has its own.
-            let within = if self.repeat == 1 { usize::MAX } else { self.repeat - at % self.repeat };
+            // A piece stays within what one stretch of b serves, unless each output has its own.
+            let (within, from) = match (self.repeat, self.inner) {
+                (1, _) => (usize::MAX, at),
+                (repeat, 1) => (repeat - at % repeat, at / repeat),
+                (repeat, inner) => (inner - at % inner, at / (repeat * inner) * inner + at % inner),
+            };
             let n = S::LANES.min(self.y.len() - done).min(within);
             let a = s.to_float(T::loads(s, &self.a[at..at + n]));
-            let b = if self.repeat == 1 {
-                s.to_float(T::loads(s, &self.b[at..at + n]))
+            let b = if self.repeat == 1 || self.inner > 1 {
+                s.to_float(T::loads(s, &self.b[from..from + n]))
             } else {
-                let code: i32 = self.b[at / self.repeat].into();
+                let code: i32 = self.b[from].into();
                 s.splat(code as f32)
             };
             let (a, b) = if self.swapped { (b, a) } else { (a, b) };
@@ -87,20 +92,29 @@ impl<T: Byte> Kernel for Rows<'_, T> {
     }
 }
 
-/// `y = op(a, b)` where each code of `b` serves `a.len() / b.len()` neighbours of `a`; `swapped`:
-/// `y = op(b, a)`. Panics if the lengths do not divide or `y` is too short.
-pub fn code_op<T: Byte>(isa: Isa, op: CodeOp, a: &[T], b: &[T], swapped: bool, y: &mut [T]) {
+/// `y = op(a, b)` where each stretch of `inner` codes of `b` serves `a.len() / b.len()` of `a` that
+/// follow each other; `swapped`: `y = op(b, a)`. Panics if the lengths do not divide or `y` is too
+/// short.
+pub fn code_op<T: Byte>(
+    isa: Isa,
+    op: CodeOp,
+    a: &[T],
+    (b, inner): (&[T], usize),
+    swapped: bool,
+    y: &mut [T],
+) {
     if a.is_empty() {
         return;
     }
-    assert!(!b.is_empty() && a.len().is_multiple_of(b.len()), "lengths that do not divide");
+    let divide = !b.is_empty() && a.len().is_multiple_of(b.len());
+    assert!(divide && inner > 0 && b.len().is_multiple_of(inner), "lengths that do not divide");
     assert!(y.len() >= a.len(), "output too short");
     let repeat = a.len() / b.len();
     let out = Shared::new(y);
     for_ranges(a.len(), GRAIN, |start, len| {
         // SAFETY: the ranges are disjoint.
         let y = unsafe { out.slice(start, len) };
-        isa.dispatch(Rows { op, a, b, y, start, repeat, swapped });
+        isa.dispatch(Rows { op, a, b, y, start, repeat, inner, swapped });
     });
 }
 
@@ -148,9 +162,84 @@ pub fn plane_means<T: Byte>(isa: Isa, x: &[T], zero: i32, factor: f32, to: i32, 
     });
 }
 
+struct Columns<'a, T> {
+    x: &'a [T],
+    /// Codes from one row to the next.
+    step: usize,
+    fixed: i32,
+    means: &'a mut [f32],
+}
+
+impl<T: Code> Kernel for Columns<'_, T> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let n = self.means.len();
+        for (i, means) in self.means.chunks_mut(S::LANES).enumerate() {
+            let at = i * S::LANES;
+            let mut acc = s.isplat(self.fixed);
+            for row in self.x.chunks(self.step) {
+                acc = s.iadd(acc, T::loads(s, &row[at..(at + S::LANES).min(n)]));
+            }
+            s.stores_tail(means, s.to_float(acc));
+        }
+    }
+}
+
+/// As `plane_means` of `[batch, rows, c]`, over the rows. Panics if lengths do not fit, or sums of
+/// so many rows are beyond 32 bits.
+pub fn row_means<T: Byte>(
+    isa: Isa,
+    x: &[T],
+    [batch, rows, c]: [usize; 3],
+    zero: i32,
+    (factor, to): (f32, i32),
+    y: &mut [T],
+) {
+    assert!(x.len() == batch * rows * c && y.len() == batch * c, "lengths do not fit");
+    assert!(rows <= ROWS_MAX, "more rows than sums have room for");
+    // Columns of one task.
+    const WIDE: usize = 64;
+    let parts = c.div_ceil(WIDE);
+    let out = Shared::new(y);
+    for_ranges(batch * parts, GRAIN / (rows * WIDE).max(1), |start, len| {
+        for p in start..start + len {
+            let (image, c0) = (p / parts, p % parts * WIDE);
+            let n = WIDE.min(c - c0);
+            let mut means = [0.0f32; WIDE];
+            let x = &x[image * rows * c..(image + 1) * rows * c];
+            let fixed = -(zero * rows as i32);
+            let x = x.get(c0..).unwrap_or_default();
+            isa.dispatch(Columns { x, step: c, fixed, means: &mut means[..n] });
+            // SAFETY: the columns are disjoint.
+            let y = unsafe { out.slice(image * c + c0, n) };
+            multiply(isa, &means[..n], factor, to, y);
+        }
+    });
+}
+
+/// Rows of codes whose sums fit in 32 bits.
+pub const ROWS_MAX: usize = 1 << 22;
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn means_of_rows_are_those_of_planes() {
+        for (batch, rows, c) in [(1, 49, 200), (2, 1, 3), (3, 17, 64), (1, 5, 130)] {
+            let x: Vec<i8> = (0..batch * rows * c).map(|i| (i * 89 % 256) as u8 as i8).collect();
+            let place = |i: usize| (i / (rows * c) * rows + i % rows) * c + i / rows % c;
+            let planes: Vec<i8> = (0..x.len()).map(|i| x[place(i)]).collect();
+            let mut want = vec![0i8; batch * c];
+            for isa in Isa::available() {
+                plane_means(isa, &planes, -5, 0.7 / rows as f32, 3, &mut want);
+                let mut got = vec![0i8; batch * c];
+                row_means(isa, &x, [batch, rows, c], -5, (0.7 / rows as f32, 3), &mut got);
+                assert_eq!(got, want, "{isa:?} {batch} {rows} {c}");
+            }
+        }
+    }
 
     fn plain(op: CodeOp, a: f32, b: f32) -> f32 {
         match op {
@@ -171,12 +260,13 @@ mod tests {
         for isa in Isa::available().into_iter().filter(|isa| *isa != Isa::Portable) {
             for op in [sum, product] {
                 for swapped in [false, true] {
-                    for other in [&b, &few] {
+                    for (other, inner) in [(&b, 1), (&few, 1), (&few, 256), (&few, 32)] {
                         let mut y = vec![0u8; a.len()];
-                        code_op(isa, op, &a, other, swapped, &mut y);
+                        code_op(isa, op, &a, (other, inner), swapped, &mut y);
                         let repeat = a.len() / other.len();
                         for (i, got) in y.iter().enumerate() {
-                            let (p, q) = (f32::from(a[i]), f32::from(other[i / repeat]));
+                            let from = i / (repeat * inner) * inner + i % inner;
+                            let (p, q) = (f32::from(a[i]), f32::from(other[from]));
                             let (p, q) = if swapped { (q, p) } else { (p, q) };
                             assert_eq!(*got, plain(op, p, q).round_ties_even() as u8);
                         }

@@ -101,6 +101,11 @@ forms! {
         &["GlobalAveragePool"], images &[0], inputs Arity::exactly(1), Reduce;
     GLOBAL_MAX = "hetra.GlobalMaxPoolLast", "GlobalMaxPool of images with their channels last.",
         &["GlobalMaxPool"], images &[0], inputs Arity::exactly(1), Reduce;
+    QLINEAR_CONV = "hetra.QLinearConvLast", "QLinearConv of images with their channels last.",
+        &["QLinearConv"], images &[0], inputs Arity::between(8, 9), Heavy;
+    QLINEAR_GLOBAL_AVERAGE = "hetra.QLinearGlobalAveragePoolLast",
+        "QLinearGlobalAveragePool of images with their channels last.",
+        &["com.microsoft.QLinearGlobalAveragePool"], images &[0], inputs Arity::exactly(5), Reduce;
 }
 
 fn form(node: &Node) -> Result<(&'static ChannelsLast, &'static OpDef, Node), OpError> {

@@ -9,13 +9,22 @@ use crate::channels_last::{Stored, inverse, is_identity};
 use crate::editor::Editor;
 use crate::regroup::regroup;
 
+/// Elementwise on codes; scales and zero points are single numbers.
+const CODEWISE: &[&str] = &[
+    "com.microsoft.QLinearAdd",
+    "com.microsoft.QLinearMul",
+    "com.microsoft.QLinearSigmoid",
+    "com.microsoft.QLinearLeakyRelu",
+];
+
 /// Lets the node at `at` work on its inputs as they are stored; false when it needs ONNX's order.
 pub(crate) fn follow(ed: &mut Editor<'_>, stored: &mut Stored, at: usize) -> bool {
     let node = ed.node(at);
     let Some(perm) = node.uses().find_map(|id| stored.order(id)).map(<[usize]>::to_vec) else {
         return false;
     };
-    let elementwise = find(&node.op).is_some_and(|def| def.kind == Kind::Elementwise);
+    let elementwise = find(&node.op).is_some_and(|def| def.kind == Kind::Elementwise)
+        || CODEWISE.contains(&node.op.as_str());
     let views = ["Reshape", "Flatten", "Squeeze", "Unsqueeze"];
     match node.op.as_str() {
         "Transpose" => transposed(ed, stored, at),
@@ -153,12 +162,14 @@ fn renamed(ed: &mut Editor<'_>, stored: &mut Stored, at: usize, perm: &[usize]) 
         let axis = if axis < 0 { axis + rank as i64 } else { axis };
         place.get(usize::try_from(axis).ok()?).copied()
     };
-    // How many of the first inputs are stored in this order; the others stay as they are.
-    let mut operands = 1;
+    // The inputs that are stored in this order; the others stay as they are.
+    let mut operands = vec![0];
     let mut order = perm.to_vec();
     match node.op.as_str() {
-        "Concat" => {
-            operands = node.inputs.len();
+        "Concat" | "com.microsoft.QLinearConcat" => {
+            // In turn codes, scale and zero point, behind those of the output.
+            let (first, step) = if node.op == "Concat" { (0, 1) } else { (2, 3) };
+            operands = (first..node.inputs.len()).step_by(step).collect();
             let axis = axis_of(*node.attrs.int_opt("axis").ok()??)?;
             node.attrs.set("axis", axis as i64);
         }
@@ -189,23 +200,24 @@ fn renamed(ed: &mut Editor<'_>, stored: &mut Stored, at: usize, perm: &[usize]) 
         }
         _ => return None,
     }
-    let inputs: Vec<ValueId> = node.inputs.iter().take(operands).copied().collect::<Option<_>>()?;
+    let inputs: Vec<ValueId> =
+        operands.iter().map(|&index| node.input(index)).collect::<Option<_>>()?;
     let there = inputs.iter().filter(|id| stored.order(**id) == Some(perm)).count();
     let fits = inputs.iter().all(|&id| ed.rank(id) == Some(rank));
-    if !fits || 2 * there < inputs.len() || (operands == 1 && there == 0) {
+    if !fits || 2 * there < inputs.len() || there == 0 {
         return None;
     }
     let outputs: Vec<ValueId> = node.outputs.iter().copied().collect::<Option<_>>()?;
     // Asked of a node that is there in type only.
     let mut asked = node.clone();
-    for (slot, &id) in asked.inputs.iter_mut().zip(&inputs) {
-        *slot = Some(ed.value("", crate::channels_last::turned(ed.ty(id), perm)));
+    for (&index, &id) in operands.iter().zip(&inputs) {
+        asked.inputs[index] = Some(ed.value("", crate::channels_last::turned(ed.ty(id), perm)));
     }
     if ed.unclaimed(&asked, &[at]).is_some() {
         return None;
     }
-    for (slot, &id) in node.inputs.iter_mut().zip(&inputs) {
-        *slot = Some(stored.get(ed, id, perm, at));
+    for (&index, &id) in operands.iter().zip(&inputs) {
+        node.inputs[index] = Some(stored.get(ed, id, perm, at));
     }
     let identity = is_identity(&order);
     node.outputs = outputs

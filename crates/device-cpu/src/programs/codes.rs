@@ -11,7 +11,7 @@ use super::conv::scratch_fits;
 use super::extents::{Join, axis_of, product};
 use super::quantised::{CODES, at, inputs, scales, single, zeros};
 use super::{Compile, Form, Outcome, program};
-use hetra_cpu_kernels::codes::{CodeOp, code_op, plane_means};
+use hetra_cpu_kernels::codes::{CodeOp, ROWS_MAX, code_op, plane_means, row_means};
 use hetra_cpu_kernels::isa::isa;
 use hetra_cpu_kernels::layout::{Blocks, copy_blocks};
 use hetra_cpu_kernels::norm::softmax;
@@ -23,6 +23,9 @@ pub(super) static OPS: &[(&str, Compile)] = &[
     ("com.microsoft.QLinearMul", |_, _| program("binary int8", &[], |call| run(call, true))),
     ("com.microsoft.QLinearConcat", compile_concat),
     ("com.microsoft.QLinearGlobalAveragePool", |_, _| program("average int8", &[], average)),
+    ("hetra.QLinearGlobalAveragePoolLast", |_, _| {
+        program("average int8 nhwc", &[], |call| average_by(call, true))
+    }),
     ("com.microsoft.QLinearSoftmax", compile_softmax),
 ];
 
@@ -33,11 +36,13 @@ pub(super) fn takes(form: &Form<'_>) -> bool {
     match node.op.as_str() {
         "com.microsoft.QLinearConcat" => codes(2) && node.attrs.has("axis"),
         "com.microsoft.QLinearSoftmax" => codes(0) && node.attrs.has("opset"),
-        "com.microsoft.QLinearGlobalAveragePool" => {
+        "com.microsoft.QLinearGlobalAveragePool" | "hetra.QLinearGlobalAveragePoolLast" => {
             codes(0) && node.attrs.flag_or("channels_last", false).is_ok_and(|last| !last)
         }
         _ => {
-            let fits = |(a, b): (Vec<usize>, Vec<usize>)| serves(&a, &b) || serves(&b, &a);
+            let fits = |(a, b): (Vec<usize>, Vec<usize>)| {
+                serves(&a, &b).is_some() || serves(&b, &a).is_some()
+            };
             codes(0) && codes(3) && shape(0).zip(shape(3)).is_none_or(fits)
         }
     }
@@ -64,10 +69,18 @@ fn run(call: &mut Call<'_>, product: bool) -> Outcome {
     on_codes(call, op)
 }
 
-/// Whether `few` broadcasts to `many` by repeating each element for all trailing axes.
-fn serves(few: &[usize], many: &[usize]) -> bool {
-    let lead = few.iter().rposition(|&extent| extent != 1).map_or(0, |at| at + 1);
-    few.len() == many.len() && few[..lead] == many[..lead]
+/// If `few` broadcasts to `many` by repeating stretches of codes: how long these are.
+fn serves(few: &[usize], many: &[usize]) -> Option<usize> {
+    let differs = |at: &usize| few[*at] != many[*at];
+    let first = (0..few.len().min(many.len())).find(differs);
+    if few.len() != many.len() {
+        return None;
+    }
+    let Some(first) = first else { return Some(1) };
+    // Axes that are repeated, then those that are as long in both.
+    let same = (first..few.len()).rev().take_while(|at| few[*at] == many[*at]).count();
+    let last = few.len() - same;
+    few[first..last].iter().all(|&extent| extent == 1).then(|| product(&few[last..]))
 }
 
 fn on_codes(call: &mut Call<'_>, op: CodeOp) -> Outcome {
@@ -75,18 +88,19 @@ fn on_codes(call: &mut Call<'_>, op: CodeOp) -> Outcome {
     let swapped = a.len() < b.len();
     let (many, few) = if swapped { (&b, &a) } else { (&a, &b) };
     let codes = a.dtype() == b.dtype() && CODES.contains(&a.dtype());
-    if !codes || many.is_empty() || !serves(few.shape(), many.shape()) {
+    let Some(inner) = serves(few.shape(), many.shape()).filter(|_| codes && !many.is_empty())
+    else {
         return Ok(None);
-    }
+    };
     let mut out = call.output(0, a.dtype(), many.shape())?;
     match a.dtype() {
         DType::U8 => {
             let (many, few) = (many.as_slice::<u8>()?, few.as_slice::<u8>()?);
-            code_op(isa(), op, many, few, swapped, out.as_mut_slice()?);
+            code_op(isa(), op, many, (few, inner), swapped, out.as_mut_slice()?);
         }
         _ => {
             let (many, few) = (many.as_slice::<i8>()?, few.as_slice::<i8>()?);
-            code_op(isa(), op, many, few, swapped, out.as_mut_slice()?);
+            code_op(isa(), op, many, (few, inner), swapped, out.as_mut_slice()?);
         }
     }
     Ok(Some(vec![out.into()]))
@@ -145,32 +159,52 @@ fn concat(call: &mut Call<'_>, axis: i64) -> Outcome {
     Ok(Some(vec![out.into()]))
 }
 
-/// Means of planes. Inputs: x, its scale and zero point, those of the output.
 fn average(call: &mut Call<'_>) -> Outcome {
+    average_by(call, false)
+}
+
+/// Means of planes, or of rows where the channels are last. Inputs: x, its scale and zero point,
+/// those of the output.
+fn average_by(call: &mut Call<'_>, last: bool) -> Outcome {
     let inputs = inputs(call);
     let x = call.tensor(0)?.clone();
     let (Some(from), Some(to)) = (params(&inputs, 1, x.dtype()), params(&inputs, 3, x.dtype()))
     else {
         return Ok(None);
     };
-    let [batch, channels, spatial @ ..] = x.shape() else { return Ok(None) };
-    let last = call.node.attrs.flag_or("channels_last", false)?;
+    let (batch, channels, spatial) = match (x.shape(), last) {
+        ([batch, channels, spatial @ ..], false) => (*batch, *channels, spatial),
+        ([batch, spatial @ .., channels], true) => (*batch, *channels, spatial),
+        _ => return Ok(None),
+    };
     let same = at(&inputs, 4).is_some_and(|zero| zero.dtype() == x.dtype());
     let codes = same && CODES.contains(&x.dtype());
-    if last || !codes || spatial.is_empty() || x.is_empty() {
+    let each = product(spatial);
+    let asked = call.node.attrs.flag_or("channels_last", false)?;
+    if asked || !codes || spatial.is_empty() || x.is_empty() || (last && each > ROWS_MAX) {
         return Ok(None);
     }
-    let each = product(spatial);
-    let shape: Vec<usize> =
-        [*batch, *channels].into_iter().chain(spatial.iter().map(|_| 1)).collect();
+    let mut shape = vec![1; x.rank()];
+    (shape[0], shape[if last { x.rank() - 1 } else { 1 }]) = (batch, channels);
     // One factor for the mean and both scales, as in the reference.
     let factor = from.0 / (to.0 * each as f32);
     let mut out = call.output(0, x.dtype(), &shape)?;
-    match x.dtype() {
-        DType::U8 => {
+    let size = [batch, each, channels];
+    match (x.dtype(), last) {
+        (DType::U8, false) => {
             plane_means::<u8>(isa(), x.as_slice()?, from.1, factor, to.1, out.as_mut_slice()?)
         }
-        _ => plane_means::<i8>(isa(), x.as_slice()?, from.1, factor, to.1, out.as_mut_slice()?),
+        (_, false) => {
+            plane_means::<i8>(isa(), x.as_slice()?, from.1, factor, to.1, out.as_mut_slice()?)
+        }
+        (DType::U8, true) => {
+            let y = out.as_mut_slice()?;
+            row_means::<u8>(isa(), x.as_slice()?, size, from.1, (factor, to.1), y)
+        }
+        (_, true) => {
+            let y = out.as_mut_slice()?;
+            row_means::<i8>(isa(), x.as_slice()?, size, from.1, (factor, to.1), y)
+        }
     }
     Ok(Some(vec![out.into()]))
 }

@@ -23,6 +23,7 @@ mod movement;
 mod nbits;
 mod nhwc;
 mod nhwc_conv;
+mod nhwc_int8;
 mod norm;
 mod pointwise;
 mod pool;
@@ -108,6 +109,7 @@ static FAMILIES: &[Family] = &[
     any(movement::OPS, movement::takes),
     floats(nbits::OPS, nbits::takes),
     floats(nhwc::OPS, nhwc::takes),
+    any(nhwc_int8::OPS, nhwc_int8::takes),
     floats(norm::OPS, norm::takes),
     floats(pointwise::OPS, pointwise::takes),
     floats(pool::OPS, pool::takes),

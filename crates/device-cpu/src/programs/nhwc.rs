@@ -42,16 +42,16 @@ pub(super) fn takes(form: &Form<'_>) -> bool {
     match node.op.as_str() {
         "hetra.ConvLast" if plain && !reads_planes(form).unwrap_or(false) => false,
         _ if plain && node.op != "hetra.ConvLast" => false,
-        "hetra.ConvLast" => activation(node).is_some() && fills_vectors(form).unwrap_or(false),
+        "hetra.ConvLast" => activation(node).is_some() && fills_vectors(form, 1).unwrap_or(false),
         // Where a window hangs over the padding, counting differs: the reference does it.
         "hetra.AveragePoolLast" => node.attrs.flag_or("ceil_mode", false).is_ok_and(|ceil| !ceil),
         _ => node.output(1).is_none(),
     }
 }
 
-/// Whether constant weights have enough output channels in each group, or one for each group.
-fn fills_vectors(form: &Form<'_>) -> Option<bool> {
-    let weights = form.part.constant(form.node, 1)?;
+/// Whether constant weights, input `index`, have enough output channels in each group, or one for each group.
+pub(super) fn fills_vectors(form: &Form<'_>, index: usize) -> Option<bool> {
+    let weights = form.part.constant(form.node, index)?;
     let groups = usize::try_from(form.node.attrs.int_or("group", 1).ok()?).ok()?;
     let &[m, in_group, _, ..] = weights.shape() else { return None };
     let ranks = form.rank(0).is_none_or(|rank| rank == weights.rank());
@@ -65,7 +65,7 @@ fn reads_planes(form: &Form<'_>) -> Option<bool> {
 }
 
 /// A shape with its channels put first, behind the batch.
-fn channels_first(shape: &[usize]) -> Vec<usize> {
+pub(super) fn channels_first(shape: &[usize]) -> Vec<usize> {
     match shape {
         [n, spatial @ .., c] => [&[*n, *c], spatial].concat(),
         _ => shape.to_vec(),
@@ -73,7 +73,7 @@ fn channels_first(shape: &[usize]) -> Vec<usize> {
 }
 
 /// A shape with its channels put last.
-fn channels_last(shape: &[usize]) -> Vec<usize> {
+pub(super) fn channels_last(shape: &[usize]) -> Vec<usize> {
     channels_last_perm(shape.len()).into_iter().map(|axis| shape[axis]).collect()
 }
 

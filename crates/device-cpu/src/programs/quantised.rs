@@ -29,7 +29,7 @@ pub(super) static OPS: &[(&str, Compile)] = &[
     ("DynamicQuantizeLinear", compile_dynamic),
 ];
 
-fn bytes(tensor: &Tensor) -> Option<Bytes<'_>> {
+pub(super) fn bytes(tensor: &Tensor) -> Option<Bytes<'_>> {
     match tensor.dtype() {
         DType::U8 => tensor.as_slice().ok().map(Bytes::U8),
         DType::I8 => tensor.as_slice().ok().map(Bytes::I8),
@@ -132,43 +132,62 @@ fn conv(
         let _ = packed.set(pack());
     }
     let packed = packed.get().and_then(Option::as_ref);
-    let (Some(packed), Some(source), Some(output)) = (packed, bytes(&x), at(inputs, 7)) else {
+    let (Some(packed), Some(source), Some(shape)) = (packed, bytes(&x), shape_of(&geometry)) else {
         return Ok(None);
     };
-    let (Some(shape), Some(of_x), Some(of_w), Some(of_y)) = (
-        shape_of(&geometry),
+    let Some(terms) = conv_terms(inputs, &x, shape.m)? else { return Ok(None) };
+    let Some([h, width]) = pair(&geometry.input, 1) else { return Ok(None) };
+    let makes = conv::makes(&geometry, shape.out(h, width));
+    if *packed.shape() != shape || !makes || !conv::fits(&shape, h, width) {
+        return Ok(None);
+    }
+    let factors = single(&terms.factors).map_or(Per::Row(&terms.factors), Per::All);
+    let mut out = call.output(0, terms.dtype, &geometry.output_shape())?;
+    let mut sink = match terms.dtype {
+        DType::U8 => IntOut::U8(out.as_mut_slice()?, factors, terms.y_zero),
+        _ => IntOut::I8(out.as_mut_slice()?, factors, terms.y_zero),
+    };
+    packed.run(source, terms.x_zero, (geometry.batch, h, width), terms.bias, &mut sink);
+    Ok(Some(out))
+}
+
+/// What a quantised convolution does with its sums.
+pub(super) struct ConvTerms<'a> {
+    pub(super) x_zero: i32,
+    pub(super) y_zero: i32,
+    /// One, or one for each output channel.
+    pub(super) factors: Vec<f32>,
+    pub(super) bias: Option<&'a [i32]>,
+    /// That of the output: u8 or i8.
+    pub(super) dtype: DType,
+}
+
+/// The terms of a QLinearConv with `m` output channels, if they are such as the kernels take.
+pub(super) fn conv_terms<'a>(
+    inputs: &'a [Option<Tensor>],
+    x: &Tensor,
+    m: usize,
+) -> Result<Option<ConvTerms<'a>>, hetra_ops::OpError> {
+    let (Some(of_x), Some(of_w), Some(of_y), Some(output)) = (
         at(inputs, 1).and_then(scales).and_then(single),
         at(inputs, 4).and_then(scales),
         at(inputs, 6).and_then(scales).and_then(single),
+        at(inputs, 7),
     ) else {
         return Ok(None);
     };
+    let dtype = output.dtype();
     let (Some(x_zero), Some(y_zero)) = (
         zeros(at(inputs, 2), x.dtype()).as_deref().and_then(single),
-        zeros(Some(output), output.dtype()).as_deref().and_then(single),
+        zeros(Some(output), dtype).as_deref().and_then(single),
     ) else {
         return Ok(None);
     };
-    let Some([h, width]) = pair(&geometry.input, 1) else { return Ok(None) };
     let bias = at(inputs, 8).map(Tensor::as_slice::<i32>).transpose()?;
-    let fits = bias.is_none_or(|bias| bias.len() == shape.m)
-        && (of_w.len() == 1 || of_w.len() == shape.m)
-        && *packed.shape() == shape;
-    let makes = conv::makes(&geometry, shape.out(h, width));
-    let codes = CODES.contains(&output.dtype());
-    if !codes || !fits || !makes || !conv::fits(&shape, h, width) {
-        return Ok(None);
-    }
-    let factors: Vec<f32> = of_w.iter().map(|w| of_x * w / of_y).collect();
-    let factors = single(&factors).map_or(Per::Row(&factors), Per::All);
-    let mut out = call.output(0, output.dtype(), &geometry.output_shape())?;
-    let mut sink = match output.dtype() {
-        DType::U8 => IntOut::U8(out.as_mut_slice()?, factors, y_zero),
-        DType::I8 => IntOut::I8(out.as_mut_slice()?, factors, y_zero),
-        _ => return Ok(None),
-    };
-    packed.run(source, x_zero, (geometry.batch, h, width), bias, &mut sink);
-    Ok(Some(out))
+    let fits = bias.is_none_or(|bias| bias.len() == m) && (of_w.len() == 1 || of_w.len() == m);
+    let factors = of_w.iter().map(|w| of_x * w / of_y).collect();
+    let terms = ConvTerms { x_zero, y_zero, factors, bias, dtype };
+    Ok((fits && CODES.contains(&dtype)).then_some(terms))
 }
 
 pub(super) fn matrix(
