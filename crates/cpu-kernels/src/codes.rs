@@ -118,6 +118,49 @@ pub fn code_op<T: Byte>(
     });
 }
 
+/// `y[i] = table[x[i]]`. Panics if `y` is not as long as `x`.
+pub fn look_up(isa: Isa, table: &[u8; 256], x: &[u8], y: &mut [u8]) {
+    assert_eq!(x.len(), y.len(), "one output for each code");
+    let out = Shared::new(y);
+    for_ranges(x.len(), 4 * GRAIN, |start, len| {
+        // SAFETY: the ranges are disjoint.
+        let (x, y) = (&x[start..start + len], unsafe { out.slice(start, len) });
+        #[cfg(target_arch = "x86_64")]
+        if isa == Isa::Avx512 && is_x86_feature_detected!("avx512vbmi") {
+            // SAFETY: the machine has what AVX-512 means here, and the table instructions.
+            return unsafe { look_up_vbmi(table, x, y) };
+        }
+        let _ = isa;
+        for (y, &code) in y.iter_mut().zip(x) {
+            *y = table[usize::from(code)];
+        }
+    });
+}
+
+/// The table in four registers: two look-ups of 128 entries, of which the top bit takes one.
+///
+/// # Safety
+/// The machine must have AVX-512 F, BW and VBMI.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
+unsafe fn look_up_vbmi(table: &[u8; 256], x: &[u8], y: &mut [u8]) {
+    use std::arch::x86_64::*;
+    // SAFETY: the table has four times 64 bytes; the codes are read and written by chunks of at
+    // most 64, as far as the mask goes.
+    unsafe {
+        let part = |i: usize| _mm512_loadu_si512(table.as_ptr().add(64 * i).cast());
+        let (a, b, c, d) = (part(0), part(1), part(2), part(3));
+        for (x, y) in x.chunks(64).zip(y.chunks_mut(64)) {
+            let mask = if x.len() == 64 { !0 } else { (1u64 << x.len()) - 1 };
+            let codes = _mm512_maskz_loadu_epi8(mask, x.as_ptr().cast());
+            let low = _mm512_permutex2var_epi8(a, codes, b);
+            let high = _mm512_permutex2var_epi8(c, codes, d);
+            let found = _mm512_mask_blend_epi8(_mm512_movepi8_mask(codes), low, high);
+            _mm512_mask_storeu_epi8(y.as_mut_ptr().cast(), mask, found);
+        }
+    }
+}
+
 struct Sum<'a, T>(&'a [T]);
 
 impl<T: Code> Kernel for Sum<'_, T> {
@@ -224,6 +267,19 @@ pub const ROWS_MAX: usize = 1 << 22;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_code_is_looked_up() {
+        let table: [u8; 256] = std::array::from_fn(|i| (i * 167 + 13) as u8);
+        for len in [0, 1, 63, 64, 65, 1000, 70_001] {
+            let x: Vec<u8> = (0..len).map(|i| (i * 31 % 256) as u8).collect();
+            for isa in Isa::available() {
+                let mut y = vec![0; len];
+                look_up(isa, &table, &x, &mut y);
+                assert!(x.iter().zip(&y).all(|(x, y)| *y == table[usize::from(*x)]), "{len}");
+            }
+        }
+    }
 
     #[test]
     fn means_of_rows_are_those_of_planes() {

@@ -392,10 +392,13 @@ impl Image<'_> {
                     (row % oh * s.stride[0] + ty * s.dilation[0], &mut entries[at..]);
                 let y = y.wrapping_sub(s.pads[0]);
                 let first = (x * s.stride[1] + tx * s.dilation[1]).wrapping_sub(s.pads[1]);
-                let line = if flat { (0, usize::MAX) } else { ((row / oh * h + y) * w, w) };
-                match flat || y < h {
-                    true => self.stretch(edge, line, first, &mut entries[..len]),
-                    false => entries[..len].fill(self.x.len()),
+                let entries = &mut entries[..len];
+                if flat {
+                    self.stretch(edge, (0, usize::MAX), first, entries);
+                } else if y < h {
+                    self.stretch(edge, ((row / oh * h + y) * w, w), first, entries);
+                } else {
+                    entries.fill(self.x.len());
                 }
             }
             start += len;

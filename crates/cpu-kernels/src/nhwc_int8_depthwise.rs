@@ -3,6 +3,10 @@
 //! A lane holds one channel of four rows of the image, which a step multiplies by four rows of
 //! taps. So the bytes of a place (one column of the rows that a row of outputs reads) are put into
 //! this order once, and serve all outputs that have the place under one of their taps.
+//!
+//! A few channels would leave most lanes empty. Where vectors hold whole pixels, and neighbours have
+//! neighbouring taps (stride 1), they hold several pixels: then a tap is the same row of bytes from
+//! another place on, so it is put in order for each tap.
 
 use super::conv::ConvShape;
 use super::int8_pack::kg_of;
@@ -14,8 +18,15 @@ use super::simd::Simd;
 use super::threads::for_ranges;
 use std::ops::Range;
 
-/// Outputs of a row for which the places are put in order at a time.
+/// Outputs of a row, or groups of them, for which the places are put in order at a time.
 const SPAN: usize = 32;
+
+/// Pixels that are summed together, in four vectors.
+fn pixels(isa: Isa, s: &ConvShape) -> usize {
+    let chunk = 4 * lanes(isa);
+    let several = s.c < chunk && chunk.is_multiple_of(s.c) && s.stride[1] == 1;
+    if several { chunk / s.c } else { 1 }
+}
 
 /// Weights in kernel order.
 pub(crate) struct PackedByteDepthwise {
@@ -36,10 +47,12 @@ impl PackedByteDepthwise {
         let parts = parts_needed(kg, weights);
         let (quads, chunk, step) = (s.kh.div_ceil(4), 4 * lanes, halves(kg) * 4 * lanes);
         let each = count(&[parts, quads, s.kw, step]);
-        let mut packed = AlignedBuf::zeroed(count(&[s.c.div_ceil(chunk), each]));
+        // Of all pixels that are summed together.
+        let channels = s.c * pixels(isa, s);
+        let mut packed = AlignedBuf::zeroed(count(&[channels.div_ceil(chunk), each]));
         let data: &mut [i32] = bytemuck::cast_slice_mut(packed.as_mut_slice());
-        for c in 0..s.c {
-            let (kernel, slot) = (&weights[c * taps..][..taps], place(c % chunk, lanes));
+        for c in 0..channels {
+            let (kernel, slot) = (&weights[c % s.c * taps..][..taps], place(c % chunk, lanes));
             let of_chunk = &mut data[c / chunk * each..][..each];
             for (i, row) in of_chunk.chunks_exact_mut(step).enumerate() {
                 let (part, quad, tx) = (i / s.kw / quads, i / s.kw % quads, i % s.kw);
@@ -58,7 +71,10 @@ impl PackedByteDepthwise {
 }
 
 /// Places for which a thread has room.
-fn places(s: &ConvShape) -> Option<usize> {
+fn places(isa: Isa, s: &ConvShape) -> Option<usize> {
+    if pixels(isa, s) > 1 {
+        return s.kw.checked_mul(SPAN);
+    }
     let outputs = (SPAN - 1).checked_mul(s.stride[1])?;
     (s.kw - 1).checked_mul(s.dilation[1])?.checked_add(outputs)?.checked_add(1)
 }
@@ -66,7 +82,14 @@ fn places(s: &ConvShape) -> Option<usize> {
 /// Bytes of scratch for each thread.
 pub(crate) fn scratch(isa: Isa, s: &ConvShape) -> Option<usize> {
     let place = halves(kg_of(isa)) * 16 * lanes(isa);
-    places(s)?.checked_mul(place)?.checked_mul(s.kh.div_ceil(4))
+    let ordered = places(isa, s)?.checked_mul(place)?.checked_mul(s.kh.div_ceil(4))?;
+    ordered.checked_add(line_bytes(isa, s)?.checked_mul(4)?)
+}
+
+/// Bytes of a row of the image that the pixels of a span and their taps cover.
+fn line_bytes(isa: Isa, s: &ConvShape) -> Option<usize> {
+    let taps = (s.kw - 1).checked_mul(s.dilation[1])?;
+    taps.checked_add(SPAN * pixels(isa, s))?.checked_mul(s.c)
 }
 
 /// One call.
@@ -94,14 +117,15 @@ impl ByteDepthwise<'_> {
     ) {
         let (lanes, c) = (lanes(isa), self.shape.c);
         let chunk = 4 * lanes;
-        let slots = c.next_multiple_of(chunk);
+        let channels = c * pixels(isa, self.shape);
+        let slots = channels.next_multiple_of(chunk);
         let (mut fixed, mut scale) = (lend(slots), lend(slots));
         let fixed: &mut [i32] = bytemuck::cast_slice_mut(&mut fixed);
         fixed.fill(0);
         scale.fill(0.0);
-        for j in 0..c {
+        for j in 0..channels {
             let at = j / chunk * chunk + place(j % chunk, lanes);
-            (fixed[at], scale[at]) = channel(j);
+            (fixed[at], scale[at]) = channel(j % c);
         }
         let (fixed, scale) = (&*fixed, &scale[..]);
         let [_, _, oh, ow] = self.size;
@@ -129,7 +153,14 @@ impl Kernel for Rows<'_> {
     fn run<S: Simd>(self, s: S) {
         let shape = self.call.shape;
         let ([_, _, _, ow], c) = (self.call.size, shape.c);
-        let places = places(shape).expect("the caller has counted the scratch");
+        let counted = "the caller has counted the scratch";
+        let places = places(S::ISA, shape).expect(counted);
+        let together = pixels(S::ISA, shape);
+        let mut lines = lend(if together > 1 {
+            line_bytes(S::ISA, shape).and_then(|len| len.checked_mul(4)).expect(counted).div_ceil(4)
+        } else {
+            0
+        });
         let place = halves(S::KG) * 4 * S::LANES;
         let mut buf = lend(count(&[shape.kh.div_ceil(4), places, place]));
         let buf: &mut [i32] = bytemuck::cast_slice_mut(&mut buf);
@@ -137,9 +168,14 @@ impl Kernel for Rows<'_> {
             // SAFETY: each row of outputs is one task's.
             let out = unsafe { self.out.slice(row * ow * c, ow * c) };
             for c0 in (0..c).step_by(4 * S::LANES) {
-                for x0 in (0..ow).step_by(SPAN) {
-                    let span = Span { rows: &self, row, c0, x0, count: SPAN.min(ow - x0), places };
-                    span.order(s, buf);
+                for x0 in (0..ow).step_by(SPAN * together) {
+                    let count = (SPAN * together).min(ow - x0);
+                    let span = Span { rows: &self, row, c0, x0, count, places, together };
+                    if together > 1 {
+                        span.order_several(s, lines.bytes_mut(), buf);
+                    } else {
+                        span.order(s, buf);
+                    }
                     span.sum(s, buf, out);
                 }
             }
@@ -158,6 +194,8 @@ struct Span<'a> {
     count: usize,
     /// Places for which there is room.
     places: usize,
+    /// Outputs that are summed together.
+    together: usize,
 }
 
 impl Span<'_> {
@@ -173,45 +211,84 @@ impl Span<'_> {
         x * self.rows.call.shape.stride[1]
     }
 
+    /// Where the four rows of taps from `4 * quad` on begin, as far as they are inside.
+    #[inline(always)]
+    fn lines(&self, quad: usize) -> [Option<usize>; 4] {
+        let shape = self.rows.call.shape;
+        let ([h, w, oh, _], c) = (self.rows.call.size, shape.c);
+        let (image, y0) = (self.row / oh, self.row % oh * shape.stride[0]);
+        let mut lines = [None; 4];
+        for (k, line) in lines.iter_mut().enumerate() {
+            let ty = 4 * quad + k;
+            let y = (y0 + ty * shape.dilation[0]).wrapping_sub(shape.pads[0]);
+            *line = (ty < shape.kh && y < h).then(|| (image * h + y) * w * c);
+        }
+        lines
+    }
+
+    /// Puts the bytes of all taps of all pixels in order, several pixels at a time:
+    /// `[four rows][tap][pixels][half][four vectors]`. `lines` are rows with their borders.
+    #[inline(always)]
+    fn order_several<S: Simd>(&self, s: S, lines: &mut [u8], buf: &mut [i32]) {
+        let call = self.rows.call;
+        let (shape, c, w) = (call.shape, call.shape.c, call.size[1]);
+        let (chunk, step) = (4 * S::LANES, halves(S::KG) * 4 * S::LANES);
+        let groups = self.count.div_ceil(self.together);
+        // Pixels of a line, and those of them that are inside.
+        let long = groups * self.together + (shape.kw - 1) * shape.dilation[1];
+        let before = shape.pads[1].saturating_sub(self.x0).min(long);
+        let from = (self.x0 + before).saturating_sub(shape.pads[1]);
+        let inside = w.saturating_sub(from).min(long - before);
+        for (quad, buf) in buf.chunks_exact_mut(self.places * step).enumerate() {
+            for (line, out) in self.lines(quad).iter().zip(lines.chunks_exact_mut(long * c)) {
+                let (left, rest) = out.split_at_mut(before * c);
+                let (middle, right) = rest.split_at_mut(inside * c);
+                left.fill(call.border);
+                right.fill(call.border);
+                match line {
+                    Some(line) => middle.copy_from_slice(&call.x[line + from * c..][..inside * c]),
+                    None => middle.fill(call.border),
+                }
+            }
+            for tx in 0..shape.kw {
+                for group in 0..groups {
+                    let at = (group * self.together + tx * shape.dilation[1]) * c;
+                    let mut rows = [s.isplat(0); 4];
+                    for (k, row) in rows.iter_mut().enumerate() {
+                        let bytes = &lines[k * long * c + at..][..chunk];
+                        // SAFETY: the slice has four times as many bytes as there are lanes.
+                        *row = unsafe { s.load_bytes(bytes.as_ptr(), chunk) };
+                    }
+                    put(s, rows, &mut buf[(tx * SPAN + group) * step..][..step]);
+                }
+            }
+        }
+    }
+
     /// Puts the bytes of all places in order: `[four rows][place][half][four vectors]`.
     #[inline(always)]
     fn order<S: Simd>(&self, s: S, buf: &mut [i32]) {
         let call = self.rows.call;
         let (shape, n) = (call.shape, self.channels::<S>());
-        let ([h, w, oh, _], c) = (call.size, shape.c);
-        let (image, y0) = (self.row / oh, self.row % oh * shape.stride[0]);
+        let (w, c) = (call.size[1], shape.c);
         let border = [call.border; 64];
         let used = self.first(self.count - 1) + (shape.kw - 1) * shape.dilation[1] + 1;
         let step = halves(S::KG) * 4 * S::LANES;
         for (quad, buf) in buf.chunks_exact_mut(self.places * step).enumerate() {
-            // Where the rows begin, if they are inside.
-            let mut line = [None; 4];
-            for (k, line) in line.iter_mut().enumerate() {
-                let ty = 4 * quad + k;
-                let y = (y0 + ty * shape.dilation[0]).wrapping_sub(shape.pads[0]);
-                *line = (ty < shape.kh && y < h).then(|| (image * h + y) * w * c + self.c0);
-            }
+            let lines = self.lines(quad);
             for (place, buf) in buf.chunks_exact_mut(step).enumerate().take(used) {
                 let x = (self.first(self.x0) + place).wrapping_sub(shape.pads[1]);
                 // Not by `map`, which is not inlined: vectors would go through memory.
                 let mut rows = [s.isplat(0); 4];
-                for k in 0..4 {
-                    let bytes = match line[k] {
-                        Some(line) if x < w => &call.x[line + x * c..][..n],
+                for (row, line) in rows.iter_mut().zip(lines) {
+                    let bytes = match line {
+                        Some(line) if x < w => &call.x[line + x * c + self.c0..][..n],
                         _ => &border[..n],
                     };
                     // SAFETY: the slice has `n` bytes, at most four times the lanes.
-                    rows[k] = unsafe { s.load_bytes(bytes.as_ptr(), n) };
+                    *row = unsafe { s.load_bytes(bytes.as_ptr(), n) };
                 }
-                let rows = s.unpack4(rows);
-                for r in 0..4 {
-                    let both = split(s, rows[r]);
-                    for half in 0..halves(S::KG) {
-                        let lanes = &mut buf[(4 * half + r) * S::LANES..][..S::LANES];
-                        // SAFETY: the slice is a vector.
-                        unsafe { s.istore(lanes.as_mut_ptr(), both[half]) };
-                    }
-                }
+                put(s, rows, buf);
             }
         }
     }
@@ -230,7 +307,12 @@ impl Span<'_> {
     #[inline(always)]
     fn sum_by<S: Simd, const N: usize>(&self, s: S, buf: &[i32], out: &mut [u8]) {
         let rows = self.rows;
-        let (shape, chunk, n) = (rows.call.shape, 4 * S::LANES, self.channels::<S>());
+        let (shape, chunk) = (rows.call.shape, 4 * S::LANES);
+        // Places from one output to the next, and from one tap to the next.
+        let (next, tap) = match self.together {
+            1 => (shape.stride[1], shape.dilation[1]),
+            _ => (1, SPAN),
+        };
         let step = halves(S::KG) * chunk;
         let (quads, parts) = (shape.kh.div_ceil(4), rows.call.packed.parts);
         let weights: &[i32] = bytemuck::cast_slice(rows.call.packed.weights.as_slice());
@@ -243,13 +325,13 @@ impl Span<'_> {
             fixed[r] = unsafe { s.iload(rows.fixed[at..][..S::LANES].as_ptr()) };
             scale[r] = s.loads(&rows.scale[at..]);
         }
-        for o in (0..self.count).step_by(N) {
+        for o in (0..self.count.div_ceil(self.together)).step_by(N) {
             let mut acc = [fixed; N];
             for (i, weights) in weights.chunks_exact(step).enumerate() {
                 let (quad, tx) = (i / shape.kw % quads, i % shape.kw);
-                let place = quad * self.places + self.first(o) + tx * shape.dilation[1];
+                let place = quad * self.places + o * next + tx * tap;
                 // Outputs past the end of the span read what was there before.
-                let bytes = &buf[place * step..][..(self.first(N - 1) + 1) * step];
+                let bytes = &buf[place * step..][..((N - 1) * next + 1) * step];
                 for half in 0..halves(S::KG) {
                     let at = half * chunk;
                     for r in 0..4 {
@@ -259,7 +341,7 @@ impl Span<'_> {
                         unsafe {
                             let w = s.iload(weights.as_ptr().add(lanes));
                             for k in 0..N {
-                                let v = bytes.as_ptr().add(self.first(k) * step + lanes);
+                                let v = bytes.as_ptr().add(k * next * step + lanes);
                                 acc[k][r] = s.dot(s.iload(v), w, acc[k][r]);
                             }
                         }
@@ -267,15 +349,33 @@ impl Span<'_> {
                 }
             }
             for k in 0..N {
-                if k >= self.count - o {
+                let x = (o + k) * self.together;
+                if x >= self.count {
                     break;
                 }
                 let codes = rows.call.end.codes(s, acc[k], scale);
-                let at = (self.x0 + o + k) * shape.c + self.c0;
-                let out = &mut out[at..at + n];
+                let n = match self.together {
+                    1 => self.channels::<S>(),
+                    together => together.min(self.count - x) * shape.c,
+                };
+                let out = &mut out[(self.x0 + x) * shape.c + self.c0..][..n];
                 // SAFETY: `n` bytes are writable.
                 unsafe { s.store_bytes(out.as_mut_ptr(), codes, n) };
             }
+        }
+    }
+}
+
+/// Puts four rows of bytes in order: `[half][four vectors]`.
+#[inline(always)]
+fn put<S: Simd>(s: S, rows: [S::I; 4], out: &mut [i32]) {
+    let rows = s.unpack4(rows);
+    for r in 0..4 {
+        let both = split(s, rows[r]);
+        for half in 0..halves(S::KG) {
+            let lanes = &mut out[(4 * half + r) * S::LANES..][..S::LANES];
+            // SAFETY: the slice is a vector.
+            unsafe { s.istore(lanes.as_mut_ptr(), both[half]) };
         }
     }
 }

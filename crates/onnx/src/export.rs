@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use hetra_ir::{Attr, Graph, Node, NodeId, Type, ValueId};
 use hetra_ops::{ALL_OPS, ChannelsLast, OnnxName, channels_first_perm, channels_last_perm, find};
-use hetra_tensor::{Tensor, Value};
+use hetra_tensor::{DType, Tensor, Value};
 use prost::Message;
 use prost::bytes::Bytes;
 
@@ -142,6 +142,10 @@ impl Writer<'_> {
             let metadata = self.options.node_metadata.filter(|_| outer.is_none());
             let form = ChannelsLast::named(&node.op);
             let first = form.map(|form| form.channels_first(node));
+            if node.op == "hetra.CodeTable" {
+                self.table(node, &names, &mut proto);
+                continue;
+            }
             let mut message = self.node(graph, first.as_ref().unwrap_or(node), &names)?;
             message.metadata_props = metadata.map_or(Vec::new(), |metadata| entries(metadata(id)));
             match form {
@@ -242,6 +246,34 @@ impl Writer<'_> {
         }
         proto.node.push(node);
         Ok(())
+    }
+
+    /// Writes a look-up in a table of 256 entries as a Gather: for signed codes, an index below zero
+    /// counts from the end, which is where a table by unsigned numbers has them.
+    fn table(&mut self, node: &Node, names: &Names, proto: &mut GraphProto) {
+        let name =
+            |id: Option<ValueId>| id.and_then(|id| names.get(&id)).cloned().unwrap_or_default();
+        let x = name(node.input(0));
+        let index = self.taken.unique(&format!("{x}/index"));
+        for op in ["Cast", "Gather"] {
+            if let Some(row) = find(op).and_then(|def| def.onnx.first()) {
+                self.domains.entry(row.domain).or_insert_with(|| newest(row));
+            }
+        }
+        proto.node.push(NodeProto {
+            input: vec![x],
+            output: vec![index.clone()],
+            op_type: "Cast".to_string(),
+            attribute: vec![int_attribute("to", i64::from(DType::I32.onnx()))],
+            ..NodeProto::default()
+        });
+        proto.node.push(NodeProto {
+            input: vec![name(node.input(1)), index],
+            output: vec![name(node.output(0))],
+            name: node.name.clone(),
+            op_type: "Gather".to_string(),
+            ..NodeProto::default()
+        });
     }
 
     /// Writes an operator on images with channels last as the one that it stands for, which wants

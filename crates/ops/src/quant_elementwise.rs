@@ -2,7 +2,7 @@
 //! each dequantises, computes in f32 and quantises again.
 
 use hetra_ir::{Dim, Type};
-use hetra_tensor::{Tensor, Value, broadcast};
+use hetra_tensor::{DType, Tensor, Value, broadcast};
 
 use crate::attention_core::softmax;
 use crate::context::{EvalCtx, InferCtx, broadcast_dims, infer_same, resolve_axis};
@@ -12,7 +12,7 @@ use crate::quant_form::{integers, pack, round_to, single_params};
 
 /// The operators of this file.
 pub(crate) static OPS: &[&OpDef] =
-    &[&ADD, &MUL, &SIGMOID, &LEAKY_RELU, &SOFTMAX, &CONCAT, &GLOBAL_AVERAGE];
+    &[&ADD, &MUL, &SIGMOID, &LEAKY_RELU, &SOFTMAX, &CONCAT, &GLOBAL_AVERAGE, &CODE_TABLE];
 
 const BINARY: OpDef = OpDef {
     inputs: Arity::between(7, 8),
@@ -92,6 +92,35 @@ static GLOBAL_AVERAGE: OpDef = OpDef {
     eval: eval_global,
     ..OpDef::DEFAULT
 };
+
+static CODE_TABLE: OpDef = OpDef {
+    name: "hetra.CodeTable",
+    doc: "What a table of 256 entries has for each 8-bit code, read as an unsigned number.",
+    inputs: Arity::exactly(2),
+    infer: |ctx| {
+        let dims = ctx.dims(0).map(<[Dim]>::to_vec);
+        Ok(vec![InferCtx::make(ctx.dtype_opt(1), dims)])
+    },
+    eval: eval_table,
+    ..OpDef::DEFAULT
+};
+
+fn eval_table(ctx: &EvalCtx<'_>) -> Result<Vec<Value>, OpError> {
+    let (x, table) = (ctx.tensor(0)?, ctx.tensor(1)?);
+    for (index, tensor) in [(0, x), (1, table)] {
+        if !matches!(tensor.dtype(), DType::U8 | DType::I8) {
+            return Err(OpError::input(index, "8-bit codes", tensor.describe()));
+        }
+    }
+    if table.shape() != [256] {
+        return Err(OpError::input(1, "256 entries", table.describe()));
+    }
+    let mut y = Tensor::zeros(table.dtype(), x.shape())?;
+    for (y, &code) in y.bytes_mut()?.iter_mut().zip(x.bytes()) {
+        *y = table.bytes()[usize::from(code)];
+    }
+    Ok(vec![y.into()])
+}
 
 /// The real values of the quantised tensor at `index`, whose scale and zero point follow it.
 pub(crate) fn real(ctx: &EvalCtx<'_>, index: usize) -> Result<Vec<f32>, OpError> {

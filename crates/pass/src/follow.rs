@@ -181,6 +181,8 @@ fn renamed(ed: &mut Editor<'_>, stored: &mut Stored, at: usize, perm: &[usize]) 
             let axis = axis_of(node.attrs.int_or("axis", default).ok()?)?;
             node.attrs.set("axis", axis as i64);
         }
+        // Its table stays as it is.
+        "hetra.CodeTable" => {}
         "Slice" => slice(ed, &mut node, rank, axis_of)?,
         "Pad" => pad(ed, &mut node, perm)?,
         "Resize" => resize(ed, &mut node, perm)?,

@@ -19,6 +19,7 @@ mod attention;
 mod branch;
 mod channels;
 mod channels_last;
+mod code_table;
 mod conv;
 mod cse;
 mod dead;

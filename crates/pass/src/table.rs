@@ -8,6 +8,7 @@ pub static PASSES: &[&Pass] = &[
     &crate::noop::NOOP,
     &crate::quant_move::QUANT_MOVE,
     &crate::quant::QUANT,
+    &crate::code_table::CODE_TABLE,
     &crate::fold::FOLD,
     &crate::branch::BRANCH,
     &crate::dead::DEAD_CODE,

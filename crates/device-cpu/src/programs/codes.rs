@@ -11,7 +11,7 @@ use super::conv::scratch_fits;
 use super::extents::{Join, axis_of, product};
 use super::quantised::{CODES, at, inputs, scales, single, zeros};
 use super::{Compile, Form, Outcome, program};
-use hetra_cpu_kernels::codes::{CodeOp, ROWS_MAX, code_op, plane_means, row_means};
+use hetra_cpu_kernels::codes::{CodeOp, ROWS_MAX, code_op, look_up, plane_means, row_means};
 use hetra_cpu_kernels::isa::isa;
 use hetra_cpu_kernels::layout::{Blocks, copy_blocks};
 use hetra_cpu_kernels::norm::softmax;
@@ -27,6 +27,7 @@ pub(super) static OPS: &[(&str, Compile)] = &[
         program("average int8 nhwc", &[], |call| average_by(call, true))
     }),
     ("com.microsoft.QLinearSoftmax", compile_softmax),
+    ("hetra.CodeTable", |_, _| program("table int8", &[], entries)),
 ];
 
 pub(super) fn takes(form: &Form<'_>) -> bool {
@@ -35,6 +36,7 @@ pub(super) fn takes(form: &Form<'_>) -> bool {
     let shape = |index: usize| form.ty(node.input(index)).known_shape();
     match node.op.as_str() {
         "com.microsoft.QLinearConcat" => codes(2) && node.attrs.has("axis"),
+        "hetra.CodeTable" => codes(0) && codes(1),
         "com.microsoft.QLinearSoftmax" => codes(0) && node.attrs.has("opset"),
         "com.microsoft.QLinearGlobalAveragePool" | "hetra.QLinearGlobalAveragePoolLast" => {
             codes(0) && node.attrs.flag_or("channels_last", false).is_ok_and(|last| !last)
@@ -46,6 +48,18 @@ pub(super) fn takes(form: &Form<'_>) -> bool {
             codes(0) && codes(3) && shape(0).zip(shape(3)).is_none_or(fits)
         }
     }
+}
+
+/// Inputs: codes, and what each of them becomes.
+fn entries(call: &mut Call<'_>) -> Outcome {
+    let (x, table) = (call.tensor(0)?.clone(), call.tensor(1)?.clone());
+    let Ok(entries) = <&[u8; 256]>::try_from(table.bytes()) else { return Ok(None) };
+    if !CODES.contains(&x.dtype()) || !CODES.contains(&table.dtype()) || table.rank() != 1 {
+        return Ok(None);
+    }
+    let mut out = call.output(0, table.dtype(), x.shape())?;
+    look_up(isa(), entries, x.bytes(), out.bytes_mut()?);
+    Ok(Some(vec![out.into()]))
 }
 
 /// Scale and zero point, of codes of this type, at `index` and `index + 1`.

@@ -41,6 +41,9 @@ pub(super) fn quantised(random: &Random, cases: &mut Vec<Case>) {
         let conv = node("QLinearConv").with("pads", ints(&[1, 0, 1, 0]));
         let arguments = vec![live(x), scale(0.02), za, weight(w), scale(0.01), zb, scale(0.05), zy];
         cases.push(Case::new("QLinearConv", conv, arguments, 1));
+        let codes = random.tensor(x_type, &[3, random.pick(&[1, 64, 99])]);
+        let arguments = vec![live(codes), weight(random.tensor(w_type, &[256]))];
+        cases.push(Case::new("hetra.CodeTable", node("hetra.CodeTable"), arguments, 1));
         let x = random.floats(&[3, random.pick(&[1, 16, 50])]);
         let zero = zero(random, x_type);
         let arguments = vec![live(x), scale(0.03), zero.clone()];
