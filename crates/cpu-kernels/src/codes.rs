@@ -66,29 +66,54 @@ impl<T: Byte> Kernel for Rows<'_, T> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let (lo, hi) = (s.splat(T::RANGE.0 as f32), s.splat(T::RANGE.1 as f32));
         let mut done = 0;
         while done < self.y.len() {
             let at = self.start + done;
-            // A piece stays within what one stretch of b serves, unless each output has its own.
+            // A run stays within what one stretch of b serves, unless each output has its own.
             let (within, from) = match (self.repeat, self.inner) {
                 (1, _) => (usize::MAX, at),
                 (repeat, 1) => (repeat - at % repeat, at / repeat),
                 (repeat, inner) => (inner - at % inner, at / (repeat * inner) * inner + at % inner),
             };
-            let n = S::LANES.min(self.y.len() - done).min(within);
-            let a = s.to_float(T::loads(s, &self.a[at..at + n]));
-            let b = if self.repeat == 1 || self.inner > 1 {
-                s.to_float(T::loads(s, &self.b[from..from + n]))
+            let n = (self.y.len() - done).min(within);
+            let (a, y) = (&self.a[at..at + n], &mut self.y[done..done + n]);
+            let pair = Pair { op: self.op, swapped: self.swapped };
+            if self.repeat == 1 || self.inner > 1 {
+                let b = &self.b[from..from + n];
+                let (a_whole, b_whole) = (a.chunks_exact(S::LANES), b.chunks_exact(S::LANES));
+                let rest = (a_whole.remainder(), b_whole.remainder());
+                let mut whole = y.chunks_exact_mut(S::LANES);
+                for ((a, b), y) in a_whole.zip(b_whole).zip(whole.by_ref()) {
+                    pair.write(s, T::loads(s, a), T::loads(s, b), y);
+                }
+                let y = whole.into_remainder();
+                pair.write(s, T::loads(s, rest.0), T::loads(s, rest.1), y);
             } else {
-                let code: i32 = self.b[from].into();
-                s.splat(code as f32)
-            };
-            let (a, b) = if self.swapped { (b, a) } else { (a, b) };
-            let v = s.min(hi, s.max(lo, self.op.vector(s, a, b)));
-            T::stores(s, &mut self.y[done..done + n], s.to_int(v));
+                let b = s.isplat(self.b[from].into());
+                for (a, y) in a.chunks(S::LANES).zip(y.chunks_mut(S::LANES)) {
+                    pair.write(s, T::loads(s, a), b, y);
+                }
+            }
             done += n;
         }
+    }
+}
+
+/// What is done with a vector of codes of both operands.
+#[derive(Clone, Copy)]
+struct Pair {
+    op: CodeOp,
+    swapped: bool,
+}
+
+impl Pair {
+    #[inline(always)]
+    fn write<S: Simd, T: Byte>(self, s: S, a: S::I, b: S::I, y: &mut [T]) {
+        let (a, b) = if self.swapped { (b, a) } else { (a, b) };
+        let v = self.op.vector(s, s.to_float(a), s.to_float(b));
+        // Limited while they are floats, so that the conversion cannot wrap.
+        let (lo, hi) = (s.splat(T::RANGE.0 as f32), s.splat(T::RANGE.1 as f32));
+        T::stores(s, y, s.to_int(s.min(hi, s.max(lo, v))));
     }
 }
 

@@ -482,19 +482,28 @@ impl Kernel for Block<'_> {
         let mut start = self.pixels.start;
         while start < self.pixels.end {
             let end = (start + size).min(self.pixels.end);
-            let tiles = (end - start).div_ceil(S::MR);
-            let tile = |i: usize| {
-                let tile = part(end - start, tiles, i);
-                start + tile.start..start + tile.end
+            // Nearly equal tiles, without a division for each.
+            let count = (end - start).div_ceil(S::MR);
+            let (each, longer) = ((end - start) / count, (end - start) % count);
+            let tiles = || {
+                let mut next = start;
+                (0..count).map(move |i| {
+                    let tile = next..next + each + usize::from(i < longer);
+                    next = tile.end;
+                    tile
+                })
             };
-            for i in 0..tiles {
-                let at = (tile(i).start - start) * taps;
-                image.table(self.call.edge, tile(i), &mut table[at..at + tile(i).len() * taps]);
+            for tile in tiles() {
+                let at = (tile.start - start) * taps;
+                let entries = &mut table[at..at + tile.len() * taps];
+                image.table(self.call.edge, tile, entries);
             }
             for panel in self.panels.clone() {
-                for i in 0..tiles {
-                    let at = (tile(i).start - start) * taps;
-                    self.tile::<S>(tile(i), panel, &table[at..at + tile(i).len() * taps]);
+                let (template, first) = self.panel::<S>(panel);
+                for tile in tiles() {
+                    let at = (tile.start - start) * taps;
+                    let entries = &table[at..at + tile.len() * taps];
+                    self.tile::<S>(&template, (tile, first), entries);
                 }
             }
             start = end;
@@ -503,23 +512,20 @@ impl Kernel for Block<'_> {
 }
 
 impl Block<'_> {
-    /// One register tile.
+    /// What the tiles of a panel have in common, and its first output channel.
     #[inline(always)]
-    fn tile<S: Simd>(&self, pixels: Range<usize>, panel: usize, table: &[usize]) {
+    fn panel<S: Simd>(&self, panel: usize) -> (ByteTile, usize) {
         let (call, s) = (self.call, &self.call.image.shape);
         let (cg, mg) = s.per_group();
         let (taps, quads, nr) = (s.kh * s.kw, s.quads(), 2 * S::LANES);
         assert!(nr == 2 * lanes(call.isa), "packed for another instruction set");
         let (group, j0) = (panel / call.of_group, panel % call.of_group * nr);
-        let nv = nr.min(mg - j0);
+        assert!(group < s.groups);
         let (at, parts) = call.packed.panels[panel];
         let weights: &[i32] = bytemuck::cast_slice(call.packed.weights.as_slice());
         let weights = &weights[at..][..parts * taps * quads * halves(S::KG) * nr];
-        let mr = pixels.len();
-        assert!(table.len() == taps * mr && group < s.groups);
-        let out = call.out.rows(pixels.start * s.m + group * mg + j0, (mr, s.m), nv);
         let tile = ByteTile {
-            table: table.as_ptr(),
+            table: std::ptr::null(),
             x: call.image.x.as_ptr(),
             len: call.image.x.len(),
             edge: call.edge.bytes.as_ptr(),
@@ -528,14 +534,29 @@ impl Block<'_> {
             taps,
             parts,
             b: weights.as_ptr(),
-            mr,
-            nv,
+            mr: 0,
+            nv: nr.min(mg - j0),
             fixed: call.fixed[panel * nr..][..nr].as_ptr(),
             scale: call.scale[panel * nr..][..nr].as_ptr(),
-            c: out,
+            c: std::ptr::null_mut(),
             ldc: s.m,
             end: call.end,
         };
+        (tile, group * mg + j0)
+    }
+
+    /// One register tile of a panel, whose first output channel is `first`.
+    #[inline(always)]
+    fn tile<S: Simd>(
+        &self,
+        panel: &ByteTile,
+        (pixels, first): (Range<usize>, usize),
+        table: &[usize],
+    ) {
+        let (mr, m) = (pixels.len(), panel.ldc);
+        assert!(table.len() == panel.taps * mr && mr > 0 && mr <= S::MR);
+        let c = self.call.out.rows(pixels.start * m + first, (mr, m), panel.nv);
+        let tile = ByteTile { table: table.as_ptr(), mr, c, ..*panel };
         // SAFETY: the table has `taps * mr` entries. `Image::table` makes each of them a place
         // behind which `reach` bytes lie: in the image, or in the edge, which has `reach` bytes of
         // border and as many behind the copy of the end. A step of this group ends within them. The

@@ -275,20 +275,31 @@ impl Span<'_> {
         let used = self.first(self.count - 1) + (shape.kw - 1) * shape.dilation[1] + 1;
         let step = halves(S::KG) * 4 * S::LANES;
         for (quad, buf) in buf.chunks_exact_mut(self.places * step).enumerate() {
-            let lines = self.lines(quad);
+            // Rows from this chunk of channels on, and the bytes from one place to the next. Those in
+            // the border are the same everywhere.
+            let mut rows: [(&[u8], usize); 4] = [(&border, 0); 4];
+            for (row, line) in rows.iter_mut().zip(self.lines(quad)) {
+                if let Some(line) = line {
+                    *row = (&call.x[line..][self.c0..w * c], c);
+                }
+            }
+            // Not by `map`, which is not inlined: vectors would go through memory.
+            let mut outside = [s.isplat(0); 4];
+            for row in &mut outside {
+                // SAFETY: the border is as long as the longest four vectors of bytes.
+                *row = unsafe { s.load_bytes(border.as_ptr(), n) };
+            }
             for (place, buf) in buf.chunks_exact_mut(step).enumerate().take(used) {
                 let x = (self.first(self.x0) + place).wrapping_sub(shape.pads[1]);
-                // Not by `map`, which is not inlined: vectors would go through memory.
-                let mut rows = [s.isplat(0); 4];
-                for (row, line) in rows.iter_mut().zip(lines) {
-                    let bytes = match line {
-                        Some(line) if x < w => &call.x[line + x * c + self.c0..][..n],
-                        _ => &border[..n],
-                    };
-                    // SAFETY: the slice has `n` bytes, at most four times the lanes.
-                    *row = unsafe { s.load_bytes(bytes.as_ptr(), n) };
+                let mut bytes = outside;
+                if x < w {
+                    for (v, (row, each)) in bytes.iter_mut().zip(rows) {
+                        let place = &row[x * each..][..n];
+                        // SAFETY: the slice has `n` bytes, at most four times the lanes.
+                        *v = unsafe { s.load_bytes(place.as_ptr(), n) };
+                    }
                 }
-                put(s, rows, buf);
+                put(s, bytes, buf);
             }
         }
     }

@@ -22,7 +22,10 @@ const HARD_SWISH: &str = r#"graph "g" (%x: u8[2,3]) {
 
 #[test]
 fn one_code_is_looked_up() {
-    check_last("code_table", HARD_SWISH, expect![[r#"
+    check_last(
+        "code_table",
+        HARD_SWISH,
+        expect![[r#"
         graph "g" (%x: u8[2,3]) {
           const %table = u8[256] ..
           %y: u8[2,3] = hetra.CodeTable "swish" (%x, %table)
@@ -30,7 +33,8 @@ fn one_code_is_looked_up() {
         }
         code_table: table for QuantizeLinear of one code at QuantizeLinear -> c
         code_table: table for com.microsoft.QLinearMul of one code at swish
-    "#]]);
+    "#]],
+    );
     check_unclaimed(HARD_SWISH, "hetra.CodeTable");
     check_reference(HARD_SWISH, "hetra.CodeTable");
 }
