@@ -344,27 +344,26 @@ impl Span<'_> {
                 // Outputs past the end of the span read what was there before.
                 let bytes = &buf[place * step..][..((N - 1) * next + 1) * step];
                 for half in 0..halves(S::KG) {
-                    let at = half * chunk;
                     for r in 0..4 {
-                        let lanes = at + r * S::LANES;
+                        let lanes = half * chunk + r * S::LANES;
                         // SAFETY: `weights` and the bytes of each of the `N` outputs are `step`
                         // long, of which one vector is read.
                         unsafe {
                             let w = s.iload(weights.as_ptr().add(lanes));
-                            for k in 0..N {
+                            for (k, acc) in acc.iter_mut().enumerate() {
                                 let v = bytes.as_ptr().add(k * next * step + lanes);
-                                acc[k][r] = s.dot(s.iload(v), w, acc[k][r]);
+                                acc[r] = s.dot(s.iload(v), w, acc[r]);
                             }
                         }
                     }
                 }
             }
-            for k in 0..N {
+            for (k, acc) in acc.iter().enumerate() {
                 let x = (o + k) * self.together;
                 if x >= self.count {
                     break;
                 }
-                let codes = rows.call.end.codes(s, acc[k], scale);
+                let codes = rows.call.end.codes(s, *acc, scale);
                 let n = match self.together {
                     1 => self.channels::<S>(),
                     together => together.min(self.count - x) * shape.c,
