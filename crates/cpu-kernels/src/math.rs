@@ -27,12 +27,6 @@ pub(crate) fn poly<S: Simd, const N: usize>(s: S, x: S::F, c: [f32; N]) -> S::F 
     acc
 }
 
-/// `2^n` for a whole `n` in -126..=127.
-#[inline(always)]
-fn pow2<S: Simd>(s: S, n: S::I) -> S::F {
-    s.of_bits(s.shl::<23>(s.iadd(n, s.isplat(127))))
-}
-
 /// e^x. Overflows to infinity, underflows through the subnormal numbers to 0.
 #[inline(always)]
 pub(crate) fn exp_v<S: Simd>(s: S, x: S::F) -> S::F {
@@ -44,10 +38,7 @@ pub(crate) fn exp_v<S: Simd>(s: S, x: S::F) -> S::F {
     let r = s.fma(n, s.splat(2.121_944_4e-4), r);
     let q = poly(s, r, [0.5, 1.0 / 6.0, 1.0 / 24.0, 1.0 / 120.0, 1.0 / 720.0, 1.0 / 5040.0]);
     let p = s.add(s.splat(1.0), s.fma(s.mul(r, r), q, r));
-    // Two factors, since 2^n itself may be out of range.
-    let n = s.to_int(n);
-    let half = s.sar::<1>(n);
-    s.mul(s.mul(p, pow2(s, half)), pow2(s, s.isub(n, half)))
+    s.scale(p, n)
 }
 
 /// Natural logarithm; -infinity at 0, NaN below.
@@ -104,7 +95,7 @@ pub(crate) fn sigmoid_v<S: Simd>(s: S, x: S::F) -> S::F {
     let e = exp_v(s, s.sub(s.splat(0.0), s.abs(x)));
     let one = s.splat(1.0);
     let num = s.select(s.lt(x, s.splat(0.0)), e, one);
-    s.div(num, s.add(one, e))
+    s.mul(num, s.recip(s.add(one, e)))
 }
 
 /// The error function.

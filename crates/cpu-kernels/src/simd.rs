@@ -126,6 +126,20 @@ pub trait Simd: sealed::Sealed + Copy + Send + Sync + 'static {
     fn mul(self, a: Self::F, b: Self::F) -> Self::F;
     /// `a / b`.
     fn div(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `1 / a` within 1 ulp, for `a` in 1..=2^126.
+    #[inline(always)]
+    fn recip(self, a: Self::F) -> Self::F {
+        self.div(self.splat(1.0), a)
+    }
+    /// `a * 2^n` for a whole `n` in -252..=254: rounded once, through the subnormal numbers to 0.
+    #[inline(always)]
+    fn scale(self, a: Self::F, n: Self::F) -> Self::F {
+        // Two factors, since 2^n itself may be out of range.
+        let n = self.to_int(n);
+        let half = self.sar::<1>(n);
+        let pow2 = |n: Self::I| self.of_bits(self.shl::<23>(self.iadd(n, self.isplat(127))));
+        self.mul(self.mul(a, pow2(half)), pow2(self.isub(n, half)))
+    }
     /// `a * b + c`, with one rounding where the hardware has it.
     fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
     /// `a > b ? a : b`: a NaN in either gives `b`.

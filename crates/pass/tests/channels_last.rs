@@ -26,15 +26,14 @@ fn a_chain_of_convolutions_is_turned_at_its_ends_only() {
               const %w = f32[2,2,1,1] [1.0, 2.0, 3.0, 4.0]
               const %s.last = f32[1,1,1,2] [0.5, 2.0]
               const %shape = i64[2] [1, 2]
-              %v12: f32[1,5,5,2] = Transpose(%x) {perm = [0, 2, 3, 1]}
-              %v11: f32[1,5,5,2] = hetra.ConvLast "a" (%v12, %w)
-              %v13: f32[1,5,5,2] = Abs(%v11)
-              %v15: f32[1,5,5,2] = Mul(%v13, %s.last)
-              %v17: f32[1,4,4,2] = hetra.MaxPoolLast "pool" (%v15) {kernel_shape = [2, 2]}
-              %d: f32[1,2,4,4] = Transpose(%v17) {perm = [0, 3, 1, 2]}
-              %v19: f32[1,4,4,2] = hetra.ConvLast "e" (%v17, %w)
-              %v21: f32[1,1,1,2] = hetra.GlobalAveragePoolLast "mean" (%v19)
-              %g: f32[1,2] = Reshape(%v21, %shape)
+              %v10: f32[1,5,5,2] = hetra.ConvLast "a" (%x, %w) {first_input_plain = 1}
+              %v11: f32[1,5,5,2] = Abs(%v10)
+              %v13: f32[1,5,5,2] = Mul(%v11, %s.last)
+              %v14: f32[1,4,4,2] = hetra.MaxPoolLast "pool" (%v13) {kernel_shape = [2, 2]}
+              %v16: f32[1,4,4,2] = hetra.ConvLast "e" (%v14, %w)
+              %v18: f32[1,1,1,2] = hetra.GlobalAveragePoolLast "mean" (%v16)
+              %d: f32[1,2,4,4] = Transpose(%v14) {perm = [0, 3, 1, 2]}
+              %g: f32[1,2] = Reshape(%v18, %shape)
               return (%g, %d)
             }
             channels_last: channels last at a
@@ -76,16 +75,15 @@ fn axes_are_renamed() {
               const %axes#6 = i64[2] [1, 2]
               const %axes#7 = i64[1] [3]
               const %shape = i64[4] [1, 1, 8, 12]
-              %v18: f32[1,4,6,4] = Transpose(%x) {perm = [0, 2, 3, 1]}
-              %v17: f32[1,4,6,4] = hetra.ConvLast "a" (%v18, %w)
-              %v21: f32[1,4,6,2] = Slice(%v17, %from, %to, %to)
-              %v23: f32[1,4,6,2], %v24: f32[1,4,6,2] = Split(%v17) {axis = 3, num_outputs = 2}
-              %v28: f32[1,4,6,6] = Concat(%v21, %v23, %v24) {axis = 3}
-              %v31: f32[1,8,12,6] = Pad(%v28, %pads)
-              %v33: f32[1,8,12,6] = Softmax(%v31) {axis = 3}
-              %v38: f32[1,8,12,1] = ReduceSum(%v33, %to) {keepdims = 1}
-              %i: f32[1,1,8,12] = Reshape(%v38, %shape)
-              %h: f32[1,6] = ReduceMax(%v33, %axes#6) {keepdims = 0}
+              %v16: f32[1,4,6,4] = hetra.ConvLast "a" (%x, %w) {first_input_plain = 1}
+              %v19: f32[1,4,6,2] = Slice(%v16, %from, %to, %to)
+              %v21: f32[1,4,6,2], %v22: f32[1,4,6,2] = Split(%v16) {axis = 3, num_outputs = 2}
+              %v26: f32[1,4,6,6] = Concat(%v19, %v21, %v22) {axis = 3}
+              %v29: f32[1,8,12,6] = Pad(%v26, %pads)
+              %v31: f32[1,8,12,6] = Softmax(%v29) {axis = 3}
+              %h: f32[1,6] = ReduceMax(%v31, %axes#6) {keepdims = 0}
+              %v36: f32[1,8,12,1] = ReduceSum(%v31, %to) {keepdims = 1}
+              %i: f32[1,1,8,12] = Reshape(%v36, %shape)
               return (%h, %i)
             }
             channels_last: channels last at a
@@ -114,12 +112,11 @@ fn channels_are_shuffled_by_one_transpose() {
               const %w = f32[4,4,1,1] ..
               const %shape#2 = i64[5] [1, 3, 5, 2, 2]
               const %shape#3 = i64[4] [1, 3, 5, 4]
-              %v12: f32[1,3,5,4] = Transpose(%x) {perm = [0, 2, 3, 1]}
-              %v11: f32[1,3,5,4] = hetra.ConvLast "a" (%v12, %w)
-              %v14: f32[1,3,5,2,2] = Reshape(%v11, %shape#2)
-              %v15: f32[1,3,5,2,2] = Transpose(%v14) {perm = [0, 1, 2, 4, 3]}
-              %v17: f32[1,3,5,4] = Reshape(%v15, %shape#3)
-              %f: f32[1,3,5,4] = hetra.ConvLast "e" (%v17, %w)
+              %v10: f32[1,3,5,4] = hetra.ConvLast "a" (%x, %w) {first_input_plain = 1}
+              %v12: f32[1,3,5,2,2] = Reshape(%v10, %shape#2)
+              %v13: f32[1,3,5,2,2] = Transpose(%v12) {perm = [0, 1, 2, 4, 3]}
+              %v15: f32[1,3,5,4] = Reshape(%v13, %shape#3)
+              %f: f32[1,3,5,4] = hetra.ConvLast "e" (%v15, %w)
               return (%f)
             }
             channels_last: channels last at a
@@ -148,11 +145,10 @@ fn open_extents_and_what_needs_the_order_of_onnx() {
               const %flat = i64[3] [0, 2, -1]
               const %axis = i64[] [3]
               const %order = i64[4] [0, 3, 1, 2]
-              %v10: f32[n,h,w,2] = Transpose(%x) {perm = [0, 2, 3, 1]}
-              %v9: f32[n,h,w,2] = hetra.ConvLast "a" (%v10, %k)
-              %v11: i64[4] = Shape(%v9)
-              %s: i64[4] = Gather(%v11, %order)
-              %a: f32[n,2,h,w] = Transpose(%v9) {perm = [0, 3, 1, 2]}
+              %v8: f32[n,h,w,2] = hetra.ConvLast "a" (%x, %k) {first_input_plain = 1}
+              %v9: i64[4] = Shape(%v8)
+              %s: i64[4] = Gather(%v9, %order)
+              %a: f32[n,2,h,w] = Transpose(%v8) {perm = [0, 3, 1, 2]}
               %b: f32[n,2,?] = Reshape(%a, %flat)
               %c: f32[n,2,h,w] = CumSum(%a, %axis)
               return (%s, %b, %c)
