@@ -4,9 +4,9 @@
 //! taps. So the bytes of a place (one column of the rows that a row of outputs reads) are put into
 //! this order once, and serve all outputs that have the place under one of their taps.
 //!
-//! A few channels would leave most lanes empty. Where vectors hold whole pixels, and neighbours have
-//! neighbouring taps (stride 1), they hold several pixels: then a tap is the same row of bytes from
-//! another place on, so it is put in order for each tap.
+//! A few channels would leave most lanes empty. Where vectors hold whole pixels, and neighbours
+//! have neighbouring taps (stride 1), they hold several pixels: then a tap is the same row of bytes
+//! from another place on, so it is put in order for each tap.
 
 use super::conv::ConvShape;
 use super::int8_pack::kg_of;
@@ -275,8 +275,8 @@ impl Span<'_> {
         let used = self.first(self.count - 1) + (shape.kw - 1) * shape.dilation[1] + 1;
         let step = halves(S::KG) * 4 * S::LANES;
         for (quad, buf) in buf.chunks_exact_mut(self.places * step).enumerate() {
-            // Rows from this chunk of channels on, and the bytes from one place to the next. Those in
-            // the border are the same everywhere.
+            // Rows from this chunk of channels on, and the bytes from one place to the next. Those
+            // in the border are the same everywhere.
             let mut rows: [(&[u8], usize); 4] = [(&border, 0); 4];
             for (row, line) in rows.iter_mut().zip(self.lines(quad)) {
                 if let Some(line) = line {

@@ -114,8 +114,8 @@ pub trait Simd: sealed::Sealed + Copy + Send + Sync + 'static {
     /// Puts byte `i` of four vectors of bytes together into one lane: lane `4 l + i` of vector `r`
     /// has their bytes at `16 l + 4 r + i`. The opposite of `to_bytes`.
     fn unpack4(self, v: [Self::I; 4]) -> [Self::I; 4];
-    /// `v + zero`, limited to `0..=255`, as bytes: lane `4 l + i` of vector `r` at `16 l + 4 r + i`.
-    /// Numbers are limited to 16 bits first, and `zero` has no more.
+    /// `v + zero`, limited to `0..=255`, as bytes: lane `4 l + i` of vector `r` at
+    /// `16 l + 4 r + i`. Numbers are limited to 16 bits first, and `zero` has no more.
     fn to_bytes(self, v: [Self::I; 4], zero: i32) -> Self::I;
 
     /// `a + b`.

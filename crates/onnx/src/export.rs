@@ -248,8 +248,8 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// Writes a look-up in a table of 256 entries as a Gather: for signed codes, an index below zero
-    /// counts from the end, which is where a table by unsigned numbers has them.
+    /// Writes a look-up in a table of 256 entries as a Gather: for signed codes, an index below
+    /// zero counts from the end, which is where a table by unsigned numbers has them.
     fn table(&mut self, node: &Node, names: &Names, proto: &mut GraphProto) {
         let name =
             |id: Option<ValueId>| id.and_then(|id| names.get(&id)).cloned().unwrap_or_default();

@@ -49,7 +49,8 @@ pub(super) fn takes(form: &Form<'_>) -> bool {
     }
 }
 
-/// Whether constant weights, input `index`, have enough output channels in each group, or one for each group.
+/// Whether constant weights, input `index`, have enough output channels in each group, or one for
+/// each group.
 pub(super) fn fills_vectors(form: &Form<'_>, index: usize) -> Option<bool> {
     let weights = form.part.constant(form.node, index)?;
     let groups = usize::try_from(form.node.attrs.int_or("group", 1).ok()?).ok()?;

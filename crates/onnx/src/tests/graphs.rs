@@ -228,3 +228,29 @@ fn images_with_channels_last_are_written_as_onnx_has_them() {
     let run = |graph| hetra_ops::interpret(graph, vec![x.clone().into()], &|_| None).unwrap();
     assert_eq!(run(&graph), run(&read));
 }
+
+#[test]
+fn tables_of_codes_are_written_as_gathers() {
+    let table: Vec<u8> = (0..=255).map(|code: u8| code.wrapping_mul(77)).collect();
+    for dtype in [DType::U8, DType::I8] {
+        let mut graph = hetra_ir::Graph::default();
+        let x = graph.add_value("x", Type::tensor(dtype, &[256]));
+        let entries = graph.add_value("table", Type::tensor(DType::U8, &[256]));
+        let y = graph.add_value("y", Type::tensor(DType::U8, &[256]));
+        graph.inputs = vec![x];
+        graph.outputs = vec![y];
+        let constant = Tensor::from_slice(&[256], &table).unwrap();
+        graph.constants.insert(entries, constant.into());
+        graph.nodes.push(hetra_ir::Node::new("hetra.CodeTable", &[x, entries], &[y]));
+        let bytes = crate::export(&graph, &crate::ExportOptions::default()).unwrap();
+        let read = import(&bytes, &ImportOptions::default()).unwrap();
+        let ops: Vec<&str> = read.nodes.iter().map(|node| node.op.as_str()).collect();
+        assert_eq!(ops, ["Cast", "Gather"]);
+        let mut codes = Tensor::zeros(dtype, &[256]).unwrap();
+        let every = codes.bytes_mut().unwrap().iter_mut();
+        every.enumerate().for_each(|(code, byte)| *byte = code as u8);
+        let run =
+            |graph| hetra_ops::interpret(graph, vec![codes.clone().into()], &|_| None).unwrap();
+        assert_eq!(run(&graph), run(&read));
+    }
+}
