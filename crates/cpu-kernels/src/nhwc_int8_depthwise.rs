@@ -293,10 +293,10 @@ impl Span<'_> {
                 let x = (self.first(self.x0) + place).wrapping_sub(shape.pads[1]);
                 let mut bytes = outside;
                 if x < w {
-                    for (v, (row, each)) in bytes.iter_mut().zip(rows) {
-                        let place = &row[x * each..][..n];
+                    for k in 0..4 {
+                        let place = &rows[k].0[x * rows[k].1..][..n];
                         // SAFETY: the slice has `n` bytes, at most four times the lanes.
-                        *v = unsafe { s.load_bytes(place.as_ptr(), n) };
+                        bytes[k] = unsafe { s.load_bytes(place.as_ptr(), n) };
                     }
                 }
                 put(s, bytes, buf);
@@ -315,6 +315,7 @@ impl Span<'_> {
     }
 
     /// `N` outputs at a time.
+    #[expect(clippy::needless_range_loop, reason = "iterators leave the sums in memory")]
     #[inline(always)]
     fn sum_by<S: Simd, const N: usize>(&self, s: S, buf: &[i32], out: &mut [u8]) {
         let rows = self.rows;
@@ -350,20 +351,20 @@ impl Span<'_> {
                         // long, of which one vector is read.
                         unsafe {
                             let w = s.iload(weights.as_ptr().add(lanes));
-                            for (k, acc) in acc.iter_mut().enumerate() {
+                            for k in 0..N {
                                 let v = bytes.as_ptr().add(k * next * step + lanes);
-                                acc[r] = s.dot(s.iload(v), w, acc[r]);
+                                acc[k][r] = s.dot(s.iload(v), w, acc[k][r]);
                             }
                         }
                     }
                 }
             }
-            for (k, acc) in acc.iter().enumerate() {
+            for k in 0..N {
                 let x = (o + k) * self.together;
                 if x >= self.count {
                     break;
                 }
-                let codes = rows.call.end.codes(s, *acc, scale);
+                let codes = rows.call.end.codes(s, acc[k], scale);
                 let n = match self.together {
                     1 => self.channels::<S>(),
                     together => together.min(self.count - x) * shape.c,
