@@ -1,5 +1,5 @@
-//! Convolution of images with few channels, as of colours: strips of a padded copy are made, in which
-//! a whole row of taps is one run. The image may have its channels first, too.
+//! Convolution of images with few channels, as of colours: strips of a padded copy are made, in
+//! which a whole row of taps is one run. The image may have its channels first, too.
 
 use super::conv::ConvShape;
 use super::layout::copy;
