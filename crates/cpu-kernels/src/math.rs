@@ -95,7 +95,7 @@ pub(crate) fn sigmoid_v<S: Simd>(s: S, x: S::F) -> S::F {
     let e = exp_v(s, s.sub(s.splat(0.0), s.abs(x)));
     let one = s.splat(1.0);
     let num = s.select(s.lt(x, s.splat(0.0)), e, one);
-    s.mul(num, s.recip(s.add(one, e)))
+    s.ratio(num, s.add(one, e))
 }
 
 /// The error function.

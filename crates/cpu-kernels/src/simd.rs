@@ -126,10 +126,11 @@ pub trait Simd: sealed::Sealed + Copy + Send + Sync + 'static {
     fn mul(self, a: Self::F, b: Self::F) -> Self::F;
     /// `a / b`.
     fn div(self, a: Self::F, b: Self::F) -> Self::F;
-    /// `1 / a` within 1 ulp, for `a` in 1..=2^126.
+    /// `a / b` within 1 ulp, for `a` in 0..=1 and `b` in 1..=2: faster where there is a quick
+    /// estimate of reciprocals.
     #[inline(always)]
-    fn recip(self, a: Self::F) -> Self::F {
-        self.div(self.splat(1.0), a)
+    fn ratio(self, a: Self::F, b: Self::F) -> Self::F {
+        self.div(a, b)
     }
     /// `a * 2^n` for a whole `n` in -252..=254: rounded once, through the subnormal numbers to 0.
     #[inline(always)]

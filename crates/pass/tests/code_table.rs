@@ -91,15 +91,14 @@ fn quantised_images_are_turned() {
               const %w = i8[2,2,1,1] [1, -2, 3, 4]
               const %wz = i8[] [0]
               const %table = u8[256] ..
-              %v15: u8[1,3,3,2] = Transpose(%x) {perm = [0, 2, 3, 1]}
-              %v14: u8[1,3,3,2] = hetra.QLinearConvLast "a" (%v15, %s, %z, %w, %s, %wz, %s, %z)
-              %v17: u8[1,3,3,2] = hetra.QLinearConvLast "b" (%v14, %s, %z, %w, %s, %wz, %s, %z)
-              %v18: u8[1,3,3,2] = com.microsoft.QLinearAdd(%v14, %s, %z, %v17, %s, %z, %s, %z)
-              %v21: u8[1,3,3,4] = com.microsoft.QLinearConcat(%s, %z, %v18, %s, %z, %v14, %s, %z) {axis = 3}
-              %v23: u8[1,3,3,4] = hetra.CodeTable(%v21, %table)
-              %v25: u8[1,1,1,4] = hetra.QLinearGlobalAveragePoolLast(%v23, %s, %z, %s, %z)
-              %v26: u8[1,3,3,4] = com.microsoft.QLinearMul(%v23, %s, %z, %v25, %s, %z, %s, %z)
-              %g: u8[1,4,3,3] = Transpose(%v26) {perm = [0, 3, 1, 2]}
+              %v13: u8[1,3,3,2] = hetra.QLinearConvLast "a" (%x, %s, %z, %w, %s, %wz, %s, %z) {first_input_plain = 1}
+              %v14: u8[1,3,3,2] = hetra.QLinearConvLast "b" (%v13, %s, %z, %w, %s, %wz, %s, %z)
+              %v16: u8[1,3,3,2] = com.microsoft.QLinearAdd(%v13, %s, %z, %v14, %s, %z, %s, %z)
+              %v19: u8[1,3,3,4] = com.microsoft.QLinearConcat(%s, %z, %v16, %s, %z, %v13, %s, %z) {axis = 3}
+              %v21: u8[1,3,3,4] = hetra.CodeTable(%v19, %table)
+              %v22: u8[1,1,1,4] = hetra.QLinearGlobalAveragePoolLast(%v21, %s, %z, %s, %z)
+              %v24: u8[1,3,3,4] = com.microsoft.QLinearMul(%v21, %s, %z, %v22, %s, %z, %s, %z)
+              %g: u8[1,4,3,3] = Transpose(%v24) {perm = [0, 3, 1, 2]}
               return (%g)
             }
             channels_last: channels last at a

@@ -38,7 +38,7 @@ use std::sync::Arc;
 
 use hetra_device::{Call, Part, Program};
 use hetra_ir::{Dim, Graph, Node, Type, ValueId};
-use hetra_ops::OpError;
+use hetra_ops::{FIRST_INPUT_PLAIN, OpError};
 use hetra_tensor::{DType, Value};
 
 /// Builds the program of a node that its family takes; `None` when an attribute is malformed.
@@ -130,7 +130,9 @@ fn find(form: &Form<'_>) -> Option<Compile> {
     let (family, compile) = FAMILIES.iter().find_map(own)?;
     let dtype = form.ty(form.node.input(0)).dtype();
     let fits = !family.floats || dtype.is_none_or(|dtype| dtype == DType::F32);
-    (fits && (family.takes)(form)).then_some(compile)
+    // One kernel turns images itself.
+    let plain = form.node.attrs.has(FIRST_INPUT_PLAIN) && form.node.op != "hetra.ConvLast";
+    (fits && !plain && (family.takes)(form)).then_some(compile)
 }
 
 /// Whether there is a kernel for a node, which need not be in the graph that holds its inputs.

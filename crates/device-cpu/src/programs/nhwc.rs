@@ -41,7 +41,6 @@ pub(super) fn takes(form: &Form<'_>) -> bool {
     let plain = node.attrs.has(FIRST_INPUT_PLAIN);
     match node.op.as_str() {
         "hetra.ConvLast" if plain && !reads_planes(form).unwrap_or(false) => false,
-        _ if plain && node.op != "hetra.ConvLast" => false,
         "hetra.ConvLast" => activation(node).is_some() && fills_vectors(form, 1).unwrap_or(false),
         // Where a window hangs over the padding, counting differs: the reference does it.
         "hetra.AveragePoolLast" => node.attrs.flag_or("ceil_mode", false).is_ok_and(|ceil| !ceil),
