@@ -21,6 +21,7 @@ Examples:
   hetra bench model.onnx
   hetra bench model.onnx -t 10 --threads 4 --dim batch=8
   hetra bench model.onnx --threads 1 --profile
+  hetra bench model.onnx -i cat.png --precision auto --max-error 1e-2
   hetra bench model.onnx --json | jq .steady.median_ms")]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -68,6 +69,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let session = args.target.open(&args.inputs.given())?;
     let load_ms = ms(started);
     let inputs = args.inputs.load(&session)?;
+    let session = args.target.tune(session, &inputs.values, &inputs.random())?;
     let started = Instant::now();
     inputs.run(&session, path)?;
     let first_ms = ms(started);
@@ -85,7 +87,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         let report = json!({
             "model": model, "device": device.id, "threads": device.threads,
             "load_ms": load_ms, "first_ms": first_ms, "steady": steady,
-            "profile": profile,
+            "profile": profile, "precision": args.target.precision_json(&session),
         });
         println!("{report}");
     } else {

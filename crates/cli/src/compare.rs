@@ -45,6 +45,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let session = args.target.open(&Given::Folder(&args.data))?;
     let inputs = recorded::inputs(&session, &args.data)?;
+    let session = args.target.tune(session, &inputs, &[])?;
     let wanted = recorded::outputs(&session, &args.data)?;
     anyhow::ensure!(!wanted.is_empty(), "{}: no output_N.pb", args.data.display());
     let outputs = session.run(inputs).with_context(|| args.target.model.display().to_string())?;
@@ -88,7 +89,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             "note": note}));
     }
     if args.json {
-        println!("{}", json!({"passed": passed, "outputs": rows}));
+        let precision = args.target.precision_json(&session);
+        println!("{}", json!({"passed": passed, "outputs": rows, "precision": precision}));
     } else {
         println!("{table}");
     }

@@ -92,6 +92,13 @@ impl Inputs {
         }
     }
 
+    /// The names of those that are random.
+    pub(crate) fn random(&self) -> Vec<&str> {
+        let rows = self.values.iter().zip(&self.sources);
+        let random = rows.filter(|(_, source)| source.starts_with("random, seed"));
+        random.map(|((name, _), _)| name.as_str()).collect()
+    }
+
     /// Runs a session on these inputs, which stay.
     pub(crate) fn run(&self, session: &Session, model: &Path) -> Result<Outputs> {
         session.run(self.values.clone()).map_err(|error| self.explain(model, error))

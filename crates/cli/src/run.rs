@@ -75,6 +75,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         eprintln!("{}", session.passes());
     }
     let inputs = args.inputs.load(&session)?;
+    let session = args.target.tune(session, &inputs.values, &inputs.random())?;
     if args.explain_plan {
         let types: Vec<hetra::Type> =
             inputs.values.iter().map(|(_, v)| hetra::Type::of(v)).collect();
@@ -106,7 +107,11 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             .map(|((name, v), top)| summary_json(name, v, top, args.values))
             .collect();
         let inputs = inputs_json(&inputs);
-        println!("{}", json!({"inputs": inputs, "outputs": rows, "trace": trace}));
+        let precision = args.target.precision_json(&session);
+        let report = json!({
+            "inputs": inputs, "outputs": rows, "trace": trace, "precision": precision,
+        });
+        println!("{report}");
         return Ok(ExitCode::SUCCESS);
     }
     print_inputs(&inputs);

@@ -4,11 +4,12 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::Args;
-use hetra::{Session, limits};
+use hetra::{Precision, PrecisionReport, Session, Value, Verdict, limits};
+use serde_json::json;
 
 use crate::inputs::Given;
 use crate::show;
-use crate::usage::{bytes, or_usage};
+use crate::usage::{bytes, or_usage, tolerance, usage};
 
 /// Which model, where.
 #[derive(Args, Clone, Debug)]
@@ -21,6 +22,15 @@ pub(crate) struct Target {
     /// Host threads [default: one for each core]
     #[arg(long, value_name = "N", value_parser = threads, allow_negative_numbers = true)]
     pub(crate) threads: Option<usize>,
+    /// How exactly to compute: `bf16` rounds the operands of products and convolutions by constant
+    /// weights, `auto` only where that is faster and the outputs keep within --max-error of those
+    /// of f32, measured on the inputs of this command
+    #[arg(long, value_name = "PRECISION", default_value = "f32")]
+    pub(crate) precision: Exactness,
+    /// Largest error that --precision auto may make: of each output the largest difference from
+    /// f32, divided by its largest magnitude [default: 0.01]
+    #[arg(long, value_name = "E", value_parser = tolerance, allow_negative_numbers = true)]
+    max_error: Option<f64>,
     /// Switch a pass off (repeatable; `all` for every one)
     #[arg(long, value_name = "PASS")]
     pub(crate) no_pass: Vec<String>,
@@ -31,6 +41,20 @@ pub(crate) struct Target {
     /// Most turns of one loop; a loop that wants more is ended [default: 100000000]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..))]
     max_turns: Option<i64>,
+}
+
+/// The error that `--precision auto` may make when `--max-error` is not given.
+const MAX_ERROR: f64 = 1e-2;
+
+/// `--precision`.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Exactness {
+    /// Nothing is rounded; the same to the bit for any number of threads
+    F32,
+    /// bf16 operands, f32 sums
+    Bf16,
+    /// bf16 where it is faster and keeps within the budget
+    Auto,
 }
 
 /// Parses `--threads`.
@@ -62,8 +86,88 @@ impl Target {
         for pass in &self.no_pass {
             builder = builder.without_pass(pass);
         }
+        if self.max_error.is_some() && self.precision != Exactness::Auto {
+            return Err(usage("--max-error: only --precision auto has a budget"));
+        }
+        if self.precision == Exactness::Bf16 {
+            builder = builder.precision(Precision::Bf16);
+        }
         builder.build().map_err(or_usage).with_context(model)
     }
+
+    /// Chooses how exactly the session computes where `--precision auto` asks for it, by the inputs
+    /// of this command, and tells what came of it on stderr. `random` are the names of inputs that
+    /// were generated.
+    pub(crate) fn tune(
+        &self,
+        session: Session,
+        inputs: &[(String, Value)],
+        random: &[&str],
+    ) -> Result<Session> {
+        if self.precision != Exactness::Auto {
+            return Ok(session);
+        }
+        if !random.is_empty() {
+            show::warn(&format!(
+                "--precision auto measures its error on random inputs ({}), which tell little: \
+                 give real ones by -i or --data",
+                random.join(", ")
+            ));
+        }
+        let max_error = self.max_error.unwrap_or(MAX_ERROR);
+        let auto = Precision::Auto { max_error, calibration: vec![inputs.to_vec()] };
+        let session =
+            session.with_precision(&auto).with_context(|| self.model.display().to_string())?;
+        session.precision().into_iter().for_each(|report| eprintln!("{}", sentence(report)));
+        Ok(session)
+    }
+
+    /// How exactly the session computes, for JSON.
+    pub(crate) fn precision_json(&self, session: &Session) -> serde_json::Value {
+        let asked = match self.precision {
+            Exactness::F32 => "f32",
+            Exactness::Bf16 => "bf16",
+            Exactness::Auto => "auto",
+        };
+        let lowered = session.lowered();
+        let Some(report) = session.precision() else {
+            return json!({"asked": asked, "lowered": lowered});
+        };
+        let ms = |ns: u64| ns as f64 / 1e6;
+        json!({
+            "asked": asked, "lowered": lowered, "verdict": report.verdict.text(),
+            "max_error": report.max_error, "error": report.error,
+            // JSON has no infinity.
+            "error_of_all": report.error_of_all.filter(|error| error.is_finite()),
+            "products": report.products, "faster": report.faster, "trials": report.trials,
+            "f32_ms": report.times_ns.map(|(f32, _)| ms(f32)),
+            "tried_ms": report.times_ns.map(|(_, tried)| ms(tried)),
+        })
+    }
+}
+
+/// What became of `--precision auto`, for people.
+fn sentence(report: &PrecisionReport) -> String {
+    let products = show::plural(report.products, "product");
+    let mut text = format!("precision auto: {}", report.verdict.text());
+    let counts = format!("{} of {products} faster so", report.faster);
+    text += &match report.lowered.len() {
+        0 => format!(" ({counts})"),
+        count => format!(
+            ": {count} ({counts}); error {:.1e} of {:.1e} allowed",
+            report.error, report.max_error
+        ),
+    };
+    if report.verdict == Verdict::OverBudget
+        && let Some(error) = report.error_of_all
+    {
+        text += &format!("; with all of them {error:.1e} of {:.1e} allowed", report.max_error);
+    }
+    if let Some((f32, tried)) = report.times_ns {
+        let ms = |ns: u64| show::millis(ns as f64 / 1e6);
+        text += &format!("; {} a run, f32 {}", ms(tried), ms(f32));
+    }
+    text
 }
 
 #[cfg(test)]
@@ -75,6 +179,48 @@ mod tests {
     struct Line {
         #[command(flatten)]
         target: Target,
+    }
+
+    #[test]
+    fn a_budget_is_for_auto_only() {
+        let model = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/digits.onnx");
+        let line = |more: &[&str]| {
+            Line::try_parse_from([&["hetra", model], more].concat()).map(|line| line.target)
+        };
+        let given = Given::Inputs { options: &[], arrays: Vec::new() };
+        let open = |more: &[&str]| line(more).unwrap().open(&given);
+        assert!(open(&["--max-error", "0.1"]).is_err());
+        assert!(open(&["--max-error", "0.1", "--precision", "auto"]).is_ok());
+        assert!(line(&["--precision", "int8"]).is_err());
+        let low = line(&["--precision", "bf16"]).unwrap();
+        let session = low.open(&given).unwrap();
+        let json = low.precision_json(&session);
+        assert_eq!(json["asked"], "bf16");
+        assert!(!json["lowered"].as_array().unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_is_chosen_is_told() {
+        let mut report = PrecisionReport {
+            verdict: Verdict::Lowered,
+            max_error: 0.01,
+            error: 0.002,
+            error_of_all: Some(0.03),
+            calibration: 1,
+            products: 5,
+            faster: 3,
+            lowered: vec!["a".into(), "b".into()],
+            trials: 4,
+            times_ns: Some((2_000_000, 1_500_000)),
+        };
+        let text = sentence(&report);
+        for part in ["2 (3 of 5 products faster so)", "2.0e-3 of 1.0e-2", "1.50 ms a run, f32 2.00"]
+        {
+            assert!(text.contains(part), "{text}");
+        }
+        (report.verdict, report.times_ns) = (Verdict::OverBudget, None);
+        report.lowered.clear();
+        assert!(sentence(&report).contains("with all of them 3.0e-2"), "{}", sentence(&report));
     }
 
     #[test]

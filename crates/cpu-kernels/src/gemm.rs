@@ -11,8 +11,9 @@
 pub use super::gemm_pack::{Mat, PackedA, PackedB, Panels};
 
 use super::activation::{self, Activation};
+use super::bf16::{F32, Operands, Pairs, Wide};
 use super::gemm_micro::{Tile, TileEnd, tile};
-use super::gemm_pack::{AView, block, kc_of, mr_of, pack_a, pack_b_all};
+use super::gemm_pack::{AView, block, kc_of, mr_for, pack_a, pack_a_by, pack_b_all};
 use super::gemv;
 use super::isa::{Isa, Kernel};
 use super::scratch::{self, Shared, count};
@@ -96,6 +97,8 @@ pub(crate) enum BSrc<'a> {
 pub(crate) struct Job<'a> {
     pub(crate) a: AView<'a>,
     pub(crate) b: BSrc<'a>,
+    /// With those of bf16, `a.k` and the blocks of k count steps of two terms.
+    pub(crate) operands: Operands,
     pub(crate) n: usize,
     pub(crate) nr: usize,
     pub(crate) c: Shared<'a, f32>,
@@ -130,15 +133,30 @@ pub fn gemm(isa: Isa, a: Lhs<'_>, b: Rhs<'_>, c: &mut [f32], ldc: usize, ep: &Ep
     match a {
         Lhs::Packed(p) => {
             assert_eq!(p.isa(), isa, "packed for another instruction set");
+            assert!(operands(&b) == Operands::F32, "one operand is f32, the other bf16");
             with_a(isa, p.view(), b, n, c, ldc, ep);
         }
         Lhs::View(a) => {
-            let mut buf = scratch::lend(count(&[m, k]));
-            pack_a(isa, a, &mut buf);
-            let view = AView { data: &buf, m, k, mr: mr_of(isa, m) };
+            let operands = operands(&b);
+            let (steps, words) = (operands.steps(k), operands.words());
+            let mr = mr_for(isa, operands, m);
+            let mut buf = scratch::lend(count(&[m, steps, words]));
+            if operands == Operands::F32 {
+                pack_a(isa, a, &mut buf);
+            } else {
+                let mut rows = scratch::lend(count(&[m, steps, words]));
+                operands.round_matrix(isa, a, &mut rows);
+                let rows = Mat::new(&rows, m, steps * words);
+                pack_a_by(rows, (mr, kc_of(steps) * words), &mut buf);
+            }
+            let view = AView { data: &buf, m, k: steps, mr };
             with_a(isa, view, b, n, c, ldc, ep);
         }
     }
+}
+
+fn operands(b: &Rhs<'_>) -> Operands {
+    if let Rhs::Packed(b) = b { b.operands } else { Operands::F32 }
 }
 
 /// The output, its residual and its bias have all that `m` rows of `n` columns need: the register
@@ -168,10 +186,10 @@ fn with_a(
     ldc: usize,
     ep: &Epilogue<'_>,
 ) {
-    let nr = block(isa).1;
+    let (nr, operands) = (block(isa).1, operands(&b));
     let c = Shared::new(c);
     let run = |b: BSrc<'_>, split_rows: bool| {
-        tiles(isa, &Job { a, b, n, nr, c, ldc, ep }, split_rows);
+        tiles(isa, &Job { a, b, operands, n, nr, c, ldc, ep }, split_rows);
     };
     let live: &dyn Panels = match &b {
         Rhs::Packed(p) => {
@@ -203,7 +221,8 @@ fn tiles(isa: Isa, job: &Job<'_>, split_rows: bool) {
     if parallel {
         let want = (work / TASK_MIN).clamp(threads(), 4 * threads());
         if split_rows {
-            rows = (A_BLOCK / (kc_of(job.a.k) * job.a.mr)).clamp(1, row_panels);
+            let block = kc_of(job.a.k) * job.operands.words() * job.a.mr;
+            rows = (A_BLOCK / block).clamp(1, row_panels);
         }
         while row_panels.div_ceil(rows) * col_panels.div_ceil(cols) < want {
             if split_rows && rows > 1 && (rows >= 2 * cols || cols == 1) {
@@ -265,7 +284,8 @@ impl Kernel for Block<'_> {
 #[inline(always)]
 fn walk<S: Simd>(t: &Block<'_>, k0: usize, len: usize, b: &[f32]) {
     let job = t.job;
-    let group = (A_BLOCK / (len.max(1) * job.a.mr)).max(1);
+    let words = len.max(1) * job.operands.words();
+    let group = (A_BLOCK / (words * job.a.mr)).max(1);
     let mut r0 = t.rows.start;
     while r0 < t.rows.end {
         let r1 = (r0 + group).min(t.rows.end);
@@ -285,7 +305,8 @@ fn one<S: Simd>(job: &Job<'_>, r: usize, j: usize, k0: usize, len: usize, b: &[f
     let (a, nr, ep) = (&job.a, job.nr, job.ep);
     let (i0, j0) = (r * a.mr, j * nr);
     let (mr, nv) = (a.mr.min(a.m - i0), nr.min(job.n - j0));
-    let at = k0 * a.m + i0 * len;
+    let words = job.operands.words();
+    let at = (k0 * a.m + i0 * len) * words;
     let last = k0 + len == a.k;
     let (lo, hi) = match ep.act.clamp() {
         Some(bounds) if last => bounds,
@@ -313,16 +334,21 @@ fn one<S: Simd>(job: &Job<'_>, r: usize, j: usize, k0: usize, len: usize, b: &[f
             end.ldr = ld;
         }
     }
-    let a_ptr = a.data[at..at + mr * len].as_ptr();
+    let a_ptr = a.data[at..at + mr * len * words].as_ptr();
     assert!(b.len() >= len * nr, "column panel too short");
     let c = job.c.rows(i0 * job.ldc + j0, (mr, job.ldc), nv);
-    // SAFETY: the row panel was sliced to `mr * len` floats and the column panel has `len` steps
+    // SAFETY: the row panel was sliced to `mr * len` steps and the column panel has `len` steps
     // of `nr`, two vectors (`Block::run`). Rows i0..i0+mr and columns j0..j0+nv are inside the
     // output (`rows`) and, by `check`, inside bias and residual. Tasks have different blocks of
     // panels, so no other one uses this part of the output, and the slices of it are made when the
     // tile has been written.
     unsafe {
-        tile::<S>(&Tile { a: a_ptr, b: b.as_ptr(), kc: len, mr, nv, c, ldc: job.ldc, end });
+        let t = Tile { a: a_ptr, b: b.as_ptr(), kc: len, mr, nv, c, ldc: job.ldc, end };
+        match job.operands {
+            Operands::F32 => tile::<S, F32>(&t),
+            Operands::Pairs => tile::<S, Pairs>(&t),
+            Operands::Wide => tile::<S, Wide>(&t),
+        }
         if last && ep.act.clamp().is_none() {
             for i in 0..mr {
                 activation::apply(S::ISA, ep.act, job.c.slice((i0 + i) * job.ldc + j0, nv));

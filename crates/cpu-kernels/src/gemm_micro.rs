@@ -2,13 +2,16 @@
 //! registers over a whole k block. Each k step loads the columns once and broadcasts each row's
 //! number, so that there is one multiply-add per cycle and less than one load.
 
+use super::bf16::Product;
 use super::isa::Kernel;
 use super::simd::Simd;
+use std::marker::PhantomData;
 
 /// One call of the register kernel. The pointers are used as it is said here, and in no other way.
 #[derive(Clone, Copy)]
 pub(crate) struct Tile {
-    /// Row panel, read: `kc` steps of `mr` floats.
+    /// Row panel, read: `kc` steps of `WORDS * mr` words. A word is a float, or what [`Product`]
+    /// says, which has the number of words, too.
     pub(crate) a: *const f32,
     /// Column panel, read: `kc` steps of two vectors.
     pub(crate) b: *const f32,
@@ -52,27 +55,19 @@ unsafe fn load_some<S: Simd>(s: S, p: *const f32, n: usize) -> S::F {
 /// # Safety
 /// The pointers of `t` must cover the sizes that `Tile` and `TileEnd` state, and `t.mr == MR`.
 #[inline(always)]
-unsafe fn micro<S: Simd, const MR: usize, const NV: usize>(s: S, t: &Tile) {
+unsafe fn micro<S: Simd, P: Product, const MR: usize, const NV: usize>(s: S, t: &Tile) {
     if MR > S::MR {
         return; // Never asked for; keeps the compiler from building it.
     }
     let mut acc = [[s.splat(0.0); NV]; MR];
     let (mut a, mut b) = (t.a, t.b);
-    // SAFETY: both panels have `kc` steps, of `MR` floats and of two vectors, which is how often
-    // and how far they are read and advanced (`NV` is at most 2). For `store_tile`: `MR == mr`.
+    // SAFETY: both panels have `kc` steps, of `WORDS * MR` words and of two vectors, which is how
+    // often and how far they are read and advanced (`NV` is at most 2). For `store_tile`:
+    // `MR == mr`.
     unsafe {
         for _ in 0..t.kc {
-            let mut bv = [s.splat(0.0); NV];
-            for (j, v) in bv.iter_mut().enumerate() {
-                *v = s.load(b.add(j * S::LANES));
-            }
-            for (i, row) in acc.iter_mut().enumerate() {
-                let av = s.splat(*a.add(i));
-                for j in 0..NV {
-                    row[j] = s.fma(av, bv[j], row[j]);
-                }
-            }
-            a = a.add(MR);
+            P::step(s, |i, word| a.add(word * MR + i), b, &mut acc);
+            a = a.add(P::WORDS * MR);
             b = b.add(2 * S::LANES);
         }
         store_tile(s, &t.end, (t.c, t.ldc, t.nv), acc);
@@ -141,23 +136,23 @@ unsafe fn finish<S: Simd>(
 
 /// A register kernel as a function of its own: inside a larger one the compiler may run out of
 /// registers and spill the accumulators.
-struct Call<'a, const MR: usize, const NV: usize>(&'a Tile);
+struct Call<'a, P, const MR: usize, const NV: usize>(&'a Tile, PhantomData<P>);
 
-impl<const MR: usize, const NV: usize> Kernel for Call<'_, MR, NV> {
+impl<P: Product, const MR: usize, const NV: usize> Kernel for Call<'_, P, MR, NV> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         // SAFETY: `Call` is made by `call` only, which has the same contract.
-        unsafe { micro::<S, MR, NV>(s, self.0) }
+        unsafe { micro::<S, P, MR, NV>(s, self.0) }
     }
 }
 
 /// # Safety
 /// As `micro`.
 #[inline(always)]
-unsafe fn call<S: Simd, const MR: usize, const NV: usize>(t: &Tile) {
+unsafe fn call<S: Simd, P: Product, const MR: usize, const NV: usize>(t: &Tile) {
     if MR <= S::MR {
-        S::ISA.dispatch(Call::<MR, NV>(t));
+        P::dispatch(S::ISA, Call::<P, MR, NV>(t, PhantomData));
     }
 }
 
@@ -165,12 +160,12 @@ unsafe fn call<S: Simd, const MR: usize, const NV: usize>(t: &Tile) {
 /// # Safety
 /// As `micro`; `t.mr <= S::MR`.
 #[inline(always)]
-pub(crate) unsafe fn tile<S: Simd>(t: &Tile) {
+pub(crate) unsafe fn tile<S: Simd, P: Product>(t: &Tile) {
     macro_rules! heights {
         ($nv:literal: $($m:literal)+) => {
             match t.mr {
                 // SAFETY: passed on to the caller.
-                $($m => unsafe { call::<S, $m, $nv>(t) },)+
+                $($m => unsafe { call::<S, P, $m, $nv>(t) },)+
                 _ => unreachable!("row panel higher than the register block"),
             }
         };

@@ -69,6 +69,40 @@ fn check_case(t: Case) {
     }
 }
 
+/// Products of operands that are rounded to bf16, in all forms: right, and the same to the bit.
+fn check_bf16(t: Case) {
+    let mut rng = Rng::new(t.seed);
+    let (m, n, k) = (t.m, t.n, t.k);
+    let (a, b, row) = (rng.vec(m * k), rng.vec(k * n), rng.vec(n));
+    let mat = |a| if t.ta { Mat::transposed(a, m, k) } else { Mat::new(a, m, k) };
+    let right = |b| if t.tb { Mat::transposed(b, k, n) } else { Mat::new(b, k, n) };
+    let ep = Epilogue { bias: Bias::Col(&row), act: ACTS[t.ep % 10], ..Epilogue::default() };
+    let round = |x: &[f32]| -> Vec<f32> {
+        x.iter().map(|&x| f32::from_bits(u32::from(crate::bf16::bf16_bits(x)) << 16)).collect()
+    };
+    let (left, rounded) = (round(&a), round(&b));
+    let want = naive(&mat(&left), &right(&rounded), &vec![0.0; m * n], n, &ep);
+    for isa in Isa::available() {
+        let mut first: Option<Vec<f32>> = None;
+        for operands in crate::bf16::available(isa) {
+            let packed = PackedB::rounded(isa, operands, right(&b));
+            let run = |threads: usize| {
+                let mut c = vec![f32::NAN; m * n];
+                with(threads, || {
+                    gemm(isa, Lhs::View(mat(&a)), Rhs::Packed(&packed), &mut c, n, &ep);
+                });
+                c
+            };
+            let c = run(1);
+            let what = format!("{isa:?} {operands:?} {t:?}");
+            close(&c, &want, 1e-5 * (k as f32).sqrt().max(1.0), &what);
+            assert!(c == run(3), "{what}: by three threads");
+            assert!(first.as_ref().is_none_or(|first| *first == c), "{what}: other bits");
+            first.get_or_insert(c);
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(120))]
     #[test]
@@ -78,7 +112,9 @@ proptest! {
         ep in 0usize..60,
         seed in any::<u64>(),
     ) {
-        check_case(Case { m, n, k, ta, tb, pa, pb, ep, seed });
+        let case = Case { m, n, k, ta, tb, pa, pb, ep, seed };
+        check_case(case);
+        check_bf16(case);
     }
 }
 
@@ -89,6 +125,7 @@ fn large_and_parallel() {
     {
         for pb in [false, true] {
             check_case(Case { m, n, k, pb, ..base });
+            check_bf16(Case { m, n, k, pb, ..base });
             check_case(Case { m, n, k, pb, pa: false, tb: true, ep: 17, ..base });
         }
     }
@@ -129,6 +166,43 @@ fn threads_do_not_change_a_bit() {
         };
         for rows in [m, 3] {
             assert!(run(1, rows) == run(2, rows) && run(1, rows) == run(7, rows), "{isa:?}");
+        }
+    }
+}
+
+/// Not an assertion on time: `HETRA_BENCH=1 cargo test --release bf16_gemm -- --nocapture`.
+#[test]
+fn bf16_gemm_speed() {
+    if std::env::var("HETRA_BENCH").is_err() {
+        return;
+    }
+    for (m, n, k) in [(512, 512, 512), (196, 256, 1024), (16, 768, 768), (1, 4096, 4096)] {
+        let mut rng = Rng::new(1);
+        let (a, b) = (rng.vec(m * k), rng.vec(k * n));
+        let mut c = vec![0.0; m * n];
+        for isa in Isa::available() {
+            let forms = crate::bf16::available(isa).into_iter().chain([Operands::F32]);
+            for operands in forms {
+                let b = Mat::new(&b, k, n);
+                let packed = match operands {
+                    Operands::F32 => PackedB::new(isa, b),
+                    _ => PackedB::rounded(isa, operands, b),
+                };
+                let best = with(1, || {
+                    let mut run = || {
+                        let t = std::time::Instant::now();
+                        let (a, b) = (Lhs::View(Mat::new(&a, m, k)), Rhs::Packed(&packed));
+                        gemm(isa, a, b, &mut c, n, &Epilogue::default());
+                        t.elapsed().as_secs_f64()
+                    };
+                    (0..15).map(|_| run()).fold(f64::MAX, f64::min)
+                });
+                let gf = 2e-9 * (m * n * k) as f64 / best;
+                #[expect(clippy::print_stdout, reason = "a measurement for a person")]
+                {
+                    println!("{isa:?} {m}x{n}x{k} {operands:?}: {gf:.1} GFLOP/s");
+                }
+            }
         }
     }
 }

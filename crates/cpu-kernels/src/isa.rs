@@ -122,7 +122,27 @@ fn run_avx2<K: Kernel>(kernel: K) -> K::Output {
 #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 fn run_avx512<K: Kernel>(kernel: K) -> K::Output {
     // SAFETY: this function's own target features are the token's condition.
-    kernel.run(unsafe { Avx512::new() })
+    kernel.run(unsafe { Avx512::<false>::new() })
+}
+
+/// Runs `kernel` with the instructions of AVX512-BF16, `None` where the machine has none.
+#[inline]
+pub(crate) fn with_bf16<K: Kernel>(kernel: K) -> Option<K::Output> {
+    #[cfg(target_arch = "x86_64")]
+    if detected() == Isa::Avx512 && is_x86_feature_detected!("avx512bf16") {
+        // SAFETY: the machine has these features, as was just checked.
+        return Some(unsafe { run_avx512_bf16(kernel) });
+    }
+    let _no_instruction = kernel;
+    None
+}
+
+#[cfg(target_arch = "x86_64")]
+#[inline(never)]
+#[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16")]
+fn run_avx512_bf16<K: Kernel>(kernel: K) -> K::Output {
+    // SAFETY: this function's own target features are the token's condition.
+    kernel.run(unsafe { Avx512::<true>::new() })
 }
 
 #[cfg(test)]

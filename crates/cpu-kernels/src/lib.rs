@@ -9,6 +9,7 @@
 pub mod activation;
 pub mod arg;
 pub mod attention;
+pub mod bf16;
 pub mod broadcast;
 pub mod codes;
 pub mod conv;

@@ -9,6 +9,7 @@
 //! Each output is summed in the same order (taps, then channels), whatever the tiles or threads.
 
 use super::activation::{self, Activation};
+use super::bf16::{self, F32, Operands, Pairs, Wide, pair};
 use super::conv::ConvShape;
 use super::gemm_pack::block;
 use super::isa::{Isa, Kernel};
@@ -16,7 +17,7 @@ use super::nhwc_depthwise::{Depthwise, pack_depthwise};
 use super::nhwc_micro::{BORDER, PixelTiles, pixel_tiles};
 use super::nhwc_strips::Strips;
 pub use super::nhwc_strips::reads_whole_rows;
-use super::scratch::{AlignedBuf, Shared, count, lend};
+use super::scratch::{AlignedBuf, Lent, Shared, count, lend};
 use super::simd::Simd;
 use super::threads::{for_each, threads};
 use std::ops::Range;
@@ -35,8 +36,9 @@ pub struct PackedNhwc {
     isa: Isa,
     shape: ConvShape,
     depthwise: bool,
+    operands: Operands,
     /// `[panel][tap][channel][two vectors]`, panels of one group after those of the last; for
-    /// depthwise as `pack_depthwise` says.
+    /// depthwise as `pack_depthwise` says. Of bf16 weights two channels are one.
     weights: AlignedBuf,
     /// For each panel two vectors; for depthwise one float for each channel, or none.
     bias: Vec<f32>,
@@ -55,7 +57,7 @@ pub(crate) struct Call<'a> {
     conv: &'a PackedNhwc,
     /// The taps and borders of this call: those of a padded copy are fewer.
     shape: ConvShape,
-    /// Floats from one pixel to the next.
+    /// Words from one pixel to the next in what the register kernel reads.
     pixel: usize,
     pub(crate) x: &'a [f32],
     zeros: &'a [f32],
@@ -76,14 +78,37 @@ impl PackedNhwc {
         bias: Option<&[f32]>,
         act: Activation,
     ) -> Self {
+        Self::of(isa, Operands::F32, shape, weights, bias, act)
+    }
+
+    /// As `new`, with image and weights rounded to bf16. Panics for more than one group.
+    pub fn bf16(
+        isa: Isa,
+        shape: ConvShape,
+        weights: &[f32],
+        bias: Option<&[f32]>,
+        act: Activation,
+    ) -> Self {
+        Self::of(isa, bf16::operands(isa), shape, weights, bias, act)
+    }
+
+    fn of(
+        isa: Isa,
+        operands: Operands,
+        shape: ConvShape,
+        weights: &[f32],
+        bias: Option<&[f32]>,
+        act: Activation,
+    ) -> Self {
         shape.check(weights.len());
         assert!(bias.is_none_or(|b| b.len() == shape.m), "bias of another size");
+        assert!(shape.groups == 1 || operands == Operands::F32, "groups are summed as f32");
         let depthwise = shape.groups > 1 && shape.groups == shape.c && shape.m == shape.c;
         let (weights, bias) = match depthwise {
             true => (pack_depthwise(&shape, weights), bias.unwrap_or_default().to_vec()),
-            false => (pack(isa, &shape, weights), pack_bias(isa, &shape, bias)),
+            false => (pack(isa, operands, &shape, weights), pack_bias(isa, &shape, bias)),
         };
-        PackedNhwc { isa, shape, depthwise, weights, bias, act }
+        PackedNhwc { isa, shape, depthwise, operands, weights, bias, act }
     }
 
     /// The shape given to `new`.
@@ -137,20 +162,12 @@ impl PackedNhwc {
             let d = Depthwise { shape: s, weights, bias, act, residual, x, size: [h, w, oh, ow] };
             return d.run(self.isa, n, out);
         }
-        let mut zeros = lend(s.c);
+        let pixel = self.operands.steps(s.c) * self.operands.words();
+        let mut zeros = lend(pixel);
         zeros.fill(0.0);
         let (size, out) = ([h, w, oh, ow], Shared::new(out));
-        let call = Call {
-            conv: self,
-            shape: *s,
-            pixel: s.c,
-            x,
-            zeros: &zeros,
-            size,
-            out,
-            first: 0,
-            residual,
-        };
+        let call =
+            Call { conv: self, shape: *s, pixel, x, zeros: &zeros, size, out, first: 0, residual };
         match self.strips(planes, size) {
             Some(strips) => strips.run(&call, n),
             None => call.run(n * oh * ow),
@@ -159,12 +176,13 @@ impl PackedNhwc {
 
     /// Whether `run` takes images with their channels first, too.
     pub fn takes_planes(&self) -> bool {
-        reads_whole_rows(&self.shape)
+        // A pixel of an odd number of bf16 channels has a zero behind it.
+        self.operands == Operands::F32 && reads_whole_rows(&self.shape)
     }
 
     /// The strips of padded copies to run by, where that is worth it or the channels are first.
     fn strips(&self, planes: bool, size: [usize; 4]) -> Option<Strips> {
-        if !reads_whole_rows(&self.shape) {
+        if !self.takes_planes() {
             return None;
         }
         Strips::new(&self.shape, planes, size)
@@ -177,10 +195,10 @@ impl PackedNhwc {
 }
 
 /// The order of the register kernel.
-fn pack(isa: Isa, s: &ConvShape, weights: &[f32]) -> AlignedBuf {
+fn pack(isa: Isa, operands: Operands, s: &ConvShape, weights: &[f32]) -> AlignedBuf {
     let (cg, mg) = s.per_group();
-    let (taps, nr) = (s.kh * s.kw, block(isa).1);
-    let (panels, depth) = (mg.div_ceil(nr), taps * cg);
+    let (taps, nr, steps) = (s.kh * s.kw, block(isa).1, operands.steps(cg));
+    let (panels, depth) = (mg.div_ceil(nr), taps * steps);
     let mut packed = AlignedBuf::zeroed(count(&[s.groups, panels, depth, nr]));
     let data = Shared::new(packed.as_mut_slice());
     for_each(s.groups * panels, weights.len() > 64 << 10, |p| {
@@ -188,9 +206,14 @@ fn pack(isa: Isa, s: &ConvShape, weights: &[f32]) -> AlignedBuf {
         // SAFETY: each panel is written by one task.
         let panel = unsafe { data.slice(p * depth * nr, depth * nr) };
         for j in 0..nr.min(mg - j0) {
-            let kernel = &weights[(g * mg + j0 + j) * depth..][..depth];
+            let kernel = &weights[(g * mg + j0 + j) * taps * cg..][..taps * cg];
+            let at = |c: usize, tap: usize| if c < cg { kernel[c * taps + tap] } else { 0.0 };
             for (i, row) in panel.chunks_exact_mut(nr).enumerate() {
-                row[j] = kernel[i % cg * taps + i / cg];
+                let (tap, c) = (i / steps, i % steps);
+                row[j] = match operands {
+                    Operands::F32 => at(c, tap),
+                    _ => pair(at(2 * c, tap), at(2 * c + 1, tap)),
+                };
             }
         }
     });
@@ -300,6 +323,25 @@ impl Call<'_> {
     }
 }
 
+impl Call<'_> {
+    /// Rounds the pixels that a table names to bf16, where the operands are: the entries then say
+    /// where they lie in what is lent.
+    fn rounded(&self, table: &mut [usize]) -> Option<Lent> {
+        let (operands, c) = (self.conv.operands, self.shape.c);
+        if operands == Operands::F32 {
+            return None;
+        }
+        let inside = || table.iter().copied().filter(|&at| at != BORDER);
+        let first = inside().min().unwrap_or(0);
+        let pixels = inside().max().map_or(0, |last| (last - first) / self.pixel.max(1) + 1);
+        let from = first / self.pixel.max(1) * c;
+        let mut words = lend(count(&[pixels, self.pixel]));
+        operands.round(self.conv.isa, c, &self.x[from..from + pixels * c], &mut words);
+        table.iter_mut().filter(|at| **at != BORDER).for_each(|at| *at -= first);
+        Some(words)
+    }
+}
+
 /// Pixels and panels that one task computes.
 struct Block<'a> {
     call: &'a Call<'a>,
@@ -329,12 +371,14 @@ impl Kernel for Block<'_> {
                     (at, entry) = (at + mr, entry + mr * taps);
                 }
             }
+            let rounded = self.call.rounded(&mut table[..(end - start) * taps]);
+            let x = rounded.as_deref().unwrap_or(self.call.x);
             for panel in self.panels.clone() {
                 let mut at = start;
                 for (mr, count) in runs.into_iter().filter(|(_, count)| *count > 0) {
                     let len = mr * count;
                     let table = &table[(at - start) * taps..][..len * taps];
-                    self.tiles::<S>((at, mr, count), panel, table);
+                    self.tiles::<S>((at, mr, count), panel, table, x);
                     at += len;
                 }
             }
@@ -356,39 +400,42 @@ fn tiles(pixels: usize, mr: usize) -> [(usize, usize); 3] {
 }
 
 impl Block<'_> {
-    /// Register tiles: pixels from `first` on, `mr` in each, and how many of them.
+    /// Register tiles of what the table says of `x`: pixels from `first` on, `mr` in each, and how
+    /// many of them.
     #[inline(always)]
     fn tiles<S: Simd>(
         &self,
         (first, mr, tiles): (usize, usize, usize),
         panel: usize,
         table: &[usize],
+        x: &[f32],
     ) {
         let (call, conv) = (self.call, self.call.conv);
         let s = &call.shape;
         let (cg, mg) = s.per_group();
+        let (steps, words) = (conv.operands.steps(cg), conv.operands.words());
         let (taps, nr, of_group) = (s.kh * s.kw, 2 * S::LANES, conv.group_panels());
         assert!(nr == block(conv.isa).1, "packed for another instruction set");
         let (group, j0) = (panel / of_group, panel % of_group * nr);
         let (column, nv) = (group * mg + j0, nr.min(mg - j0));
-        let weights = &conv.weights.as_slice()[panel * taps * cg * nr..][..taps * cg * nr];
+        let weights = &conv.weights.as_slice()[panel * taps * steps * nr..][..taps * steps * nr];
         let (lo, hi) = conv.act.clamp().unwrap_or((f32::NEG_INFINITY, f32::INFINITY));
         let (at, rows) = ((call.first + first) * s.m + column, mr * tiles);
         let residual =
             call.residual.map_or(std::ptr::null(), |r| r[at..at + (rows - 1) * s.m + nv].as_ptr());
         assert!(table.len() == taps * rows && (group + 1) * cg <= s.c);
-        assert!(s.pads == [0; 4] || call.zeros.len() >= s.c);
+        assert!(s.pads == [0; 4] || call.zeros.len() >= (group + 1) * steps * words);
         let tiles = PixelTiles {
             tiles,
             mr,
             table: table.as_ptr(),
-            x: call.x.as_ptr(),
+            x: x.as_ptr(),
             zeros: call.zeros.as_ptr(),
             first: group * cg,
-            channels: cg,
+            channels: steps * words,
             taps,
             b: weights.as_ptr(),
-            next: weights.as_ptr().wrapping_add(taps * cg * nr),
+            next: weights.as_ptr().wrapping_add(taps * steps * nr),
             bias: conv.bias[panel * nr..][..nr].as_ptr(),
             nv,
             c: call.out.rows(at, (rows, s.m), nv),
@@ -399,10 +446,16 @@ impl Block<'_> {
         };
         // SAFETY: the table has `taps` entries for each row, each of a pixel of the image, behind
         // which lie `c` floats (its channels, or those of a row of taps), of which the group's are
-        // read; the zeros are as many if there is a border. The panel, bias, residual
-        // and output were sliced to what is read and written. Tasks have different pixels or
-        // panels, so no other one uses this part of the output.
-        unsafe { pixel_tiles::<S>(&tiles) }
+        // read, or, of bf16, the words that they became; the zeros are as many if there is a
+        // border. The panel, bias, residual and output were sliced to what is read and written.
+        // Tasks have different pixels or panels, so no other one uses this part of the output.
+        unsafe {
+            match conv.operands {
+                Operands::F32 => pixel_tiles::<S, F32>(&tiles),
+                Operands::Pairs => pixel_tiles::<S, Pairs>(&tiles),
+                Operands::Wide => pixel_tiles::<S, Wide>(&tiles),
+            }
+        }
     }
 
     /// Activations that are more than bounds, when the panels of these pixels are summed.

@@ -4,8 +4,10 @@
 //! Nothing of the image is copied. A table says where each tap of each pixel lies; a tap in the
 //! border reads zeros.
 
+use super::bf16::Product;
 use super::isa::Kernel;
 use super::simd::Simd;
+use std::marker::PhantomData;
 
 /// A tap that lies in the border.
 pub(crate) const BORDER: usize = usize::MAX;
@@ -20,16 +22,17 @@ pub(crate) struct PixelTiles {
     pub(crate) mr: usize,
     /// Read: for each block `taps` steps of `mr` offsets into `x`, or [`BORDER`].
     pub(crate) table: *const usize,
-    /// Read: `channels` floats from `first` on behind each offset of the table.
+    /// Read: `channels` words from `first` on behind each offset of the table. A word is a float,
+    /// or what [`Product`] says.
     pub(crate) x: *const f32,
-    /// Read in the place of a tap in the border: `channels` floats from `first` on.
+    /// Read in the place of a tap in the border: `channels` words from `first` on.
     pub(crate) zeros: *const f32,
     /// First channel that is read.
     pub(crate) first: usize,
-    /// Channels that each tap sums.
+    /// Words that each tap sums: a multiple of `Product::WORDS`.
     pub(crate) channels: usize,
     pub(crate) taps: usize,
-    /// Read: `taps * channels` steps of two vectors.
+    /// Read: `taps * channels / WORDS` steps of two vectors.
     pub(crate) b: *const f32,
     /// What is read next in the place of `b`: it is brought nearer meanwhile. Any address.
     pub(crate) next: *const f32,
@@ -50,7 +53,7 @@ pub(crate) struct PixelTiles {
 /// # Safety
 /// The pointers of `t` must cover the sizes that `PixelTiles` states, and `t.mr == MR`.
 #[inline(always)]
-unsafe fn micro<S: Simd, const MR: usize, const NV: usize>(s: S, t: &PixelTiles) {
+unsafe fn micro<S: Simd, P: Product, const MR: usize, const NV: usize>(s: S, t: &PixelTiles) {
     if MR > S::MR {
         return; // Never asked for; keeps the compiler from building it.
     }
@@ -58,13 +61,13 @@ unsafe fn micro<S: Simd, const MR: usize, const NV: usize>(s: S, t: &PixelTiles)
     for tile in 0..t.tiles {
         let mut b = t.b;
         // A line for each step: two tiles bring all of it.
-        let half = t.taps * t.channels * S::LANES;
+        let half = t.taps * t.channels / P::WORDS * S::LANES;
         let mut next = t.next.wrapping_add(tile % 2 * half);
         let mut acc = [[s.splat(0.0); NV]; MR];
         // SAFETY: the table has `taps` steps of `MR` offsets for each block, behind each of which,
-        // and in the zeros, lie `first + channels` floats; the panel has `taps * channels` steps
-        // of two vectors and the bias two vectors, and `NV` is at most 2. That is how often and
-        // how far they are read. For `store`: as the caller promises.
+        // and in the zeros, lie `first + channels` words; the panel has `taps * channels / WORDS`
+        // steps of two vectors and the bias two vectors, and `NV` is at most 2. That is how often
+        // and how far they are read. For `store`: as the caller promises.
         unsafe {
             for j in 0..NV {
                 let bias = s.load(t.bias.add(j * S::LANES));
@@ -79,17 +82,8 @@ unsafe fn micro<S: Simd, const MR: usize, const NV: usize>(s: S, t: &PixelTiles)
                     *pixel = if at == BORDER { t.zeros } else { t.x.add(at) }.add(t.first);
                 }
                 table = table.add(MR);
-                for c in 0..t.channels {
-                    let mut bv = [s.splat(0.0); NV];
-                    for (j, v) in bv.iter_mut().enumerate() {
-                        *v = s.load(b.add(j * S::LANES));
-                    }
-                    for (row, pixel) in acc.iter_mut().zip(&pixel) {
-                        let av = s.splat(*pixel.add(c));
-                        for j in 0..NV {
-                            row[j] = s.fma(av, bv[j], row[j]);
-                        }
-                    }
+                for c in 0..t.channels / P::WORDS {
+                    P::step(s, |i, word| pixel[i].add(c * P::WORDS + word), b, &mut acc);
                     b = b.add(2 * S::LANES);
                     s.prefetch(next);
                     next = next.wrapping_add(S::LANES);
@@ -137,23 +131,23 @@ unsafe fn store<S: Simd, const MR: usize, const NV: usize>(
 
 /// A register kernel as a function of its own: inside a larger one the compiler may run out of
 /// registers and spill the accumulators.
-struct Call<'a, const MR: usize, const NV: usize>(&'a PixelTiles);
+struct Call<'a, P, const MR: usize, const NV: usize>(&'a PixelTiles, PhantomData<P>);
 
-impl<const MR: usize, const NV: usize> Kernel for Call<'_, MR, NV> {
+impl<P: Product, const MR: usize, const NV: usize> Kernel for Call<'_, P, MR, NV> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         // SAFETY: `Call` is made by `call` only, which has the same contract.
-        unsafe { micro::<S, MR, NV>(s, self.0) }
+        unsafe { micro::<S, P, MR, NV>(s, self.0) }
     }
 }
 
 /// # Safety
 /// As `micro`.
 #[inline(always)]
-unsafe fn call<S: Simd, const MR: usize, const NV: usize>(t: &PixelTiles) {
+unsafe fn call<S: Simd, P: Product, const MR: usize, const NV: usize>(t: &PixelTiles) {
     if MR <= S::MR {
-        S::ISA.dispatch(Call::<MR, NV>(t));
+        P::dispatch(S::ISA, Call::<P, MR, NV>(t, PhantomData));
     }
 }
 
@@ -161,12 +155,12 @@ unsafe fn call<S: Simd, const MR: usize, const NV: usize>(t: &PixelTiles) {
 /// # Safety
 /// As `micro`; `t.mr <= S::MR`.
 #[inline(always)]
-pub(crate) unsafe fn pixel_tiles<S: Simd>(t: &PixelTiles) {
+pub(crate) unsafe fn pixel_tiles<S: Simd, P: Product>(t: &PixelTiles) {
     macro_rules! heights {
         ($nv:literal: $($m:literal)+) => {
             match t.mr {
                 // SAFETY: passed on to the caller.
-                $($m => unsafe { call::<S, $m, $nv>(t) },)+
+                $($m => unsafe { call::<S, P, $m, $nv>(t) },)+
                 _ => unreachable!("more pixels than the register block has rows"),
             }
         };

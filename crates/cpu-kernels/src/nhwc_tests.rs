@@ -34,6 +34,44 @@ fn check(s: ConvShape, n: usize, h: usize, w: usize, seed: u64) {
         with(3, || packed.run(&x, (n, h, w), residual, &mut two));
         assert_eq!(out, two, "{isa:?} {s:?}: by three threads");
     }
+    if s.groups == 1 {
+        check_bf16((s, act), &x, (n, h, w), (&weights, bias, residual));
+    }
+}
+
+/// Convolutions of operands that are rounded to bf16, in all forms: right, and the same to the bit
+/// on all instruction sets and threads. `x` has its channels last.
+fn check_bf16(
+    (s, act): (ConvShape, Activation),
+    x: &[f32],
+    (n, h, w): (usize, usize, usize),
+    (weights, bias, residual): (&[f32], Option<&[f32]>, Option<&[f32]>),
+) {
+    let round = |x: &[f32]| -> Vec<f32> {
+        x.iter().map(|&x| f32::from_bits(u32::from(bf16::bf16_bits(x)) << 16)).collect()
+    };
+    let first = |x: &[f32]| last(x, n, h * w);
+    let mut want = last(&naive(&s, &first(&round(x)), (n, h, w), &round(weights), bias), n, s.m);
+    for (i, v) in want.iter_mut().enumerate() {
+        *v = act64(act, f64::from(*v + residual.map_or(0.0, |r| r[i]))) as f32;
+    }
+    for isa in Isa::available() {
+        let mut same: Option<Vec<f32>> = None;
+        for operands in bf16::available(isa) {
+            let packed = PackedNhwc::of(isa, operands, s, weights, bias, act);
+            let run = |threads: usize| {
+                let mut out = vec![f32::NAN; want.len()];
+                with(threads, || packed.run(x, (n, h, w), residual, &mut out));
+                out
+            };
+            let out = run(1);
+            let what = format!("{isa:?} {operands:?} {s:?} {n} {h} {w} {act:?}");
+            close(&out, &want, 1e-4, &what);
+            assert_eq!(out, run(3), "{what}: by three threads");
+            assert!(same.as_ref().is_none_or(|same| *same == out), "{what}: other bits");
+            same.get_or_insert(out);
+        }
+    }
 }
 
 #[test]
@@ -168,9 +206,20 @@ fn nhwc_speed() {
         };
         let last = time(&mut |out| packed.run(&x, (1, side, side), None, out));
         let first = time(&mut |out| first.run(&x, (1, side, side), None, out));
+        let forms = bf16::available(isa).into_iter().filter(|_| s.groups == 1);
+        let rounded: Vec<String> = forms
+            .map(|form| {
+                let packed = PackedNhwc::of(isa, form, s, &weights, Some(&bias), Activation::Relu);
+                let speed = time(&mut |out| packed.run(&x, (1, side, side), None, out));
+                format!(", bf16 {form:?} {speed:7.1}")
+            })
+            .collect();
         #[expect(clippy::print_stdout, reason = "a measurement for a person")]
         {
-            println!("{name:16} {last:7.1} GFLOP/s, channels first {first:7.1}");
+            println!(
+                "{name:16} {last:7.1} GFLOP/s, channels first {first:7.1}{}",
+                rounded.concat()
+            );
         }
     }
 }

@@ -13,7 +13,7 @@ mod sealed {
     #[cfg(target_arch = "x86_64")]
     impl Sealed for super::Avx2 {}
     #[cfg(target_arch = "x86_64")]
-    impl Sealed for super::Avx512 {}
+    impl<const BF16: bool> Sealed for super::Avx512<BF16> {}
 }
 
 /// Arithmetic on vectors of f32 and i32 with the same number of lanes.
@@ -187,6 +187,43 @@ pub trait Simd: sealed::Sealed + Copy + Send + Sync + 'static {
     /// i16). Exact: nothing saturates.
     fn dot(self, a: Self::I, b: Self::I, c: Self::I) -> Self::I;
 
+    /// `c` + the products of the two bf16 numbers that each lane of `a` and `b` holds: that of the
+    /// high halves is added first, each sum is rounded to f32.
+    #[inline(always)]
+    fn dot_bf16(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F {
+        dot_bf16_by_parts(self, a, b, c)
+    }
+    /// Reads `2 * LANES` floats, rounds them to bf16 (to nearest, ties to even) and puts two
+    /// neighbours into each lane, the first one into the low half.
+    /// # Safety
+    /// `p` must be readable for `2 * LANES` floats.
+    #[inline(always)]
+    unsafe fn load_bf16(self, p: *const f32) -> Self::F {
+        // SAFETY: passed on to the caller.
+        unsafe { load_bf16_by_parts(self, p) }
+    }
+    /// The low halves of the lanes as numbers.
+    #[inline(always)]
+    fn low_bf16(self, pairs: Self::F) -> Self::F {
+        self.of_bits(self.shl::<16>(self.bits(pairs)))
+    }
+    /// The high halves of the lanes as numbers.
+    #[inline(always)]
+    fn high_bf16(self, pairs: Self::F) -> Self::F {
+        self.of_bits(self.iand(self.bits(pairs), self.isplat(!0xffff)))
+    }
+    /// The nearest number that bf16 has, ties to even; NaN stays NaN.
+    #[inline(always)]
+    fn round_bf16(self, a: Self::F) -> Self::F {
+        let bits = self.bits(a);
+        let odd = self.iand(self.sar::<16>(bits), self.isplat(1));
+        // What is cut off rounds up from one half on, or from more than that if the rest is even.
+        let up = self.iadd(bits, self.iadd(odd, self.isplat(0x7fff)));
+        let quiet = self.ior(bits, self.isplat(0x40_0000));
+        let nearest = self.select(self.is_nan(a), self.of_bits(quiet), self.of_bits(up));
+        self.high_bf16(nearest)
+    }
+
     /// `|a|`.
     #[inline(always)]
     fn abs(self, a: Self::F) -> Self::F {
@@ -268,6 +305,25 @@ pub trait Simd: sealed::Sealed + Copy + Send + Sync + 'static {
         // SAFETY: no more floats are written than the slice has.
         unsafe { self.store_n(x.as_mut_ptr(), v, x.len().min(Self::LANES)) }
     }
+}
+
+/// [`Simd::dot_bf16`] where no instruction does it. Products of two bf16 numbers are exact in f32.
+#[inline(always)]
+fn dot_bf16_by_parts<S: Simd>(s: S, a: S::F, b: S::F, c: S::F) -> S::F {
+    let high = s.fma(s.high_bf16(a), s.high_bf16(b), c);
+    s.fma(s.low_bf16(a), s.low_bf16(b), high)
+}
+
+/// [`Simd::load_bf16`] where no instruction does it.
+/// # Safety
+/// `p` must be readable for `2 * LANES` floats.
+#[inline(always)]
+unsafe fn load_bf16_by_parts<S: Simd>(s: S, p: *const f32) -> S::F {
+    // SAFETY: the floats read are from 0 to `2 * LANES - 1`.
+    let (even, odd) =
+        unsafe { (s.load_evens(p, 2 * S::LANES), s.load_evens(p.add(1), 2 * S::LANES - 1)) };
+    let low = s.iand(s.sar::<16>(s.bits(s.round_bf16(even))), s.isplat(0xffff));
+    s.of_bits(s.ior(low, s.bits(s.round_bf16(odd))))
 }
 
 /// Plain Rust on four lanes.

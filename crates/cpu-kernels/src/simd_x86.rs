@@ -17,13 +17,13 @@ impl Avx2 {
     }
 }
 
-/// Sixteen lanes with AVX-512 F, BW, DQ, VL and VNNI.
+/// Sixteen lanes with AVX-512 F, BW, DQ, VL and VNNI; with `BF16`, that extension, too.
 #[derive(Clone, Copy, Debug)]
-pub struct Avx512(());
+pub struct Avx512<const BF16: bool = false>(());
 
-impl Avx512 {
+impl<const BF16: bool> Avx512<BF16> {
     /// # Safety
-    /// The machine must have the five AVX-512 extensions.
+    /// The machine must have the five AVX-512 extensions, and AVX512-BF16 where `BF16` says so.
     pub unsafe fn new() -> Self {
         Avx512(())
     }
@@ -310,7 +310,7 @@ impl Simd for Avx2 {
     }
 }
 
-impl Simd for Avx512 {
+impl<const BF16: bool> Simd for Avx512<BF16> {
     const ISA: Isa = Isa::Avx512;
     const LANES: usize = 16;
     const MR: usize = 14;
@@ -531,6 +531,31 @@ impl Simd for Avx512 {
         ior(a: __m512i, b: __m512i) -> __m512i = _mm512_or_si512(a, b);
         ixor(a: __m512i, b: __m512i) -> __m512i = _mm512_xor_si512(a, b);
         dot(a: __m512i, b: __m512i, c: __m512i) -> __m512i = _mm512_dpbusd_epi32(c, a, b);
+    }
+    #[inline(always)]
+    fn dot_bf16(self, a: __m512, b: __m512, c: __m512) -> __m512 {
+        if !BF16 {
+            return super::dot_bf16_by_parts(self, a, b, c);
+        }
+        // SAFETY: with `BF16` the token proves that the machine has the instruction. A transmute
+        // gives the same bits another type of the same size.
+        unsafe {
+            let a = std::mem::transmute::<__m512, __m512bh>(a);
+            let b = std::mem::transmute::<__m512, __m512bh>(b);
+            _mm512_dpbf16_ps(c, a, b)
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(self, p: *const f32) -> __m512 {
+        if !BF16 {
+            // SAFETY: passed on to the caller.
+            return unsafe { super::load_bf16_by_parts(self, p) };
+        }
+        // SAFETY: as in `dot_bf16`; the caller promises 32 readable floats.
+        unsafe {
+            let (low, high) = (_mm512_loadu_ps(p), _mm512_loadu_ps(p.add(16)));
+            std::mem::transmute::<__m512bh, __m512>(_mm512_cvtne2ps_pbh(high, low))
+        }
     }
     #[inline(always)]
     fn shl<const N: u32>(self, a: __m512i) -> __m512i {

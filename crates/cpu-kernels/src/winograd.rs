@@ -30,6 +30,7 @@
 //! layers above. Rerun with `HETRA_BENCH=1 cargo test --release winograd_speed -- --nocapture`.
 
 use super::activation::{self, Activation};
+use super::bf16::F32;
 use super::conv::ConvShape;
 use super::gemm_pack::block;
 use super::isa::{Isa, Kernel};
@@ -499,7 +500,7 @@ impl<P: Points<N, M>, const N: usize, const M: usize> Block<'_, P, N, M> {
                 // SAFETY: the table has `mr` entries, at most `S::MR`, behind each of which lie
                 // `c` floats of `x`; none is a border. The panel was sliced to `c` steps of two
                 // vectors. The output is inside (`rows`) and this task's own.
-                unsafe { pixel_tiles::<S>(&tile) }
+                unsafe { pixel_tiles::<S, F32>(&tile) }
             }
         }
     }

@@ -41,6 +41,10 @@ pub enum Error {
     NoRuns,
     #[error("a device that is open is given: it has its id and its threads already")]
     TwoDevices,
+    #[error("the largest error is {0}: wanted a number from 0 on")]
+    MaxError(f64),
+    #[error("no calibration inputs: the error of a precision is measured on some")]
+    NoCalibration,
     #[error("the run was lost: its thread ended early")]
     Lost,
 }

@@ -42,6 +42,7 @@
 mod error;
 mod outputs;
 mod pending;
+mod precision;
 mod runs;
 mod session;
 
@@ -59,6 +60,7 @@ pub use hetra_pass::{Claim, Options as PassOptions, PASSES, Report as PassReport
 pub use hetra_tensor::{DType, Element, Tensor, TensorError, TensorView, Value};
 pub use outputs::Outputs;
 pub use pending::Pending;
+pub use precision::{Inputs, Precision, PrecisionReport, Verdict};
 pub use session::{Builder, Port, Session};
 
 /// Limits on what a model may ask for. They hold for the whole process and every session in it,

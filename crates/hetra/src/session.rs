@@ -1,11 +1,12 @@
 //! A model compiled for a device.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use hetra_device::{Device, DeviceInfo, Peak, Support};
 use hetra_exec::{Engine, ExecError, RunOptions, Trace};
-use hetra_ir::{Graph, Type, ValueId, verify};
+use hetra_ir::{Graph, Node, NodeId, Type, ValueId, verify};
 use hetra_onnx::{ImportOptions, Model, ModelInfo};
 use hetra_pass::{Claim, Options, Report};
 use hetra_plan::Plan;
@@ -14,6 +15,7 @@ use hetra_tensor::Value;
 use crate::error::Error;
 use crate::outputs::Outputs;
 use crate::pending::{Pending, pending};
+use crate::precision::{self, Precision, PrecisionReport};
 use crate::runs::{Gate, RUNS_MAX, Workers};
 
 /// Name and type of an input or output.
@@ -43,6 +45,7 @@ pub struct Builder {
     passes_off: Vec<String>,
     runs_max: Option<usize>,
     fix_defaults: bool,
+    precision: Precision,
 }
 
 impl Builder {
@@ -121,7 +124,15 @@ impl Builder {
         self
     }
 
-    /// Imports, optimises and compiles.
+    /// How exactly to compute; [`Precision::F32`] when not said.
+    #[must_use]
+    pub fn precision(mut self, precision: Precision) -> Builder {
+        self.precision = precision;
+        self
+    }
+
+    /// Imports, optimises and compiles. With [`Precision::Auto`] it also runs the model, some
+    /// seconds long.
     ///
     /// # Errors
     /// When the model is malformed, or declares an output as another dtype than its nodes give, or
@@ -158,23 +169,34 @@ impl Builder {
             None => crate::open(self.device_id.as_deref().unwrap_or("cpu"), self.threads)?,
         };
         let off = passes_off(&self.passes_off)?;
-        let claims = |node: &hetra_ir::Node, graph: &Graph| match device.supports(node, graph) {
-            Support::Kernel => Claim::Kernel,
-            Support::Reference => Claim::Reference,
-            Support::No(_) => Claim::No,
-        };
+        let claims = |node: &Node, graph: &Graph| claim(device.as_ref(), node, graph);
         let options = Options { off, claims: &claims };
-        let (graph, report) = hetra_pass::optimise(&graph, &options);
-        let engine = Engine::compile(Arc::new(graph), device)?;
-        let (gate, workers) = (Gate::new(runs), Workers::new(runs));
-        let inner = Inner { engine, info, report, inputs, outputs, gate, workers };
-        Ok(Session { inner: Arc::new(inner) })
+        let (mut graph, report) = hetra_pass::optimise(&graph, &options);
+        if let Precision::Bf16 = self.precision {
+            let products = hetra_pass::can_lower(&graph, &claims);
+            graph = hetra_pass::lower(&graph, &products.into_iter().collect());
+        }
+        let model = Compiled { info, report, inputs, outputs, runs };
+        let session = Session::compile(graph, device, model)?;
+        match &self.precision {
+            Precision::Auto { .. } => session.with_precision(&self.precision),
+            Precision::F32 | Precision::Bf16 => Ok(session),
+        }
     }
 }
 
-fn passes_off(names: &[String]) -> Result<std::collections::BTreeSet<String>, Error> {
+/// How a device would run a node.
+pub(crate) fn claim(device: &dyn Device, node: &Node, graph: &Graph) -> Claim {
+    match device.supports(node, graph) {
+        Support::Kernel => Claim::Kernel,
+        Support::Reference => Claim::Reference,
+        Support::No(_) => Claim::No,
+    }
+}
+
+fn passes_off(names: &[String]) -> Result<BTreeSet<String>, Error> {
     let known = || hetra_pass::PASSES.iter().map(|pass| pass.name.to_string());
-    let mut off = std::collections::BTreeSet::new();
+    let mut off = BTreeSet::new();
     for name in names {
         if name == "all" {
             off.extend(known());
@@ -190,12 +212,19 @@ fn passes_off(names: &[String]) -> Result<std::collections::BTreeSet<String>, Er
 
 struct Inner {
     engine: Engine,
+    model: Compiled,
+    gate: Gate,
+    workers: Workers,
+}
+
+/// What stays the same when a graph is compiled again to be computed more or less exactly.
+#[derive(Clone)]
+struct Compiled {
     info: ModelInfo,
     report: Report,
     inputs: Vec<Port>,
     outputs: Vec<Port>,
-    gate: Gate,
-    workers: Workers,
+    runs: usize,
 }
 
 fn ports(graph: &Graph, ids: &[hetra_ir::ValueId]) -> Vec<Port> {
@@ -236,6 +265,7 @@ fn check_symbols(ports: &[Port], values: &[Option<Value>]) -> Result<(), Error> 
 #[derive(Clone)]
 pub struct Session {
     inner: Arc<Inner>,
+    precision: Option<Arc<PrecisionReport>>,
 }
 
 impl Session {
@@ -244,14 +274,66 @@ impl Session {
         Builder::default()
     }
 
+    fn compile(graph: Graph, device: Arc<dyn Device>, model: Compiled) -> Result<Session, Error> {
+        let engine = Engine::compile(Arc::new(graph), device)?;
+        let (gate, workers) = (Gate::new(model.runs), Workers::new(model.runs));
+        let inner = Arc::new(Inner { engine, model, gate, workers });
+        Ok(Session { inner, precision: None })
+    }
+
+    pub(crate) fn with_report(&self, report: PrecisionReport) -> Session {
+        Session { precision: Some(Arc::new(report)), ..self.clone() }
+    }
+
+    /// The same model on the same device, computed as exactly as this says. Where that needs inputs
+    /// to be chosen, as for [`Precision::Auto`], this session says which there are.
+    ///
+    /// # Errors
+    /// As [`Session::run`] for the runs of [`Precision::Auto`], and a budget or calibration inputs
+    /// that are none.
+    pub fn with_precision(&self, precision: &Precision) -> Result<Session, Error> {
+        let base = match precision::lowered(self.graph()).is_empty() {
+            true => self.clone(),
+            false => self.lowered_by(&BTreeSet::new())?,
+        };
+        match precision {
+            Precision::F32 => Ok(base),
+            Precision::Bf16 => base.lowered_by(&precision::all(&base).into_iter().collect()),
+            Precision::Auto { max_error, calibration } => {
+                precision::choose(&base, *max_error, calibration)
+            }
+        }
+    }
+
+    /// Compiles the graph anew with the operands of just these nodes rounded.
+    pub(crate) fn lowered_by(&self, nodes: &BTreeSet<NodeId>) -> Result<Session, Error> {
+        let graph = hetra_pass::lower(self.graph(), nodes);
+        Session::compile(graph, self.raw_device().clone(), self.inner.model.clone())
+    }
+
+    /// What [`Precision::Auto`] measured and chose; `None` for the others.
+    pub fn precision(&self) -> Option<&PrecisionReport> {
+        self.precision.as_deref()
+    }
+
+    /// The nodes of [`Session::graph`] that round their operands, by their labels.
+    pub fn lowered(&self) -> Vec<String> {
+        precision::lowered(self.graph())
+    }
+
+    /// The device itself.
+    pub(crate) fn raw_device(&self) -> &Arc<dyn Device> {
+        self.inner.engine.device()
+    }
+
     /// The inputs, in order, as the model declares them.
     pub fn inputs(&self) -> Vec<Port> {
-        self.inner.inputs.clone()
+        self.inner.model.inputs.clone()
     }
 
     /// The outputs, in order: as the model declares them, and with what follows from its inputs.
     pub fn outputs(&self) -> Vec<Port> {
-        self.inner.outputs.clone()
+        self.inner.model.outputs.clone()
     }
 
     /// The optimised graph.
@@ -261,7 +343,7 @@ impl Session {
 
     /// Who made the model, and for which opsets.
     pub fn model(&self) -> &ModelInfo {
-        &self.inner.info
+        &self.inner.model.info
     }
 
     /// The device it runs on.
@@ -277,7 +359,7 @@ impl Session {
 
     /// What the passes did, and why patterns did not fire.
     pub fn passes(&self) -> &Report {
-        &self.inner.report
+        &self.inner.model.report
     }
 
     /// The kernel of each node of [`Session::graph`].
@@ -465,7 +547,7 @@ impl Session {
         options: &RunOptions,
         trace: Option<&mut Trace>,
     ) -> Result<Outputs, Error> {
-        check_symbols(&self.inner.inputs, &inputs)?;
+        check_symbols(&self.inner.model.inputs, &inputs)?;
         let permit = self.inner.gate.enter();
         let values = self.inner.engine.run(inputs, outputs, options, trace)?;
         drop(permit);

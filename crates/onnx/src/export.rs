@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use hetra_ir::{Attr, Graph, Node, NodeId, Type, ValueId};
-use hetra_ops::{ALL_OPS, ChannelsLast, OnnxName, channels_first_perm, channels_last_perm, find};
+use hetra_ops::{
+    ALL_OPS, ChannelsLast, Compute, OnnxName, channels_first_perm, channels_last_perm, find,
+};
 use hetra_tensor::{DType, Tensor, Value};
 use prost::Message;
 use prost::bytes::Bytes;
@@ -343,7 +345,8 @@ impl Writer<'_> {
             input.pop();
         }
         let mut attribute = Vec::with_capacity(node.attrs.0.len());
-        for (name, attr) in &node.attrs.0 {
+        // How exactly a device computes is no part of what the model means.
+        for (name, attr) in node.attrs.0.iter().filter(|(name, _)| *name != Compute::ATTR) {
             attribute.push(self.attribute(name, attr, names)?);
         }
         Ok(NodeProto {

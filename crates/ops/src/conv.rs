@@ -3,6 +3,7 @@
 use hetra_ir::{Attrs, Dim, Type};
 use hetra_tensor::{DType, Tensor, element_count};
 
+use crate::compute::Compute;
 use crate::context::{EvalCtx, InferCtx};
 use crate::def::{Arity, Kind, OpDef, onnx};
 use crate::error::OpError;
@@ -144,7 +145,8 @@ fn eval_conv<T: Real>(ctx: &EvalCtx<'_>) -> Result<Tensor, OpError> {
     let geometry = ConvGeometry::resolve(ctx.attrs(), x.shape(), w.shape())?;
     let bias = bias_of::<T>(ctx, geometry.channels_out)?;
     let mut out = Tensor::zeros(T::DTYPE, &geometry.output_shape())?;
-    let (left, right) = (elements_as::<T>(0, x)?, elements_as::<T>(1, w)?);
+    let compute = Compute::of(ctx.attrs())?;
+    let (left, right) = (compute.operand::<T>(0, x)?, compute.operand::<T>(1, w)?);
     convolve(&geometry.flattened()?, &left, &right, &bias, out.as_mut_slice::<T>()?)?;
     if let Some(residual) = ctx.tensor_opt(3) {
         if residual.shape() != out.shape() {

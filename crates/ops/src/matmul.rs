@@ -3,6 +3,7 @@
 use hetra_ir::{Attrs, Dim, Type};
 use hetra_tensor::{DType, Tensor, broadcast, element_count, strides_of};
 
+use crate::compute::Compute;
 use crate::context::{EvalCtx, InferCtx, broadcast_dims};
 use crate::def::{Arity, Kind, OpDef, Upgrade, onnx};
 use crate::dispatch::dispatch;
@@ -357,8 +358,10 @@ fn finish(ctx: &EvalCtx<'_>, form: &MatMulForm, beta: f32) -> Result<Tensor, OpE
         }
     }
     if dtype.is_float() {
+        let compute = Compute::of(ctx.attrs())?;
         return with_real!(0, dtype, T => {
-            let mut out = batched::<T>(form, &elements_as::<T>(0, a)?, &elements_as::<T>(1, b)?)?;
+            let (left, right) = (compute.operand::<T>(0, a)?, compute.operand::<T>(1, b)?);
+            let mut out = batched::<T>(form, &left, &right)?;
             if let Some(bias) = ctx.tensor_opt(2) {
                 add_bias::<T>(&mut out, bias, &elements_as::<T>(2, bias)?, beta)?;
             }

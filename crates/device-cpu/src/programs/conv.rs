@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use hetra_device::{Call, Part, Program};
 use hetra_ir::{Attrs, Node};
-use hetra_ops::{ConvGeometry, OpError};
+use hetra_ops::{Compute, ConvGeometry, OpError};
 use hetra_tensor::{DType, Tensor};
 
 use super::extents::pair;
@@ -41,8 +41,15 @@ pub(super) fn activation(node: &Node) -> Option<Activation> {
 pub(super) trait Packing: Sized + Send + Sync + 'static {
     /// The shape they were packed for.
     fn shape(&self) -> &ConvShape;
-    /// Packs them; the caller has checked that the sizes fit.
-    fn pack(shape: ConvShape, weights: &[f32], bias: Option<&[f32]>, act: Activation) -> Self;
+    /// Packs them; the caller has checked that the sizes fit. Families take only nodes whose
+    /// `compute` their kernels have.
+    fn pack(
+        shape: ConvShape,
+        weights: &[f32],
+        bias: Option<&[f32]>,
+        act: Activation,
+        compute: Compute,
+    ) -> Self;
 }
 
 impl Packing for PackedConv {
@@ -50,7 +57,13 @@ impl Packing for PackedConv {
         PackedConv::shape(self)
     }
 
-    fn pack(shape: ConvShape, weights: &[f32], bias: Option<&[f32]>, act: Activation) -> Self {
+    fn pack(
+        shape: ConvShape,
+        weights: &[f32],
+        bias: Option<&[f32]>,
+        act: Activation,
+        _: Compute,
+    ) -> Self {
         PackedConv::new(isa(), shape, weights, bias, act)
     }
 }
@@ -59,6 +72,7 @@ impl Packing for PackedConv {
 pub(super) struct Packed<K> {
     packings: Mutex<Vec<Arc<K>>>,
     act: Activation,
+    pub(super) compute: Compute,
     /// Whether packings are kept: else each call packs anew.
     pub(super) constant: bool,
 }
@@ -66,7 +80,8 @@ pub(super) struct Packed<K> {
 pub(super) fn takes(form: &Form<'_>) -> bool {
     // One to three spatial axes.
     let ranks = |index: usize| form.rank(index).is_none_or(|rank| (3..=5).contains(&rank));
-    activation(form.node).is_some() && ranks(0) && ranks(1)
+    let f32 = Compute::of(&form.node.attrs).is_ok_and(|compute| compute == Compute::F32);
+    f32 && activation(form.node).is_some() && ranks(0) && ranks(1)
 }
 
 fn compile(part: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
@@ -76,6 +91,11 @@ fn compile(part: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
     }
     let packed = Packed::<PackedConv>::of(part, node)?;
     program(&kernel_name(part, node), &[], move |call| packed.run(call))
+}
+
+/// What products are called in profiles: by more than their name if operands are rounded.
+pub(super) fn rounding_name(name: &str, compute: Compute) -> String {
+    if compute == Compute::Bf16 { format!("{name} bf16") } else { name.to_string() }
 }
 
 /// What a convolution is called in profiles.
@@ -180,7 +200,8 @@ impl<K: Packing> Packed<K> {
         let constant = [1, 2]
             .into_iter()
             .all(|index| node.input(index).is_none() || part.constant(node, index).is_some());
-        Some(Packed { packings: Mutex::default(), act: activation(node)?, constant })
+        let (act, compute) = (activation(node)?, Compute::of(&node.attrs).ok()?);
+        Some(Packed { packings: Mutex::default(), compute, act, constant })
     }
 
     /// Packs what is constant, if nothing but the size of the image is open; `None` where the
@@ -213,7 +234,7 @@ impl<K: Packing> Packed<K> {
         let weights = weights.as_slice::<f32>()?;
         // Packing is parallel: a thread that waits in it may take up another run, which comes here
         // again. So the lock is not held meanwhile; at worst the same is packed twice.
-        let packed = Arc::new(K::pack(*shape, weights, bias, self.act));
+        let packed = Arc::new(K::pack(*shape, weights, bias, self.act, self.compute));
         if self.constant {
             let mut packings = packings();
             if packings.len() >= PACKINGS_MAX {

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use hetra_device::{Call, Part, Program};
 use hetra_ir::{Dim, Node};
-use hetra_ops::{GemmForm, MatMulForm};
+use hetra_ops::{Compute, GemmForm, MatMulForm};
 use hetra_tensor::{DType, Tensor};
 
-use super::conv::activation;
+use super::conv::{activation, rounding_name};
 use super::extents::product;
 use super::{Compile, Form, Outcome, program};
 use hetra_cpu_kernels::activation::Activation;
@@ -23,6 +23,10 @@ pub(super) static OPS: &[(&str, Compile)] = &[
 
 /// A constant matrix: k by n, stored transposed or not.
 pub(super) fn pack(tensor: &Tensor, transposed: bool) -> Option<PackedB> {
+    pack_for(tensor, transposed, Compute::F32)
+}
+
+fn pack_for(tensor: &Tensor, transposed: bool, compute: Compute) -> Option<PackedB> {
     let (&[rows, cols], data) = (tensor.shape(), tensor.as_slice::<f32>().ok()?) else {
         return None;
     };
@@ -31,12 +35,25 @@ pub(super) fn pack(tensor: &Tensor, transposed: bool) -> Option<PackedB> {
     }
     let mat =
         if transposed { Mat::transposed(data, cols, rows) } else { Mat::new(data, rows, cols) };
-    Some(PackedB::new(isa(), mat))
+    Some(match compute {
+        Compute::F32 => PackedB::new(isa(), mat),
+        Compute::Bf16 => PackedB::bf16(isa(), mat),
+    })
 }
 
 pub(super) fn takes(form: &Form<'_>) -> bool {
     let node = form.node;
-    activation(node).is_some() && (node.input(2).is_none() || takes_bias(form))
+    let rounded = match Compute::of(&node.attrs) {
+        Ok(Compute::F32) => true,
+        // Only what is packed is rounded, for a matrix of rows.
+        Ok(Compute::Bf16) if form.rank(0) == Some(1) => false,
+        Ok(Compute::Bf16) => form
+            .part
+            .constant(node, 1)
+            .is_some_and(|b| b.rank() == 2 && b.dtype() == DType::F32 && !b.is_empty()),
+        Err(_) => false,
+    };
+    rounded && activation(node).is_some() && (node.input(2).is_none() || takes_bias(form))
 }
 
 /// The kernel adds one row to all others, or as many numbers as there are outputs. What is open is
@@ -65,8 +82,10 @@ fn compile_matmul(part: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
     let plain = |flag: &str| node.attrs.flag_or(flag, false).is_ok_and(|flag| !flag);
     let turned = node.attrs.flag_or("transB", false).ok()?;
     let weights = part.constant(node, 1).filter(|_| plain("transBatchB"));
-    let packed = weights.and_then(|weights| pack(weights, turned));
-    program("gemm", &[], move |call| run_matmul(call, packed.as_ref(), act))
+    let compute = Compute::of(&node.attrs).ok()?;
+    let packed = weights.and_then(|weights| pack_for(weights, turned, compute));
+    let name = rounding_name("gemm", compute);
+    program(&name, &[], move |call| run_matmul(call, packed.as_ref(), (act, compute)))
 }
 
 /// What is added to a product of `n` columns: a row for all of its rows, or a number for each of
@@ -84,7 +103,11 @@ fn summand<'a>(tensor: Option<&'a Tensor>, output: &[usize], n: usize) -> Option
     (tensor.shape() == output).then_some((Bias::None, Some((values, n))))
 }
 
-fn run_matmul(call: &mut Call<'_>, packed: Option<&PackedB>, act: Activation) -> Outcome {
+fn run_matmul(
+    call: &mut Call<'_>,
+    packed: Option<&PackedB>,
+    (act, compute): (Activation, Compute),
+) -> Outcome {
     let (a, b) = (call.tensor(0)?.clone(), call.tensor(1)?.clone());
     let bias = call.tensor_opt(2).cloned();
     let floats = [Some(&a), Some(&b), bias.as_ref()];
@@ -98,7 +121,6 @@ fn run_matmul(call: &mut Call<'_>, packed: Option<&PackedB>, act: Activation) ->
     if a.is_empty() || b.is_empty() {
         return Ok(None);
     }
-    let mut out = call.output(0, DType::F32, &form.output)?;
     let ep = Epilogue { alpha: form.alpha, bias, residual, act, ..Epilogue::default() };
     let (left, right) = (a.as_slice::<f32>()?, b.as_slice::<f32>()?);
     let rows = form.batch.iter().product::<usize>() * form.m;
@@ -106,13 +128,16 @@ fn run_matmul(call: &mut Call<'_>, packed: Option<&PackedB>, act: Activation) ->
     let dense =
         form.a.col_stride == 1 && form.a.row_stride == form.k && left.len() == rows * form.k;
     let shared = b.rank() <= 2;
+    let packed = packed.filter(|packed| packed.rows() == form.k && packed.cols() == form.n);
+    if compute != Compute::F32 && !(dense && shared && packed.is_some()) {
+        return Ok(None);
+    }
+    let mut out = call.output(0, DType::F32, &form.output)?;
     let c = out.as_mut_slice::<f32>()?;
     if dense && shared {
         let rhs = match packed {
-            Some(packed) if packed.rows() == form.k && packed.cols() == form.n => {
-                Rhs::Packed(packed)
-            }
-            _ => {
+            Some(packed) => Rhs::Packed(packed),
+            None => {
                 let (rs, cs) = (form.b.row_stride, form.b.col_stride);
                 Rhs::View(Mat::strided(right, form.k, form.n, rs, cs))
             }
@@ -148,8 +173,14 @@ pub(super) fn offsets(batch: &[usize], strides: &[usize]) -> Vec<usize> {
 fn compile_gemm(part: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
     let act = activation(node)?;
     let turned = node.attrs.flag_or("transB", false).ok()?;
-    let packed = part.constant(node, 1).and_then(|weights| pack(weights, turned));
-    program("gemm", &[], move |call| run_gemm(call, packed.as_ref(), act))
+    let compute = Compute::of(&node.attrs).ok()?;
+    let weights = part.constant(node, 1);
+    let packed = weights.and_then(|weights| pack_for(weights, turned, compute));
+    if compute != Compute::F32 && packed.is_none() {
+        return None;
+    }
+    let name = rounding_name("gemm", compute);
+    program(&name, &[], move |call| run_gemm(call, packed.as_ref(), act))
 }
 
 fn run_gemm(call: &mut Call<'_>, packed: Option<&PackedB>, act: Activation) -> Outcome {

@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use hetra_device::{Call, Part, Program};
 use hetra_ir::Node;
-use hetra_ops::{ConvGeometry, FIRST_INPUT_PLAIN, PoolGeometry, channels_last_perm};
+use hetra_ops::{Compute, ConvGeometry, FIRST_INPUT_PLAIN, PoolGeometry, channels_last_perm};
 use hetra_tensor::{DType, Tensor};
 
-use super::conv::{activation, fixed_shape, kernel_name, makes, shape_of, window_taken};
+use super::conv::{
+    activation, fixed_shape, kernel_name, makes, rounding_name, shape_of, window_taken,
+};
 use super::extents::pair;
 use super::nhwc_conv::{Forms, Images};
 use super::pool::planar;
@@ -41,7 +43,15 @@ pub(super) fn takes(form: &Form<'_>) -> bool {
     let plain = node.attrs.has(FIRST_INPUT_PLAIN);
     match node.op.as_str() {
         "hetra.ConvLast" if plain && !reads_planes(form).unwrap_or(false) => false,
-        "hetra.ConvLast" => activation(node).is_some() && fills_vectors(form, 1).unwrap_or(false),
+        "hetra.ConvLast" => {
+            let groups = node.attrs.int_or("group", 1);
+            let rounded = match Compute::of(&node.attrs) {
+                Ok(Compute::F32) => true,
+                Ok(Compute::Bf16) => !plain && groups.is_ok_and(|groups| groups == 1),
+                Err(_) => false,
+            };
+            rounded && activation(node).is_some() && fills_vectors(form, 1).unwrap_or(false)
+        }
         // Where a window hangs over the padding, counting differs: the reference does it.
         "hetra.AveragePoolLast" => node.attrs.flag_or("ceil_mode", false).is_ok_and(|ceil| !ceil),
         _ => node.output(1).is_none(),
@@ -80,6 +90,7 @@ pub(super) fn channels_last(shape: &[usize]) -> Vec<usize> {
 fn conv(part: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
     let forms = Forms::of(part, node)?;
     let name = format!("{} nhwc", kernel_name(part, node));
+    let name = rounding_name(&name, Compute::of(&node.attrs).ok()?);
     program(&name, &[], move |call| run_conv(call, &forms))
 }
 

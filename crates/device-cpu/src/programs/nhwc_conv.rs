@@ -3,7 +3,7 @@
 
 use hetra_device::Part;
 use hetra_ir::Node;
-use hetra_ops::{FIRST_INPUT_PLAIN, OpError};
+use hetra_ops::{Compute, FIRST_INPUT_PLAIN, OpError};
 use hetra_tensor::Tensor;
 
 use super::conv::{Packed, Packing, fixed_shape};
@@ -18,8 +18,17 @@ impl Packing for PackedNhwc {
         PackedNhwc::shape(self)
     }
 
-    fn pack(shape: ConvShape, weights: &[f32], bias: Option<&[f32]>, act: Activation) -> Self {
-        PackedNhwc::new(isa(), shape, weights, bias, act)
+    fn pack(
+        shape: ConvShape,
+        weights: &[f32],
+        bias: Option<&[f32]>,
+        act: Activation,
+        compute: Compute,
+    ) -> Self {
+        match compute {
+            Compute::F32 => PackedNhwc::new(isa(), shape, weights, bias, act),
+            Compute::Bf16 => PackedNhwc::bf16(isa(), shape, weights, bias, act),
+        }
     }
 }
 
@@ -31,7 +40,13 @@ impl<const SIDE: usize> Packing for Tiled<SIDE> {
         self.0.shape()
     }
 
-    fn pack(shape: ConvShape, weights: &[f32], bias: Option<&[f32]>, act: Activation) -> Self {
+    fn pack(
+        shape: ConvShape,
+        weights: &[f32],
+        bias: Option<&[f32]>,
+        act: Activation,
+        _: Compute,
+    ) -> Self {
         const { assert!(SIDE == 2 || SIDE == 4, "no such tiles") };
         let square = if SIDE == 2 { Square::Two } else { Square::Four };
         Tiled(PackedWinograd::new(isa(), square, shape, weights, bias, act))
@@ -78,9 +93,11 @@ impl Forms {
         Some(forms)
     }
 
-    /// The tiles of the fastest form. To transform weights for one call never pays.
+    /// The tiles of the fastest form. To transform weights for one call never pays, and transforms
+    /// of rounded operands would be rounded again.
     fn square(&self, shape: &ConvShape, h: usize, w: usize) -> Option<Square> {
-        pays(shape, h, w).filter(|_| self.direct.constant)
+        let may = self.direct.constant && self.direct.compute == Compute::F32;
+        pays(shape, h, w).filter(|_| may)
     }
 
     /// The caller has checked that the kernel fits the images and `out` the result.

@@ -1,7 +1,9 @@
 //! Cases on generated shapes: odd extents, single elements, strides, groups, broadcasting.
 
 use hetra_ir::Type;
-use hetra_ops::{ALL_OPS, Arity, ChannelsLast, FIRST_INPUT_PLAIN, Kind, channels_last_perm};
+use hetra_ops::{
+    ALL_OPS, Arity, ChannelsLast, Compute, FIRST_INPUT_PLAIN, Kind, channels_last_perm,
+};
 use hetra_tensor::{DType, Tensor};
 
 use super::Case;
@@ -47,7 +49,24 @@ pub fn cases(seed: u64, rounds: usize) -> Vec<Case> {
     let last = |plain| cases.iter().filter_map(move |case| channels_last(case, plain));
     let last: Vec<Case> = last(false).chain(last(true)).collect();
     cases.extend(last);
+    let rounded: Vec<Case> = cases.iter().filter_map(rounded).collect();
+    cases.extend(rounded);
     cases
+}
+
+/// The same case with operands rounded to bf16, where the operator knows that.
+fn rounded(case: &Case) -> Option<Case> {
+    let mut case = case.clone();
+    let node = &mut case.graph.nodes[0];
+    let product = ["MatMul", "Gemm", "Conv", "ConvLast"];
+    let fused = ["FusedMatMul", "FusedGemm", "FusedConv"];
+    let op = node.op.rsplit('.').next()?;
+    if !product.iter().chain(&fused).any(|known| *known == op) {
+        return None;
+    }
+    Compute::Bf16.set(node);
+    case.name = format!("{} by bf16", case.name);
+    Some(case)
 }
 
 /// The same case on images with their channels last, where the operator has such a form; the first

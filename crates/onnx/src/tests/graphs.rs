@@ -254,3 +254,17 @@ fn tables_of_codes_are_written_as_gathers() {
         assert_eq!(run(&graph), run(&read));
     }
 }
+
+#[test]
+fn how_exactly_to_compute_is_not_written() {
+    let text = r#"graph "g" (%x: f32[2,2]) {
+        const %w = f32[2,2] [1.0, 2.0, 3.0, 4.0]
+        %y: f32[2,2] = MatMul(%x, %w) {compute = "bf16"}
+        return (%y)
+    }"#;
+    let graph = hetra_ir::parse(text).unwrap();
+    assert!(graph.nodes[0].attrs.has("compute"));
+    let bytes = export(&graph, &ExportOptions::default()).unwrap();
+    let read = import(&bytes, &ImportOptions::default()).unwrap();
+    assert!(read.nodes[0].attrs.0.is_empty(), "{:?}", read.nodes[0].attrs);
+}
