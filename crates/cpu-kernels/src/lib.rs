@@ -50,6 +50,7 @@ pub mod rotary;
 pub mod scratch;
 pub mod simd;
 pub mod threads;
+pub mod tiling;
 pub mod top;
 mod transpose;
 mod trigonometry;

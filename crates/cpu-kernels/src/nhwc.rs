@@ -6,7 +6,7 @@
 //! lanes. One input channel per group (depthwise) has its own loop (`nhwc_depthwise`). Of images
 //! with few channels, as of colours, a padded copy is made: there a whole row of taps is one run.
 //!
-//! Each output is summed in the same order (taps, then channels), whatever the tiles or threads.
+//! Each output is summed in the same order (taps, then channels), whatever the [`Tiling`] or threads.
 
 use super::activation::{self, Activation};
 use super::bf16::{self, F32, Operands, Pairs, Wide, pair};
@@ -20,6 +20,7 @@ pub use super::nhwc_strips::reads_whole_rows;
 use super::scratch::{AlignedBuf, Lent, Shared, count, lend};
 use super::simd::Simd;
 use super::threads::{for_each, threads};
+use super::tiling::Tiling;
 use std::ops::Range;
 
 /// Multiply-adds below which a convolution stays on one thread (about 5 µs).
@@ -55,6 +56,7 @@ impl std::fmt::Debug for PackedNhwc {
 #[derive(Clone, Copy)]
 pub(crate) struct Call<'a> {
     conv: &'a PackedNhwc,
+    pub(crate) tiling: Tiling,
     /// The taps and borders of this call: those of a padded copy are fewer.
     shape: ConvShape,
     /// Words from one pixel to the next in what the register kernel reads.
@@ -120,28 +122,31 @@ impl PackedNhwc {
     /// the layout of `out`. Panics if a slice is too short or the kernel does not fit the image.
     pub fn run(
         &self,
+        tiling: Tiling,
         x: &[f32],
         size: (usize, usize, usize),
         residual: Option<&[f32]>,
         out: &mut [f32],
     ) {
-        self.run_from(x, false, size, residual, out);
+        self.run_from(tiling, x, false, size, residual, out);
     }
 
     /// As `run`, for images that have their channels first. Panics unless `takes_planes`, too.
     pub fn run_planes(
         &self,
+        tiling: Tiling,
         x: &[f32],
         size: (usize, usize, usize),
         residual: Option<&[f32]>,
         out: &mut [f32],
     ) {
         assert!(self.takes_planes(), "channels first are taken only where copies are made");
-        self.run_from(x, true, size, residual, out);
+        self.run_from(tiling, x, true, size, residual, out);
     }
 
     fn run_from(
         &self,
+        tiling: Tiling,
         x: &[f32],
         planes: bool,
         (n, h, w): (usize, usize, usize),
@@ -159,16 +164,27 @@ impl PackedNhwc {
         if self.depthwise {
             let bias = Some(self.bias.as_slice()).filter(|bias| !bias.is_empty());
             let (weights, act) = (self.weights.as_slice(), self.act);
-            let d = Depthwise { shape: s, weights, bias, act, residual, x, size: [h, w, oh, ow] };
+            let size = [h, w, oh, ow];
+            let d = Depthwise { shape: s, tiling, weights, bias, act, residual, x, size };
             return d.run(self.isa, n, out);
         }
         let pixel = self.operands.steps(s.c) * self.operands.words();
         let mut zeros = lend(pixel);
         zeros.fill(0.0);
         let (size, out) = ([h, w, oh, ow], Shared::new(out));
-        let call =
-            Call { conv: self, shape: *s, pixel, x, zeros: &zeros, size, out, first: 0, residual };
-        match self.strips(planes, size) {
+        let call = Call {
+            conv: self,
+            tiling,
+            shape: *s,
+            pixel,
+            x,
+            zeros: &zeros,
+            size,
+            out,
+            first: 0,
+            residual,
+        };
+        match self.strips(tiling, planes, size) {
             Some(strips) => strips.run(&call, n),
             None => call.run(n * oh * ow),
         }
@@ -181,11 +197,11 @@ impl PackedNhwc {
     }
 
     /// The strips of padded copies to run by, where that is worth it or the channels are first.
-    fn strips(&self, planes: bool, size: [usize; 4]) -> Option<Strips> {
+    fn strips(&self, tiling: Tiling, planes: bool, size: [usize; 4]) -> Option<Strips> {
         if !self.takes_planes() {
             return None;
         }
-        Strips::new(&self.shape, planes, size)
+        Strips::new(&self.shape, tiling, planes, size)
     }
 
     /// Panels of one group.
@@ -259,9 +275,11 @@ impl Call<'_> {
         let panels = self.conv.group_panels() * s.groups;
         let work = count(&[pixels, s.m]).saturating_mul(depth);
         let parallel = self.is_parallel(pixels);
-        let tiles = pixels.div_ceil(block(self.conv.isa).0);
+        let tiles = pixels.div_ceil(self.tiling.rows(block(self.conv.isa).0));
         let want = match parallel {
-            true => (work / TASK_MIN).clamp(threads(), 4 * threads()),
+            true => {
+                (work / TASK_MIN).min(self.tiling.tasks.saturating_mul(threads())).max(threads())
+            }
             false => 1,
         };
         let (down, across) = cuts(want, self.x.len() >= s.m * depth, tiles, panels);
@@ -357,13 +375,15 @@ impl Kernel for Block<'_> {
         let taps = s.kh * s.kw;
         // As many pixels at a time as keep their part of the image in the cache while the panels
         // go by.
-        let size = (IMAGE_BLOCK / self.call.pixel.max(1)).min(TABLE_MAX / taps).max(S::MR);
+        let mr = self.call.tiling.rows(S::MR);
+        let floats = self.call.tiling.scaled(IMAGE_BLOCK);
+        let size = (floats / self.call.pixel.max(1)).min(TABLE_MAX / taps).max(mr);
         let mut buf = lend(2 * taps * size);
         let table: &mut [usize] = bytemuck::cast_slice_mut(buf.bytes_mut());
         let mut start = self.pixels.start;
         while start < self.pixels.end {
             let end = (start + size).min(self.pixels.end);
-            let runs = tiles(end - start, S::MR);
+            let runs = tiles(end - start, mr);
             let (mut at, mut entry) = (start, 0);
             for (mr, count) in runs {
                 for _ in 0..count {

@@ -9,6 +9,7 @@ use super::isa::{Isa, Kernel};
 use super::scratch::{AlignedBuf, Shared, count, lend};
 use super::simd::Simd;
 use super::threads::for_ranges;
+use super::tiling::Tiling;
 use std::ops::Range;
 
 /// Channels are packed to a multiple of this: the longest vector.
@@ -16,6 +17,10 @@ const PAD: usize = 16;
 /// Channels of a block: a multiple of all vectors, few enough that the lines and weights of some
 /// outputs fit into the first cache level.
 const BLOCK: usize = 128;
+/// Most channels of a block, whatever is asked for: a multiple of all vectors.
+const BLOCKS_MAX: usize = 1 << 16;
+/// Work of a task, about: outputs, and taps at half the price.
+const GRAIN: usize = 96 << 10;
 /// Outputs of a row that are summed together.
 const WIDE: usize = 8;
 
@@ -32,6 +37,7 @@ pub(crate) fn pack_depthwise(s: &ConvShape, weights: &[f32]) -> AlignedBuf {
 /// One call.
 pub(crate) struct Depthwise<'a> {
     pub(crate) shape: &'a ConvShape,
+    pub(crate) tiling: Tiling,
     pub(crate) weights: &'a [f32],
     pub(crate) bias: Option<&'a [f32]>,
     pub(crate) act: Activation,
@@ -47,7 +53,7 @@ impl Depthwise<'_> {
         let [_, _, oh, ow] = self.size;
         let out = Shared::new(out);
         let row = (ow * self.shape.c * (2 + self.shape.kh * self.shape.kw / 2)).max(1);
-        for_ranges(n * oh, (96 << 10) / row, |start, len| {
+        for_ranges(n * oh, self.tiling.grain(GRAIN) / row, |start, len| {
             isa.dispatch(Rows { call: self, rows: start..start + len, out });
         });
     }
@@ -159,8 +165,10 @@ impl<'a> Line<'a> {
     ) {
         let (c, [_, w, _, ow]) = (self.call.shape.c, self.call.size);
         let left = self.call.shape.pads[1];
-        for block in (0..c).step_by(BLOCK) {
-            let block = block..(block + BLOCK).min(c);
+        // Whole vectors, so that the same lanes are summed together whatever the blocks.
+        let size = self.call.tiling.scaled(BLOCK).next_multiple_of(PAD).clamp(PAD, BLOCKS_MAX);
+        for block in (0..c).step_by(size) {
+            let block = block..(block + size).min(c);
             for x in (0..ow).step_by(WIDE) {
                 let outputs = x..(x + WIDE).min(ow);
                 if K == 0 {

@@ -6,6 +6,7 @@ use super::layout::copy;
 use super::nhwc::Call;
 use super::scratch::{count, lend};
 use super::threads::{for_each, threads};
+use super::tiling::Tiling;
 use super::transpose::interleave;
 use std::ops::Range;
 
@@ -36,7 +37,12 @@ pub(crate) struct Strips {
 
 impl Strips {
     /// Strips for images of this size; none if a row would be too long and the channels are last.
-    pub(crate) fn new(shape: &ConvShape, planes: bool, size: [usize; 4]) -> Option<Strips> {
+    pub(crate) fn new(
+        shape: &ConvShape,
+        tiling: Tiling,
+        planes: bool,
+        size: [usize; 4],
+    ) -> Option<Strips> {
         let [_, w, oh, _] = size;
         let line = w.checked_add(shape.pads[1])?.checked_add(shape.pads[3])?;
         let line = line.checked_mul(shape.c)?;
@@ -44,7 +50,8 @@ impl Strips {
             return None;
         }
         let window = (shape.kh - 1) * shape.dilation[0] + 1;
-        let rows = (STRIP / line.max(1)).saturating_sub(window) / shape.stride[0] + 1;
+        let floats = tiling.scaled(STRIP);
+        let rows = (floats / line.max(1)).saturating_sub(window) / shape.stride[0] + 1;
         Some(Strips { shape: *shape, planes, size, rows: rows.min(oh), line })
     }
 
@@ -52,7 +59,9 @@ impl Strips {
     pub(crate) fn run(&self, call: &Call<'_>, n: usize) {
         let ([_, _, oh, ow], s) = (self.size, &self.shape);
         let parallel = call.is_parallel(n * oh * ow);
-        let fair = if parallel { (n * oh).div_ceil(2 * threads()) } else { oh };
+        // Half as many as elsewhere: what two strips have in common is copied twice.
+        let tasks = call.tiling.tasks.div_ceil(2).max(1).saturating_mul(threads());
+        let fair = if parallel { (n * oh).div_ceil(tasks) } else { oh };
         let rows = self.rows.min(fair).max(1);
         let strips = oh.div_ceil(rows);
         for_each(n * strips, parallel, |task| {

@@ -28,11 +28,17 @@ fn check(s: ConvShape, n: usize, h: usize, w: usize, seed: u64) {
     for isa in Isa::available() {
         let packed = PackedNhwc::new(isa, s, &weights, bias, act);
         let mut out = vec![f32::NAN; want.len()];
-        packed.run(&x, (n, h, w), residual, &mut out);
+        packed.run(Tiling::default(), &x, (n, h, w), residual, &mut out);
         close(&out, &want, 1e-4, &format!("{isa:?} {s:?} {n} {h} {w} {act:?}"));
         let mut two = vec![f32::NAN; want.len()];
-        with(3, || packed.run(&x, (n, h, w), residual, &mut two));
+        with(3, || packed.run(Tiling::default(), &x, (n, h, w), residual, &mut two));
         assert_eq!(out, two, "{isa:?} {s:?}: by three threads");
+        // Other pieces, some of them absurd.
+        let (mr, block) = (rng.below(20), [0, 1, 30, 400, usize::MAX][rng.below(5)]);
+        let tiling = Tiling { mr, block, tasks: rng.below(9) };
+        let mut cut = vec![f32::NAN; want.len()];
+        with(2, || packed.run(tiling, &x, (n, h, w), residual, &mut cut));
+        assert_eq!(out, cut, "{isa:?} {s:?}: {tiling:?}");
     }
     if s.groups == 1 {
         check_bf16((s, act), &x, (n, h, w), (&weights, bias, residual));
@@ -204,7 +210,7 @@ fn nhwc_speed() {
             }
             flops / best / 1e9
         };
-        let last = time(&mut |out| packed.run(&x, (1, side, side), None, out));
+        let last = time(&mut |out| packed.run(Tiling::default(), &x, (1, side, side), None, out));
         let first = time(&mut |out| first.run(&x, (1, side, side), None, out));
         let forms = bf16::available(isa).into_iter().filter(|_| s.groups == 1);
         let rounded: Vec<String> = forms

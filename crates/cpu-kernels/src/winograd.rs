@@ -8,7 +8,7 @@
 //! level, while the taps pass by.
 //!
 //! Each output is computed by the same operations in the same order, whatever the block or the
-//! threads. An input that is infinite makes the outputs of its whole tile NaN.
+//! threads ([`Tiling`]). An input that is infinite makes the outputs of its whole tile NaN.
 //!
 //! Measured on one core of an Emerald Rapids Xeon, in GFLOP/s of the direct sum, for 3x3:
 //!
@@ -38,6 +38,7 @@ use super::nhwc_micro::{PixelTiles, pixel_tiles};
 use super::scratch::{AlignedBuf, Lent, Shared, count, lend};
 use super::simd::Simd;
 use super::threads::{for_each, threads};
+use super::tiling::Tiling;
 use super::winograd_transform::{Four, Points, Two, input_square, output_square, taps_square};
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -46,6 +47,8 @@ use std::ops::Range;
 const PAR_MIN: usize = 256 << 10;
 /// Floats of transformed inputs that a block of tiles makes, about: half of the second cache level.
 const INPUT_BLOCK: usize = 128 << 10;
+/// Most tiles of a block, whatever is asked for.
+const TILES_MAX: usize = 1 << 10;
 /// Floats in a line of the cache.
 const LINE: usize = 16;
 
@@ -153,6 +156,7 @@ impl PackedWinograd {
     /// the layout of `out`. Panics if a slice is too short or the kernel does not fit the image.
     pub fn run(
         &self,
+        tiling: Tiling,
         x: &[f32],
         (n, h, w): (usize, usize, usize),
         residual: Option<&[f32]>,
@@ -171,7 +175,7 @@ impl PackedWinograd {
         let side = self.square.sizes().1;
         let grid = [n, oh.div_ceil(side), ow.div_ceil(side)];
         let (size, out) = ([h, w, oh, ow], Shared::new(out));
-        let call = Call { conv: self, x, zeros: &zeros, size, grid, out, residual };
+        let call = Call { conv: self, tiling, x, zeros: &zeros, size, grid, out, residual };
         match self.square {
             Square::Two => call.run::<Two, 4, 2>(),
             Square::Four => call.run::<Four, 6, 4>(),
@@ -214,6 +218,7 @@ fn pack<P: Points<N, M>, const N: usize, const M: usize>(
 /// The image and the sizes of one call.
 struct Call<'a> {
     conv: &'a PackedWinograd,
+    tiling: Tiling,
     x: &'a [f32],
     /// As many as there are input channels.
     zeros: &'a [f32],
@@ -257,7 +262,8 @@ fn part(len: usize, parts: usize, i: usize) -> Range<usize> {
 impl Call<'_> {
     fn run<P: Points<N, M>, const N: usize, const M: usize>(&self) {
         let (conv, s) = (self.conv, &self.conv.shape);
-        let (tiles, panels, mr) = (count(&self.grid), conv.panels(), block(conv.isa).0);
+        let (tiles, panels) = (count(&self.grid), conv.panels());
+        let mr = self.tiling.rows(block(conv.isa).0);
         let work = count(&[tiles, s.m]).saturating_mul(N * N * s.c);
         let threads = if work < PAR_MIN { 1 } else { threads() };
         let block = |tiles: Range<usize>, panels: Range<usize>, input| {
@@ -269,7 +275,7 @@ impl Call<'_> {
         }
         // Enough tiles for all: each thread transforms its own.
         if tiles >= threads * mr {
-            let parts = (tiles / mr / threads).min(4) * threads;
+            let parts = (tiles / mr / threads).clamp(1, self.tiling.tasks.max(1)) * threads;
             return for_each(parts, true, |i| block(part(tiles, parts, i), 0..panels, None));
         }
         // Else threads share the tiles, and each has its own panels.
@@ -414,7 +420,8 @@ impl<P: Points<N, M>, const N: usize, const M: usize> Kernel for Block<'_, P, N,
     #[inline(always)]
     fn run<S: Simd>(self, _: S) {
         let c = self.call.conv.shape.c;
-        let most = (INPUT_BLOCK / (N * N * c.max(1)) / S::MR).clamp(2, 4) * S::MR;
+        let usual = (INPUT_BLOCK / (N * N * c.max(1)) / S::MR).clamp(2, 4) * S::MR;
+        let most = self.call.tiling.scaled(usual).clamp(1, TILES_MAX);
         let blocks = self.tiles.len().div_ceil(most).max(1);
         let size = self.tiles.len().div_ceil(blocks);
         let mut products = Layout::of(size, 2 * S::LANES).lend(N * N);
@@ -467,7 +474,7 @@ impl<P: Points<N, M>, const N: usize, const M: usize> Block<'_, P, N, M> {
         let bias = [0.0; 32];
         assert!(nr <= bias.len(), "longer vectors than any");
         let table: [usize; 16] = std::array::from_fn(|i| i * inputs.layout.row);
-        let parts = tiles.div_ceil(S::MR);
+        let parts = tiles.div_ceil(self.call.tiling.rows(S::MR));
         let products = Shared::new(products);
         for point in 0..N * N {
             let b = &weights[point * c * nr..][..c * nr];

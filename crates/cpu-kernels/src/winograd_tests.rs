@@ -39,19 +39,23 @@ fn check(s: ConvShape, (n, h, w): (usize, usize, usize), seed: u64) {
     for (isa, square) in Isa::available().into_iter().flat_map(|isa| SQUARES.map(|q| (isa, q))) {
         let what = format!("{isa:?} {square:?} {s:?} {n} {h} {w} {act:?}");
         let packed = PackedWinograd::new(isa, square, s, &weights, bias, act);
-        let run = |threads| {
+        let run = |threads, tiling| {
             let mut out = vec![f32::NAN; want.len()];
-            with(threads, || packed.run(&x, (n, h, w), residual, &mut out));
+            with(threads, || packed.run(tiling, &x, (n, h, w), residual, &mut out));
             out
         };
-        let out = run(1);
+        let out = run(1, Tiling::default());
         for (i, got) in out.iter().enumerate() {
             let error = (f64::from(*got) - want[i]).abs();
             assert!(error <= f64::from(most), "{what}: [{i}] {got} not {}", want[i]);
         }
         for threads in [2, 3] {
-            assert_eq!(out, run(threads), "{what}: by {threads} threads");
+            assert_eq!(out, run(threads, Tiling::default()), "{what}: by {threads} threads");
         }
+        // Other pieces, some of them absurd.
+        let (mr, block) = (rng.below(20), [0, 1, 30, 400, usize::MAX][rng.below(5)]);
+        let tiling = Tiling { mr, block, tasks: rng.below(9) };
+        assert_eq!(out, run(2, tiling), "{what}: {tiling:?}");
     }
 }
 
@@ -127,11 +131,18 @@ fn errors_are_as_stated() {
     let none = Activation::None;
     for isa in Isa::available() {
         let mut out = vec![f32::NAN; want.len()];
-        PackedNhwc::new(isa, s, &weights, None, none).run(&last_x, (1, h, w), None, &mut out);
+        let usual = Tiling::default();
+        PackedNhwc::new(isa, s, &weights, None, none).run(
+            usual,
+            &last_x,
+            (1, h, w),
+            None,
+            &mut out,
+        );
         assert!(error(&out) < 5e-7, "direct: {}", error(&out));
         for (square, most) in [(Square::Two, 3e-7), (Square::Four, 1e-6)] {
             let packed = PackedWinograd::new(isa, square, s, &weights, None, none);
-            packed.run(&last_x, (1, h, w), None, &mut out);
+            packed.run(usual, &last_x, (1, h, w), None, &mut out);
             assert!(error(&out) < most, "{square:?}: {}", error(&out));
         }
     }
@@ -187,10 +198,10 @@ fn winograd_speed() {
         };
         let (size, act) = ((1, side, side), Activation::Relu);
         let direct = PackedNhwc::new(isa, s, &weights, Some(&bias), act);
-        let direct = time(&|out| direct.run(&x, size, None, out));
+        let direct = time(&|out| direct.run(Tiling::default(), &x, size, None, out));
         let [two, four] = SQUARES.map(|square| {
             let packed = PackedWinograd::new(isa, square, s, &weights, Some(&bias), act);
-            time(&|out| packed.run(&x, size, None, out))
+            time(&|out| packed.run(Tiling::default(), &x, size, None, out))
         });
         #[expect(clippy::print_stdout, reason = "a measurement for a person")]
         {

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use hetra_device::{
-    Call, Device, DeviceError, DeviceInfo, Driver, DriverState, Found, Part, Peak, Program, Support,
+    Call, Device, DeviceError, DeviceInfo, Driver, DriverState, Found, Part, Peak, Program,
+    Schedule, ScheduleTable, Space, Support, Task,
 };
 use hetra_ir::{Graph, Node};
 use hetra_ops::{Kind, OpError, find};
 use hetra_tensor::Value;
 
-use crate::programs;
+use crate::programs::{self, Schedules};
 use hetra_cpu_kernels::isa::{self, Isa, isa};
 use hetra_cpu_kernels::peak::{bandwidth, flops};
 use hetra_cpu_kernels::threads::{self, THREADS_MAX, processors};
@@ -31,11 +32,16 @@ impl Driver for CpuDriver {
         vec![Found { info, state, hint }]
     }
 
-    fn open(&self, id: &str, threads: Option<usize>) -> Result<Arc<dyn Device>, DeviceError> {
+    fn open(
+        &self,
+        id: &str,
+        threads: Option<usize>,
+        schedules: ScheduleTable,
+    ) -> Result<Arc<dyn Device>, DeviceError> {
         if id != "cpu" {
             return Err(DeviceError::NoDevice { id: id.to_string(), found: "cpu".to_string() });
         }
-        Ok(Arc::new(CpuDevice::new(threads)?))
+        Ok(Arc::new(CpuDevice::new(threads)?.with_schedules(schedules)))
     }
 }
 
@@ -103,6 +109,7 @@ fn memory_bytes() -> Option<u64> {
 /// The CPU of this machine, with a number of threads.
 pub struct CpuDevice {
     info: DeviceInfo,
+    schedules: Arc<ScheduleTable>,
 }
 
 impl CpuDevice {
@@ -117,7 +124,48 @@ impl CpuDevice {
         if threads == 0 || threads > THREADS_MAX {
             return Err(failed(format!("{threads} threads: wanted 1 to {THREADS_MAX}")));
         }
-        Ok(CpuDevice { info: describe(threads) })
+        Ok(CpuDevice { info: describe(threads), schedules: Arc::default() })
+    }
+
+    /// The same device, which works by these schedules where they have one for a task.
+    #[must_use]
+    pub fn with_schedules(self, schedules: ScheduleTable) -> CpuDevice {
+        CpuDevice { schedules: Arc::new(schedules), ..self }
+    }
+
+    /// The one node of a part, which this device compiles alone.
+    fn node<'a>(&self, part: &Part<'a>) -> Result<&'a Node, DeviceError> {
+        match *part.nodes {
+            [id] => Ok(part.graph.node(id)),
+            _ => Err(DeviceError::Failed {
+                device: self.info.id.clone(),
+                reason: format!("takes one node at a time, got {}", part.nodes.len()),
+            }),
+        }
+    }
+
+    fn compile_by(
+        &self,
+        part: &Part<'_>,
+        schedules: &Schedules,
+    ) -> Result<Arc<dyn Program>, DeviceError> {
+        let node = self.node(part)?;
+        let def = find(&node.op).ok_or_else(|| DeviceError::Unsupported {
+            device: self.info.id.clone(),
+            node: node.label(part.graph),
+            op: node.op.clone(),
+            reason: "unknown operator".to_string(),
+        })?;
+        let compile = || programs::compile(part, node, schedules);
+        if let Some(program) = threads::with(self.info.threads, compile) {
+            return Ok(program);
+        }
+        let name = match def.kind {
+            Kind::View => "view",
+            Kind::Control => "bodies",
+            _ => "reference",
+        };
+        Ok(Arc::new(Reference { name }))
     }
 }
 
@@ -135,29 +183,20 @@ impl Device for CpuDevice {
     }
 
     fn compile(&self, part: &Part<'_>) -> Result<Arc<dyn Program>, DeviceError> {
-        let &[id] = part.nodes else {
-            return Err(DeviceError::Failed {
-                device: self.info.id.clone(),
-                reason: format!("takes one node at a time, got {}", part.nodes.len()),
-            });
-        };
-        let node = part.graph.node(id);
-        let def = find(&node.op).ok_or_else(|| DeviceError::Unsupported {
-            device: self.info.id.clone(),
-            node: node.label(part.graph),
-            op: node.op.clone(),
-            reason: "unknown operator".to_string(),
-        })?;
-        let compile = || programs::compile(part, node);
-        if let Some(program) = threads::with(self.info.threads, compile) {
-            return Ok(program);
-        }
-        let name = match def.kind {
-            Kind::View => "view",
-            Kind::Control => "bodies",
-            _ => "reference",
-        };
-        Ok(Arc::new(Reference { name }))
+        self.compile_by(part, &Schedules::Table(self.schedules.clone()))
+    }
+
+    fn tunes(&self, part: &Part<'_>) -> Option<(Task, Space)> {
+        let node = self.node(part).ok()?;
+        threads::with(self.info.threads, || programs::tunes(part, node))
+    }
+
+    fn compile_with(
+        &self,
+        part: &Part<'_>,
+        schedule: &Schedule,
+    ) -> Result<Arc<dyn Program>, DeviceError> {
+        self.compile_by(part, &Schedules::One(schedule.clone()))
     }
 
     fn peak(&self) -> Option<Peak> {

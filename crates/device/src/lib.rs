@@ -53,6 +53,27 @@ pub trait Device: Send + Sync {
     /// When it does not support the part, or runs out of a resource.
     fn compile(&self, part: &Part<'_>) -> Result<Arc<dyn Program>, DeviceError>;
 
+    /// What can be tuned of a part whose types are known, and which schedules there are; `None`
+    /// where nothing can.
+    fn tunes(&self, part: &Part<'_>) -> Option<(Task, Space)> {
+        let _ = part;
+        None
+    }
+
+    /// As `compile`, by this schedule in the place of the one that the device knows. What it does
+    /// not name, or what is not of the space, is the device's to choose.
+    ///
+    /// # Errors
+    /// As `compile`.
+    fn compile_with(
+        &self,
+        part: &Part<'_>,
+        schedule: &Schedule,
+    ) -> Result<Arc<dyn Program>, DeviceError> {
+        let _ = schedule;
+        self.compile(part)
+    }
+
     /// Measures what the device reaches at best, in about a quarter of a second; `None` where it
     /// cannot.
     fn peak(&self) -> Option<Peak> {
@@ -73,9 +94,15 @@ pub trait Driver: Send + Sync {
     /// What is there: devices, or why there is none and what to install.
     fn discover(&self) -> Vec<Found>;
 
-    /// Opens the device of this id with `threads` host threads (`None`: its own choice).
+    /// Opens the device of this id with `threads` host threads (`None`: its own choice), to work by
+    /// these schedules. Tasks that the table lacks are done as the device sees fit.
     ///
     /// # Errors
     /// When there is no such device or it cannot be opened.
-    fn open(&self, id: &str, threads: Option<usize>) -> Result<Arc<dyn Device>, DeviceError>;
+    fn open(
+        &self,
+        id: &str,
+        threads: Option<usize>,
+        schedules: ScheduleTable,
+    ) -> Result<Arc<dyn Device>, DeviceError>;
 }

@@ -89,7 +89,7 @@ pub fn open(id: &str, threads: Option<usize>) -> Result<std::sync::Arc<dyn Devic
     for driver in DRIVERS {
         for device in driver.discover() {
             if device.info.id == id {
-                return Ok(driver.open(id, threads)?);
+                return Ok(driver.open(id, threads, Default::default())?);
             }
             found.push(device.info.id);
         }

@@ -24,6 +24,7 @@ mod nbits;
 mod nhwc;
 mod nhwc_conv;
 mod nhwc_int8;
+mod nhwc_task;
 mod norm;
 mod pointwise;
 mod pool;
@@ -32,14 +33,17 @@ mod recurrent;
 mod reduce;
 mod resize;
 mod rotary;
+mod schedules;
 mod top;
 
 use std::sync::Arc;
 
-use hetra_device::{Call, Part, Program};
+use hetra_device::{Call, Part, Program, Space, Task};
 use hetra_ir::{Dim, Graph, Node, Type, ValueId};
 use hetra_ops::{FIRST_INPUT_PLAIN, OpError};
 use hetra_tensor::{DType, Value};
+
+pub(crate) use schedules::Schedules;
 
 /// Builds the program of a node that its family takes; `None` when an attribute is malformed.
 type Compile = fn(&Part<'_>, &Node) -> Option<Arc<dyn Program>>;
@@ -141,10 +145,39 @@ pub(crate) fn claims(node: &Node, graph: &Graph) -> bool {
     find(&Form { part: &part, node, types: &|id| graph.ty(id) }).is_some()
 }
 
-/// The program of a node, if a kernel does this form of it.
-pub(crate) fn compile(part: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
+/// An operator whose kernels have knobs.
+struct Tuned {
+    op: &'static str,
+    /// What is to be tuned of a node whose types are known.
+    tunes: fn(&Part<'_>, &Node) -> Option<(Task, Space)>,
+    /// In the place of what the family says.
+    compile: fn(&Part<'_>, &Node, &Schedules) -> Option<Arc<dyn Program>>,
+}
+
+static TUNED: &[Tuned] =
+    &[Tuned { op: "hetra.ConvLast", tunes: nhwc_task::tunes, compile: nhwc::conv_by }];
+
+fn tuned(node: &Node) -> Option<&'static Tuned> {
+    TUNED.iter().find(|tuned| tuned.op == node.op)
+}
+
+/// The program of a node, if a kernel does this form of it, which finds its schedules here.
+pub(crate) fn compile(
+    part: &Part<'_>,
+    node: &Node,
+    schedules: &Schedules,
+) -> Option<Arc<dyn Program>> {
     let compile = find(&Form { part, node, types: &|id| &part.types[id.index()] })?;
-    compile(part, node)
+    match tuned(node) {
+        Some(tuned) => (tuned.compile)(part, node, schedules),
+        None => compile(part, node),
+    }
+}
+
+/// What is to be tuned of a node, if a kernel does this form of it and has knobs.
+pub(crate) fn tunes(part: &Part<'_>, node: &Node) -> Option<(Task, Space)> {
+    find(&Form { part, node, types: &|id| &part.types[id.index()] })?;
+    (tuned(node)?.tunes)(part, node)
 }
 
 /// What a kernel gives: its outputs, or `None` when the reference has to run.
@@ -204,7 +237,13 @@ mod tests {
             let types: Vec<Type> = graph.values.iter().map(|value| value.ty.clone()).collect();
             let part = Part { graph, nodes: &[NodeId(0)], types: &types };
             let claims = claims(node, graph);
-            assert_eq!(claims, compile(&part, node).is_some(), "{}: {:?}", case.name, node.attrs);
+            assert_eq!(
+                claims,
+                compile(&part, node, &Schedules::default()).is_some(),
+                "{}: {:?}",
+                case.name,
+                node.attrs
+            );
             if claims {
                 claimed.insert(node.op.clone());
             }

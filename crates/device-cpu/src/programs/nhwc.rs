@@ -13,7 +13,7 @@ use super::conv::{
 use super::extents::pair;
 use super::nhwc_conv::{Forms, Images};
 use super::pool::planar;
-use super::{Compile, Form, Outcome, program};
+use super::{Compile, Form, Outcome, Schedules, program};
 use hetra_cpu_kernels::isa::isa;
 use hetra_cpu_kernels::nhwc::reads_whole_rows;
 use hetra_cpu_kernels::nhwc_pool::pool_nhwc;
@@ -88,7 +88,15 @@ pub(super) fn channels_last(shape: &[usize]) -> Vec<usize> {
 }
 
 fn conv(part: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
-    let forms = Forms::of(part, node)?;
+    conv_by(part, node, &Schedules::default())
+}
+
+pub(super) fn conv_by(
+    part: &Part<'_>,
+    node: &Node,
+    schedules: &Schedules,
+) -> Option<Arc<dyn Program>> {
+    let forms = Forms::of(part, node, schedules)?;
     let name = format!("{} nhwc", kernel_name(part, node));
     let name = rounding_name(&name, Compute::of(&node.attrs).ok()?);
     program(&name, &[], move |call| run_conv(call, &forms))

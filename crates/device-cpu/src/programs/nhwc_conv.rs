@@ -1,17 +1,22 @@
 //! The forms of a convolution with channels last: direct, or Winograd where it is faster for the
-//! size of the image. Only the form that a size asks for is packed.
+//! size of the image, as a schedule says or as is reckoned. Only the form that a size asks for is
+//! packed.
+
+use std::sync::{Mutex, PoisonError};
 
 use hetra_device::Part;
 use hetra_ir::Node;
 use hetra_ops::{Compute, FIRST_INPUT_PLAIN, OpError};
 use hetra_tensor::Tensor;
 
-use super::conv::{Packed, Packing, fixed_shape};
+use super::Schedules;
+use super::conv::{Packed, Packing, activation, fixed_shape};
+use super::nhwc_task::{self, ConvTask, Way};
 use hetra_cpu_kernels::activation::Activation;
 use hetra_cpu_kernels::conv::ConvShape;
 use hetra_cpu_kernels::isa::isa;
 use hetra_cpu_kernels::nhwc::PackedNhwc;
-use hetra_cpu_kernels::winograd::{PackedWinograd, Square, pays, takes};
+use hetra_cpu_kernels::winograd::{PackedWinograd, Square, takes};
 
 impl Packing for PackedNhwc {
     fn shape(&self) -> &ConvShape {
@@ -67,37 +72,63 @@ pub(super) struct Forms {
     direct: Packed<PackedNhwc>,
     two: Packed<Tiled<2>>,
     four: Packed<Tiled<4>>,
+    act: Activation,
+    schedules: Schedules,
+    /// How sizes are done that were seen so far.
+    ways: Mutex<Vec<(ConvTask, Way)>>,
 }
+
+/// Most sizes whose way is remembered.
+const WAYS_MAX: usize = 8;
 
 impl Forms {
     /// Packs constant weights, if the form is known.
-    pub(super) fn of(part: &Part<'_>, node: &Node) -> Option<Self> {
+    pub(super) fn of(part: &Part<'_>, node: &Node, schedules: &Schedules) -> Option<Self> {
         let forms = Forms {
             direct: Packed::open(part, node)?,
             two: Packed::open(part, node)?,
             four: Packed::open(part, node)?,
+            act: activation(node)?,
+            schedules: schedules.clone(),
+            ways: Mutex::default(),
         };
         let Some(shape) = fixed_shape(part, node) else { return Some(forms) };
         if node.attrs.has(FIRST_INPUT_PLAIN) {
             forms.direct.prepare(part, node)?;
             return Some(forms);
         }
-        let image = image(part, node);
-        match image.and_then(|(h, w)| forms.square(&shape, h, w)) {
+        // A batch that is open is as likely one image as any.
+        let task = nhwc_task::task(part, node).or_else(|| {
+            let (h, w) = image(part, node)?;
+            let residual = node.input(3).is_some();
+            let (act, compute) = (forms.act, forms.direct.compute);
+            Some(ConvTask { shape, size: (1, h, w), planes: false, residual, act, compute })
+        });
+        match task.map(|task| forms.way(task).square) {
             // Which form it will be is not known yet.
-            None if image.is_none() && takes(&shape) => {}
-            None => forms.direct.prepare(part, node)?,
-            Some(Square::Two) => forms.two.prepare(part, node)?,
-            Some(Square::Four) => forms.four.prepare(part, node)?,
+            None if takes(&shape) => {}
+            None | Some(None) => forms.direct.prepare(part, node)?,
+            Some(Some(Square::Two)) => forms.two.prepare(part, node)?,
+            Some(Some(Square::Four)) => forms.four.prepare(part, node)?,
         }
         Some(forms)
     }
 
-    /// The tiles of the fastest form. To transform weights for one call never pays, and transforms
-    /// of rounded operands would be rounded again.
-    fn square(&self, shape: &ConvShape, h: usize, w: usize) -> Option<Square> {
-        let may = self.direct.constant && self.direct.compute == Compute::F32;
-        pays(shape, h, w).filter(|_| may)
+    /// How images of this size are convolved. To transform weights for one call never pays.
+    fn way(&self, task: ConvTask) -> Way {
+        if !self.direct.constant {
+            return Way { square: None, ..task.usual() };
+        }
+        let mut ways = self.ways.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, way)) = ways.iter().find(|(seen, _)| *seen == task) {
+            return *way;
+        }
+        let way = task.way(&self.schedules);
+        if ways.len() >= WAYS_MAX {
+            ways.remove(0);
+        }
+        ways.push((task, way));
+        way
     }
 
     /// The caller has checked that the kernel fits the images and `out` the result.
@@ -109,14 +140,21 @@ impl Forms {
         out: &mut [f32],
     ) -> Result<(), OpError> {
         let &Images { x, planes, size, residual } = images;
-        match self.square(shape, size.1, size.2) {
+        let (shape, act, compute) = (*shape, self.act, self.direct.compute);
+        let adds = residual.is_some();
+        let task = ConvTask { shape, size, planes, residual: adds, act, compute };
+        let Way { square, tiling } = self.way(task);
+        match square {
             _ if planes => {
-                self.direct.pack(shape, weights, bias)?.run_planes(x, size, residual, out);
+                let direct = self.direct.pack(&shape, weights, bias)?;
+                direct.run_planes(tiling, x, size, residual, out);
             }
-            None => self.direct.pack(shape, weights, bias)?.run(x, size, residual, out),
-            Some(Square::Two) => self.two.pack(shape, weights, bias)?.0.run(x, size, residual, out),
+            None => self.direct.pack(&shape, weights, bias)?.run(tiling, x, size, residual, out),
+            Some(Square::Two) => {
+                self.two.pack(&shape, weights, bias)?.0.run(tiling, x, size, residual, out);
+            }
             Some(Square::Four) => {
-                self.four.pack(shape, weights, bias)?.0.run(x, size, residual, out);
+                self.four.pack(&shape, weights, bias)?.0.run(tiling, x, size, residual, out);
             }
         }
         Ok(())
@@ -152,7 +190,7 @@ mod tests {
         graph.nodes.push(node.clone());
         let types: Vec<Type> = graph.values.iter().map(|value| value.ty.clone()).collect();
         let part = Part { graph: &graph, nodes: &[NodeId(0)], types: &types };
-        (Forms::of(&part, &node).unwrap(), weights)
+        (Forms::of(&part, &node, &Schedules::default()).unwrap(), weights)
     }
 
     fn kept(forms: &Forms) -> [usize; 3] {

@@ -1,0 +1,51 @@
+//! How a kernel cuts its work. It is plain data, so that whoever measures can choose it; results do
+//! not depend on it, to the last bit.
+
+use super::gemm_pack;
+use super::isa::Isa;
+
+/// Sizes of the pieces in which a convolution with channels last is computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Tiling {
+    /// Rows of a register tile: at least 1, at most [`rows_max`]; what lies outside is taken for
+    /// the nearest. Not for one channel in each group, whose loop has no such tiles.
+    pub mr: usize,
+    /// Size of what is to stay in a cache, in per cent of what the kernel takes by itself.
+    pub block: usize,
+    /// Tasks that each thread gets, at most.
+    pub tasks: usize,
+}
+
+impl Default for Tiling {
+    /// What is good on the whole.
+    fn default() -> Self {
+        Tiling { mr: usize::MAX, block: 100, tasks: TASKS }
+    }
+}
+
+/// Tasks that each thread gets when nobody says otherwise: enough for a thread that is late.
+const TASKS: usize = 4;
+
+/// The most rows of a register tile.
+pub fn rows_max(isa: Isa) -> usize {
+    gemm_pack::block(isa).0
+}
+
+impl Tiling {
+    /// Rows of a register tile that has at most `most`.
+    #[inline(always)]
+    pub(crate) fn rows(self, most: usize) -> usize {
+        self.mr.clamp(1, most)
+    }
+
+    /// The part of `size` that a block takes.
+    #[inline(always)]
+    pub(crate) fn scaled(self, size: usize) -> usize {
+        size.saturating_mul(self.block) / 100
+    }
+
+    /// The least work of a task, of a kernel that asks for `grain` by itself.
+    pub(crate) fn grain(self, grain: usize) -> usize {
+        grain.saturating_mul(TASKS) / self.tasks.max(1)
+    }
+}
