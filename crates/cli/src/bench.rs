@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::inputs::{InputArgs, Inputs};
 use crate::profile::{self, Profile};
-use crate::session::Target;
+use crate::session::{Target, TunedArgs};
 use crate::show;
 use crate::statistics::Statistics;
 use crate::usage::count;
@@ -26,6 +26,8 @@ Examples:
 pub(crate) struct Args {
     #[command(flatten)]
     target: Target,
+    #[command(flatten)]
+    schedules: TunedArgs,
     #[command(flatten)]
     inputs: InputArgs,
     /// Seconds to measure the steady state (0: only load and first inference)
@@ -66,10 +68,10 @@ const SPREAD_MAX: f64 = 0.3;
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let path = &args.target.model;
     let started = Instant::now();
-    let session = args.target.open(&args.inputs.given())?;
+    let session = args.target.open(&args.inputs.given(), args.schedules.tuned())?;
     let load_ms = ms(started);
     let inputs = args.inputs.load(&session)?;
-    let session = args.target.tune(session, &inputs.values, &inputs.random())?;
+    let session = args.target.settle_precision(session, &inputs.values, &inputs.random())?;
     let started = Instant::now();
     inputs.run(&session, path)?;
     let first_ms = ms(started);

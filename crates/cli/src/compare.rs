@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::difference::difference;
 use crate::inputs::Given;
 use crate::recorded;
-use crate::session::Target;
+use crate::session::{Target, TunedArgs};
 use crate::show;
 use crate::usage::tolerance;
 
@@ -26,6 +26,8 @@ Examples:
 pub(crate) struct Args {
     #[command(flatten)]
     target: Target,
+    #[command(flatten)]
+    schedules: TunedArgs,
     /// Folder with input_N.pb and output_N.pb (ONNX test layout)
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
@@ -43,9 +45,9 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    let session = args.target.open(&Given::Folder(&args.data))?;
+    let session = args.target.open(&Given::Folder(&args.data), args.schedules.tuned())?;
     let inputs = recorded::inputs(&session, &args.data)?;
-    let session = args.target.tune(session, &inputs, &[])?;
+    let session = args.target.settle_precision(session, &inputs, &[])?;
     let wanted = recorded::outputs(&session, &args.data)?;
     anyhow::ensure!(!wanted.is_empty(), "{}: no output_N.pb", args.data.display());
     let outputs = session.run(inputs).with_context(|| args.target.model.display().to_string())?;

@@ -27,6 +27,7 @@ mod run;
 mod session;
 mod show;
 mod statistics;
+mod tune;
 mod usage;
 mod values;
 mod worker;
@@ -49,7 +50,8 @@ Examples:
   hetra bench model.onnx -t 5 --json
 
 Exit codes: 0 success, 1 something failed or differed, 2 the command line is at fault.
-Environment: NO_COLOR=1 switches colours off; HETRA_CPU=avx2|portable holds the kernels back."
+Environment: NO_COLOR=1 switches colours off; HETRA_CPU=avx2|portable holds the kernels back;
+HETRA_STORE names the file of what was tuned, or is off."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -63,6 +65,7 @@ enum Verb {
     Run(run::Args),
     Compare(compare::Args),
     Bench(bench::Args),
+    Tune(tune::Args),
     Conformance(conformance::Args),
     Demo(demo::Args),
     Completions(completions::Args),
@@ -98,13 +101,14 @@ fn main() -> ExitCode {
         }
     };
     // Others have no such option.
-    let bounded = matches!(verb, Verb::Run(_) | Verb::Compare(_) | Verb::Bench(_));
+    let bounded = matches!(verb, Verb::Run(_) | Verb::Compare(_) | Verb::Bench(_) | Verb::Tune(_));
     let result = match verb {
         Verb::Devices(args) => devices::run(&args),
         Verb::Inspect(args) => inspect::run(&args),
         Verb::Run(args) => run::run(&args),
         Verb::Compare(args) => compare::run(&args),
         Verb::Bench(args) => bench::run(&args),
+        Verb::Tune(args) => tune::run(&args),
         Verb::Conformance(args) => conformance::run(&args),
         Verb::Demo(args) => demo::run(&args),
         Verb::Completions(args) => completions::run(&args, Cli::command()),

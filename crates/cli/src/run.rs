@@ -13,7 +13,7 @@ use serde_json::json;
 
 use crate::classes::{self, Class, ClassArgs};
 use crate::inputs::{InputArgs, Inputs};
-use crate::session::Target;
+use crate::session::{Target, TunedArgs};
 use crate::{npy, show, usage, values};
 
 /// Run a model once and show its outputs
@@ -29,6 +29,8 @@ Examples:
 pub(crate) struct Args {
     #[command(flatten)]
     target: Target,
+    #[command(flatten)]
+    schedules: TunedArgs,
     #[command(flatten)]
     inputs: InputArgs,
     /// Write the outputs to a .npz file
@@ -70,12 +72,12 @@ fn npz(text: &str) -> Result<PathBuf, String> {
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let labels = args.classes.labels()?;
     let model = &args.target.model;
-    let session = args.target.open(&args.inputs.given())?;
+    let session = args.target.open(&args.inputs.given(), args.schedules.tuned())?;
     if args.explain_passes {
         eprintln!("{}", session.passes());
     }
     let inputs = args.inputs.load(&session)?;
-    let session = args.target.tune(session, &inputs.values, &inputs.random())?;
+    let session = args.target.settle_precision(session, &inputs.values, &inputs.random())?;
     if args.explain_plan {
         let types: Vec<hetra::Type> =
             inputs.values.iter().map(|(_, v)| hetra::Type::of(v)).collect();

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::Args;
-use hetra::{Precision, PrecisionReport, Session, Value, Verdict, limits};
+use hetra::{Precision, PrecisionReport, Session, Tuned, Value, Verdict, limits};
 use serde_json::json;
 
 use crate::inputs::Given;
@@ -43,6 +43,20 @@ pub(crate) struct Target {
     max_turns: Option<i64>,
 }
 
+/// Which schedules a run works by.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct TunedArgs {
+    /// Leave out what `hetra tune` found for this device
+    #[arg(long)]
+    untuned: bool,
+}
+
+impl TunedArgs {
+    pub(crate) fn tuned(&self) -> Tuned {
+        if self.untuned { Tuned::Shipped } else { Tuned::Found }
+    }
+}
+
 /// The error that `--precision auto` may make when `--max-error` is not given.
 const MAX_ERROR: f64 = 1e-2;
 
@@ -67,7 +81,7 @@ impl Target {
     /// Sets the limits of this process, loads and compiles the model. Inputs with a default that
     /// `given` does not give are weights that the exporter listed as inputs: they become constants,
     /// and fold.
-    pub(crate) fn open(&self, given: &Given<'_>) -> Result<Session> {
+    pub(crate) fn open(&self, given: &Given<'_>, tuned: Tuned) -> Result<Session> {
         if let Some(bytes) = self.max_bytes {
             limits::set_bytes_max(bytes);
         }
@@ -79,7 +93,7 @@ impl Target {
         let mut imported = hetra_onnx::import_file(&self.model, &import).with_context(model)?;
         imported.info.warnings.iter().for_each(|text| show::warn(text));
         given.fix_defaults(&mut imported.graph);
-        let mut builder = Session::builder().model(imported).device(&self.device);
+        let mut builder = Session::builder().model(imported).device(&self.device).tuned(tuned);
         if let Some(threads) = self.threads {
             builder = builder.threads(threads);
         }
@@ -92,13 +106,15 @@ impl Target {
         if self.precision == Exactness::Bf16 {
             builder = builder.precision(Precision::Bf16);
         }
-        builder.build().map_err(or_usage).with_context(model)
+        let session = builder.build().map_err(or_usage).with_context(model)?;
+        session.warning().into_iter().for_each(show::warn);
+        Ok(session)
     }
 
     /// Chooses how exactly the session computes where `--precision auto` asks for it, by the inputs
     /// of this command, and tells what came of it on stderr. `random` are the names of inputs that
     /// were generated.
-    pub(crate) fn tune(
+    pub(crate) fn settle_precision(
         &self,
         session: Session,
         inputs: &[(String, Value)],
@@ -231,7 +247,7 @@ mod tests {
         let (bytes_text, turns_text) = (bytes.to_string(), turns.to_string());
         let given = Given::Inputs { options: &[], arrays: Vec::new() };
         let line = ["hetra", model, "--max-bytes", &bytes_text, "--max-turns", &turns_text];
-        Line::try_parse_from(line).unwrap().target.open(&given).unwrap();
+        Line::try_parse_from(line).unwrap().target.open(&given, Tuned::Shipped).unwrap();
         assert_eq!((limits::bytes_max(), limits::turns_max()), (bytes, turns));
         for flag in ["--max-bytes", "--max-turns"] {
             assert!(Line::try_parse_from(["hetra", model, flag, "0"]).is_err());

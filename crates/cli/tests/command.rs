@@ -12,6 +12,7 @@ fn hetra(args: &[&str]) -> (i32, String, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_hetra"))
         .args(args)
         .env("NO_COLOR", "1")
+        .env("HETRA_STORE", "off")
         .output()
         .expect("the command starts");
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
@@ -243,7 +244,8 @@ fn a_symbol_that_inputs_share_is_bound() {
 fn kernels_that_are_not_there_are_refused() {
     let with = |kernels: &str, args: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_hetra"));
-        let output = command.args(args).env("HETRA_CPU", kernels).env("NO_COLOR", "1").output();
+        let output = command.args(args).env("HETRA_CPU", kernels).env("NO_COLOR", "1");
+        let output = output.env("HETRA_STORE", "off").output();
         let output = output.expect("the command starts");
         let text = [output.stdout, output.stderr].concat();
         (output.status.code(), String::from_utf8(text).expect("text"))
@@ -356,4 +358,33 @@ fn an_output_that_is_listed_twice_is_written_once() {
 fn what_was_not_measured_is_null() {
     let report = json(&["bench", &digits(), "-t", "0", "--json"]);
     assert!(report["steady"].is_null() && report["first_ms"].is_f64(), "{report}");
+}
+
+#[test]
+fn what_is_tuned_is_kept_and_used() {
+    let (model, folder) = (digits(), folder("tune"));
+    let store = folder.join("schedules.sqlite").display().to_string();
+    let lines = folder.join("lines.jsonl").display().to_string();
+    let tune = ["tune", &model, "--threads", "1", "--budget", "1s", "--store", &store, "--json"];
+    let (code, out, err) = hetra(&[&tune[..], &["--export", &lines]].concat());
+    assert_eq!(code, 0, "{err}");
+    let report: serde_json::Value = serde_json::from_str(&out).expect("JSON alone on stdout");
+    let tasks = report["tasks"].as_array().expect("tasks");
+    assert!(!tasks.is_empty() && report["after_ms"].as_f64() > Some(0.0), "{out}");
+    assert!(tasks.iter().all(|task| task["stand"] == "tuned"), "{out}");
+    assert_eq!(fs::read_to_string(&lines).expect("lines").lines().count(), tasks.len());
+    let (code, out, _) = hetra(&tune[..tune.len() - 1]);
+    assert!(code == 0 && out.contains("tuned before") && out.contains("the whole model"), "{out}");
+    // A store that is none is a warning.
+    fs::write(&store, "no database".repeat(1000)).expect("a file");
+    for (args, warned) in [(&["run", &model][..], true), (&["run", &model, "--untuned"], false)] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hetra"));
+        let output = command.args(args).env("HETRA_STORE", &store).output().expect("it starts");
+        let err = String::from_utf8(output.stderr).expect("text");
+        assert_eq!((output.status.code(), err.contains("warning:")), (Some(0), warned), "{err}");
+    }
+    let (code, _, err) = hetra(&["tune", &model]);
+    assert!(code == 2 && err.contains("--store"), "{err}");
+    let (code, _, err) = hetra(&[&tune[..5], &["a day"]].concat());
+    assert!(code == 2 && err.contains("such as 500ms"), "{err}");
 }

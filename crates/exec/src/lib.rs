@@ -4,13 +4,17 @@
 //! of input types gets its own plan, kept in a bounded cache. Runs may overlap: each takes a
 //! memory of its own from a bounded pool. Bodies of control-flow nodes are engines too.
 //!
+//! What can be tuned of a graph comes out as [`Alone`]: a node that runs by itself.
+//!
 //! The crate does not know why a plan is as it is.
 
+mod alone;
 mod engine;
 mod options;
 mod run;
 mod trace;
 
+pub use alone::Alone;
 pub use engine::{Engine, ExecError};
 pub use options::{Cancel, RunOptions};
 pub use trace::{StepTime, Trace};

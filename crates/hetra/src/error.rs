@@ -6,11 +6,14 @@ use hetra_ir::{VerifyError, nearest};
 use hetra_onnx::ImportError;
 use hetra_pass::OutputError;
 use hetra_tensor::TensorError;
+use hetra_tune::store::StoreError;
 
 /// Why a session could not be built or run.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "the messages say what each field is")]
 pub enum Error {
+    #[error(transparent)]
+    Store(#[from] StoreError),
     #[error("no model was given")]
     NoModel,
     #[error(transparent)]

@@ -45,6 +45,8 @@ mod pending;
 mod precision;
 mod runs;
 mod session;
+mod tune;
+mod tuned;
 
 pub use error::Error;
 pub use hetra_device::{Device, DeviceError, DeviceInfo, DriverState, Found, Peak, Support};
@@ -62,6 +64,8 @@ pub use outputs::Outputs;
 pub use pending::Pending;
 pub use precision::{Inputs, Precision, PrecisionReport, Verdict};
 pub use session::{Builder, Port, Session};
+pub use tune::{Moment, Stand, TuneOptions, TunedOp, tune};
+pub use tuned::{Tuned, device_key, store_path};
 
 /// Limits on what a model may ask for. They hold for the whole process and every session in it,
 /// since a tensor is made where no session is known; set them before the first session is built.
@@ -80,16 +84,31 @@ pub fn devices() -> Vec<Found> {
     DRIVERS.iter().flat_map(|driver| driver.discover()).collect()
 }
 
-/// Opens a device by its id, such as `cpu`, with a number of host threads.
+/// Opens a device by its id, such as `cpu`, with a number of host threads. It works by what was
+/// tuned for it ([`Tuned::Found`]); a store that cannot be read counts for nothing.
 ///
 /// # Errors
 /// When no driver has such a device; the error lists those that were found.
 pub fn open(id: &str, threads: Option<usize>) -> Result<std::sync::Arc<dyn Device>, Error> {
+    open_tuned(id, threads, &Tuned::Found).map(|(device, _)| device)
+}
+
+/// As [`open`], by the schedules that are found there. Says what is wrong with the store.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_tuned(
+    id: &str,
+    threads: Option<usize>,
+    tuned: &Tuned,
+) -> Result<(std::sync::Arc<dyn Device>, Option<String>), Error> {
     let mut found = Vec::new();
     for driver in DRIVERS {
         for device in driver.discover() {
             if device.info.id == id {
-                return Ok(driver.open(id, threads, Default::default())?);
+                let (table, fault) = tuned::table(&device.info, tuned);
+                let fault = fault.map(|fault| format!("what was tuned is not used: {fault}"));
+                return Ok((driver.open(id, threads, table)?, fault));
             }
             found.push(device.info.id);
         }

@@ -17,6 +17,7 @@ use crate::outputs::Outputs;
 use crate::pending::{Pending, pending};
 use crate::precision::{self, Precision, PrecisionReport};
 use crate::runs::{Gate, RUNS_MAX, Workers};
+use crate::tuned::Tuned;
 
 /// Name and type of an input or output.
 #[derive(Clone, Debug, PartialEq)]
@@ -46,6 +47,7 @@ pub struct Builder {
     runs_max: Option<usize>,
     fix_defaults: bool,
     precision: Precision,
+    tuned: Tuned,
 }
 
 impl Builder {
@@ -108,6 +110,14 @@ impl Builder {
         self
     }
 
+    /// Where the schedules are found that kernels work by; [`Tuned::Found`] when not said. A device
+    /// of [`Builder::on`] has its own.
+    #[must_use]
+    pub fn tuned(mut self, tuned: Tuned) -> Builder {
+        self.tuned = tuned;
+        self
+    }
+
     /// Most runs of the session at one time, 8 when not said. Further calls of [`Session::run`]
     /// wait for their turn; further runs of [`Session::run_async`] wait in a queue. Each run needs
     /// memory of its own for intermediate values.
@@ -161,12 +171,15 @@ impl Builder {
         for (port, ty) in outputs.iter_mut().zip(hetra_pass::output_types(&graph)?) {
             port.ty = ty;
         }
-        let device = match self.device {
+        let (device, warning) = match self.device {
             Some(_) if self.device_id.is_some() || self.threads.is_some() => {
                 return Err(Error::TwoDevices);
             }
-            Some(device) => device,
-            None => crate::open(self.device_id.as_deref().unwrap_or("cpu"), self.threads)?,
+            Some(device) => (device, None),
+            None => {
+                let id = self.device_id.as_deref().unwrap_or("cpu");
+                crate::open_tuned(id, self.threads, &self.tuned)?
+            }
         };
         let off = passes_off(&self.passes_off)?;
         let claims = |node: &Node, graph: &Graph| claim(device.as_ref(), node, graph);
@@ -176,7 +189,7 @@ impl Builder {
             let products = hetra_pass::can_lower(&graph, &claims);
             graph = hetra_pass::lower(&graph, &products.into_iter().collect());
         }
-        let model = Compiled { info, report, inputs, outputs, runs };
+        let model = Compiled { info, warning, report, inputs, outputs, runs };
         let session = Session::compile(graph, device, model)?;
         match &self.precision {
             Precision::Auto { .. } => session.with_precision(&self.precision),
@@ -221,6 +234,7 @@ struct Inner {
 #[derive(Clone)]
 struct Compiled {
     info: ModelInfo,
+    warning: Option<String>,
     report: Report,
     inputs: Vec<Port>,
     outputs: Vec<Port>,
@@ -344,6 +358,16 @@ impl Session {
     /// Who made the model, and for which opsets.
     pub fn model(&self) -> &ModelInfo {
         &self.inner.model.info
+    }
+
+    /// What was wrong when the session was built and did not keep it from running: a store of
+    /// schedules that cannot be read.
+    pub fn warning(&self) -> Option<&str> {
+        self.inner.model.warning.as_deref()
+    }
+
+    pub(crate) fn engine(&self) -> &Engine {
+        &self.inner.engine
     }
 
     /// The device it runs on.

@@ -1,0 +1,166 @@
+//! One node of a graph by itself, for whoever measures its schedules.
+
+use std::cell::Cell;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hetra_device::{Call, Device, DeviceError, Part, Program, Random, Schedule, Space, Task};
+use hetra_ir::{Graph, NodeId, Type, ValueId};
+use hetra_ops::{Interpreter, NodeError, OpError};
+use hetra_tensor::{DType, Tensor, Value};
+
+use crate::engine::Engine;
+
+/// Fewest samples of a measurement, and most.
+const SAMPLES_MIN: usize = 3;
+const SAMPLES_MAX: usize = 1000;
+
+/// A node that can be tuned, at known sizes.
+pub struct Alone {
+    graph: Arc<Graph>,
+    device: Arc<dyn Device>,
+    types: Arc<Vec<Type>>,
+    node: NodeId,
+    task: Task,
+    space: Space,
+}
+
+impl Engine {
+    /// The nodes that can be tuned for inputs of these types, in order. Those in bodies are not
+    /// among them.
+    ///
+    /// # Errors
+    /// The first node whose arguments contradict its operator.
+    pub fn tunable(&self, inputs: &[Type]) -> Result<Vec<Alone>, NodeError> {
+        let types = Arc::new(hetra_pass::infer(&self.graph, inputs, &[])?.types);
+        let alone = |(node, _): (NodeId, _)| {
+            let part = Part { graph: &self.graph, nodes: &[node], types: &types };
+            let (task, space) = self.device.tunes(&part)?;
+            let (graph, device) = (self.graph.clone(), self.device.clone());
+            Some(Alone { graph, device, types: types.clone(), node, task, space })
+        };
+        Ok(self.graph.nodes().filter_map(alone).collect())
+    }
+}
+
+impl Alone {
+    /// What is tuned.
+    pub fn task(&self) -> &Task {
+        &self.task
+    }
+
+    /// The schedules that there are.
+    pub fn space(&self) -> &Space {
+        &self.space
+    }
+
+    /// The node's name, as in a trace.
+    pub fn label(&self) -> String {
+        self.graph.node(self.node).label(&self.graph)
+    }
+
+    /// Its operator.
+    pub fn op(&self) -> &str {
+        &self.graph.node(self.node).op
+    }
+
+    /// The type of its first output.
+    pub fn output(&self) -> String {
+        let output = self.graph.node(self.node).defs().next();
+        output.map_or(String::new(), |id| self.types[id.index()].to_string())
+    }
+
+    /// Compiles it by a schedule.
+    ///
+    /// # Errors
+    /// As [`Device::compile_with`].
+    pub fn compile(&self, schedule: &Schedule) -> Result<Arc<dyn Program>, DeviceError> {
+        let part = Part { graph: &self.graph, nodes: &[self.node], types: &self.types };
+        self.device.compile_with(&part, schedule)
+    }
+
+    /// Its arguments: the graph's constants, and random numbers from -1 to 1 for the rest.
+    ///
+    /// # Errors
+    /// When an argument is not f32 of a known shape.
+    pub fn arguments(&self) -> Result<Vec<Option<Value>>, OpError> {
+        let mut random = Random::new(1);
+        let node = self.graph.node(self.node);
+        let mut one = |(index, id): (usize, ValueId)| {
+            let ty = &self.types[id.index()];
+            let constant = self.graph.constants.get(&id);
+            if let Some(value) = constant.filter(|_| !self.graph.inputs.contains(&id)) {
+                return Ok(value.clone());
+            }
+            let fault = || OpError::input(index, "f32 of a known shape", ty.to_string());
+            let shape = ty.known_shape().filter(|_| ty.dtype() == Some(DType::F32));
+            let mut tensor = Tensor::zeros(DType::F32, &shape.ok_or_else(fault)?)?;
+            for number in tensor.as_mut_slice::<f32>()? {
+                *number = (2.0 * random.unit() - 1.0) as f32;
+            }
+            Ok(Value::from(tensor))
+        };
+        let ids = node.inputs.iter().enumerate();
+        ids.map(|(index, id)| id.map(|id| one((index, id))).transpose()).collect()
+    }
+
+    /// Runs a program of it again and again for so long, at least three times, after a run that
+    /// does not count. Gives the seconds of each run.
+    ///
+    /// # Errors
+    /// The error of a run, or that it was left to the reference, which has no schedules.
+    pub fn time(
+        &self,
+        program: &dyn Program,
+        arguments: &[Option<Value>],
+        length: Duration,
+    ) -> Result<Vec<f64>, OpError> {
+        let mut samples = Ok(Vec::new());
+        self.device.scope(&mut || samples = self.time_here(program, arguments, length));
+        samples
+    }
+
+    fn time_here(
+        &self,
+        program: &dyn Program,
+        arguments: &[Option<Value>],
+        length: Duration,
+    ) -> Result<Vec<f64>, OpError> {
+        let node = self.graph.node(self.node);
+        let mut blocks: Vec<Option<_>> = node.outputs.iter().map(|_| None).collect();
+        let mut samples = Vec::new();
+        let begun = Instant::now();
+        for run in 0.. {
+            let enough = samples.len() >= SAMPLES_MIN && begun.elapsed() >= length;
+            if enough || samples.len() == SAMPLES_MAX {
+                break;
+            }
+            let fell_back = Cell::new(false);
+            let call = Call {
+                node,
+                inputs: arguments.to_vec(),
+                in_place: None,
+                blocks: std::mem::take(&mut blocks),
+                outer: &|_| None,
+                runner: &Interpreter,
+                fell_back: &fell_back,
+            };
+            let started = Instant::now();
+            let outputs = program.run(call)?;
+            let seconds = started.elapsed().as_secs_f64();
+            if fell_back.get() {
+                return Err(OpError::unsupported("a kernel that takes these arguments"));
+            }
+            if run > 0 {
+                samples.push(seconds);
+            }
+            // As in a run of the whole: the memory of the output is there already.
+            let block = |value: Value| match value {
+                Value::Tensor(tensor) => tensor.into_buffer(),
+                _ => None,
+            };
+            blocks = outputs.into_iter().map(block).collect();
+        }
+        Ok(samples)
+    }
+}
