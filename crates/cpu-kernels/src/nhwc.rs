@@ -6,7 +6,8 @@
 //! lanes. One input channel per group (depthwise) has its own loop (`nhwc_depthwise`). Of images
 //! with few channels, as of colours, a padded copy is made: there a whole row of taps is one run.
 //!
-//! Each output is summed in the same order (taps, then channels), whatever the [`Tiling`] or threads.
+//! Each output is summed in the same order (taps, then channels), whatever the [`Tiling`] or the
+//! threads.
 
 use super::activation::{self, Activation};
 use super::bf16::{self, F32, Operands, Pairs, Wide, pair};

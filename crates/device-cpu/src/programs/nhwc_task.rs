@@ -91,8 +91,8 @@ impl ConvTask {
         s.groups > 1 && s.groups == s.c && s.m == s.c
     }
 
-    /// The knobs of the kernels that do it ([`Tiling`] says what they mean). `form` is the number of
-    /// outputs along an axis of a Winograd tile, 1 for the direct sum: forms differ in rounding.
+    /// The knobs of the kernels that do it ([`Tiling`] says what they mean). `form` is the number
+    /// of outputs along an axis of a Winograd tile, 1 for the direct sum: forms differ in rounding.
     fn space(&self) -> Result<Space, SpaceError> {
         let usual = Tiling::default();
         let most = rows_max(isa()) as i64;
