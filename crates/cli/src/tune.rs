@@ -133,7 +133,11 @@ fn tune(args: &Args, session: &Session, inputs: &Inputs, store: &Path) -> Result
         ));
     });
     bar.finish_and_clear();
-    ops.map_err(|error| inputs.explain(&args.target.model, error))
+    ops.map_err(|error| match error {
+        // Not of the model, nor of its inputs.
+        hetra::Error::Store(error) => error.into(),
+        error => inputs.explain(&args.target.model, error),
+    })
 }
 
 /// Milliseconds of both sessions, medians of runs in turn.
@@ -157,7 +161,7 @@ fn compare(
     let begun = Instant::now();
     while old.len() < PAIRS_MIN || begun.elapsed() < limit {
         // The order turns, so that neither is always the one behind the other.
-        if old.len() % 2 == 0 {
+        if old.len().is_multiple_of(2) {
             old.push(time(before)?);
             new.push(time(after)?);
         } else {

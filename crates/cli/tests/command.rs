@@ -364,6 +364,8 @@ fn what_was_not_measured_is_null() {
 fn what_is_tuned_is_kept_and_used() {
     let (model, folder) = (digits(), folder("tune"));
     let store = folder.join("schedules.sqlite").display().to_string();
+    // Of an earlier run of the test.
+    let _ = fs::remove_file(&store);
     let lines = folder.join("lines.jsonl").display().to_string();
     let tune = ["tune", &model, "--threads", "1", "--budget", "1s", "--store", &store, "--json"];
     let (code, out, err) = hetra(&[&tune[..], &["--export", &lines]].concat());

@@ -11,6 +11,9 @@ use hetra_tensor::{DType, Tensor, Value};
 
 use crate::engine::Engine;
 
+/// Bytes that are read between two samples, so that weights are as far away as in a model, where
+/// other nodes ran since they were used: more than the second cache level has.
+const SWEEP_BYTES: usize = 4 << 20;
 /// Fewest samples of a measurement, and most.
 const SAMPLES_MIN: usize = 3;
 const SAMPLES_MAX: usize = 1000;
@@ -59,6 +62,11 @@ impl Alone {
         self.graph.node(self.node).label(&self.graph)
     }
 
+    /// Which it is.
+    pub fn node(&self) -> NodeId {
+        self.node
+    }
+
     /// Its operator.
     pub fn op(&self) -> &str {
         &self.graph.node(self.node).op
@@ -105,7 +113,8 @@ impl Alone {
     }
 
     /// Runs a program of it again and again for so long, at least three times, after a run that
-    /// does not count. Gives the seconds of each run.
+    /// does not count. Gives the seconds of each run. The caches of the calling thread hold the
+    /// arguments that are not constant, as if a node before had just made them, and not the rest.
     ///
     /// # Errors
     /// The error of a run, or that it was left to the reference, which has no schedules.
@@ -120,6 +129,14 @@ impl Alone {
         samples
     }
 
+    /// The arguments that are no constants.
+    fn computed<'a>(&'a self, arguments: &'a [Option<Value>]) -> impl Iterator<Item = &'a Tensor> {
+        let inputs = self.graph.node(self.node).inputs.iter().zip(arguments);
+        let open =
+            inputs.filter(|(id, _)| id.is_none_or(|id| !self.graph.constants.contains_key(&id)));
+        open.filter_map(|(_, value)| value.as_ref()?.as_tensor())
+    }
+
     fn time_here(
         &self,
         program: &dyn Program,
@@ -129,12 +146,15 @@ impl Alone {
         let node = self.graph.node(self.node);
         let mut blocks: Vec<Option<_>> = node.outputs.iter().map(|_| None).collect();
         let mut samples = Vec::new();
+        let sweep = vec![1u8; SWEEP_BYTES];
         let begun = Instant::now();
         for run in 0.. {
             let enough = samples.len() >= SAMPLES_MIN && begun.elapsed() >= length;
             if enough || samples.len() == SAMPLES_MAX {
                 break;
             }
+            read(&sweep);
+            self.computed(arguments).for_each(|tensor| read(tensor.bytes()));
             let fell_back = Cell::new(false);
             let call = Call {
                 node,
@@ -163,4 +183,9 @@ impl Alone {
         }
         Ok(samples)
     }
+}
+
+/// Reads a byte of each line of the cache.
+fn read(bytes: &[u8]) {
+    std::hint::black_box(bytes.iter().step_by(64).fold(0u8, |sum, byte| sum.wrapping_add(*byte)));
 }

@@ -51,7 +51,7 @@ pub struct Engine {
     pub(crate) device: Arc<dyn Device>,
     pub(crate) programs: Vec<Arc<dyn Program>>,
     /// Engines of the bodies, by the address of the body, which `graph` keeps alive.
-    bodies: HashMap<usize, Engine>,
+    bodies: Arc<HashMap<usize, Engine>>,
     /// The types of the inputs and captures, and the plan, which says what it gives.
     plans: Mutex<Vec<(Vec<Type>, Arc<Plan>)>>,
     memories: Mutex<Vec<Memory>>,
@@ -121,10 +121,27 @@ impl Engine {
             graph,
             device,
             programs,
-            bodies,
+            bodies: Arc::new(bodies),
             plans: Mutex::default(),
             memories: Mutex::default(),
         })
+    }
+
+    /// The same with other programs for some of its nodes, and with plans and memories of its own.
+    #[must_use]
+    pub fn with_programs(&self, others: Vec<(NodeId, Arc<dyn Program>)>) -> Engine {
+        let mut programs = self.programs.clone();
+        for (node, program) in others {
+            programs[node.index()] = program;
+        }
+        Engine {
+            graph: self.graph.clone(),
+            device: self.device.clone(),
+            programs,
+            bodies: self.bodies.clone(),
+            plans: Mutex::default(),
+            memories: Mutex::default(),
+        }
     }
 
     /// The graph.

@@ -1,41 +1,33 @@
 //! Tunes what a model is made of: measures the schedules of its nodes, and keeps the fastest in a
 //! store, where later sessions find them ([`crate::Tuned`]).
+//!
+//! Nodes are searched one by one, each measured alone ([`job`]): that is quick, and says little of
+//! what the caches hold in the midst of a model. So what a search found is then tried in the model,
+//! all tasks at once, in turn with the model as it was ([`contest`]), and only what wins there is
+//! chosen.
 
-use std::cell::Cell;
-use std::collections::BTreeMap;
-use std::fmt::Display;
+mod contest;
+mod job;
+
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use hetra_device::{Schedule, Task};
-use hetra_exec::{Alone, ExecError};
-use hetra_ir::Type;
-use hetra_ops::OpError;
 use hetra_tensor::Value;
-use hetra_tune::store::{Choice, DeviceKey, Measured, Store, StoreError};
-use hetra_tune::{Budget, End, Options, Progress, Rule, search, settle};
+use hetra_tune::store::{Choice, DeviceKey, Store};
+use hetra_tune::{Outcome, Verdict};
 
 use crate::error::Error;
 use crate::session::Session;
-use crate::tuned::device_key;
+use crate::tuned::{Tuned, device_key, table};
+use contest::Contest;
+use job::{Job, jobs};
 
-/// Runs with a trace that tell where the time goes.
-const TRACES: usize = 3;
-/// The part of a task's time that is for the search; the rest is for confirming what it found.
-const SEARCH_PART: f64 = 0.75;
-/// Measurements that the time of a task should allow, at least.
-const TRIALS_WANTED: u32 = 60;
-/// How long a schedule is measured at least, and at most, unless three runs take longer.
-const MEASURE_MIN: Duration = Duration::from_millis(1);
-const MEASURE_MAX: Duration = Duration::from_millis(10);
-/// Programs of one task that stay compiled: the default and what is compared with it.
-const PROGRAMS_MAX: usize = 4;
-/// Schedules of a search that may be confirmed, one after another.
+/// The part of the budget that is for the searches; the rest is for trying in the model.
+const SEARCH_PART: f64 = 0.8;
+/// Schedules of a task that are tried in the model, one after another.
 const TRIES: usize = 3;
-/// Rows of other tasks that a search learns from.
-const OTHERS_MAX: usize = 2000;
 
 /// How a model is tuned.
 #[derive(Clone, Copy, Debug)]
@@ -100,7 +92,8 @@ pub struct TunedOp {
     pub share: f64,
     /// What became of it.
     pub stand: Stand,
-    /// Seconds of the default schedule, where they are known.
+    /// Seconds of the default schedule, of all its nodes together: in the model, or by itself where
+    /// nothing was faster by itself.
     pub default_seconds: Option<f64>,
     /// Seconds of the schedule that sessions use now, measured in turn with the default.
     pub seconds: Option<f64>,
@@ -111,7 +104,8 @@ pub struct TunedOp {
 }
 
 /// Tunes the nodes of a session that have knobs, for these inputs, those that take the most time
-/// first. What sessions use is changed in the store only: build another one to see it.
+/// first. The session has to work by [`Tuned::Shipped`]: what it does is what others are compared
+/// with. What sessions do is changed in the store only: build another one to see it.
 ///
 /// # Errors
 /// When the model does not run on the inputs, or the store cannot be used. A task that cannot be
@@ -123,163 +117,123 @@ pub fn tune(
     progress: &mut dyn FnMut(&Moment<'_>),
 ) -> Result<Vec<TunedOp>, Error> {
     let begun = Instant::now();
-    let mut store = Store::open(options.store)?;
     let key = device_key(session.device());
-    let jobs = jobs(session, inputs)?;
-    let mut all = Vec::with_capacity(jobs.len());
-    let mut open: f64 = jobs.iter().map(|job| job.op.share).sum();
-    for (index, job) in jobs.iter().enumerate() {
-        let left = (begun + options.budget).saturating_duration_since(Instant::now());
-        let part = left.mul_f64((job.op.share / open.max(1e-12)).clamp(0.0, 1.0));
-        open -= job.op.share;
-        let mut tell = |trials, default_seconds, best_seconds| {
-            progress(&Moment {
-                task: (index, jobs.len()),
-                op: &job.op.op,
-                trials,
-                default_seconds,
-                best_seconds,
-                elapsed: begun.elapsed(),
-                budget: options.budget,
-            });
-        };
-        all.push(job.run(&mut store, &key, options, part, &mut tell)?);
+    let mut tuner = Tuner { store: Store::open(options.store)?, key, options, jobs: Vec::new() };
+    tuner.jobs = jobs(session, inputs)?;
+    let (shipped, _) = table(session.device(), &Tuned::Shipped);
+    for job in &mut tuner.jobs {
+        job.incumbent = shipped.get(job.op.task.key()).cloned().unwrap_or(job.default());
     }
-    Ok(all)
+    tuner.search(begun, progress)?;
+    tuner.settle(&Contest::new(session, inputs), begun + options.budget)?;
+    Ok(tuner.jobs.into_iter().map(|job| job.op).collect())
 }
 
-/// A task, and a node to measure it with.
-struct Job {
-    alone: Alone,
-    op: TunedOp,
+/// A tuning under way.
+struct Tuner<'a> {
+    store: Store,
+    key: DeviceKey,
+    options: &'a TuneOptions<'a>,
+    jobs: Vec<Job>,
 }
 
-/// The tasks of a session, those of the largest part of its time first.
-fn jobs(session: &Session, inputs: &[(String, Value)]) -> Result<Vec<Job>, Error> {
-    let graph = session.graph();
-    let given = |id| inputs.iter().find(|(name, _)| *name == graph.value(id).name);
-    let types: Vec<Type> = graph
-        .inputs
-        .iter()
-        .map(|&id| {
-            let value = given(id).map(|(_, value)| value).or_else(|| graph.constants.get(&id));
-            value.map_or_else(|| graph.ty(id).clone(), Type::of)
-        })
-        .collect();
-    let times = times(session, inputs)?;
-    let total: f64 = times.values().sum();
-    let mut jobs: Vec<Job> = Vec::new();
-    for alone in session.engine().tunable(&types).map_err(ExecError::from)? {
-        let share = times.get(&alone.label()).copied().unwrap_or(0.0) / total.max(1e-12);
-        let same = jobs.iter_mut().find(|job| job.alone.task().key() == alone.task().key());
-        if let Some(job) = same {
-            job.op.nodes += 1;
-            job.op.share += share;
-            continue;
-        }
-        let op = TunedOp {
-            task: alone.task().clone(),
-            op: alone.op().to_string(),
-            output: alone.output(),
-            node: alone.label(),
-            nodes: 1,
-            share,
-            stand: Stand::Open,
-            default_seconds: None,
-            seconds: None,
-            schedule: None,
-            trials: 0,
-        };
-        jobs.push(Job { alone, op });
+impl Tuner<'_> {
+    fn stopped(&self) -> bool {
+        self.options.stop.load(Ordering::Relaxed)
     }
-    jobs.sort_by(|a, b| b.op.share.total_cmp(&a.op.share));
-    Ok(jobs)
-}
 
-/// Seconds of each step of a run, by the names of their nodes: the least of a few.
-fn times(session: &Session, inputs: &[(String, Value)]) -> Result<BTreeMap<String, f64>, Error> {
-    session.warm_up(inputs.to_vec(), 1)?;
-    let mut least = BTreeMap::new();
-    for _ in 0..TRACES {
-        let (_, trace) = session.trace(inputs.to_vec())?;
-        for step in trace.steps {
-            let seconds = step.duration_ns as f64 / 1e9;
-            let entry = least.entry(step.node).or_insert(f64::INFINITY);
-            *entry = entry.min(seconds);
+    /// Searches for each task that nobody tuned.
+    fn search(
+        &mut self,
+        begun: Instant,
+        progress: &mut dyn FnMut(&Moment<'_>),
+    ) -> Result<(), Error> {
+        let (options, count) = (self.options, self.jobs.len());
+        let until = begun + options.budget.mul_f64(SEARCH_PART);
+        let mut open = 0.0;
+        for job in &mut self.jobs {
+            let known = self.store.best(&self.key, job.op.task.key())?;
+            let known = known.filter(|_| !options.fresh);
+            match known.filter(|choice| job.alone().space().contains(&choice.schedule)) {
+                Some(choice) => job.op.chosen(Stand::Known, choice),
+                None => open += job.op.share,
+            }
         }
-    }
-    Ok(least)
-}
-
-impl Job {
-    /// Searches for so long, confirms, and stores.
-    fn run(
-        &self,
-        store: &mut Store,
-        key: &DeviceKey,
-        options: &TuneOptions<'_>,
-        part: Duration,
-        tell: &mut dyn FnMut(usize, f64, f64),
-    ) -> Result<TunedOp, StoreError> {
-        let (mut op, task, space) = (self.op.clone(), self.alone.task(), self.alone.space());
-        let known = store.best(key, task.key())?.filter(|_| !options.fresh);
-        if let Some(choice) = known.filter(|choice| space.contains(&choice.schedule)) {
-            op.chosen(Stand::Known, choice);
-            return Ok(op);
-        }
-        if part.is_zero() || options.stop.load(Ordering::Relaxed) {
-            return Ok(op);
-        }
-        let mut bench = match Bench::new(&self.alone, part) {
-            Ok(bench) => bench,
-            Err(error) => return Ok(op.failed(&error)),
-        };
-        let last = Cell::new((0.0, 0));
-        let mut measure = |schedule: &Schedule| {
-            let (seconds, spread, samples) = bench.measure(schedule)?;
-            last.set((spread, samples));
-            Ok::<f64, Error>(seconds)
-        };
-        let mut prior = store.rows(key, task.key(), OTHERS_MAX)?;
-        prior.retain(|row| !options.fresh || row.task.key() != task.key());
-        let mut fault = None;
-        let mut keep = |progress: &Progress<'_>| {
-            let (spread, samples) = last.take();
-            let result = progress.trial.result.clone();
-            let row = Measured { result, spread, samples, at: now() };
-            fault = fault.take().or(store.record(key, task, &progress.trial.schedule, &row).err());
-            tell(progress.trials, progress.default_seconds, progress.best.1);
-        };
-        let until = Some(Instant::now() + part.mul_f64(SEARCH_PART));
-        let budget = Budget { until, trials: None, stop: Some(options.stop) };
-        let found =
-            search(space, task, &prior, &Options::default(), budget, &mut measure, &mut keep);
-        fault.map_or(Ok(()), Err)?;
-        let outcome = match found {
-            Ok(outcome) => outcome,
-            Err(hetra_tune::SearchError::Stopped) => return Ok(op),
-            Err(error) => return Ok(op.failed(&error)),
-        };
-        op.trials = outcome.trials.len();
-        op.default_seconds = Some(outcome.default.1);
-        if outcome.end == End::Stopped {
-            return Ok(op);
-        }
-        let (schedule, verdict) =
-            match settle(&outcome, TRIES, Rule::default(), options.stop, &mut measure) {
-                Ok(settled) => settled,
-                Err(error) => return Ok(op.failed(&error)),
+        for (index, job) in self.jobs.iter_mut().enumerate() {
+            let left = until.saturating_duration_since(Instant::now());
+            let stop = options.stop.load(Ordering::Relaxed);
+            if job.op.stand != Stand::Open || left.is_zero() || stop {
+                continue;
+            }
+            let part = left.mul_f64((job.op.share / f64::max(open, 1e-12)).clamp(0.0, 1.0));
+            open -= job.op.share;
+            let op = job.op.op.clone();
+            let mut tell = |trials, default_seconds, best_seconds| {
+                progress(&Moment {
+                    task: (index, count),
+                    op: &op,
+                    trials,
+                    default_seconds,
+                    best_seconds,
+                    elapsed: begun.elapsed(),
+                    budget: options.budget,
+                });
             };
-        if options.stop.load(Ordering::Relaxed) {
-            return Ok(op);
+            job.search(&mut self.store, &self.key, options, part, &mut tell)?;
         }
-        let default_seconds = verdict.as_ref().map_or(outcome.default.1, |v| v.default_seconds);
+        Ok(())
+    }
+
+    /// Tries what was found in the model, and chooses.
+    fn settle(&mut self, contest: &Contest<'_>, until: Instant) -> Result<(), Error> {
+        for round in 0..TRIES {
+            if self.stopped() || (round > 0 && Instant::now() >= until) {
+                break;
+            }
+            let entries: Vec<(usize, Schedule)> = (self.jobs.iter().enumerate())
+                .filter(|(_, job)| job.op.stand == Stand::Open)
+                .filter_map(|(index, job)| Some((index, job.candidate(round)?)))
+                .collect();
+            if entries.is_empty() {
+                break;
+            }
+            let verdicts = contest.run(&self.jobs, &entries, until, self.options.stop)?;
+            for ((index, schedule), verdict) in entries.into_iter().zip(verdicts) {
+                if verdict.wins {
+                    self.choose(index, schedule, Some(&verdict))?;
+                }
+                self.jobs[index].verdict = Some(verdict);
+            }
+        }
+        // Tasks whose search came to nothing stay as they are, and so do those that lost.
+        for index in 0..self.jobs.len() {
+            let job = &self.jobs[index];
+            if job.op.stand != Stand::Open || job.outcome.is_none() || self.stopped() {
+                continue;
+            }
+            let (schedule, verdict) = (job.incumbent.clone(), job.verdict.clone());
+            self.choose(index, schedule, verdict.as_ref())?;
+        }
+        Ok(())
+    }
+
+    fn choose(
+        &mut self,
+        index: usize,
+        schedule: Schedule,
+        verdict: Option<&Verdict>,
+    ) -> Result<(), Error> {
+        let job = &mut self.jobs[index];
+        // By itself, where nothing was tried in the model.
+        let alone = job.outcome.as_ref().map_or(0.0, |outcome: &Outcome| outcome.default.1);
+        let default_seconds =
+            verdict.map_or(alone * job.op.nodes as f64, |verdict| verdict.default_seconds);
         let won = verdict.filter(|verdict| verdict.wins);
         let seconds = won.map_or(default_seconds, |verdict| verdict.candidate_seconds);
         let choice = Choice { schedule, seconds, default_seconds, at: now() };
-        store.choose(key, task, &choice)?;
-        op.chosen(Stand::Tuned, choice);
-        Ok(op)
+        self.store.choose(&self.key, &job.op.task, &choice)?;
+        job.op.chosen(Stand::Tuned, choice);
+        Ok(())
     }
 }
 
@@ -289,52 +243,6 @@ impl TunedOp {
         self.default_seconds = Some(choice.default_seconds);
         self.seconds = Some(choice.seconds);
         self.schedule = Some(choice.schedule);
-    }
-
-    fn failed(mut self, error: &dyn Display) -> TunedOp {
-        self.stand = Stand::Failed(error.to_string());
-        self
-    }
-}
-
-/// Measures the schedules of a node.
-struct Bench<'a> {
-    alone: &'a Alone,
-    arguments: Vec<Option<Value>>,
-    length: Duration,
-    /// The last programs that were compiled, the newest last.
-    programs: Vec<(Schedule, Arc<dyn hetra_device::Program>)>,
-}
-
-impl Bench<'_> {
-    fn new(alone: &Alone, part: Duration) -> Result<Bench<'_>, OpError> {
-        let length = (part / TRIALS_WANTED).clamp(MEASURE_MIN, MEASURE_MAX);
-        Ok(Bench { alone, arguments: alone.arguments()?, length, programs: Vec::new() })
-    }
-
-    /// The median of the seconds, their spread (between the quartiles, as a part of the median)
-    /// and their number.
-    fn measure(&mut self, schedule: &Schedule) -> Result<(f64, f64, u32), Error> {
-        let known = self.programs.iter().position(|(known, _)| known == schedule);
-        let entry = match known {
-            Some(at) => self.programs.remove(at),
-            None => (schedule.clone(), self.alone.compile(schedule)?),
-        };
-        let program = entry.1.clone();
-        if self.programs.len() == PROGRAMS_MAX {
-            self.programs.remove(0);
-        }
-        self.programs.push(entry);
-        let samples = self.alone.time(&*program, &self.arguments, self.length);
-        let mut samples = samples.map_err(|source| self.fault(source))?;
-        samples.sort_by(f64::total_cmp);
-        let at = |quarters: usize| samples[(samples.len() - 1) * quarters / 4];
-        Ok((at(2), (at(3) - at(1)) / at(2).max(1e-12), samples.len() as u32))
-    }
-
-    fn fault(&self, source: OpError) -> Error {
-        let (node, op) = (self.alone.label(), self.alone.op().to_string());
-        ExecError::Node(hetra_ops::NodeError { node, op, source }).into()
     }
 }
 

@@ -48,6 +48,29 @@ impl Rule {
         }
         needed
     }
+
+    /// What pairs of seconds say that were measured in turn; at least one. `pairs` of the rule does
+    /// not matter: as many are judged as there are.
+    pub fn judge(&self, defaults: &[f64], candidates: &[f64]) -> Verdict {
+        let pairs = defaults.iter().zip(candidates);
+        let faster = pairs.clone().filter(|(old, new)| new < old).count();
+        let mut ratios: Vec<f64> = pairs.map(|(old, new)| new / old).collect();
+        let (mut defaults, mut candidates) = (defaults.to_vec(), candidates.to_vec());
+        let ratio = quantile(&mut ratios, 0.5);
+        let spread = |times: &mut [f64]| {
+            (quantile(times, 0.75) - quantile(times, 0.25)) / quantile(times, 0.5)
+        };
+        let needed = self.wins_needed(ratios.len());
+        Verdict {
+            wins: faster >= needed && ratio <= 1.0 - self.margin,
+            ratio,
+            spread: spread(&mut defaults).max(spread(&mut candidates)),
+            default_seconds: quantile(&mut defaults, 0.5),
+            candidate_seconds: quantile(&mut candidates, 0.5),
+            pairs: ratios.len(),
+            faster,
+        }
+    }
 }
 
 /// What the pairs said.
@@ -84,35 +107,25 @@ pub fn confirm<E>(
 ) -> Result<Verdict, E> {
     let pairs = rule.pairs.clamp(1, PAIRS_MAX);
     let needed = rule.wins_needed(pairs);
-    let (mut defaults, mut candidates, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut defaults, mut candidates) = (Vec::new(), Vec::new());
     let mut faster = 0;
     // One pair at least, so that there are times to tell.
-    while ratios.len() < pairs && faster + (pairs - ratios.len()) >= needed.min(pairs) {
-        if stop.load(Ordering::Relaxed) && !ratios.is_empty() {
+    while defaults.len() < pairs && faster + (pairs - defaults.len()) >= needed.min(pairs) {
+        if stop.load(Ordering::Relaxed) && !defaults.is_empty() {
             break;
         }
         // Whatever the first of a pair does to the second (caches, clocks) happens to both.
-        let turned = ratios.len() % 2 == 1;
+        let turned = defaults.len() % 2 == 1;
         let first = measure(if turned { candidate } else { default })?;
         let second = measure(if turned { default } else { candidate })?;
         let (old, new) = if turned { (second, first) } else { (first, second) };
         defaults.push(old);
         candidates.push(new);
-        ratios.push(new / old);
         faster += usize::from(new < old);
     }
-    let ratio = quantile(&mut ratios, 0.5);
-    let spread =
-        |times: &mut [f64]| (quantile(times, 0.75) - quantile(times, 0.25)) / quantile(times, 0.5);
-    Ok(Verdict {
-        wins: ratios.len() == pairs && faster >= needed && ratio <= 1.0 - rule.margin,
-        ratio,
-        spread: spread(&mut defaults).max(spread(&mut candidates)),
-        default_seconds: quantile(&mut defaults, 0.5),
-        candidate_seconds: quantile(&mut candidates, 0.5),
-        pairs: ratios.len(),
-        faster,
-    })
+    let mut verdict = rule.judge(&defaults, &candidates);
+    verdict.wins &= verdict.pairs == pairs;
+    Ok(verdict)
 }
 
 /// Confirms the fastest schedules of a search, one after another, `tries` at most, until one wins.
