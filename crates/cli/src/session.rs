@@ -204,12 +204,12 @@ mod tests {
             Line::try_parse_from([&["hetra", model], more].concat()).map(|line| line.target)
         };
         let given = Given::Inputs { options: &[], arrays: Vec::new() };
-        let open = |more: &[&str]| line(more).unwrap().open(&given);
+        let open = |more: &[&str]| line(more).unwrap().open(&given, hetra::Tuned::Shipped);
         assert!(open(&["--max-error", "0.1"]).is_err());
         assert!(open(&["--max-error", "0.1", "--precision", "auto"]).is_ok());
         assert!(line(&["--precision", "int8"]).is_err());
         let low = line(&["--precision", "bf16"]).unwrap();
-        let session = low.open(&given).unwrap();
+        let session = low.open(&given, hetra::Tuned::Shipped).unwrap();
         let json = low.precision_json(&session);
         assert_eq!(json["asked"], "bf16");
         assert!(!json["lowered"].as_array().unwrap().is_empty());

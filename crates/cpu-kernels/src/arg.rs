@@ -3,10 +3,10 @@
 //! Across an inner axis, vectors of candidates and of their indices go down the rows together. A
 //! single row is first reduced to its extreme, whose place is then looked for.
 
-use super::isa::{Isa, Kernel};
-use super::scratch::{Shared, lend};
-use super::simd::Simd;
-use super::threads::for_ranges;
+use hetra_cpu_base::isa::{Isa, Kernel};
+use hetra_cpu_base::scratch::{Shared, lend};
+use hetra_cpu_base::simd::Simd;
+use hetra_cpu_base::threads::for_ranges;
 
 /// Which of the numbers is wanted. NaN is more extreme than any number.
 #[derive(Clone, Copy, Debug)]

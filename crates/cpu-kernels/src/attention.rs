@@ -8,11 +8,11 @@
 
 use super::gemm::{Epilogue, Lhs, Mat, PackedB, Rhs, gemm};
 use super::gemv::dot;
-use super::isa::{Isa, Kernel};
-use super::math::exp_v;
-use super::scratch::{Shared, count, lend};
-use super::simd::Simd;
-use super::threads::{for_each, threads};
+use hetra_cpu_base::isa::{Isa, Kernel};
+use hetra_cpu_base::math::exp_v;
+use hetra_cpu_base::scratch::{Shared, count, lend};
+use hetra_cpu_base::simd::Simd;
+use hetra_cpu_base::threads::{for_each, threads};
 
 /// Queries and keys in a block.
 const Q_BLOCK: usize = 64;

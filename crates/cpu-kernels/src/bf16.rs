@@ -15,10 +15,10 @@
 //! operand is half as long.
 
 use super::gemm_pack::Mat;
-use super::isa::{Isa, Kernel, detected, with_bf16};
-use super::scratch::{Shared, count};
-use super::simd::Simd;
-use super::threads::for_ranges;
+use hetra_cpu_base::isa::{Isa, Kernel, detected, with_bf16};
+use hetra_cpu_base::scratch::{Shared, count};
+use hetra_cpu_base::simd::Simd;
+use hetra_cpu_base::threads::for_ranges;
 use std::sync::OnceLock;
 use std::time::Instant;
 
@@ -211,7 +211,7 @@ impl Operands {
                 let rows = &a.data[start * a.cols..(start + len) * a.cols];
                 return self.round(isa, a.cols, rows, words);
             }
-            let mut line = super::scratch::lend(a.cols);
+            let mut line = hetra_cpu_base::scratch::lend(a.cols);
             for (i, to) in words.chunks_exact_mut(row.max(1)).enumerate() {
                 for (j, v) in line.iter_mut().enumerate() {
                     *v = a.data[a.at(start + i, j)];

@@ -5,11 +5,11 @@
 //! The inner loop then has one of four forms (vector or number on each side); a rare fifth takes
 //! any stride. Rows, or pieces of a long row, are shared among threads.
 
-use super::activation::{self, Activation};
-use super::isa::{Isa, Kernel};
-use super::scratch::Shared;
-use super::simd::Simd;
-use super::threads::for_ranges;
+use hetra_cpu_base::activation::{self, Activation};
+use hetra_cpu_base::isa::{Isa, Kernel};
+use hetra_cpu_base::scratch::Shared;
+use hetra_cpu_base::simd::Simd;
+use hetra_cpu_base::threads::for_ranges;
 
 /// Outputs below which one thread does it all, and the piece of a task above.
 const GRAIN: usize = 16 << 10;

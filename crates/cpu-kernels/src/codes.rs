@@ -3,11 +3,11 @@
 //! Against a plain loop: the loop is compiled for the instruction set, so that widening, rounding
 //! and the fused multiply-add are one instruction each instead of a call into the maths library.
 
-use super::isa::{Isa, Kernel};
 use super::quant::{Byte, Code, multiply};
-use super::scratch::Shared;
-use super::simd::Simd;
-use super::threads::for_ranges;
+use hetra_cpu_base::isa::{Isa, Kernel};
+use hetra_cpu_base::scratch::Shared;
+use hetra_cpu_base::simd::Simd;
+use hetra_cpu_base::threads::for_ranges;
 
 /// Numbers that a task makes.
 const GRAIN: usize = 16 << 10;

@@ -11,14 +11,14 @@
 //! Measured on one Zen 4 core with AVX-512: 102 GFLOP/s for 3x3 on 64x56x56, 99 for 1x1, 94 for the
 //! 7x7 first layer of a ResNet, 27 for depthwise 3x3 (which is bound by loads).
 
-use super::activation::Activation;
 use super::depthwise;
 use super::gemm::{Bias, Epilogue, Lhs, Mat, PackedA, Panels, Rhs, gemm};
 use super::image::{Layout, SLACK};
-use super::isa::{Isa, Kernel};
-use super::scratch::{Shared, count, lend};
-use super::simd::Simd;
-use super::threads::{for_each, threads};
+use hetra_cpu_base::activation::Activation;
+use hetra_cpu_base::isa::{Isa, Kernel};
+use hetra_cpu_base::scratch::{Shared, count, lend};
+use hetra_cpu_base::simd::Simd;
+use hetra_cpu_base::threads::{for_each, threads};
 
 pub use super::image::plane_len;
 

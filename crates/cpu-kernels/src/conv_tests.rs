@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::reference::{ACTS, Rng, act64, close};
-use crate::threads::with;
+use hetra_cpu_base::threads::with;
 
 /// The definition.
 pub(crate) fn naive(

@@ -4,12 +4,12 @@
 //! tap; the scatter walks taps in a fixed order, whole rows at a time, one output plane per task,
 //! so that no two tasks add to the same number.
 
-use super::activation::{self, Activation};
 use super::conv::ConvShape;
 use super::gemm::{Epilogue, Lhs, Mat, PackedA, Rhs, gemm};
-use super::isa::Isa;
-use super::scratch::{Shared, count, lend};
-use super::threads::for_each;
+use hetra_cpu_base::activation::{self, Activation};
+use hetra_cpu_base::isa::Isa;
+use hetra_cpu_base::scratch::{Shared, count, lend};
+use hetra_cpu_base::threads::for_each;
 
 /// A transposed convolution with packed weights. In its shape `c` are the channels that come in,
 /// and the border is cut off the output.

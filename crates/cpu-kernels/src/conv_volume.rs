@@ -4,13 +4,13 @@
 //! plane, and planes of border stand before and after them, so that a tap is a fixed offset in
 //! depth, too, and one product makes all output depths.
 
-use super::activation::Activation;
 use super::conv::{ConvShape, Grid, Patches};
 use super::gemm::{Bias, Epilogue, Lhs, Mat, PackedA, Rhs, gemm};
 use super::image::{Layout, SLACK};
-use super::isa::Isa;
-use super::scratch::{Shared, count, lend};
-use super::threads::{for_each, threads};
+use hetra_cpu_base::activation::Activation;
+use hetra_cpu_base::isa::Isa;
+use hetra_cpu_base::scratch::{Shared, count, lend};
+use hetra_cpu_base::threads::{for_each, threads};
 
 /// What a convolution does along the depth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,13 +5,13 @@
 //! cross a cache line and cost twice as much as a multiply-add; so kernels of 3x3 and 5x5 taps,
 //! whose rows the next outputs below need again, are summed for four rows of outputs at a time.
 
-use super::activation::{self, Activation};
 use super::conv::ConvShape;
 use super::image::{self, Layout, SLACK};
-use super::isa::{Isa, Kernel};
-use super::scratch::{Shared, lend};
-use super::simd::Simd;
-use super::threads::for_ranges;
+use hetra_cpu_base::activation::{self, Activation};
+use hetra_cpu_base::isa::{Isa, Kernel};
+use hetra_cpu_base::scratch::{Shared, lend};
+use hetra_cpu_base::simd::Simd;
+use hetra_cpu_base::threads::for_ranges;
 
 /// Rows of outputs that are summed together.
 const ROWS: usize = 4;

@@ -3,8 +3,8 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::layout::Item;
-use super::scratch::{Shared, count};
-use super::threads::for_ranges;
+use hetra_cpu_base::scratch::{Shared, count};
+use hetra_cpu_base::threads::for_ranges;
 
 /// Elements that a task takes.
 const GRAIN: usize = 8 << 10;

@@ -1,7 +1,7 @@
 //! Sums of rows of tables.
 
-use super::scratch::{Shared, count};
-use super::threads::for_ranges;
+use hetra_cpu_base::scratch::{Shared, count};
+use hetra_cpu_base::threads::for_ranges;
 
 /// Numbers that a task writes.
 const GRAIN: usize = 8 << 10;

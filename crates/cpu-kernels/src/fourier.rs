@@ -5,8 +5,8 @@ use std::sync::Arc;
 use rustfft::num_complex::Complex;
 use rustfft::{Fft, FftPlanner};
 
-use super::scratch::{Shared, count};
-use super::threads::{for_each, threads};
+use hetra_cpu_base::scratch::{Shared, count};
+use hetra_cpu_base::threads::{for_each, threads};
 
 /// Points of all transforms below which one thread does them (about 50 µs).
 const PAR_MIN: usize = 4 << 10;

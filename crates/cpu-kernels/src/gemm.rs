@@ -10,15 +10,15 @@
 
 pub use super::gemm_pack::{Mat, PackedA, PackedB, Panels};
 
-use super::activation::{self, Activation};
 use super::bf16::{F32, Operands, Pairs, Wide};
 use super::gemm_micro::{Tile, TileEnd, tile};
 use super::gemm_pack::{AView, block, kc_of, mr_for, pack_a, pack_a_by, pack_b_all};
 use super::gemv;
-use super::isa::{Isa, Kernel};
-use super::scratch::{self, Shared, count};
-use super::simd::Simd;
-use super::threads::{for_each, threads};
+use hetra_cpu_base::activation::{self, Activation};
+use hetra_cpu_base::isa::{Isa, Kernel};
+use hetra_cpu_base::scratch::{self, Shared, count};
+use hetra_cpu_base::simd::Simd;
+use hetra_cpu_base::threads::{for_each, threads};
 use std::ops::Range;
 
 /// The left operand.

@@ -3,8 +3,8 @@
 //! number, so that there is one multiply-add per cycle and less than one load.
 
 use super::bf16::Product;
-use super::isa::Kernel;
-use super::simd::Simd;
+use hetra_cpu_base::isa::Kernel;
+use hetra_cpu_base::simd::Simd;
 use std::marker::PhantomData;
 
 /// One call of the register kernel. The pointers are used as it is said here, and in no other way.

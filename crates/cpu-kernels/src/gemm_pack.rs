@@ -5,16 +5,16 @@
 //! out (64 rows are 13+13+13+13+12, not 14+14+14+14+8), so that no kernel runs nearly empty.
 
 use super::bf16::{self, Operands};
-use super::isa::Isa;
-use super::scratch::{AlignedBuf, Shared, count};
-use super::threads::for_each;
+use hetra_cpu_base::isa::Isa;
+use hetra_cpu_base::scratch::{AlignedBuf, Shared, count};
+use hetra_cpu_base::threads::for_each;
 
 /// Longest k block: a panel pair of it fits the first two cache levels.
 pub(crate) const KC_MAX: usize = 384;
 
 /// Register block of an instruction set: rows and columns.
 pub(crate) fn block(isa: Isa) -> (usize, usize) {
-    match isa.min(super::isa::detected()) {
+    match isa.min(hetra_cpu_base::isa::detected()) {
         Isa::Portable => (4, 8),
         Isa::Avx2 => (6, 16),
         Isa::Avx512 => (14, 32),
@@ -304,7 +304,7 @@ pub(crate) fn pack_b_all(isa: Isa, b: &dyn Panels, k: usize, n: usize, dst: &mut
     assert!(dst.len() >= count(&[k, n_pad]), "packed matrix too short");
     let out = Shared::new(dst);
     for_each(n.div_ceil(nr), k * n > 64 << 10, |p| {
-        let mut tmp = super::scratch::lend((kc + 1) * nr);
+        let mut tmp = hetra_cpu_base::scratch::lend((kc + 1) * nr);
         for k0 in (0..k).step_by(kc) {
             let len = kc.min(k - k0);
             b.pack(k0, len, p * nr, nr, &mut tmp);

@@ -6,10 +6,10 @@
 
 use super::gemm::{Bias, Epilogue};
 use super::gemm_pack::Mat;
-use super::isa::{Isa, Kernel};
-use super::scratch::Shared;
-use super::simd::Simd;
-use super::threads::{for_ranges, threads};
+use hetra_cpu_base::isa::{Isa, Kernel};
+use hetra_cpu_base::scratch::Shared;
+use hetra_cpu_base::simd::Simd;
+use hetra_cpu_base::threads::{for_ranges, threads};
 
 /// Columns of one stretch.
 const STRETCH: usize = 1024;
@@ -52,7 +52,7 @@ impl Kernel for Stretch<'_> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let mut sum = super::scratch::lend(self.len);
+        let mut sum = hetra_cpu_base::scratch::lend(self.len);
         for i in 0..self.a.rows {
             if self.b.col_stride == 1 {
                 self.by_rows(s, i, &mut sum);
@@ -145,7 +145,7 @@ impl Stretch<'_> {
                 *v += r;
             }
         }
-        super::activation::apply(S::ISA, ep.act, sum);
+        hetra_cpu_base::activation::apply(S::ISA, ep.act, sum);
         c.copy_from_slice(sum);
     }
 }

@@ -5,9 +5,9 @@
 //! stride, dilation and padding: no bounds checks and no gathers are left in the inner loops.
 
 use super::conv::ConvShape;
-use super::isa::{Isa, Kernel};
 use super::quant::Byte;
-use super::simd::Simd;
+use hetra_cpu_base::isa::{Isa, Kernel};
+use hetra_cpu_base::simd::Simd;
 
 /// Numbers after the last plane that may be read (never used), so that loops read full vectors.
 pub(crate) const SLACK: usize = 64;

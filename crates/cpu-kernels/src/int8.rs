@@ -8,14 +8,14 @@
 
 pub use super::int8_pack::{IntMat, PackedIntA, PackedIntB};
 
-use super::activation::Activation;
 use super::gemm_pack::block as block_of;
 use super::int8_pack::{IntPanels, MatPanels, kg_of, pack_all};
-use super::isa::{Isa, Kernel};
 use super::quant::Byte;
-use super::scratch::{Shared, lend};
-use super::simd::Simd;
-use super::threads::{for_each, threads};
+use hetra_cpu_base::activation::Activation;
+use hetra_cpu_base::isa::{Isa, Kernel};
+use hetra_cpu_base::scratch::{Shared, lend};
+use hetra_cpu_base::simd::Simd;
+use hetra_cpu_base::threads::{for_each, threads};
 
 /// A number for all, one for each row, or one for each column.
 #[derive(Clone, Copy, Debug)]

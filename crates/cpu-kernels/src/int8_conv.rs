@@ -9,11 +9,11 @@ use super::depthwise::{Finish, Plane};
 use super::image::{Layout, SLACK};
 use super::int8::{IntMat, IntOut, IntTerms, PackedIntA, Per, Sink, product, put};
 use super::int8_pack::{IntPanels, kg_of};
-use super::isa::{Isa, Kernel};
 use super::quant::Code;
-use super::scratch::{Shared, lend};
-use super::simd::Simd;
-use super::threads::{for_each, for_ranges, threads};
+use hetra_cpu_base::isa::{Isa, Kernel};
+use hetra_cpu_base::scratch::{Shared, lend};
+use hetra_cpu_base::simd::Simd;
+use hetra_cpu_base::threads::{for_each, for_ranges, threads};
 
 /// 8-bit numbers of either sign.
 #[derive(Clone, Copy, Debug)]

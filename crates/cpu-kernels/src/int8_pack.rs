@@ -8,9 +8,9 @@
 //! for `pmaddwd`, which cannot saturate.
 
 use super::gemm_pack::{block, mr_of};
-use super::isa::Isa;
-use super::scratch::{AlignedBuf, Shared, lend};
-use super::threads::for_each;
+use hetra_cpu_base::isa::Isa;
+use hetra_cpu_base::scratch::{AlignedBuf, Shared, lend};
+use hetra_cpu_base::threads::for_each;
 
 /// A matrix of 8-bit numbers somewhere in a slice.
 #[derive(Clone, Copy, Debug)]
@@ -54,7 +54,7 @@ impl<'a> IntMat<'a> {
 
 /// Numbers of the k axis in one lane.
 pub(crate) fn kg_of(isa: Isa) -> usize {
-    if isa.min(super::isa::detected()) == Isa::Avx512 { 4 } else { 2 }
+    if isa.min(hetra_cpu_base::isa::detected()) == Isa::Avx512 { 4 } else { 2 }
 }
 
 /// Puts up to `KG` bytes into a lane. `signed` tells how to widen them.

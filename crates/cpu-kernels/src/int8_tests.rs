@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::reference::Rng;
-use crate::threads::with;
+use hetra_cpu_base::threads::with;
 
 #[test]
 fn exact_for_all_kinds_and_shapes() {

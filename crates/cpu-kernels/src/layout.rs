@@ -3,8 +3,8 @@
 //! The functions are generic over the element, of which only the size matters: callers view their
 //! data as `u8`, `u16`, `u32` or `u64`.
 
-use super::scratch::{Shared, count};
-use super::threads::for_ranges;
+use hetra_cpu_base::scratch::{Shared, count};
+use hetra_cpu_base::threads::for_ranges;
 
 pub use super::transpose::transpose;
 

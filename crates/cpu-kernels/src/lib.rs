@@ -1,12 +1,9 @@
 //! Fast CPU kernels over slices: one generic loop each, compiled for three instruction sets.
 //!
-//! Layout: [`isa`] picks the instruction set, [`simd`] is the vector vocabulary, [`scratch`] lends
-//! aligned buffers, [`threads`] runs tasks, [`peak`] measures what
-//! there is to reach; the other files hold one family of kernels each.
+//! Each file holds one family of kernels. What they are written with is `hetra-cpu-base`.
 //! Kernels split work only over outputs (so that the result does not depend on the number of
 //! threads), and stay on one thread below about 5 microseconds of work.
 
-pub mod activation;
 pub mod arg;
 pub mod attention;
 pub mod bf16;
@@ -27,10 +24,8 @@ mod image;
 pub mod int8;
 pub mod int8_conv;
 mod int8_pack;
-pub mod isa;
 pub mod layout;
 pub mod lrn;
-pub mod math;
 pub mod nbits;
 pub mod nhwc;
 mod nhwc_depthwise;
@@ -41,19 +36,14 @@ mod nhwc_micro;
 pub mod nhwc_pool;
 mod nhwc_strips;
 pub mod norm;
-pub mod peak;
 pub mod pool;
 pub mod quant;
 pub mod resize;
 pub mod rnn;
 pub mod rotary;
-pub mod scratch;
-pub mod simd;
-pub mod threads;
 pub mod tiling;
 pub mod top;
 mod transpose;
-mod trigonometry;
 pub mod winograd;
 mod winograd_transform;
 

@@ -4,11 +4,11 @@
 //! that the neighbouring channels stay in the first cache level. Each window is summed anew: a
 //! running sum would keep the rounding of numbers that have left it.
 
-use super::isa::{Isa, Kernel};
-use super::math::{exp_v, log_v};
-use super::scratch::{Shared, count};
-use super::simd::Simd;
-use super::threads::for_ranges;
+use hetra_cpu_base::isa::{Isa, Kernel};
+use hetra_cpu_base::math::{exp_v, log_v};
+use hetra_cpu_base::scratch::{Shared, count};
+use hetra_cpu_base::simd::Simd;
+use hetra_cpu_base::threads::for_ranges;
 
 /// Columns of one stretch.
 const STRETCH: usize = 128;

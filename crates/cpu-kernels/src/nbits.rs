@@ -6,10 +6,10 @@
 
 use super::gemm::{Epilogue, Lhs, Mat, Panels, Rhs, gemm};
 use super::gemv::dot;
-use super::isa::{Isa, Kernel};
-use super::scratch::{Shared, count, lend};
-use super::simd::Simd;
-use super::threads::for_ranges;
+use hetra_cpu_base::isa::{Isa, Kernel};
+use hetra_cpu_base::scratch::{Shared, count, lend};
+use hetra_cpu_base::simd::Simd;
+use hetra_cpu_base::threads::for_ranges;
 
 /// Longest block.
 pub const BLOCK_MAX: usize = 4096;

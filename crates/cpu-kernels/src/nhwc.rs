@@ -9,19 +9,19 @@
 //! Each output is summed in the same order (taps, then channels), whatever the [`Tiling`] or the
 //! threads.
 
-use super::activation::{self, Activation};
 use super::bf16::{self, F32, Operands, Pairs, Wide, pair};
 use super::conv::ConvShape;
 use super::gemm_pack::block;
-use super::isa::{Isa, Kernel};
 use super::nhwc_depthwise::{Depthwise, pack_depthwise};
 use super::nhwc_micro::{BORDER, PixelTiles, pixel_tiles};
 use super::nhwc_strips::Strips;
 pub use super::nhwc_strips::reads_whole_rows;
-use super::scratch::{AlignedBuf, Lent, Shared, count, lend};
-use super::simd::Simd;
-use super::threads::{for_each, threads};
 use super::tiling::Tiling;
+use hetra_cpu_base::activation::{self, Activation};
+use hetra_cpu_base::isa::{Isa, Kernel};
+use hetra_cpu_base::scratch::{AlignedBuf, Lent, Shared, count, lend};
+use hetra_cpu_base::simd::Simd;
+use hetra_cpu_base::threads::{for_each, threads};
 use std::ops::Range;
 
 /// Multiply-adds below which a convolution stays on one thread (about 5 µs).

@@ -3,13 +3,13 @@
 //! Vectors hold channels. A step sums a few neighbouring outputs of a row, which share the weights
 //! and most of their inputs; at the sides of the image it leaves out the taps in the border.
 
-use super::activation::{self, Activation};
 use super::conv::ConvShape;
-use super::isa::{Isa, Kernel};
-use super::scratch::{AlignedBuf, Shared, count, lend};
-use super::simd::Simd;
-use super::threads::for_ranges;
 use super::tiling::Tiling;
+use hetra_cpu_base::activation::{self, Activation};
+use hetra_cpu_base::isa::{Isa, Kernel};
+use hetra_cpu_base::scratch::{AlignedBuf, Shared, count, lend};
+use hetra_cpu_base::simd::Simd;
+use hetra_cpu_base::threads::for_ranges;
 use std::ops::Range;
 
 /// Channels are packed to a multiple of this: the longest vector.

@@ -11,13 +11,13 @@
 use super::conv::ConvShape;
 use super::int8_conv::Bytes;
 use super::int8_pack::kg_of;
-use super::isa::{Isa, Kernel};
 use super::nhwc::{cuts, part};
 use super::nhwc_int8_depthwise::{ByteDepthwise, PackedByteDepthwise};
 use super::nhwc_int8_micro::{ByteTile, CodeEnd, byte_tile, halves, lanes, lanes_of, place};
-use super::scratch::{AlignedBuf, Shared, count, lend};
-use super::simd::Simd;
-use super::threads::{for_each, for_ranges, threads};
+use hetra_cpu_base::isa::{Isa, Kernel};
+use hetra_cpu_base::scratch::{AlignedBuf, Shared, count, lend};
+use hetra_cpu_base::simd::Simd;
+use hetra_cpu_base::threads::{for_each, for_ranges, threads};
 use std::ops::Range;
 
 /// Multiply-adds below which a convolution stays on one thread (about 5 µs).
@@ -259,7 +259,7 @@ fn copied_image(
     (n, h, row): (usize, usize, usize),
     (c, [top, left, bottom, right]): (usize, [usize; 4]),
     (border, flip): (u8, u8),
-) -> (super::scratch::Lent, usize) {
+) -> (hetra_cpu_base::scratch::Lent, usize) {
     let (high, padded) = (top + h + bottom, left * c + row + right * c);
     let len = count(&[n, high, padded]);
     let mut copy = lend((len + 8).div_ceil(4));

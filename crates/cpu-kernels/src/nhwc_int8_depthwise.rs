@@ -10,12 +10,12 @@
 
 use super::conv::ConvShape;
 use super::int8_pack::kg_of;
-use super::isa::{Isa, Kernel};
 use super::nhwc_int8::{part_of, parts_needed};
 use super::nhwc_int8_micro::{CodeEnd, halves, lanes, lanes_of, split};
-use super::scratch::{AlignedBuf, Shared, count, lend};
-use super::simd::Simd;
-use super::threads::for_ranges;
+use hetra_cpu_base::isa::{Isa, Kernel};
+use hetra_cpu_base::scratch::{AlignedBuf, Shared, count, lend};
+use hetra_cpu_base::simd::Simd;
+use hetra_cpu_base::threads::for_ranges;
 use std::ops::Range;
 
 /// Outputs of a row, or groups of them, for which the places are put in order at a time.

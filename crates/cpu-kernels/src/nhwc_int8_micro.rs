@@ -5,8 +5,8 @@
 //! have the same four channels of each output channel in a lane. Where the instruction set
 //! multiplies 16-bit numbers only, the four are taken apart into two pairs.
 
-use super::isa::{Isa, Kernel};
-use super::simd::Simd;
+use hetra_cpu_base::isa::{Isa, Kernel};
+use hetra_cpu_base::simd::Simd;
 
 /// One call of the register kernel. The pointers are used as it is said here, and in no other way.
 #[derive(Clone, Copy)]

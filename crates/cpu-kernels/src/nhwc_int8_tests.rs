@@ -6,7 +6,7 @@ use crate::int8::{IntOut, Per};
 use crate::int8_conv::PackedIntConv;
 use crate::nhwc::tests::last;
 use crate::reference::Rng;
-use crate::threads::with;
+use hetra_cpu_base::threads::with;
 
 /// Whether the image, the weights and the output are signed, and how many zero points the weights
 /// have: none (the middle of their range), one, or one for each output channel.
@@ -195,7 +195,7 @@ fn nhwc_int8_speed() {
         ("dw s2 64 112", ConvShape { stride: [2, 2], ..deep(64) }, 112),
         ("dw 5x5 256 14", ConvShape { kh: 5, kw: 5, pads: [2; 4], ..deep(256) }, 14),
     ];
-    let isa = crate::isa::isa();
+    let isa = hetra_cpu_base::isa::isa();
     for (name, s, side) in cases {
         let mut rng = Rng::new(1);
         let (x, w) = (rng.u8s(s.c * side * side), rng.u8s(s.m * s.c / s.groups * s.kh * s.kw));

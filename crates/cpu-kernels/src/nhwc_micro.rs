@@ -5,8 +5,8 @@
 //! border reads zeros.
 
 use super::bf16::Product;
-use super::isa::Kernel;
-use super::simd::Simd;
+use hetra_cpu_base::isa::Kernel;
+use hetra_cpu_base::simd::Simd;
 use std::marker::PhantomData;
 
 /// A tap that lies in the border.

@@ -1,11 +1,11 @@
 //! Max and average pooling of images with channels last: vectors hold channels, and each window
 //! is the taps that lie in the image.
 
-use super::isa::{Isa, Kernel};
 use super::pool::{Pool, PoolKind, divisor};
-use super::scratch::{Shared, count};
-use super::simd::Simd;
-use super::threads::for_ranges;
+use hetra_cpu_base::isa::{Isa, Kernel};
+use hetra_cpu_base::scratch::{Shared, count};
+use hetra_cpu_base::simd::Simd;
+use hetra_cpu_base::threads::for_ranges;
 use std::ops::Range;
 
 /// Vectors of channels that are reduced together.

@@ -4,10 +4,10 @@
 use super::conv::ConvShape;
 use super::layout::copy;
 use super::nhwc::Call;
-use super::scratch::{count, lend};
-use super::threads::{for_each, threads};
 use super::tiling::Tiling;
 use super::transpose::interleave;
+use hetra_cpu_base::scratch::{count, lend};
+use hetra_cpu_base::threads::{for_each, threads};
 use std::ops::Range;
 
 /// Most channels of an image of which copies are made.

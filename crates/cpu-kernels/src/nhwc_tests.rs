@@ -3,7 +3,7 @@
 use super::*;
 use crate::conv::tests::naive;
 use crate::reference::{ACTS, Rng, act64, close};
-use crate::threads::with;
+use hetra_cpu_base::threads::with;
 
 /// `[n, c, size]` as `[n, size, c]`.
 pub(crate) fn last(x: &[f32], n: usize, c: usize) -> Vec<f32> {
@@ -65,15 +65,17 @@ fn check_bf16(
         let mut same: Option<Vec<f32>> = None;
         for operands in bf16::available(isa) {
             let packed = PackedNhwc::of(isa, operands, s, weights, bias, act);
-            let run = |threads: usize| {
+            let run = |threads: usize, tiling: Tiling| {
                 let mut out = vec![f32::NAN; want.len()];
-                with(threads, || packed.run(x, (n, h, w), residual, &mut out));
+                with(threads, || packed.run(tiling, x, (n, h, w), residual, &mut out));
                 out
             };
-            let out = run(1);
+            let out = run(1, Tiling::default());
             let what = format!("{isa:?} {operands:?} {s:?} {n} {h} {w} {act:?}");
             close(&out, &want, 1e-4, &what);
-            assert_eq!(out, run(3), "{what}: by three threads");
+            assert_eq!(out, run(3, Tiling::default()), "{what}: by three threads");
+            let cut = Tiling { mr: 5, block: 30, tasks: 2 };
+            assert_eq!(out, run(2, cut), "{what}: {cut:?}");
             assert!(same.as_ref().is_none_or(|same| *same == out), "{what}: other bits");
             same.get_or_insert(out);
         }
@@ -197,7 +199,7 @@ fn nhwc_speed() {
         let (oh, ow) = s.out(side, side).expect("fits");
         let mut out = vec![0.0; s.m * oh * ow];
         let flops = 2.0 * (out.len() * s.c / s.groups * s.kh * s.kw) as f64;
-        let isa = crate::isa::isa();
+        let isa = hetra_cpu_base::isa::isa();
         let bias = rng.vec(s.m);
         let packed = PackedNhwc::new(isa, s, &weights, Some(&bias), Activation::Relu);
         let first = crate::conv::PackedConv::new(isa, s, &weights, Some(&bias), Activation::Relu);
@@ -210,22 +212,21 @@ fn nhwc_speed() {
             }
             flops / best / 1e9
         };
-        let last = time(&mut |out| packed.run(Tiling::default(), &x, (1, side, side), None, out));
-        let first = time(&mut |out| first.run(&x, (1, side, side), None, out));
+        let (cut, size) = (Tiling::default(), (1, side, side));
+        let last = time(&mut |out| packed.run(cut, &x, size, None, out));
+        let first = time(&mut |out| first.run(&x, size, None, out));
         let forms = bf16::available(isa).into_iter().filter(|_| s.groups == 1);
         let rounded: Vec<String> = forms
             .map(|form| {
                 let packed = PackedNhwc::of(isa, form, s, &weights, Some(&bias), Activation::Relu);
-                let speed = time(&mut |out| packed.run(&x, (1, side, side), None, out));
+                let speed = time(&mut |out| packed.run(cut, &x, size, None, out));
                 format!(", bf16 {form:?} {speed:7.1}")
             })
             .collect();
         #[expect(clippy::print_stdout, reason = "a measurement for a person")]
         {
-            println!(
-                "{name:16} {last:7.1} GFLOP/s, channels first {first:7.1}{}",
-                rounded.concat()
-            );
+            let rounded = rounded.concat();
+            println!("{name:16} {last:7.1} GFLOP/s, channels first {first:7.1}{rounded}");
         }
     }
 }

@@ -5,11 +5,11 @@
 //! loads are contiguous. Long sums are flushed to f64 every 4096 numbers: the error does not grow
 //! with the length.
 
-use super::isa::{Isa, Kernel};
-use super::math::exp_v;
-use super::scratch::{Shared, count};
-use super::simd::Simd;
-use super::threads::for_ranges;
+use hetra_cpu_base::isa::{Isa, Kernel};
+use hetra_cpu_base::math::exp_v;
+use hetra_cpu_base::scratch::{Shared, count};
+use hetra_cpu_base::simd::Simd;
+use hetra_cpu_base::threads::for_ranges;
 
 /// Numbers that a task takes.
 const GRAIN: usize = 8 << 10;
@@ -297,7 +297,7 @@ impl Kernel for SoftmaxAcross<'_> {
                 sum = s.add(sum, e);
             }
             let scale = s.div(s.splat(1.0), sum);
-            let ln = super::math::log_v(s, sum);
+            let ln = hetra_cpu_base::math::log_v(s, sum);
             for a in 0..self.axis {
                 let d = s.sub(s.loads_tail(&self.x[at(a)..at(a) + w]), max);
                 let v = if self.log { s.sub(d, ln) } else { s.mul(exp_v(s, d), scale) };

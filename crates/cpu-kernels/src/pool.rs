@@ -6,10 +6,10 @@
 
 use super::conv::ConvShape;
 use super::image::{Layout, SLACK, reach};
-use super::isa::{Isa, Kernel};
-use super::scratch::{Shared, count, lend};
-use super::simd::Simd;
-use super::threads::for_ranges;
+use hetra_cpu_base::isa::{Isa, Kernel};
+use hetra_cpu_base::scratch::{Shared, count, lend};
+use hetra_cpu_base::simd::Simd;
+use hetra_cpu_base::threads::for_ranges;
 
 /// How windows are reduced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

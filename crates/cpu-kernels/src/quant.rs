@@ -3,10 +3,10 @@
 //! Numbers are divided (not multiplied by a rounded reciprocal), rounded to even, shifted by the
 //! zero point and clamped, a vector at a time.
 
-use super::isa::{Isa, Kernel};
-use super::scratch::Shared;
-use super::simd::Simd;
-use super::threads::for_ranges;
+use hetra_cpu_base::isa::{Isa, Kernel};
+use hetra_cpu_base::scratch::Shared;
+use hetra_cpu_base::simd::Simd;
+use hetra_cpu_base::threads::for_ranges;
 
 /// Numbers that a task takes.
 const GRAIN: usize = 16 << 10;

@@ -1,6 +1,6 @@
 //! Plain loops that the tests compare with, and their random inputs.
 
-use super::activation::Activation;
+use hetra_cpu_base::activation::Activation;
 
 /// A small deterministic generator (xorshift).
 pub(crate) struct Rng(u64);
@@ -35,24 +35,6 @@ impl Rng {
     }
 }
 
-/// erf by its series near zero and the continued fraction of erfc beyond.
-pub(crate) fn erf64(x: f64) -> f64 {
-    let a = x.abs();
-    if a < 2.5 {
-        let (mut term, mut sum) = (x, x);
-        for n in 1..80 {
-            term *= -x * x / n as f64;
-            sum += term / (2 * n + 1) as f64;
-        }
-        return sum * 2.0 / std::f64::consts::PI.sqrt();
-    }
-    let mut f = a;
-    for n in (1..120).rev() {
-        f = a + n as f64 / 2.0 / f;
-    }
-    (1.0 - (-a * a).exp() / f / std::f64::consts::PI.sqrt()).copysign(x)
-}
-
 /// The activation in f64.
 pub(crate) fn act64(a: Activation, x: f64) -> f64 {
     match a {
@@ -71,7 +53,7 @@ pub(crate) fn act64(a: Activation, x: f64) -> f64 {
         Activation::HardSigmoid(k, b) => (f64::from(k) * x + f64::from(b)).clamp(0.0, 1.0),
         Activation::Silu => x / (1.0 + (-x).exp()),
         Activation::Tanh => x.tanh(),
-        Activation::Gelu => 0.5 * x * (1.0 + erf64(x / 2f64.sqrt())),
+        Activation::Gelu => 0.5 * x * (1.0 + libm::erf(x / 2f64.sqrt())),
     }
 }
 

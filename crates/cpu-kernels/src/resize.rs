@@ -4,10 +4,10 @@
 //! Linear: two input rows are blended with vectors, once per output row, and the result is blended
 //! along the row. Planes are shared among threads.
 
-use super::isa::{Isa, Kernel};
-use super::scratch::{Shared, count, lend};
-use super::simd::Simd;
-use super::threads::for_ranges;
+use hetra_cpu_base::isa::{Isa, Kernel};
+use hetra_cpu_base::scratch::{Shared, count, lend};
+use hetra_cpu_base::simd::Simd;
+use hetra_cpu_base::threads::for_ranges;
 
 /// Where one output coordinate comes from: `x[lo] (1 - t) + x[hi] t`, or `x[lo]` when `t` is 0,
 /// whatever `x[hi]` is.

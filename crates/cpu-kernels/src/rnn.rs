@@ -4,12 +4,12 @@
 //!
 //! Gate order is that of ONNX: LSTM input, output, forget, cell; GRU update, reset, hidden.
 
-use super::activation::Activation;
 use super::gemm::{Bias, Epilogue, Lhs, Mat, PackedB, Rhs, gemm};
-use super::isa::{Isa, Kernel};
-use super::math::{sigmoid_v, tanh_v};
-use super::scratch::lend;
-use super::simd::Simd;
+use hetra_cpu_base::activation::Activation;
+use hetra_cpu_base::isa::{Isa, Kernel};
+use hetra_cpu_base::math::{sigmoid_v, tanh_v};
+use hetra_cpu_base::scratch::lend;
+use hetra_cpu_base::simd::Simd;
 
 /// The constant part of an LSTM step.
 #[derive(Clone, Copy, Debug)]

@@ -1,7 +1,7 @@
 //! Rotary positions: pairs of features turned by an angle that a table gives.
 
-use super::scratch::{Shared, count};
-use super::threads::for_ranges;
+use hetra_cpu_base::scratch::{Shared, count};
+use hetra_cpu_base::threads::for_ranges;
 
 /// Numbers that a task turns.
 const GRAIN: usize = 8 << 10;

@@ -2,7 +2,7 @@
 //! not depend on it, to the last bit.
 
 use super::gemm_pack;
-use super::isa::Isa;
+use hetra_cpu_base::isa::Isa;
 
 /// Sizes of the pieces in which a convolution with channels last is computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -5,8 +5,8 @@
 //! the worst of the best so far go to a short list, which is halved by selection when it is full:
 //! most numbers of a long line cost one comparison.
 
-use super::scratch::{Shared, count};
-use super::threads::for_ranges;
+use hetra_cpu_base::scratch::{Shared, count};
+use hetra_cpu_base::threads::for_ranges;
 
 /// Numbers that a task looks at.
 const GRAIN: usize = 8 << 10;

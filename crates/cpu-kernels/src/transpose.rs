@@ -7,8 +7,8 @@
 //! than a register has elements (colours, channels that are shuffled) are woven from their rows.
 
 use super::layout::{GRAIN, Item, Odometer, copy, merged, strides_of};
-use super::scratch::{Shared, count};
-use super::threads::for_ranges;
+use hetra_cpu_base::scratch::{Shared, count};
+use hetra_cpu_base::threads::for_ranges;
 
 /// Bytes of a register, and of a cache line.
 const REGISTER: usize = 16;

@@ -29,17 +29,17 @@
 //! for 4x4, 1.0e-7 for 2x2, 2.2e-7 for the direct kernel; 7e-7, 1.3e-7 and 2.2e-7 over the
 //! layers above. Rerun with `HETRA_BENCH=1 cargo test --release winograd_speed -- --nocapture`.
 
-use super::activation::{self, Activation};
 use super::bf16::F32;
 use super::conv::ConvShape;
 use super::gemm_pack::block;
-use super::isa::{Isa, Kernel};
 use super::nhwc_micro::{PixelTiles, pixel_tiles};
-use super::scratch::{AlignedBuf, Lent, Shared, count, lend};
-use super::simd::Simd;
-use super::threads::{for_each, threads};
 use super::tiling::Tiling;
 use super::winograd_transform::{Four, Points, Two, input_square, output_square, taps_square};
+use hetra_cpu_base::activation::{self, Activation};
+use hetra_cpu_base::isa::{Isa, Kernel};
+use hetra_cpu_base::scratch::{AlignedBuf, Lent, Shared, count, lend};
+use hetra_cpu_base::simd::Simd;
+use hetra_cpu_base::threads::{for_each, threads};
 use std::marker::PhantomData;
 use std::ops::Range;
 

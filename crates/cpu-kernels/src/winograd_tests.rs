@@ -6,8 +6,8 @@ use crate::conv::tests::naive;
 use crate::nhwc::PackedNhwc;
 use crate::nhwc::tests::last;
 use crate::reference::{ACTS, Rng, act64};
-use crate::simd::Portable;
-use crate::threads::with;
+use hetra_cpu_base::simd::Portable;
+use hetra_cpu_base::threads::with;
 
 const SQUARES: [Square; 2] = [Square::Two, Square::Four];
 
@@ -183,7 +183,7 @@ fn winograd_speed() {
         (24, 24, 40),
     ];
     for (c, m, side) in cases {
-        let (s, mut rng, isa) = (shape(c, m, [1; 4]), Rng::new(1), crate::isa::isa());
+        let (s, mut rng, isa) = (shape(c, m, [1; 4]), Rng::new(1), hetra_cpu_base::isa::isa());
         let (x, weights, bias) = (rng.vec(c * side * side), rng.vec(m * c * 9), rng.vec(m));
         let mut out = vec![0.0; m * side * side];
         let flops = 2.0 * (out.len() * c * 9) as f64;

@@ -10,7 +10,7 @@
 //! multiply-adds whole points are no cheaper than others, so they are chosen for a small error:
 //! see [`Four`].
 
-use super::simd::Simd;
+use hetra_cpu_base::simd::Simd;
 
 /// Where the polynomials are evaluated, by which each transform is given.
 pub(crate) trait Points<const N: usize, const M: usize> {

@@ -11,9 +11,9 @@ use hetra_ops::{Kind, OpError, find};
 use hetra_tensor::Value;
 
 use crate::programs::{self, Schedules};
-use hetra_cpu_kernels::isa::{self, Isa, isa};
-use hetra_cpu_kernels::peak::{bandwidth, flops};
-use hetra_cpu_kernels::threads::{self, THREADS_MAX, processors};
+use hetra_cpu_base::isa::{self, Isa, isa};
+use hetra_cpu_base::peak::{bandwidth, flops};
+use hetra_cpu_base::threads::{self, THREADS_MAX, processors};
 
 /// Finds the one CPU of this machine.
 pub struct CpuDriver;

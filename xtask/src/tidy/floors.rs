@@ -12,6 +12,7 @@ const FLOORS: [&[&str]; 8] = [
     &["ir", "kernel", "machine"],
     &["ops"],
     &[
+        "cpu-base",
         "cpu-kernels",
         "device",
         "device-cpu",

@@ -10,8 +10,8 @@ use hetra_tensor::{DType, Tensor, Value, to_i64};
 use super::heads::{Scores, Side, attend_to, fit, made, past_of};
 use super::quantised::{at, inputs};
 use super::{Compile, Form, Outcome, program};
+use hetra_cpu_base::scratch::lend;
 use hetra_cpu_kernels::rotary::{Rotary, rotate};
-use hetra_cpu_kernels::scratch::lend;
 
 pub(super) static OPS: &[(&str, Compile)] = &[("com.microsoft.GroupQueryAttention", compile)];
 

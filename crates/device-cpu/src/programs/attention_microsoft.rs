@@ -13,13 +13,13 @@ use super::extents::product;
 use super::heads::{Cache, Scores, Side, attend, made, mask_of, past_of};
 use super::quantised::{at, inputs, matrix, pack, scales, single, zeros};
 use super::{Compile, Form, Outcome, matmul, program};
-use hetra_cpu_kernels::activation::Activation;
+use hetra_cpu_base::activation::Activation;
+use hetra_cpu_base::isa::isa;
+use hetra_cpu_base::scratch::lend;
 use hetra_cpu_kernels::attention::Mask;
 use hetra_cpu_kernels::broadcast::{Binary, binary, broadcast_strides};
 use hetra_cpu_kernels::gemm::{Bias, Epilogue, Lhs, Mat, PackedB, Rhs, gemm};
 use hetra_cpu_kernels::int8::{IntLhs, IntOut, IntRhs, IntTerms, PackedIntB, Per, gemm_int8};
-use hetra_cpu_kernels::isa::isa;
-use hetra_cpu_kernels::scratch::lend;
 
 pub(super) static OPS: &[(&str, Compile)] = &[
     ("com.microsoft.Attention", compile_projected),

@@ -7,9 +7,9 @@ use hetra_ir::Node;
 use hetra_tensor::{DType, Tensor, broadcast};
 
 use super::{Compile, Form, Outcome, program};
-use hetra_cpu_kernels::activation::Activation;
+use hetra_cpu_base::activation::Activation;
+use hetra_cpu_base::isa::isa;
 use hetra_cpu_kernels::broadcast::{Binary, binary, broadcast_strides};
-use hetra_cpu_kernels::isa::isa;
 
 pub(super) static OPS: &[(&str, Compile)] = &[
     ("Add", compile),

@@ -11,12 +11,12 @@ use super::conv::scratch_fits;
 use super::extents::{Join, axis_of, product};
 use super::quantised::{CODES, at, inputs, scales, single, zeros};
 use super::{Compile, Form, Outcome, program};
+use hetra_cpu_base::isa::isa;
+use hetra_cpu_base::scratch::lend;
 use hetra_cpu_kernels::codes::{CodeOp, ROWS_MAX, code_op, look_up, plane_means, row_means};
-use hetra_cpu_kernels::isa::isa;
 use hetra_cpu_kernels::layout::{Blocks, copy_blocks};
 use hetra_cpu_kernels::norm::softmax;
 use hetra_cpu_kernels::quant::{Scales, dequantize_linear, multiply};
-use hetra_cpu_kernels::scratch::lend;
 
 pub(super) static OPS: &[(&str, Compile)] = &[
     ("com.microsoft.QLinearAdd", |_, _| program("binary int8", &[], |call| run(call, false))),

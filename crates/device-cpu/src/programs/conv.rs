@@ -9,10 +9,10 @@ use hetra_tensor::{DType, Tensor};
 
 use super::extents::pair;
 use super::{Compile, Form, Outcome, conv_volume, program};
-use hetra_cpu_kernels::activation::Activation;
+use hetra_cpu_base::activation::Activation;
+use hetra_cpu_base::isa::isa;
 use hetra_cpu_kernels::conv::plane_len;
 use hetra_cpu_kernels::conv::{ConvShape, PackedConv};
-use hetra_cpu_kernels::isa::isa;
 
 pub(super) static OPS: &[(&str, Compile)] =
     &[("Conv", compile), ("com.microsoft.FusedConv", compile)];

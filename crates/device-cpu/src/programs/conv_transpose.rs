@@ -10,9 +10,9 @@ use hetra_tensor::{DType, Tensor};
 use super::conv::{makes, scratch_fits, shape_of, window_taken};
 use super::extents::pair;
 use super::{Compile, Form, Outcome, program};
-use hetra_cpu_kernels::activation::Activation;
+use hetra_cpu_base::activation::Activation;
+use hetra_cpu_base::isa::isa;
 use hetra_cpu_kernels::conv_transpose::PackedConvTranspose;
-use hetra_cpu_kernels::isa::isa;
 
 pub(super) static OPS: &[(&str, Compile)] = &[("ConvTranspose", compile)];
 

@@ -9,10 +9,10 @@ use hetra_tensor::{DType, Tensor};
 
 use super::conv::{activation, attrs, join, window_fits};
 use super::{Outcome, program};
-use hetra_cpu_kernels::activation::Activation;
+use hetra_cpu_base::activation::Activation;
+use hetra_cpu_base::isa::isa;
 use hetra_cpu_kernels::conv::ConvShape;
 use hetra_cpu_kernels::conv_volume::{Depth, PackedVolume, VolumeConv, conv_volume};
-use hetra_cpu_kernels::isa::isa;
 
 /// Most taps in depth, and the largest step between windows there.
 const DEPTH_MAX: usize = 1 << 16;

@@ -18,10 +18,10 @@ use hetra_tensor::{DType, Tensor, TensorError, strides_of};
 use super::extents::product;
 use super::matmul::offsets;
 use super::{Compile, Form, Outcome, program};
-use hetra_cpu_kernels::activation::Activation;
+use hetra_cpu_base::activation::Activation;
+use hetra_cpu_base::isa::isa;
 use hetra_cpu_kernels::broadcast::{Binary, binary};
 use hetra_cpu_kernels::gemm::{Batch, Epilogue, gemm_batch};
-use hetra_cpu_kernels::isa::isa;
 use hetra_cpu_kernels::layout::transpose;
 use hetra_cpu_kernels::norm::{Reduce, reduce};
 

@@ -5,10 +5,10 @@ use hetra_device::Call;
 use hetra_ops::OpError;
 use hetra_tensor::{DType, Tensor, TensorError, Value};
 
-use hetra_cpu_kernels::activation::Activation;
+use hetra_cpu_base::activation::Activation;
+use hetra_cpu_base::isa::isa;
 use hetra_cpu_kernels::attention::{Attention, HeadStrides, Mask, attention};
 use hetra_cpu_kernels::broadcast::{Binary, binary, broadcast_strides};
-use hetra_cpu_kernels::isa::isa;
 use hetra_cpu_kernels::layout::{Blocks, copy_blocks};
 
 /// One of queries, keys and values.

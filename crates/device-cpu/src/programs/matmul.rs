@@ -10,9 +10,9 @@ use hetra_tensor::{DType, Tensor};
 use super::conv::{activation, rounding_name};
 use super::extents::product;
 use super::{Compile, Form, Outcome, program};
-use hetra_cpu_kernels::activation::Activation;
+use hetra_cpu_base::activation::Activation;
+use hetra_cpu_base::isa::isa;
 use hetra_cpu_kernels::gemm::{Batch, Bias, Epilogue, Lhs, Mat, PackedB, Rhs, gemm, gemm_batch};
-use hetra_cpu_kernels::isa::isa;
 
 pub(super) static OPS: &[(&str, Compile)] = &[
     ("MatMul", compile_matmul),

@@ -215,7 +215,7 @@ pub(crate) fn program<F>(name: &str, in_place: &'static [usize], run: F) -> Opti
 where
     F: Fn(&mut Call<'_>) -> Outcome + Send + Sync + 'static,
 {
-    let isa = format!("{:?}", hetra_cpu_kernels::isa::isa()).to_lowercase();
+    let isa = format!("{:?}", hetra_cpu_base::isa::isa()).to_lowercase();
     Some(Arc::new(Fast { name: format!("{name} {isa}"), in_place, run }))
 }
 

@@ -8,7 +8,7 @@ use hetra_ops::NBitsForm;
 use hetra_tensor::{DType, Tensor};
 
 use super::{Compile, Form, Outcome, program};
-use hetra_cpu_kernels::isa::isa;
+use hetra_cpu_base::isa::isa;
 use hetra_cpu_kernels::nbits::{BLOCK_MAX, NBits, matmul_nbits};
 
 pub(super) static OPS: &[(&str, Compile)] = &[("com.microsoft.MatMulNBits", compile)];

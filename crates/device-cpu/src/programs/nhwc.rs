@@ -14,7 +14,7 @@ use super::extents::pair;
 use super::nhwc_conv::{Forms, Images};
 use super::pool::planar;
 use super::{Compile, Form, Outcome, Schedules, program};
-use hetra_cpu_kernels::isa::isa;
+use hetra_cpu_base::isa::isa;
 use hetra_cpu_kernels::nhwc::reads_whole_rows;
 use hetra_cpu_kernels::nhwc_pool::pool_nhwc;
 use hetra_cpu_kernels::norm::{Reduce, reduce};

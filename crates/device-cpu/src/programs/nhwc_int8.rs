@@ -12,7 +12,7 @@ use super::extents::pair;
 use super::nhwc::{channels_first, channels_last, fills_vectors};
 use super::quantised::{at, bytes, conv_terms, inputs, zeros};
 use super::{Compile, Form, Outcome, program};
-use hetra_cpu_kernels::isa::isa;
+use hetra_cpu_base::isa::isa;
 use hetra_cpu_kernels::nhwc_int8::{CodesOut, PackedNhwcInt8};
 
 pub(super) static OPS: &[(&str, Compile)] = &[("hetra.QLinearConvLast", compile)];

@@ -6,11 +6,11 @@ use hetra_ops::{Compute, FIRST_INPUT_PLAIN};
 
 use super::Schedules;
 use super::conv::{activation, fixed_shape};
-use hetra_cpu_kernels::activation::Activation;
+use hetra_cpu_base::activation::Activation;
+use hetra_cpu_base::isa::isa;
+use hetra_cpu_base::threads::threads;
 use hetra_cpu_kernels::conv::ConvShape;
-use hetra_cpu_kernels::isa::isa;
 use hetra_cpu_kernels::nhwc::reads_whole_rows;
-use hetra_cpu_kernels::threads::threads;
 use hetra_cpu_kernels::tiling::{Tiling, rows_max};
 use hetra_cpu_kernels::winograd::{Square, pays, takes};
 
@@ -191,7 +191,7 @@ pub(super) fn task(part: &Part<'_>, node: &Node) -> Option<ConvTask> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hetra_cpu_kernels::threads::with;
+    use hetra_cpu_base::threads::with;
 
     fn conv() -> ConvTask {
         let shape = ConvShape {

@@ -8,7 +8,7 @@ use hetra_ops::{LayerNormForm, LrnForm, SoftmaxForm};
 use hetra_tensor::{DType, Tensor};
 
 use super::{Compile, Form, Outcome, program};
-use hetra_cpu_kernels::isa::isa;
+use hetra_cpu_base::isa::isa;
 use hetra_cpu_kernels::lrn::{Lrn, lrn};
 use hetra_cpu_kernels::norm::{
     GroupNorm, LayerNorm, channel_affine, group_norm, layer_norm, softmax,

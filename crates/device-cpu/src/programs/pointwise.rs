@@ -7,9 +7,9 @@ use hetra_ir::Node;
 use hetra_tensor::DType;
 
 use super::{Compile, Form, Outcome, program};
-use hetra_cpu_kernels::activation::Activation;
-use hetra_cpu_kernels::isa::isa;
-use hetra_cpu_kernels::math::{Func, map, map_in_place, map_rows};
+use hetra_cpu_base::activation::Activation;
+use hetra_cpu_base::isa::isa;
+use hetra_cpu_base::math::{Func, map, map_in_place, map_rows};
 
 pub(super) static OPS: &[(&str, Compile)] = &[
     ("Exp", unary),

@@ -10,10 +10,10 @@ use hetra_tensor::DType;
 use super::conv::{scratch_fits, window_fits};
 use super::extents::pair;
 use super::{Compile, Form, Outcome, program};
-use hetra_cpu_kernels::isa::isa;
+use hetra_cpu_base::isa::isa;
+use hetra_cpu_base::scratch::lend;
 use hetra_cpu_kernels::norm::{Reduce, reduce};
 use hetra_cpu_kernels::pool::{Pool, PoolKind, pool};
-use hetra_cpu_kernels::scratch::lend;
 
 pub(super) static OPS: &[(&str, Compile)] = &[
     ("MaxPool", compile),

@@ -10,12 +10,12 @@ use hetra_tensor::{DType, Tensor, to_i64};
 use super::conv::{self, shape_of};
 use super::extents::{pair, product};
 use super::{Compile, Form, Outcome, program};
-use hetra_cpu_kernels::activation::Activation;
+use hetra_cpu_base::activation::Activation;
+use hetra_cpu_base::isa::isa;
 use hetra_cpu_kernels::int8::{
     IntLhs, IntMat, IntOut, IntRhs, IntTerms, PackedIntB, Per, gemm_int8,
 };
 use hetra_cpu_kernels::int8_conv::{Bytes, PackedIntConv};
-use hetra_cpu_kernels::isa::isa;
 use hetra_cpu_kernels::norm::{Reduce, reduce};
 use hetra_cpu_kernels::quant::{Scales, dequantize_linear, quantize_linear};
 

@@ -9,11 +9,11 @@ use hetra_tensor::{DType, Tensor, to_i64};
 
 use super::conv::scratch_fits;
 use super::{Compile, Form, Outcome, program};
-use hetra_cpu_kernels::activation::Activation;
+use hetra_cpu_base::activation::Activation;
+use hetra_cpu_base::isa::isa;
+use hetra_cpu_base::scratch::lend;
 use hetra_cpu_kernels::gemm::{Bias, Epilogue, Lhs, Mat, PackedB, Rhs, gemm};
-use hetra_cpu_kernels::isa::isa;
 use hetra_cpu_kernels::rnn::{Gru, Lstm, gru_step, lstm_step, rnn_step};
-use hetra_cpu_kernels::scratch::lend;
 
 pub(super) static OPS: &[(&str, Compile)] =
     &[("LSTM", compile), ("GRU", compile), ("RNN", compile)];

@@ -10,12 +10,12 @@ use hetra_tensor::{DType, Tensor, to_i64};
 use super::conv::scratch_fits;
 use super::extents::{axis_of, product};
 use super::{Compile, program};
+use hetra_cpu_base::isa::isa;
+use hetra_cpu_base::math::{Func, map_in_place};
+use hetra_cpu_base::scratch::lend;
 use hetra_cpu_kernels::arg::{AXIS_MAX, Extreme, arg_extreme};
-use hetra_cpu_kernels::isa::isa;
 use hetra_cpu_kernels::layout::transpose;
-use hetra_cpu_kernels::math::{Func, map_in_place};
 use hetra_cpu_kernels::norm::{Reduce, reduce};
-use hetra_cpu_kernels::scratch::lend;
 
 pub(super) static OPS: &[(&str, Compile)] = &[
     ("ReduceSum", compile),

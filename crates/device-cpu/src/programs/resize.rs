@@ -10,7 +10,7 @@ use hetra_tensor::{DType, Tensor};
 use super::extents::product;
 use super::movement::{self, by_width, items, items_mut};
 use super::{Compile, Form, Outcome, program};
-use hetra_cpu_kernels::isa::isa;
+use hetra_cpu_base::isa::isa;
 use hetra_cpu_kernels::resize::{Tap, linear, nearest};
 
 pub(super) static OPS: &[(&str, Compile)] = &[("Resize", compile)];

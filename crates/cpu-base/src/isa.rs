@@ -127,7 +127,7 @@ fn run_avx512<K: Kernel>(kernel: K) -> K::Output {
 
 /// Runs `kernel` with the instructions of AVX512-BF16, `None` where the machine has none.
 #[inline]
-pub(crate) fn with_bf16<K: Kernel>(kernel: K) -> Option<K::Output> {
+pub fn with_bf16<K: Kernel>(kernel: K) -> Option<K::Output> {
     #[cfg(target_arch = "x86_64")]
     if detected() == Isa::Avx512 && is_x86_feature_detected!("avx512bf16") {
         // SAFETY: the machine has these features, as was just checked.

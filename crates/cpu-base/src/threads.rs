@@ -240,7 +240,7 @@ fn helpers(limit: usize, running: usize) -> usize {
 ///
 /// # Panics
 /// When a task does, after all have ended.
-pub(crate) fn for_each(n: usize, parallel: bool, f: impl Fn(usize) + Sync + Send) {
+pub fn for_each(n: usize, parallel: bool, f: impl Fn(usize) + Sync + Send) {
     let limit = threads();
     if !parallel || n < 2 || limit < 2 || IN_TASK.get() {
         return (0..n).for_each(f);
@@ -306,7 +306,7 @@ fn fork(tasks: usize, helpers: usize, body: &(dyn Fn(usize) + Sync)) {
 }
 
 /// Runs `f(start, len)` over `0..n` cut into pieces of about `grain`.
-pub(crate) fn for_ranges(n: usize, grain: usize, f: impl Fn(usize, usize) + Sync + Send) {
+pub fn for_ranges(n: usize, grain: usize, f: impl Fn(usize, usize) + Sync + Send) {
     let grain = grain.max(1);
     for_each(n.div_ceil(grain), true, |i| {
         let start = i * grain;

@@ -32,7 +32,7 @@ pub enum Activation {
 
 impl Activation {
     /// The bounds of an activation that only clamps; the matrix kernels apply these in registers.
-    pub(crate) fn clamp(self) -> Option<(f32, f32)> {
+    pub fn clamp(self) -> Option<(f32, f32)> {
         match self {
             Activation::None => Some((f32::NEG_INFINITY, f32::INFINITY)),
             Activation::Relu => Some((0.0, f32::INFINITY)),
@@ -43,7 +43,7 @@ impl Activation {
 
     /// Applies the function to one vector.
     #[inline(always)]
-    pub(crate) fn vector<S: Simd>(self, s: S, x: S::F) -> S::F {
+    pub fn vector<S: Simd>(self, s: S, x: S::F) -> S::F {
         let zero = s.splat(0.0);
         match self {
             Activation::None => x,
@@ -67,7 +67,7 @@ impl Activation {
 
     /// Applies the function in place.
     #[inline(always)]
-    pub(crate) fn slice<S: Simd>(self, s: S, x: &mut [f32]) {
+    pub fn slice<S: Simd>(self, s: S, x: &mut [f32]) {
         let mut chunks = x.chunks_exact_mut(S::LANES);
         for c in &mut chunks {
             let v = self.vector(s, s.loads(c));

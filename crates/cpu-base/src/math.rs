@@ -17,7 +17,7 @@ use super::trigonometry;
 
 /// `c[0] + c[1] x + ...` by Horner's rule.
 #[inline(always)]
-pub(crate) fn poly<S: Simd, const N: usize>(s: S, x: S::F, c: [f32; N]) -> S::F {
+pub fn poly<S: Simd, const N: usize>(s: S, x: S::F, c: [f32; N]) -> S::F {
     let mut acc = s.splat(c[N - 1]);
     let mut i = N - 1;
     while i > 0 {
@@ -29,7 +29,7 @@ pub(crate) fn poly<S: Simd, const N: usize>(s: S, x: S::F, c: [f32; N]) -> S::F 
 
 /// e^x. Overflows to infinity, underflows through the subnormal numbers to 0.
 #[inline(always)]
-pub(crate) fn exp_v<S: Simd>(s: S, x: S::F) -> S::F {
+pub fn exp_v<S: Simd>(s: S, x: S::F) -> S::F {
     // Beyond these bounds the result is 0 or infinity anyway; inside, the exponent halves fit.
     let x = s.min(s.splat(90.0), s.max(s.splat(-105.0), x));
     let n = s.round(s.mul(x, s.splat(std::f32::consts::LOG2_E)));
@@ -43,7 +43,7 @@ pub(crate) fn exp_v<S: Simd>(s: S, x: S::F) -> S::F {
 
 /// Natural logarithm; -infinity at 0, NaN below.
 #[inline(always)]
-pub(crate) fn log_v<S: Simd>(s: S, x: S::F) -> S::F {
+pub fn log_v<S: Simd>(s: S, x: S::F) -> S::F {
     let tiny = s.lt(x, s.splat(f32::MIN_POSITIVE));
     // Subnormal numbers are scaled into the normal range first.
     let y = s.select(tiny, s.mul(x, s.splat(8_388_608.0)), x);
@@ -72,7 +72,7 @@ pub(crate) fn log_v<S: Simd>(s: S, x: S::F) -> S::F {
 
 /// Hyperbolic tangent.
 #[inline(always)]
-pub(crate) fn tanh_v<S: Simd>(s: S, x: S::F) -> S::F {
+pub fn tanh_v<S: Simd>(s: S, x: S::F) -> S::F {
     let a = s.abs(x);
     let z = s.mul(x, x);
     let p = poly(
@@ -91,7 +91,7 @@ pub(crate) fn tanh_v<S: Simd>(s: S, x: S::F) -> S::F {
 
 /// 1 / (1 + e^-x), from e^-|x| so that neither tail loses digits.
 #[inline(always)]
-pub(crate) fn sigmoid_v<S: Simd>(s: S, x: S::F) -> S::F {
+pub fn sigmoid_v<S: Simd>(s: S, x: S::F) -> S::F {
     let e = exp_v(s, s.sub(s.splat(0.0), s.abs(x)));
     let one = s.splat(1.0);
     let num = s.select(s.lt(x, s.splat(0.0)), e, one);
@@ -100,7 +100,7 @@ pub(crate) fn sigmoid_v<S: Simd>(s: S, x: S::F) -> S::F {
 
 /// The error function.
 #[inline(always)]
-pub(crate) fn erf_v<S: Simd>(s: S, x: S::F) -> S::F {
+pub fn erf_v<S: Simd>(s: S, x: S::F) -> S::F {
     let a = s.abs(x);
     let z = s.mul(x, x);
     let p = poly(
@@ -142,14 +142,14 @@ pub(crate) fn erf_v<S: Simd>(s: S, x: S::F) -> S::F {
 
 /// x (1 + erf(x / √2)) / 2.
 #[inline(always)]
-pub(crate) fn gelu_v<S: Simd>(s: S, x: S::F) -> S::F {
+pub fn gelu_v<S: Simd>(s: S, x: S::F) -> S::F {
     let e = erf_v(s, s.mul(x, s.splat(std::f32::consts::FRAC_1_SQRT_2)));
     s.mul(s.mul(s.splat(0.5), x), s.add(s.splat(1.0), e))
 }
 
 /// x (1 + tanh(√(2/π) (x + 0.044715 x³))) / 2, as x sigmoid(2 ·).
 #[inline(always)]
-pub(crate) fn gelu_tanh_v<S: Simd>(s: S, x: S::F) -> S::F {
+pub fn gelu_tanh_v<S: Simd>(s: S, x: S::F) -> S::F {
     let c = s.fma(s.mul(x, x), s.splat(0.044_715), s.splat(1.0));
     let u = s.mul(s.mul(x, s.splat(1.595_769)), c);
     s.mul(x, sigmoid_v(s, u))
@@ -377,7 +377,6 @@ pub fn map_rows(isa: Isa, f: Func, x: &[f32], row: &[f32], y: &mut [f32]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::reference::erf64;
 
     fn ulps(got: f32, want: f64) -> f64 {
         let w = want as f32;
@@ -410,8 +409,8 @@ mod tests {
             check(Func::Tanh, -0.7, 0.7, f64::tanh, 2.5);
             check(Func::Sigmoid, -80.0, 80.0, |x| 1.0 / (1.0 + (-x).exp()), 2.5);
             check(Func::Sigmoid, -2.0, 2.0, |x| 1.0 / (1.0 + (-x).exp()), 2.5);
-            check(Func::Erf, -4.5, 4.5, erf64, 2.5);
-            check(Func::Erf, -1.1, 1.1, erf64, 2.5);
+            check(Func::Erf, -4.5, 4.5, libm::erf, 2.5);
+            check(Func::Erf, -1.1, 1.1, libm::erf, 2.5);
             check(Func::Sin, -0.7, 0.7, f64::sin, 2.0);
             check(Func::Atan, -0.5, 0.5, f64::atan, 3.0);
             check(Func::Atan, -1e3, 1e3, f64::atan, 3.0);
@@ -477,7 +476,7 @@ mod tests {
                 let d = f64::from(x);
                 let sp = d.exp().ln_1p();
                 let cases = [
-                    (Func::Gelu, 0.5 * d * (1.0 + erf64(d / 2f64.sqrt()))),
+                    (Func::Gelu, 0.5 * d * (1.0 + libm::erf(d / 2f64.sqrt()))),
                     (
                         Func::GeluTanh,
                         0.5 * d * (1.0 + (0.797_884_560_8 * (d + 0.044_715 * d * d * d)).tanh()),

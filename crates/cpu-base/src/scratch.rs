@@ -109,7 +109,7 @@ impl Drop for Lent {
 /// A slice that is borrowed for as long as any copy of this lives, and of which tasks write
 /// disjoint parts.
 #[derive(Debug)]
-pub(crate) struct Shared<'a, T> {
+pub struct Shared<'a, T> {
     start: *mut T,
     len: usize,
     slice: PhantomData<&'a mut [T]>,
@@ -130,12 +130,13 @@ unsafe impl<T: Send> Send for Shared<'_, T> {}
 unsafe impl<T: Send> Sync for Shared<'_, T> {}
 
 impl<'a, T> Shared<'a, T> {
-    pub(crate) fn new(x: &'a mut [T]) -> Self {
+    /// All of `x`, which stays borrowed as long as a copy of this lives.
+    pub fn new(x: &'a mut [T]) -> Self {
         Shared { start: x.as_mut_ptr(), len: x.len(), slice: PhantomData }
     }
 
     /// The `len` elements from `at`. Panics if they are not inside.
-    pub(crate) fn part(self, at: usize, len: usize) -> Self {
+    pub fn part(self, at: usize, len: usize) -> Self {
         assert!(at.checked_add(len).is_some_and(|end| end <= self.len), "part outside its slice");
         // SAFETY: at most one past the end of the slice, by the assertion.
         Shared { start: unsafe { self.start.add(at) }, len, slice: PhantomData }
@@ -144,7 +145,7 @@ impl<'a, T> Shared<'a, T> {
     /// A pointer to `rows` rows of `cols` elements, `step` apart, the first one at `at`. Panics if
     /// they are not inside. Writing through it needs what `slice` needs.
     #[inline(always)]
-    pub(crate) fn rows(self, at: usize, (rows, step): (usize, usize), cols: usize) -> *mut T {
+    pub fn rows(self, at: usize, (rows, step): (usize, usize), cols: usize) -> *mut T {
         let last = rows.saturating_sub(1).checked_mul(step).and_then(|last| last.checked_add(at));
         let end = last.and_then(|last| last.checked_add(cols));
         assert!(end.is_some_and(|end| end <= self.len), "rows outside their slice");
@@ -157,7 +158,7 @@ impl<'a, T> Shared<'a, T> {
     /// # Safety
     /// While the result lives, nothing else may use these elements: no other task, and no other
     /// result of this function.
-    pub(crate) unsafe fn slice(self, start: usize, len: usize) -> &'a mut [T] {
+    pub unsafe fn slice(self, start: usize, len: usize) -> &'a mut [T] {
         assert!(start.checked_add(len).is_some_and(|end| end <= self.len), "outside its slice");
         // SAFETY: inside the slice by the assertion, and the slice is borrowed for `'a`; the caller
         // promises that no other reference to these elements is alive.
@@ -167,7 +168,7 @@ impl<'a, T> Shared<'a, T> {
 
 /// Product of extents. Panics when it is beyond any memory, so that what is derived from it cannot
 /// wrap; an extent of 0 makes it 0 whatever the others are.
-pub(crate) fn count(extents: &[usize]) -> usize {
+pub fn count(extents: &[usize]) -> usize {
     if extents.contains(&0) {
         return 0;
     }
