@@ -126,11 +126,10 @@ pub trait Simd: sealed::Sealed + Copy + Send + Sync + 'static {
     fn mul(self, a: Self::F, b: Self::F) -> Self::F;
     /// `a / b`.
     fn div(self, a: Self::F, b: Self::F) -> Self::F;
-    /// `a / b` within 1 ulp, for `a` in 0..=1 and `b` in 1..=2: faster where there is a quick
-    /// estimate of reciprocals.
+    /// `1 / b` within 1 ulp, for `b` in 1..=2^126: faster where there is a quick estimate.
     #[inline(always)]
-    fn ratio(self, a: Self::F, b: Self::F) -> Self::F {
-        self.div(a, b)
+    fn recip(self, b: Self::F) -> Self::F {
+        self.div(self.splat(1.0), b)
     }
     /// `a * 2^n` for a whole `n` in -252..=254: rounded once, through the subnormal numbers to 0.
     #[inline(always)]

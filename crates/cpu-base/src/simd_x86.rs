@@ -503,12 +503,10 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
         sub(a: __m512, b: __m512) -> __m512 = _mm512_sub_ps(a, b);
         mul(a: __m512, b: __m512) -> __m512 = _mm512_mul_ps(a, b);
         div(a: __m512, b: __m512) -> __m512 = _mm512_div_ps(a, b);
-        ratio(a: __m512, b: __m512) -> __m512 = {
-            // A step of Newton's method doubles the 14 bits, another one is made on the quotient.
+        recip(b: __m512) -> __m512 = {
+            // A step of Newton's method doubles the 14 bits.
             let r = _mm512_rcp14_ps(b);
-            let r = _mm512_fmadd_ps(r, _mm512_fnmadd_ps(b, r, _mm512_set1_ps(1.0)), r);
-            let q = _mm512_mul_ps(a, r);
-            _mm512_fmadd_ps(r, _mm512_fnmadd_ps(b, q, a), q)
+            _mm512_fmadd_ps(r, _mm512_fnmadd_ps(b, r, _mm512_set1_ps(1.0)), r)
         };
         scale(a: __m512, n: __m512) -> __m512 = _mm512_scalef_ps(a, n);
         fma(a: __m512, b: __m512, c: __m512) -> __m512 = _mm512_fmadd_ps(a, b, c);

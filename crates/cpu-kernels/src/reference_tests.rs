@@ -1,6 +1,6 @@
 //! Plain loops that the tests compare with, and their random inputs.
 
-use hetra_cpu_base::activation::Activation;
+use hetra_cpu_base::activation::{Activation, Curve};
 
 /// A small deterministic generator (xorshift).
 pub(crate) struct Rng(u64);
@@ -54,11 +54,12 @@ pub(crate) fn act64(a: Activation, x: f64) -> f64 {
         Activation::Silu => x / (1.0 + (-x).exp()),
         Activation::Tanh => x.tanh(),
         Activation::Gelu => 0.5 * x * (1.0 + libm::erf(x / 2f64.sqrt())),
+        Activation::Scaled(f, a, b) => f64::from(a) * act64(f.activation(), x) + f64::from(b),
     }
 }
 
 /// All activations, for tests.
-pub(crate) const ACTS: [Activation; 10] = [
+pub(crate) const ACTS: [Activation; 12] = [
     Activation::None,
     Activation::Relu,
     Activation::Clip(-0.5, 0.75),
@@ -69,6 +70,8 @@ pub(crate) const ACTS: [Activation; 10] = [
     Activation::Silu,
     Activation::Tanh,
     Activation::Gelu,
+    Activation::Scaled(Curve::HardSwish, 0.25, -1.5),
+    Activation::Scaled(Curve::Relu, -2.0, 0.5),
 ];
 
 /// Panics unless all numbers agree to `tol` (absolute, and relative above 1).

@@ -7,7 +7,7 @@ use crate::compute::Compute;
 use crate::context::{EvalCtx, InferCtx};
 use crate::def::{Arity, Kind, OpDef, onnx};
 use crate::error::OpError;
-use crate::fused_activation::{FusedActivation, activate};
+use crate::fused_activation::{Epilogue, conclude};
 use crate::real::{Real, at_least_rank, elements_as, narrow, with_real};
 use crate::window::{Window, advance};
 use crate::work::{Work, elements};
@@ -156,7 +156,7 @@ fn eval_conv<T: Real>(ctx: &EvalCtx<'_>) -> Result<Tensor, OpError> {
         let sums = out.as_mut_slice::<T>()?.iter_mut().zip(residual.iter());
         sums.for_each(|(value, &more)| *value = value.plus(more));
     }
-    activate::<T>(FusedActivation::of(ctx.node)?, &mut out)?;
+    conclude::<T>(Epilogue::of(ctx.node)?, &mut out)?;
     narrow(out, x.dtype())
 }
 

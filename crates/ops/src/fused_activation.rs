@@ -31,6 +31,47 @@ pub enum FusedActivation {
     Gelu,
 }
 
+/// What a fused operator does to its result: `scale * activation(x) + shift`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Epilogue {
+    /// The activation, if there is one.
+    pub activation: Option<FusedActivation>,
+    /// Of the attribute `activation_scale`, which is ours.
+    pub scale: f32,
+    /// Of the attribute `activation_shift`, which is ours.
+    pub shift: f32,
+}
+
+impl Epilogue {
+    /// Reads the activation, its scale (1 when not given) and its shift (0 when not given).
+    ///
+    /// # Errors
+    /// As [`FusedActivation::of`].
+    pub fn of(node: &Node) -> Result<Epilogue, OpError> {
+        Ok(Epilogue {
+            activation: FusedActivation::of(node)?,
+            scale: node.attrs.float_or("activation_scale", 1.0)?,
+            shift: node.attrs.float_or("activation_shift", 0.0)?,
+        })
+    }
+
+    /// Writes scale and shift into a node, so that [`Epilogue::of`] reads them.
+    pub fn set_affine(node: &mut Node, scale: f32, shift: f32) {
+        node.attrs.set("activation_scale", scale);
+        node.attrs.set("activation_shift", shift);
+    }
+
+    /// Whether it scales or shifts.
+    pub fn is_affine(&self) -> bool {
+        self.scale != 1.0 || self.shift != 0.0
+    }
+
+    /// Whether it leaves the result as it is.
+    pub fn is_nothing(&self) -> bool {
+        self.activation.is_none() && !self.is_affine()
+    }
+}
+
 impl FusedActivation {
     /// Reads `activation` and its parameters: `activation_params` (a list), or `activation_alpha`
     /// and `activation_beta`. `None` when the node has no activation.
@@ -113,14 +154,20 @@ impl FusedActivation {
     }
 }
 
-/// Applies an activation in place, where there is one.
-pub(crate) fn activate<T: Real + Element>(
-    activation: Option<FusedActivation>,
+/// Applies what a fused operator does to its result, in place.
+pub(crate) fn conclude<T: Real + Element>(
+    epilogue: Epilogue,
     tensor: &mut Tensor,
 ) -> Result<(), OpError> {
-    let Some(activation) = activation else { return Ok(()) };
+    if epilogue.is_nothing() {
+        return Ok(());
+    }
+    let Epilogue { activation, scale, shift } = epilogue;
     for value in tensor.as_mut_slice::<T>()? {
-        *value = T::of(activation.apply(value.wide()));
+        let x = value.wide();
+        let y = activation.map_or(x, |activation| activation.apply(x));
+        let y = if epilogue.is_affine() { f64::from(scale) * y + f64::from(shift) } else { y };
+        *value = T::of(y);
     }
     Ok(())
 }
@@ -165,6 +212,16 @@ mod tests {
             activation.set(&mut node);
             assert_eq!(FusedActivation::of(&node).unwrap(), Some(activation));
         }
+        let mut node = Node::new("com.microsoft.FusedConv", &[], &[]);
+        assert!(Epilogue::of(&node).unwrap().is_nothing());
+        FusedActivation::Relu.set(&mut node);
+        Epilogue::set_affine(&mut node, 2.0, -1.0);
+        let epilogue = Epilogue::of(&node).unwrap();
+        let wanted = Epilogue { activation: Some(FusedActivation::Relu), scale: 2.0, shift: -1.0 };
+        assert_eq!(epilogue, wanted);
+        let mut tensor = Tensor::vector(&[3.0f32, -3.0]);
+        conclude::<f32>(epilogue, &mut tensor).unwrap();
+        assert_eq!(tensor.as_slice::<f32>().unwrap(), [5.0, -1.0]);
         let node = Node::new("x", &[], &[]).with("activation", "Swoosh");
         assert!(FusedActivation::of(&node).is_err());
     }

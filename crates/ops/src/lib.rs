@@ -113,7 +113,7 @@ pub use einsum::EinsumForm;
 pub use embed_norm::EmbedForm;
 pub use error::{NodeError, OpError};
 pub use fourier::{DftForm, StftForm};
-pub use fused_activation::FusedActivation;
+pub use fused_activation::{Epilogue, FusedActivation};
 pub use gradient::{Gradient, gradient};
 pub use interpret::{Interpreter, interpret};
 pub use layer_norm::LayerNormForm;

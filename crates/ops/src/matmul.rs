@@ -8,7 +8,7 @@ use crate::context::{EvalCtx, InferCtx, broadcast_dims};
 use crate::def::{Arity, Kind, OpDef, Upgrade, onnx};
 use crate::dispatch::dispatch;
 use crate::error::OpError;
-use crate::fused_activation::{FusedActivation, activate};
+use crate::fused_activation::{Epilogue, conclude};
 use crate::real::{Ring, elements_as, narrow, with_real};
 use crate::tape::{Gradients, Tape, Var, op};
 use crate::work::{Work, elements};
@@ -51,7 +51,7 @@ fn as_matrix(x: Var<'_>, row: bool) -> Var<'_> {
 fn product_gradient(tape: &Tape) -> Gradients<'_> {
     let attrs = tape.attrs();
     let flag = |name: &str| attrs.flag_or(name, false);
-    let fused = FusedActivation::of(&tape.node())?.is_some();
+    let fused = !Epilogue::of(&tape.node())?.is_nothing();
     if fused || tape.x_opt(2).is_some() || flag("transBatchA")? || flag("transBatchB")? {
         return Err(OpError::unsupported("the gradient of a fused product"));
     }
@@ -365,7 +365,7 @@ fn finish(ctx: &EvalCtx<'_>, form: &MatMulForm, beta: f32) -> Result<Tensor, OpE
             if let Some(bias) = ctx.tensor_opt(2) {
                 add_bias::<T>(&mut out, bias, &elements_as::<T>(2, bias)?, beta)?;
             }
-            activate::<T>(FusedActivation::of(ctx.node)?, &mut out)?;
+            conclude::<T>(Epilogue::of(ctx.node)?, &mut out)?;
             narrow(out, dtype)
         });
     }

@@ -33,6 +33,7 @@ mod precision;
 mod quant;
 mod quant_move;
 mod regroup;
+mod scale;
 mod spelling;
 
 pub use dead::compact;

@@ -26,6 +26,7 @@ pub static PASSES: &[&Pass] = &[
     &crate::matmul::MATMUL_SCALE,
     &crate::matmul::MATMUL_BIAS,
     &crate::matmul::MATMUL_ACTIVATION,
+    &crate::scale::ACTIVATION_SCALE,
     &crate::norm::SKIP_LAYER_NORM,
     &crate::channels_last::CHANNELS_LAST,
 ];

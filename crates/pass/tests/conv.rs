@@ -221,3 +221,37 @@ fn every_activation_joins() {
         assert!(text.contains(&format!("FusedConv(%x, %w) {attrs}")), "{text}");
     }
 }
+
+#[test]
+fn numbers_behind_an_activation_join_it() {
+    check(
+        "activation_scale",
+        r#"graph "g" (%x: f32[1,1,3,3]) {
+            const %w = f32[1,1,1,1] [1.5]
+            const %two = f32[1] [2.0]
+            const %one = f32[] [1.0]
+            const %wide = f32[1,1,1,1,1] [1.0]
+            %c = Conv(%x, %w)
+            %r = HardSwish(%c)
+            %m = Mul(%two, %r)
+            %a = Add(%m, %one)
+            %d = Div(%a, %two)
+            %s = Sub(%one, %d)
+            %far = Add(%s, %wide)
+            return (%far)
+        }"#,
+        expect![[r#"
+            graph "g" (%x: f32[1,1,3,3]) {
+              const %w = f32[1,1,1,1] [1.5]
+              const %wide = f32[1,1,1,1,1] [1.0]
+              %s: f32[1,1,3,3] = com.microsoft.FusedConv(%x, %w) {activation = "HardSwish", activation_scale = -1.0, activation_shift = 0.5}
+              %far: f32[1,1,1,3,3] = Add(%s, %wide)
+              return (%far)
+            }
+            activation_scale: fused com.microsoft.FusedConv + Mul at Mul -> m
+            activation_scale: fused com.microsoft.FusedConv + Add at Add -> a
+            activation_scale: fused com.microsoft.FusedConv + Div at Div -> d
+            activation_scale: fused com.microsoft.FusedConv + Sub at Sub -> s
+        "#]],
+    );
+}

@@ -4,12 +4,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use hetra_device::{Call, Part, Program};
 use hetra_ir::{Attrs, Node};
-use hetra_ops::{Compute, ConvGeometry, OpError};
+use hetra_ops::{Compute, ConvGeometry, Epilogue, OpError};
 use hetra_tensor::{DType, Tensor};
 
 use super::extents::pair;
 use super::{Compile, Form, Outcome, conv_volume, program};
-use hetra_cpu_base::activation::Activation;
+use hetra_cpu_base::activation::{Activation, Curve};
 use hetra_cpu_base::isa::isa;
 use hetra_cpu_kernels::conv::plane_len;
 use hetra_cpu_kernels::conv::{ConvShape, PackedConv};
@@ -23,7 +23,8 @@ const PACKINGS_MAX: usize = 8;
 /// The kernel's form of an activation.
 pub(super) fn activation(node: &Node) -> Option<Activation> {
     use hetra_ops::FusedActivation as Op;
-    Some(match Op::of(node).ok()? {
+    let epilogue = Epilogue::of(node).ok()?;
+    let plain = match epilogue.activation {
         None => Activation::None,
         Some(Op::Relu) => Activation::Relu,
         Some(Op::LeakyRelu { alpha }) => Activation::LeakyRelu(alpha),
@@ -34,7 +35,12 @@ pub(super) fn activation(node: &Node) -> Option<Activation> {
         Some(Op::HardSwish) => Activation::HardSwish,
         Some(Op::Silu) => Activation::Silu,
         Some(Op::Gelu) => Activation::Gelu,
-    })
+    };
+    if !epilogue.is_affine() {
+        return Some(plain);
+    }
+    let curve = Curve::ALL.into_iter().find(|curve| curve.activation() == plain)?;
+    Some(Activation::Scaled(curve, epilogue.scale, epilogue.shift))
 }
 
 /// Weights in the order of a kernel.

@@ -125,6 +125,7 @@ impl ConvTask {
         // Bounds are free: kernels clamp what they store.
         let (act, clamps) = match self.act {
             Activation::None | Activation::Relu | Activation::Clip(..) => (String::new(), true),
+            Activation::Scaled(curve, ..) => (format!(" scaled {curve:?}"), false),
             act => (format!(" {act:?}"), false),
         };
         let key = format!(
