@@ -42,6 +42,11 @@ pub trait Simd: sealed::Sealed + Copy + Send + Sync + 'static {
     fn prefetch(self, p: *const f32) {
         let _ = p;
     }
+    /// Asks for the line at `p` to be brought near, to be written; any address will do.
+    #[inline(always)]
+    fn prefetch_write(self, p: *const f32) {
+        let _ = p;
+    }
     /// Reads `LANES` floats.
     /// # Safety
     /// `p` must be readable for `LANES` floats; any alignment.

@@ -30,6 +30,10 @@ const PAR_MIN: usize = 256 << 10;
 const TASK_MIN: usize = 64 << 10;
 /// Floats of the image that a block of pixels reads, about: half of the second cache level.
 const IMAGE_BLOCK: usize = 112 << 10;
+/// The same where all weights stay in that level: it may be read again for each block.
+const IMAGE_BLOCK_NEAR: usize = 24 << 10;
+/// Most floats of weights of which that is so: half of the level.
+const WEIGHTS_NEAR: usize = 256 << 10;
 /// Most entries of the table of a block of pixels.
 const TABLE_MAX: usize = 8 << 10;
 
@@ -377,7 +381,8 @@ impl Kernel for Block<'_> {
         // As many pixels at a time as keep their part of the image in the cache while the panels
         // go by.
         let mr = self.call.tiling.rows(S::MR);
-        let floats = self.call.tiling.scaled(IMAGE_BLOCK);
+        let near = self.call.conv.weights.as_slice().len() <= WEIGHTS_NEAR;
+        let floats = self.call.tiling.scaled(if near { IMAGE_BLOCK_NEAR } else { IMAGE_BLOCK });
         let size = (floats / self.call.pixel.max(1)).min(TABLE_MAX / taps).max(mr);
         let mut buf = lend(2 * taps * size);
         let table: &mut [usize] = bytemuck::cast_slice_mut(buf.bytes_mut());
@@ -446,6 +451,21 @@ impl Block<'_> {
             call.residual.map_or(std::ptr::null(), |r| r[at..at + (rows - 1) * s.m + nv].as_ptr());
         assert!(table.len() == taps * rows && (group + 1) * cg <= s.c);
         assert!(s.pads == [0; 4] || call.zeros.len() >= (group + 1) * steps * words);
+        // Weights that stay near are not waited for: the image is, as the first panel reads it.
+        let near = conv.weights.as_slice().len() <= WEIGHTS_NEAR;
+        let pixels = mr * s.stride[1] * call.pixel;
+        let (next, next_step) = match near {
+            true if panel == self.panels.start => {
+                let at = table.iter().copied().find(|&at| at != BORDER).unwrap_or(0);
+                (x.as_ptr().wrapping_add(at + pixels), (pixels, usize::MAX))
+            }
+            true => (weights.as_ptr(), (0, 1)),
+            // A line for each step: two blocks bring all of the next panel.
+            false => {
+                let half = taps * steps * S::LANES;
+                (weights.as_ptr().wrapping_add(2 * half), (half, 2))
+            }
+        };
         let tiles = PixelTiles {
             tiles,
             mr,
@@ -456,7 +476,8 @@ impl Block<'_> {
             channels: steps * words,
             taps,
             b: weights.as_ptr(),
-            next: weights.as_ptr().wrapping_add(taps * steps * nr),
+            next,
+            next_step,
             bias: conv.bias[panel * nr..][..nr].as_ptr(),
             nv,
             c: call.out.rows(at, (rows, s.m), nv),

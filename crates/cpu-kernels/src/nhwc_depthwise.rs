@@ -119,6 +119,9 @@ impl<const K: usize, const N: usize> Places for Edge<'_, K, N> {
     }
 }
 
+/// Floats of an image and its outputs beyond which they do not stay in the second cache level.
+const FAR: usize = 256 << 10;
+
 /// One row of outputs, and the rows of the image that it is made of.
 struct Line<'a> {
     call: &'a Depthwise<'a>,
@@ -130,6 +133,8 @@ struct Line<'a> {
     taps: Range<usize>,
     residual: Option<&'a [f32]>,
     padded: usize,
+    /// Whether image and outputs are more than stays near.
+    far: bool,
 }
 
 impl<'a> Line<'a> {
@@ -149,6 +154,7 @@ impl<'a> Line<'a> {
             taps: first..past,
             residual: call.residual.map(|r| &r[row * ow * c..(row + 1) * ow * c]),
             padded: c.next_multiple_of(PAD),
+            far: (h * w).saturating_add(oh * ow).saturating_mul(c) > FAR,
         }
     }
 
@@ -179,18 +185,22 @@ impl<'a> Line<'a> {
                     for (line, row) in rows.iter_mut().enumerate().take(self.taps.len()) {
                         *row = &self.image[line * self.step + first..][..N * c];
                     }
-                    self.block::<S, K, ST, N>(s, &Inside(rows, c), block.clone(), outputs, out);
+                    let (places, block) = (Inside(rows, c), block.clone());
+                    match self.far {
+                        true => self.block::<S, K, ST, N, true>(s, &places, block, outputs, out),
+                        false => self.block::<S, K, ST, N, false>(s, &places, block, outputs, out),
+                    }
                 } else {
                     let edge = Edge(self.places::<K, N>(x * ST, zeros));
-                    self.block::<S, K, ST, N>(s, &edge, block.clone(), outputs, out);
+                    self.block::<S, K, ST, N, false>(s, &edge, block.clone(), outputs, out);
                 }
             }
         }
     }
 
-    /// Outputs of the channels `block`.
+    /// Outputs of the channels `block`. With `AHEAD` what the next places need is brought nearer.
     #[inline(always)]
-    fn block<S: Simd, const K: usize, const ST: usize, const N: usize>(
+    fn block<S: Simd, const K: usize, const ST: usize, const N: usize, const AHEAD: bool>(
         &self,
         s: S,
         places: &impl Places,
@@ -202,11 +212,11 @@ impl<'a> Line<'a> {
         for c0 in block.clone().step_by(S::LANES) {
             let (n, at) = (S::LANES.min(block.end - c0), outputs.start * c + c0);
             if n == S::LANES {
-                let sums = self.wide::<S, K, ST, N, true>(s, (c0, n), places);
-                self.put::<S, WIDE, true>(s, (at, n), outputs.len(), sums, out);
+                let sums = self.wide::<S, K, ST, N, true, AHEAD>(s, (c0, n), places);
+                self.put::<S, WIDE, true, AHEAD>(s, (at, n), outputs.len(), sums, out);
             } else {
-                let sums = self.wide::<S, K, ST, N, false>(s, (c0, n), places);
-                self.put::<S, WIDE, false>(s, (at, n), outputs.len(), sums, out);
+                let sums = self.wide::<S, K, ST, N, false, false>(s, (c0, n), places);
+                self.put::<S, WIDE, false, false>(s, (at, n), outputs.len(), sums, out);
             }
         }
     }
@@ -218,7 +228,7 @@ impl<'a> Line<'a> {
             let n = S::LANES.min(block.end - c0);
             for x in places.clone() {
                 let sum = self.one(s, (c0, n), x, self.bias(s, c0, n));
-                self.put::<S, 1, false>(s, (x * self.call.shape.c + c0, n), 1, [sum], out);
+                self.put::<S, 1, false, false>(s, (x * self.call.shape.c + c0, n), 1, [sum], out);
             }
         }
     }
@@ -254,7 +264,7 @@ impl<'a> Line<'a> {
     /// Finishes and stores the first `count` sums of neighbouring outputs, the first one at `at`,
     /// of `n` channels; `FULL` if they are as many as lanes.
     #[inline(always)]
-    fn put<S: Simd, const W: usize, const FULL: bool>(
+    fn put<S: Simd, const W: usize, const FULL: bool, const AHEAD: bool>(
         &self,
         s: S,
         (at, n): (usize, usize),
@@ -281,6 +291,9 @@ impl<'a> Line<'a> {
                 }
                 v = s.min(hi, s.max(lo, v));
                 let p = out.as_mut_ptr().add(at + i * c);
+                if AHEAD {
+                    s.prefetch_write(p.wrapping_add(W * c));
+                }
                 if FULL { s.store(p, v) } else { s.store_n(p, v, n) }
             }
         }
@@ -289,7 +302,14 @@ impl<'a> Line<'a> {
     /// `WIDE` outputs of `n` channels from `c0` on; `FULL` if they are as many as lanes. Each
     /// pixel is loaded once for all outputs that it is a tap of.
     #[inline(always)]
-    fn wide<S: Simd, const K: usize, const ST: usize, const N: usize, const FULL: bool>(
+    fn wide<
+        S: Simd,
+        const K: usize,
+        const ST: usize,
+        const N: usize,
+        const FULL: bool,
+        const AHEAD: bool,
+    >(
         &self,
         s: S,
         (c0, n): (usize, usize),
@@ -311,6 +331,10 @@ impl<'a> Line<'a> {
                 // the number of lanes where `FULL`.
                 let v = unsafe {
                     let p = places.at(line, i).add(c0);
+                    if AHEAD && line + 1 == self.taps.len() {
+                        // Rows above have been read before; this one is met for the first time.
+                        s.prefetch(p.wrapping_add(WIDE * ST * c));
+                    }
                     if FULL { s.load(p) } else { s.load_n(p, n) }
                 };
                 for (tx, &weight) in weights.iter().enumerate() {

@@ -34,8 +34,10 @@ pub(crate) struct PixelTiles {
     pub(crate) taps: usize,
     /// Read: `taps * channels / WORDS` steps of two vectors.
     pub(crate) b: *const f32,
-    /// What is read next in the place of `b`: it is brought nearer meanwhile. Any address.
+    /// What is brought nearer meanwhile, as it is read next. Any address.
     pub(crate) next: *const f32,
+    /// Floats to what the next block brings nearer, and blocks behind which it begins again.
+    pub(crate) next_step: (usize, usize),
     /// Read: two vectors, which sums begin with.
     pub(crate) bias: *const f32,
     /// Output channels of the panel that exist: at least 1, at most two vectors.
@@ -60,9 +62,8 @@ unsafe fn micro<S: Simd, P: Product, const MR: usize, const NV: usize>(s: S, t: 
     let mut table = t.table;
     for tile in 0..t.tiles {
         let mut b = t.b;
-        // A line for each step: two tiles bring all of it.
-        let half = t.taps * t.channels / P::WORDS * S::LANES;
-        let mut next = t.next.wrapping_add(tile % 2 * half);
+        let (step, blocks) = t.next_step;
+        let mut next = t.next.wrapping_add(tile % blocks * step);
         let mut acc = [[s.splat(0.0); NV]; MR];
         // SAFETY: the table has `taps` steps of `MR` offsets for each block, behind each of which,
         // and in the zeros, lie `first + channels` words; the panel has `taps * channels / WORDS`
@@ -123,6 +124,7 @@ unsafe fn store<S: Simd, const MR: usize, const NV: usize>(
                 }
                 v = s.min(hi, s.max(lo, v));
                 let p = t.c.add(at);
+                s.prefetch_write(p.wrapping_add(MR * t.ldc));
                 if full { s.store(p, v) } else { s.store_n(p, v, n) }
             }
         }
