@@ -32,8 +32,10 @@ mod norm;
 mod precision;
 mod quant;
 mod quant_move;
+mod quantise;
 mod regroup;
 mod spelling;
+mod weights;
 
 pub use dead::compact;
 pub use editor::Editor;
@@ -41,6 +43,7 @@ pub use infer::{Inferred, infer};
 pub use optimise::{Claim, Options, Pass, optimise};
 pub use outputs::{OutputError, output_types};
 pub use precision::{can_lower, lower};
+pub use quantise::{Range, Ranges, can_quantise, float_form, observed, quantise};
 pub use report::{PassReport, Report};
 pub use table::PASSES;
 pub use work::{work, work_of};
