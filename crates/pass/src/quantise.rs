@@ -42,10 +42,14 @@ pub struct Range {
 }
 
 impl Range {
-    /// The range of both.
+    /// The range of both; NaN stays NaN.
     #[must_use]
     pub fn joined(self, other: Range) -> Range {
-        Range { low: self.low.min(other.low), high: self.high.max(other.high) }
+        let pick = |a: f32, b: f32, first: bool| if first || a.is_nan() { a } else { b };
+        Range {
+            low: pick(self.low, other.low, self.low < other.low),
+            high: pick(self.high, other.high, self.high > other.high),
+        }
     }
 
     /// Scale and zero point of u8 codes that reach from `low` to `high`, and hold 0 exactly: it is
