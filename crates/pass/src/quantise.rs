@@ -27,6 +27,7 @@ const JOINING: &[&str] = &[
     "conv_activation",
     "matmul_operands",
     "matmul_scale",
+    "matmul_bias",
     "matmul_activation",
     "skip_layer_norm",
     "channels_last",
@@ -311,7 +312,12 @@ impl<'a> Writer<'a> {
         let moved = maker.map(|at| &graph.nodes[at]).filter(|node| is_mover(&node.op));
         let from = moved.filter(|_| role == Role::Carried).and_then(|node| node.input(0));
         let same = from.and_then(|x| self.pairs.get(&x)).map(|(params, _)| *params);
-        let own = || self.ranges.get(&value).and_then(|range| range.params());
+        let own = || {
+            let range = *self.ranges.get(&value)?;
+            // What a clip gives starts at zero, and so do the codes that stand for it.
+            let low = if role == Role::Saturates { range.low.max(0.0) } else { range.low };
+            Range { low, ..range }.params()
+        };
         let Some((scale, zero)) = same.or_else(own) else { return };
         let info = graph.value(value).clone();
         let mut real = value;
