@@ -1,5 +1,11 @@
 //! Models quantised by calibration inputs.
 
+#![allow(clippy::print_stderr, reason = "what was measured is told")]
+
+mod places;
+
+use std::path::Path;
+
 use hetra::{
     DType, Dim, Error, Graph, GraphBuilder, Inputs, Node, Precision, Session, Tensor, Verdict,
 };
@@ -170,6 +176,56 @@ fn what_auto_puts_on_integers_keeps_within_the_budget() {
         assert!(worst <= max_error && (worst - report.error).abs() <= 1e-6, "{worst} {report:?}");
         if max_error == 0.0 {
             assert!(int8.quantised.is_empty(), "{report:?}");
+        }
+    }
+}
+
+/// The inputs of a session that are recorded in this folder.
+fn recorded(session: &Session, golden: &Path) -> Inputs {
+    let open = session.inputs().into_iter().filter(|port| !port.has_default);
+    let one = |(index, port): (usize, hetra::Port)| {
+        let path = golden.join(format!("input_{index}.pb"));
+        let bytes = std::fs::read(&path).expect("recorded inputs");
+        (port.name, hetra_onnx::value_from_pb(&bytes, &port.ty).expect("a value"))
+    };
+    open.enumerate().map(one).collect()
+}
+
+/// Error and time of real models, where they are given. Run with
+/// `HETRA_BENCH=1 cargo test --release -p hetra --test int8 real_models -- --nocapture`;
+/// `HETRA_MODELS` picks others, by their files.
+#[test]
+fn real_models() {
+    if std::env::var_os("HETRA_BENCH").is_none() {
+        eprintln!("SKIPPED: HETRA_BENCH is not set");
+        return;
+    }
+    let folder = places::shared().join("models");
+    let files = std::env::var("HETRA_MODELS").unwrap_or_else(|_| {
+        "face_rec/mobilefacenet_vface.onnx cls/pplcnet_doc_orientation.onnx \
+         face_det/ultraface_rfb320.onnx light/light_resnet50.onnx objdet/yolox_nano.onnx"
+            .to_string()
+    });
+    for file in files.split_whitespace() {
+        let builder = Session::builder().model_file(folder.join(file)).fix_defaults();
+        let f32 = builder.threads(1).quantisable().build().expect("a session");
+        let name = file.trim_end_matches(".onnx").replace('/', "__");
+        let calibration = vec![recorded(&f32, &folder.join("golden").join(name))];
+        let auto = Precision::Auto { max_error: 0.05, calibration: calibration.clone() };
+        for precision in [Precision::Int8 { calibration }, auto] {
+            let session = f32.with_precision(&precision).expect("a session");
+            let report = session.precision().expect("a report");
+            let int8 = report.int8.as_ref().expect("it is quantisable");
+            let ms = report.times_ns.map(|(f32, now)| [f32, now].map(|ns| ns as f64 / 1e6));
+            eprintln!(
+                "{file}: error {:.4} of {}, {} of {} products on integers, {} in bf16, f32 and \
+                 then in ms: {ms:.2?}",
+                report.error,
+                report.max_error,
+                int8.quantised.len(),
+                int8.products,
+                report.lowered.len()
+            );
         }
     }
 }

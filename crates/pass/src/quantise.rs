@@ -13,8 +13,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use hetra_ir::{Graph, Node, NodeId, Type, ValueId};
-use hetra_ops::{Kind, find};
-use hetra_tensor::{DType, Tensor, to_f64};
+use hetra_ops::{EvalCtx, Interpreter, Kind, find};
+use hetra_tensor::{DType, Tensor, Value, to_f64};
 
 use crate::optimise::{Options, optimise};
 use crate::quant_move::MOVERS;
@@ -235,6 +235,28 @@ impl<'a> Layout<'a> {
             }
     }
 
+    /// The part of the range of a value in which the one function that reads it tells numbers
+    /// apart: HardSwish is the same for all below -3, and codes for them were wasted.
+    fn told_apart(&self, value: ValueId, range: Range, ranges: &Ranges) -> Range {
+        let narrowed = || {
+            let &[user] = &self.users[value.index()][..] else { return None };
+            let node = &self.graph.nodes[user];
+            let function = find(&node.op).filter(|def| def.kind == Kind::Elementwise)?;
+            let alone = node.uses().filter(|&id| constant(self.graph, id).is_none()).count() == 1;
+            if self.roles[user] != Role::Carried || !alone || self.graph.outputs.contains(&value) {
+                return None;
+            }
+            let (step, _) = ranges.get(&node.output(0)?)?.params()?;
+            let inputs = sampled(self.graph, node, value, range)?;
+            let ctx = EvalCtx { node, inputs: &inputs, outer: &|_| None, runner: &Interpreter };
+            let results = to_f64((function.eval)(&ctx).ok()?.first()?.as_tensor()?).ok()?;
+            let (first, last) = (flat(results.iter(), step), flat(results.iter().rev(), step));
+            let (low, high) = (sample(range, first), sample(range, SAMPLES - 1 - last));
+            (results.len() == SAMPLES && low < high).then_some(Range { low, high })
+        };
+        narrowed().unwrap_or(range)
+    }
+
     /// What no operator on codes reads had better stay as exact as it is.
     fn drop_loose_ends(&mut self) {
         for at in (0..self.roles.len()).rev() {
@@ -247,6 +269,40 @@ impl<'a> Layout<'a> {
             }
         }
     }
+}
+
+/// Numbers of a range by which a function is judged.
+const SAMPLES: usize = 1024;
+
+fn sample(range: Range, index: usize) -> f32 {
+    let share = index as f64 / (SAMPLES - 1) as f64;
+    (f64::from(range.low) * (1.0 - share) + f64::from(range.high) * share) as f32
+}
+
+/// Inputs of a function of one value: numbers all over its range, and constants.
+fn sampled(graph: &Graph, node: &Node, value: ValueId, range: Range) -> Option<Vec<Option<Value>>> {
+    let samples: Vec<f32> = (0..SAMPLES).map(|index| sample(range, index)).collect();
+    let input = |id: &Option<ValueId>| match id {
+        None => Some(None),
+        Some(id) if *id == value => Some(Some(Tensor::vector(&samples).into())),
+        Some(id) => Some(Some(constant(graph, *id)?.clone().into())),
+    };
+    node.inputs.iter().map(input).collect()
+}
+
+/// How many of the results can be left out: up to there, all are within half a step of the next.
+fn flat<'a>(results: impl Iterator<Item = &'a f64>, step: f32) -> usize {
+    let (mut least, mut most) = (f64::INFINITY, f64::NEG_INFINITY);
+    let half = f64::from(step) / 2.0;
+    let mut end = 0;
+    for (index, &result) in results.enumerate() {
+        (least, most) = (least.min(result), most.max(result));
+        // Not so for NaN, either.
+        if result - least <= half && most - result <= half {
+            end = index;
+        }
+    }
+    end
 }
 
 /// Operators on codes whose output has the scale of their input. There is no MaxPool among them:
@@ -316,7 +372,7 @@ impl<'a> Writer<'a> {
             let range = *self.ranges.get(&value)?;
             // What a clip gives starts at zero, and so do the codes that stand for it.
             let low = if role == Role::Saturates { range.low.max(0.0) } else { range.low };
-            Range { low, ..range }.params()
+            self.layout.told_apart(value, Range { low, ..range }, self.ranges).params()
         };
         let Some((scale, zero)) = same.or_else(own) else { return };
         let info = graph.value(value).clone();
