@@ -290,8 +290,8 @@ fn sampled(graph: &Graph, node: &Node, value: ValueId, range: Range) -> Option<V
     node.inputs.iter().map(input).collect()
 }
 
-/// How many of the results can be left out: up to there, all are as good
-/// as equal to the next. Half a step would do for one element; for all of them at once it is a bias.
+/// How many of the results can be left out: up to there, all are as good as equal to the next. Half
+/// a step would do for one element; for all of them at once it is a bias.
 fn flat<'a>(results: impl Iterator<Item = &'a f64>, step: f32) -> usize {
     let (mut least, mut most) = (f64::INFINITY, f64::NEG_INFINITY);
     let near = f64::from(step) / 16.0;
