@@ -63,7 +63,9 @@ const CONVS: &str = r#"graph "g" (%x: f32[1,1,2,2]) {
 #[test]
 fn convolutions_meet_in_codes() {
     let [pairs, after] = quantised(CONVS, (-1.0, 1.55));
-    check(&pairs, expect![[r#"
+    check(
+        &pairs,
+        expect![[r#"
         graph "g" (%x: f32[1,1,2,2]) {
           const %w = f32[2,1,1,1] [1.0, -0.5]
           const %b = f32[2] [0.25, 0.0]
@@ -96,8 +98,11 @@ fn convolutions_meet_in_codes() {
           %y#8: f32[1,4] = Reshape(%d.rounded, %shape)
           return (%y)
         }
-    "#]]);
-    check(&after, expect![[r#"
+    "#]],
+    );
+    check(
+        &after,
+        expect![[r#"
         graph "g" (%x: f32[1,1,2,2]) {
           const %shape = i64[2] [1, 4]
           const %scale#2 = f32[] [0.01]
@@ -118,7 +123,8 @@ fn convolutions_meet_in_codes() {
           %y: f32[1,4] = Reshape(%d.rounded, %shape)
           return (%y)
         }
-    "#]]);
+    "#]],
+    );
     let x = Tensor::from_slice(&[1, 1, 2, 2], &[-1.0f32, -0.5, 0.5, 1.0]).unwrap();
     let (got, wanted) = (floats(&after, x.clone()), floats(&graph(CONVS), x));
     for (a, b) in got.iter().zip(&wanted) {
@@ -145,7 +151,9 @@ fn what_lies_between_products_is_carried() {
         return (%m, %h)
     }"#;
     let [_, after] = quantised(text, (-1.0, 1.55));
-    check(&after, expect![[r#"
+    check(
+        &after,
+        expect![[r#"
         graph "g" (%x: f32[2,4], %z: f32[2,4]) {
           const %two = f32[] [2.0]
           const %scale#3 = f32[] [0.01]
@@ -173,7 +181,8 @@ fn what_lies_between_products_is_carried() {
           %m: f32[4,2] = Mul(%e, %two)
           return (%m, %h)
         }
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
