@@ -127,9 +127,9 @@ impl Target {
         Ok(session)
     }
 
-    /// Chooses how exactly the session computes where `--precision int8` or `auto` asks for it, by the
-    /// inputs of this command, and tells what came of it on stderr. `random` are the names of inputs that
-    /// were generated.
+    /// Chooses how exactly the session computes where `--precision int8` or `auto` asks for it, by
+    /// the inputs of this command, and tells what came of it on stderr. `random` are the names of
+    /// inputs that were generated.
     pub(crate) fn settle_precision(
         &self,
         session: Session,

@@ -19,8 +19,8 @@ use crate::session::{Session, claim};
 /// Named inputs of one run.
 pub type Inputs = Vec<(String, Value)>;
 
-/// How exactly a session computes. With f32 and bf16, values between nodes are f32, and so are sums:
-/// what is rounded are the operands of products and convolutions by constant weights.
+/// How exactly a session computes. With f32 and bf16, values between nodes are f32, and so are
+/// sums: what is rounded are the operands of products and convolutions by constant weights.
 #[derive(Clone, Debug, Default)]
 pub enum Precision {
     /// Nothing is rounded. Results are the same to the bit for any number of threads.

@@ -2,7 +2,8 @@
 //!
 //! `op(x) ~ dequantize(quantize(op(dequantize(quantize(x)))))`: pairs of QuantizeLinear and
 //! DequantizeLinear go round products by constant weights and round what lies between them, in the
-//! form in which quantised models come. Making integer operators of it is left to [`crate::PASSES`].
+//! form in which quantised models come. Making integer operators of it is left to
+//! [`crate::PASSES`].
 //!
 //! No pass of those: they keep what a graph computes, up to rounding in f32. Which products are
 //! quantised is for the caller to say, who knows what an error may cost.
