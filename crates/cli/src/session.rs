@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::Args;
-use hetra::{Precision, PrecisionReport, Session, Tuned, Value, Verdict, limits};
+use hetra::{Int8Report, Precision, PrecisionReport, Session, Tuned, Value, Verdict, limits};
 use serde_json::json;
 
 use crate::inputs::Given;
@@ -23,8 +23,9 @@ pub(crate) struct Target {
     #[arg(long, value_name = "N", value_parser = threads, allow_negative_numbers = true)]
     pub(crate) threads: Option<usize>,
     /// How exactly to compute: `bf16` rounds the operands of products and convolutions by constant
-    /// weights, `auto` only where that is faster and the outputs keep within --max-error of those
-    /// of f32, measured on the inputs of this command
+    /// weights, `int8` quantises them and what lies between, with scales for the inputs of this
+    /// command, `auto` does either only where that is faster and the outputs keep within
+    /// --max-error of those of f32, measured on the inputs of this command
     #[arg(long, value_name = "PRECISION", default_value = "f32")]
     pub(crate) precision: Exactness,
     /// Largest error that --precision auto may make: of each output the largest difference from
@@ -67,8 +68,21 @@ pub(crate) enum Exactness {
     F32,
     /// bf16 operands, f32 sums
     Bf16,
-    /// bf16 where it is faster and keeps within the budget
+    /// 8-bit integers, with scales that fit the inputs of the command
+    Int8,
+    /// int8 and bf16 where that is faster and keeps within the budget
     Auto,
+}
+
+impl Exactness {
+    fn name(self) -> &'static str {
+        match self {
+            Exactness::F32 => "f32",
+            Exactness::Bf16 => "bf16",
+            Exactness::Int8 => "int8",
+            Exactness::Auto => "auto",
+        }
+    }
 }
 
 /// Parses `--threads`.
@@ -103,85 +117,137 @@ impl Target {
         if self.max_error.is_some() && self.precision != Exactness::Auto {
             return Err(usage("--max-error: only --precision auto has a budget"));
         }
-        if self.precision == Exactness::Bf16 {
-            builder = builder.precision(Precision::Bf16);
-        }
+        builder = match self.precision {
+            Exactness::F32 => builder,
+            Exactness::Bf16 => builder.precision(Precision::Bf16),
+            Exactness::Int8 | Exactness::Auto => builder.quantisable(),
+        };
         let session = builder.build().map_err(or_usage).with_context(model)?;
         session.warning().into_iter().for_each(show::warn);
         Ok(session)
     }
 
-    /// Chooses how exactly the session computes where `--precision auto` asks for it, by the inputs
-    /// of this command, and tells what came of it on stderr. `random` are the names of inputs that
-    /// were generated.
+    /// Chooses how exactly the session computes where `--precision int8` or `auto` asks for it, by
+    /// the inputs of this command, and tells what came of it on stderr. `random` are the names of
+    /// inputs that were generated.
     pub(crate) fn settle_precision(
         &self,
         session: Session,
         inputs: &[(String, Value)],
         random: &[&str],
     ) -> Result<Session> {
-        if self.precision != Exactness::Auto {
-            return Ok(session);
-        }
+        let calibration = vec![inputs.to_vec()];
+        let precision = match self.precision {
+            Exactness::F32 | Exactness::Bf16 => return Ok(session),
+            Exactness::Int8 => Precision::Int8 { calibration },
+            Exactness::Auto => {
+                Precision::Auto { max_error: self.max_error.unwrap_or(MAX_ERROR), calibration }
+            }
+        };
         if !random.is_empty() {
             show::warn(&format!(
-                "--precision auto measures its error on random inputs ({}), which tell little: \
-                 give real ones by -i or --data",
+                "--precision {} measures its scales and its error on random inputs ({}), which \
+                 tell little: give real ones by -i or --data",
+                self.precision.name(),
                 random.join(", ")
             ));
         }
-        let max_error = self.max_error.unwrap_or(MAX_ERROR);
-        let auto = Precision::Auto { max_error, calibration: vec![inputs.to_vec()] };
         let session =
-            session.with_precision(&auto).with_context(|| self.model.display().to_string())?;
+            session.with_precision(&precision).with_context(|| self.model.display().to_string())?;
         session.precision().into_iter().for_each(|report| eprintln!("{}", sentence(report)));
         Ok(session)
     }
 
     /// How exactly the session computes, for JSON.
     pub(crate) fn precision_json(&self, session: &Session) -> serde_json::Value {
-        let asked = match self.precision {
-            Exactness::F32 => "f32",
-            Exactness::Bf16 => "bf16",
-            Exactness::Auto => "auto",
-        };
-        let lowered = session.lowered();
+        let asked = self.precision.name();
+        let (lowered, quantised) = (session.lowered(), session.quantised());
         let Some(report) = session.precision() else {
-            return json!({"asked": asked, "lowered": lowered});
+            return json!({"asked": asked, "lowered": lowered, "quantised": quantised});
         };
-        let ms = |ns: u64| ns as f64 / 1e6;
+        // JSON has no infinity.
+        let finite = |error: f64| Some(error).filter(|error| error.is_finite());
         json!({
-            "asked": asked, "lowered": lowered, "verdict": report.verdict.text(),
-            "max_error": report.max_error, "error": report.error,
-            // JSON has no infinity.
-            "error_of_all": report.error_of_all.filter(|error| error.is_finite()),
+            "asked": asked, "lowered": lowered, "quantised": quantised,
+            "verdict": report.verdict.text("bf16"),
+            "max_error": finite(report.max_error), "error": finite(report.error),
+            "error_of_all": report.error_of_all.and_then(finite),
             "products": report.products, "faster": report.faster, "trials": report.trials,
             "f32_ms": report.times_ns.map(|(f32, _)| ms(f32)),
             "tried_ms": report.times_ns.map(|(_, tried)| ms(tried)),
+            "int8": report.int8.as_ref().map(|int8| json!({
+                "verdict": int8.verdict.text("int8"), "quantised": int8.quantised,
+                "error_of_all": int8.error_of_all.and_then(finite),
+                "products": int8.products, "parts": int8.parts, "faster": int8.faster,
+                "trials": int8.trials,
+                "f32_ms": int8.times_ns.map(|(f32, _)| ms(f32)),
+                "tried_ms": int8.times_ns.map(|(_, tried)| ms(tried)),
+            })),
         })
     }
 }
 
-/// What became of `--precision auto`, for people.
+fn ms(ns: u64) -> f64 {
+    ns as f64 / 1e6
+}
+
+/// What became of `--precision int8` or `auto`, for people.
 fn sentence(report: &PrecisionReport) -> String {
-    let products = show::plural(report.products, "product");
-    let mut text = format!("precision auto: {}", report.verdict.text());
-    let counts = format!("{} of {products} faster so", report.faster);
-    text += &match report.lowered.len() {
-        0 => format!(" ({counts})"),
-        count => format!(
-            ": {count} ({counts}); error {:.1e} of {:.1e} allowed",
-            report.error, report.max_error
-        ),
+    let budget = report.max_error;
+    let allowed = |error: f64| match budget.is_finite() {
+        true => format!("error {error:.1e} of {budget:.1e} allowed"),
+        false => format!("error {error:.1e}"),
     };
+    let mut parts: Vec<String> =
+        report.int8.iter().map(|int8| of_int8(int8, &allowed, budget.is_finite())).collect();
+    // With int8 alone, bf16 was no question.
+    if budget.is_finite() {
+        parts.push(of_bf16(report, &allowed));
+    }
+    let uses = [report.int8.as_ref().map(|int8| int8.verdict), Some(report.verdict)];
+    if uses.contains(&Some(Verdict::Lowered)) {
+        parts.push(allowed(report.error));
+    }
+    parts.extend(report.times_ns.map(times));
+    format!("precision: {}", parts.join("; "))
+}
+
+fn times((f32, tried): (u64, u64)) -> String {
+    format!("{} a run, f32 {}", show::millis(ms(tried)), show::millis(ms(f32)))
+}
+
+fn of_int8(int8: &Int8Report, allowed: &dyn Fn(f64) -> String, auto: bool) -> String {
+    let mut text = int8.verdict.text("int8");
+    if int8.products > 0 {
+        let products = show::plural(int8.products, "product");
+        text += &format!(" ({} of {products}", int8.quantised.len());
+        if int8.parts > 1 {
+            text += &format!(", {} of {} faster so", int8.faster, show::plural(int8.parts, "part"));
+        }
+        text += ")";
+    }
+    if auto && let Some(error) = int8.error_of_all {
+        text += &format!(", with all of them {}", allowed(error));
+    }
+    let refused = int8.verdict != Verdict::Lowered;
+    int8.times_ns
+        .filter(|_| refused)
+        .into_iter()
+        .for_each(|ns| text += &format!(", {}", times(ns)));
+    text
+}
+
+fn of_bf16(report: &PrecisionReport, allowed: &dyn Fn(f64) -> String) -> String {
+    let mut text = report.verdict.text("bf16");
+    if report.products > 0 {
+        let products = show::plural(report.products, "product");
+        let (count, faster) = (report.lowered.len(), report.faster);
+        text += &format!(" ({count} of {products}, {faster} faster so)");
+    }
     if report.verdict == Verdict::OverBudget
         && let Some(error) = report.error_of_all
     {
-        text += &format!("; with all of them {error:.1e} of {:.1e} allowed", report.max_error);
-    }
-    if let Some((f32, tried)) = report.times_ns {
-        let ms = |ns: u64| show::millis(ns as f64 / 1e6);
-        text += &format!("; {} a run, f32 {}", ms(tried), ms(f32));
+        text += &format!(", with all of them {}", allowed(error));
     }
     text
 }
@@ -207,7 +273,7 @@ mod tests {
         let open = |more: &[&str]| line(more).unwrap().open(&given, hetra::Tuned::Shipped);
         assert!(open(&["--max-error", "0.1"]).is_err());
         assert!(open(&["--max-error", "0.1", "--precision", "auto"]).is_ok());
-        assert!(line(&["--precision", "int8"]).is_err());
+        assert!(line(&["--precision", "int4"]).is_err());
         let low = line(&["--precision", "bf16"]).unwrap();
         let session = low.open(&given, hetra::Tuned::Shipped).unwrap();
         let json = low.precision_json(&session);
@@ -228,15 +294,34 @@ mod tests {
             lowered: vec!["a".into(), "b".into()],
             trials: 4,
             times_ns: Some((2_000_000, 1_500_000)),
+            int8: None,
         };
-        let text = sentence(&report);
-        for part in ["2 (3 of 5 products faster so)", "2.0e-3 of 1.0e-2", "1.50 ms a run, f32 2.00"]
-        {
-            assert!(text.contains(part), "{text}");
-        }
+        let check = |report: &PrecisionReport, parts: &[&str]| {
+            let text = sentence(report);
+            parts.iter().for_each(|part| assert!(text.contains(part), "{part}: {text}"));
+        };
+        let lines = ["2 of 5 products, 3 faster so", "2.0e-3 of 1.0e-2", "1.50 ms a run, f32 2.00"];
+        check(&report, &lines);
         (report.verdict, report.times_ns) = (Verdict::OverBudget, None);
         report.lowered.clear();
-        assert!(sentence(&report).contains("with all of them 3.0e-2"), "{}", sentence(&report));
+        check(&report, &["no bf16", "with all of them error 3.0e-2"]);
+        let mut int8 = Int8Report {
+            verdict: Verdict::Lowered,
+            error_of_all: Some(0.07),
+            products: 9,
+            parts: 8,
+            faster: 6,
+            quantised: vec!["a".into(), "b".into()],
+            trials: 12,
+            times_ns: Some((4_000_000, 2_500_000)),
+        };
+        report.int8 = Some(int8.clone());
+        check(&report, &["int8 is used (2 of 9 products, 6 of 8 parts", "7.0e-2 of", "2.0e-3 of"]);
+        int8.verdict = Verdict::NotFaster;
+        int8.quantised.clear();
+        report.int8 = Some(int8);
+        check(&report, &["no int8", "(0 of 9", "2.50 ms a run, f32 4.00"]);
+        assert!(!sentence(&report).contains("2.0e-3 of"), "{}", sentence(&report));
     }
 
     #[test]

@@ -48,6 +48,10 @@ pub enum Error {
     MaxError(f64),
     #[error("no calibration inputs: the error of a precision is measured on some")]
     NoCalibration,
+    #[error("calibration inputs {index}: `{value}` is not finite, so that it has no codes")]
+    NotFinite { value: String, index: usize },
+    #[error("the session does not keep what int8 needs: build it as quantisable")]
+    NotQuantisable,
     #[error("the run was lost: its thread ended early")]
     Lost,
 }

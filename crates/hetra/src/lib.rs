@@ -39,8 +39,11 @@
 //! # }
 //! ```
 
+mod budget;
 mod error;
+mod int8;
 mod outputs;
+mod parts;
 mod pending;
 mod precision;
 mod runs;
@@ -62,7 +65,7 @@ pub use hetra_pass::{Claim, Options as PassOptions, PASSES, Report as PassReport
 pub use hetra_tensor::{DType, Element, Tensor, TensorError, TensorView, Value};
 pub use outputs::Outputs;
 pub use pending::Pending;
-pub use precision::{Inputs, Precision, PrecisionReport, Verdict};
+pub use precision::{Inputs, Int8Report, Precision, PrecisionReport, Verdict};
 pub use session::{Builder, Port, Session};
 pub use tune::{Moment, Stand, TuneOptions, TunedOp, tune};
 pub use tuned::{Tuned, device_key, store_path};

@@ -1,21 +1,26 @@
 //! How exactly a session computes: what is rounded, and what that costs and gains.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use hetra_ir::{Graph, Node, NodeId};
 use hetra_ops::Compute;
-use hetra_tensor::{Tensor, Value, to_f64};
+use hetra_tensor::Value;
 
+use crate::budget::{
+    Cases, ROUNDS_MAX, ROUNDS_MIN, ROUNDS_TIME, Search, error_on, in_turns, median,
+};
 use crate::error::Error;
+use crate::int8::Calibrated;
 use crate::outputs::Outputs;
+use crate::parts;
 use crate::session::{Session, claim};
 
 /// Named inputs of one run.
 pub type Inputs = Vec<(String, Value)>;
 
-/// How exactly a session computes. Values between nodes are f32 in any case, and so are sums: what
-/// is rounded are the operands of products and convolutions by constant weights.
+/// How exactly a session computes. With f32 and bf16, values between nodes are f32, and so are
+/// sums: what is rounded are the operands of products and convolutions by constant weights.
 #[derive(Clone, Debug, Default)]
 pub enum Precision {
     /// Nothing is rounded. Results are the same to the bit for any number of threads.
@@ -24,9 +29,19 @@ pub enum Precision {
     /// Operands are rounded to bf16 wherever there is a kernel for it, whether that is faster on
     /// this machine or not.
     Bf16,
-    /// Operands are rounded to bf16 where that is measured to be faster, as far as the outputs for
-    /// all of `calibration` keep within `max_error` (see [`PrecisionReport::error`]) of those of
-    /// f32. [`Session::precision`] tells what came of it.
+    /// Products and convolutions by constant weights are done on 8-bit integers wherever there is
+    /// a kernel for it, and so is what lies between them. Their scales come from the least and the
+    /// largest elements that each value has on `calibration`: inputs that give larger ones are
+    /// clipped. The session must be [`crate::Builder::quantisable`].
+    Int8 {
+        /// Inputs like those to come.
+        calibration: Vec<Inputs>,
+    },
+    /// Parts of the model are done as with [`Precision::Int8`], and operands of other products are
+    /// rounded to bf16, where that is measured to be faster, as far as the outputs for all of
+    /// `calibration` keep within `max_error` (see [`PrecisionReport::error`]) of those of f32.
+    /// [`Session::precision`] tells what came of it. Integers are tried where the session is
+    /// [`crate::Builder::quantisable`].
     Auto {
         /// The largest error that is allowed, such as 0.01.
         max_error: f64,
@@ -35,14 +50,14 @@ pub enum Precision {
     },
 }
 
-/// What became of [`Precision::Auto`].
+/// What became of one of the precisions that [`Precision::Auto`] tries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Some nodes round their operands.
+    /// Some nodes are computed so.
     Lowered,
     /// The model has no node that could.
     NoProducts,
-    /// No node is faster with rounded operands on this machine.
+    /// No node, or no part of the model, is faster so on this machine.
     NoneFaster,
     /// The error of every set of nodes that was tried is too large.
     OverBudget,
@@ -51,24 +66,46 @@ pub enum Verdict {
 }
 
 impl Verdict {
-    /// One sentence for people.
-    pub fn text(self) -> &'static str {
+    /// A few words for people, about a precision of this name.
+    pub fn text(self, name: &str) -> String {
         match self {
-            Verdict::Lowered => "operands are rounded to bf16 where that is faster",
-            Verdict::NoProducts => "f32 is kept: no product of the model can round its operands",
-            Verdict::NoneFaster => "f32 is kept: no product is faster with bf16 on this machine",
-            Verdict::OverBudget => "f32 is kept: the error with bf16 is over the budget",
-            Verdict::NotFaster => "f32 is kept: the model as a whole is no faster with bf16",
+            Verdict::Lowered => format!("{name} is used"),
+            Verdict::NoProducts => format!("no {name}: no product is left that could use it"),
+            Verdict::NoneFaster => format!("no {name}: nothing is faster so on this machine"),
+            Verdict::OverBudget => format!("no {name}: the error is over the budget"),
+            Verdict::NotFaster => format!("no {name}: the model as a whole is no faster so"),
         }
     }
 }
 
-/// What [`Precision::Auto`] measured and chose.
+/// What came of integers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Int8Report {
+    /// What became of it.
+    pub verdict: Verdict,
+    /// The error with all products on integers, where it was measured.
+    pub error_of_all: Option<f64>,
+    /// Products that there are integer kernels for.
+    pub products: usize,
+    /// Parts of the model that were timed one by one, or 1 where the whole was.
+    pub parts: usize,
+    /// Of those, parts that are faster so.
+    pub faster: usize,
+    /// The products on integers, by their names.
+    pub quantised: Vec<String>,
+    /// Sets of products whose error was measured.
+    pub trials: usize,
+    /// As [`PrecisionReport::times_ns`], for integers alone.
+    pub times_ns: Option<(u64, u64)>,
+}
+
+/// What [`Precision::Auto`] or [`Precision::Int8`] measured and chose. Where no other precision is
+/// named, bf16 is meant.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PrecisionReport {
     /// What became of it.
     pub verdict: Verdict,
-    /// The error that was allowed.
+    /// The error that was allowed; infinite for [`Precision::Int8`].
     pub max_error: f64,
     /// The error of what was chosen: for each output the largest absolute difference from f32,
     /// divided by the largest absolute value that f32 gives; of all outputs and calibration inputs
@@ -89,16 +126,30 @@ pub struct PrecisionReport {
     /// Median nanoseconds of a run on the first calibration inputs with f32, and with what was
     /// chosen or last refused, measured in turns; `None` where it did not come to that.
     pub times_ns: Option<(u64, u64)>,
+    /// What came of integers; `None` where the session is not [`crate::Builder::quantisable`].
+    pub int8: Option<Int8Report>,
 }
 
-/// Most sets of nodes whose error is measured: each compiles the model anew.
-const TRIALS_MAX: usize = 24;
-/// Pairs of runs that are timed, at most and at least, and the time after which no more begin.
-const ROUNDS_MAX: usize = 21;
-const ROUNDS_MIN: usize = 3;
-const ROUNDS_TIME: Duration = Duration::from_secs(4);
+impl PrecisionReport {
+    fn new(max_error: f64, calibration: usize) -> PrecisionReport {
+        PrecisionReport {
+            verdict: Verdict::NoProducts,
+            max_error,
+            error: 0.0,
+            error_of_all: None,
+            calibration,
+            products: 0,
+            faster: 0,
+            lowered: Vec::new(),
+            trials: 0,
+            times_ns: None,
+            int8: None,
+        }
+    }
+}
+
 /// The model as a whole has to gain this share of its time at least: less may be chance.
-const GAIN_MIN: f64 = 0.01;
+pub(crate) const GAIN_MIN: f64 = 0.01;
 /// So does each node: what gains nothing had better not cost accuracy.
 const NODE_GAIN_MIN: f64 = 0.03;
 
@@ -114,9 +165,47 @@ pub(crate) fn lowered(graph: &Graph) -> Vec<String> {
     graph.nodes.iter().filter(rounds).map(|node| node.label(graph)).collect()
 }
 
-/// The session of [`Precision::Auto`], from one that computes in f32.
+/// The session of [`Precision::Int8`], from one that computes in f32.
+pub(crate) fn int8(f32: &Session, calibration: &[Inputs]) -> Result<Session, Error> {
+    let first = calibration.first().ok_or(Error::NoCalibration)?;
+    let unfused = f32.unfused().ok_or(Error::NotQuantisable)?;
+    let calibrated = Calibrated::of(f32, unfused, calibration.iter())?;
+    if let Some((value, index)) = calibrated.odd.first() {
+        return Err(Error::NotFinite { value: value.clone(), index: *index });
+    }
+    let all = calibrated.products.iter().copied().collect();
+    let chosen = calibrated.session(&all)?;
+    let wanted = outputs(f32, calibration)?;
+    let error = error_on(&chosen, &calibration.iter().zip(&wanted).collect())?;
+    let verdict = if all.is_empty() { Verdict::NoProducts } else { Verdict::Lowered };
+    let times = in_turns(ROUNDS_TIME, || f32.run(first.clone()), || chosen.run(first.clone()))?;
+    let int8 = Int8Report {
+        verdict,
+        error_of_all: Some(error),
+        products: calibrated.products.len(),
+        parts: 1,
+        faster: 1,
+        quantised: calibrated.names(&all).into_iter().collect(),
+        trials: 1,
+        times_ns: Some(times),
+    };
+    let report = PrecisionReport {
+        error,
+        times_ns: Some(times),
+        int8: Some(int8),
+        ..PrecisionReport::new(f64::INFINITY, calibration.len())
+    };
+    Ok(chosen.with_report(report))
+}
+
+fn outputs(session: &Session, calibration: &[Inputs]) -> Result<Vec<Outputs>, Error> {
+    calibration.iter().map(|inputs| session.run(inputs.clone())).collect()
+}
+
+/// The session of [`Precision::Auto`], from one that computes in f32: first integers, then bf16
+/// for what is left.
 pub(crate) fn choose(
-    base: &Session,
+    f32: &Session,
     max_error: f64,
     calibration: &[Inputs],
 ) -> Result<Session, Error> {
@@ -124,55 +213,62 @@ pub(crate) fn choose(
         return Err(Error::MaxError(max_error));
     }
     let first = calibration.first().ok_or(Error::NoCalibration)?;
-    let products = all(base);
-    let mut report = PrecisionReport {
-        verdict: Verdict::NoProducts,
-        max_error,
-        error: 0.0,
-        error_of_all: None,
-        calibration: calibration.len(),
-        products: products.len(),
-        faster: 0,
-        lowered: Vec::new(),
-        trials: 0,
-        times_ns: None,
+    let wanted = outputs(f32, calibration)?;
+    let cases: Cases<'_> = calibration.iter().zip(&wanted).collect();
+    let mut report = PrecisionReport::new(max_error, calibration.len());
+    let mut base = f32.clone();
+    if let Some(unfused) = f32.unfused() {
+        let (chosen, int8) = parts::choose(f32, unfused, &cases, max_error)?;
+        if let Some((session, error)) = chosen {
+            (base, report.error, report.times_ns) = (session, error, int8.times_ns);
+        }
+        report.int8 = Some(int8);
+    }
+    let Some((chosen, error)) = bf16(&base, &cases, &mut report)? else {
+        return Ok(base.with_report(report));
     };
-    if products.is_empty() {
+    let run = |session: &Session| session.run(first.clone());
+    let times = in_turns(ROUNDS_TIME, || run(&base), || run(&chosen))?;
+    let no_faster = times.1 as f64 > times.0 as f64 * (1.0 - GAIN_MIN);
+    // Where integers were chosen, these are not the times of f32.
+    report.times_ns = report.times_ns.or(Some(times));
+    report.verdict = Verdict::NotFaster;
+    if no_faster {
         return Ok(base.with_report(report));
     }
+    if report.times_ns != Some(times) {
+        report.times_ns = Some(in_turns(ROUNDS_TIME, || run(f32), || run(&chosen))?);
+    }
+    report.verdict = Verdict::Lowered;
+    (report.error, report.lowered) = (error, lowered(chosen.graph()));
+    Ok(chosen.with_report(report))
+}
+
+/// Of the products that `base` leaves in f32, those that are faster with bf16, as far as they keep
+/// within the budget: the session, and its error.
+fn bf16(
+    base: &Session,
+    cases: &Cases<'_>,
+    report: &mut PrecisionReport,
+) -> Result<Option<(Session, f64)>, Error> {
+    let products = all(base);
+    report.products = products.len();
+    let (Some((first, _)), false) = (cases.first(), products.is_empty()) else { return Ok(None) };
     let low = base.lowered_by(&products.iter().copied().collect())?;
     let faster = faster(base, &low, first, &products)?;
     drop(low);
     report.faster = faster.len();
     report.verdict = Verdict::NoneFaster;
     if faster.is_empty() {
-        return Ok(base.with_report(report));
+        return Ok(None);
     }
-    let wanted = calibration.iter().map(|inputs| base.run(inputs.clone()));
-    let wanted: Vec<Outputs> = wanted.collect::<Result<_, _>>()?;
-    let mut search = Search {
-        base,
-        cases: calibration.iter().zip(&wanted).collect(),
-        max_error,
-        trials: 0,
-        error_of_all: None,
-        kept: BTreeSet::new(),
-        best: None,
-    };
+    let make = |nodes: &BTreeSet<NodeId>| base.lowered_by(nodes);
+    let mut search = Search::new(&make, cases, report.max_error);
     search.fit(&faster)?;
     report.trials = search.trials;
     report.error_of_all = search.error_of_all;
     report.verdict = Verdict::OverBudget;
-    let Some((chosen, error)) = search.best else { return Ok(base.with_report(report)) };
-    let times = in_turns(|| base.run(first.clone()), || chosen.run(first.clone()))?;
-    report.times_ns = Some(times);
-    report.verdict = Verdict::NotFaster;
-    if times.1 as f64 > times.0 as f64 * (1.0 - GAIN_MIN) {
-        return Ok(base.with_report(report));
-    }
-    report.verdict = Verdict::Lowered;
-    (report.error, report.lowered) = (error, lowered(chosen.graph()));
-    Ok(chosen.with_report(report))
+    Ok(search.best)
 }
 
 /// Of `nodes`, those that take clearly less time in `low` than in `base`, the ones that gain most
@@ -206,133 +302,4 @@ fn faster(
     let mut gains: Vec<(u64, NodeId)> = nodes.iter().filter_map(gain).collect();
     gains.sort_by_key(|&(gain, id)| (std::cmp::Reverse(gain), id));
     Ok(gains.into_iter().map(|(_, id)| id).collect())
-}
-
-fn median(mut samples: Vec<u64>) -> Option<u64> {
-    samples.sort_unstable();
-    samples.get(samples.len() / 2).copied()
-}
-
-/// Median nanoseconds of two runs that are made in turns, so that what else goes on in the machine
-/// meets both.
-fn in_turns(
-    mut first: impl FnMut() -> Result<Outputs, Error>,
-    mut second: impl FnMut() -> Result<Outputs, Error>,
-) -> Result<(u64, u64), Error> {
-    fn time(run: &mut dyn FnMut() -> Result<Outputs, Error>) -> Result<u64, Error> {
-        let begun = Instant::now();
-        run()?;
-        Ok(begun.elapsed().as_nanos() as u64)
-    }
-    time(&mut first)?;
-    time(&mut second)?;
-    let (mut one, mut two) = (Vec::new(), Vec::new());
-    let begun = Instant::now();
-    while one.len() < ROUNDS_MIN || (one.len() < ROUNDS_MAX && begun.elapsed() < ROUNDS_TIME) {
-        one.push(time(&mut first)?);
-        two.push(time(&mut second)?);
-    }
-    Ok((median(one).unwrap_or(0), median(two).unwrap_or(0)))
-}
-
-/// Looks for nodes that together keep within the budget: all of them, else as much of each half as
-/// fits beside what fits already. What it holds has been measured as a whole.
-struct Search<'a> {
-    base: &'a Session,
-    /// Inputs, and what f32 gives.
-    cases: Vec<(&'a Inputs, &'a Outputs)>,
-    max_error: f64,
-    trials: usize,
-    error_of_all: Option<f64>,
-    kept: BTreeSet<NodeId>,
-    best: Option<(Session, f64)>,
-}
-
-impl Search<'_> {
-    fn fit(&mut self, nodes: &[NodeId]) -> Result<(), Error> {
-        if nodes.is_empty() || self.trials >= TRIALS_MAX {
-            return Ok(());
-        }
-        self.trials += 1;
-        let tried: BTreeSet<NodeId> = self.kept.iter().chain(nodes).copied().collect();
-        let session = self.base.lowered_by(&tried)?;
-        let error = self.error(&session)?;
-        self.error_of_all.get_or_insert(error);
-        if error <= self.max_error {
-            (self.kept, self.best) = (tried, Some((session, error)));
-        } else if nodes.len() > 1 {
-            // Its memory is not needed while others are tried.
-            drop(session);
-            let (more, less) = nodes.split_at(nodes.len() / 2);
-            self.fit(more)?;
-            self.fit(less)?;
-        }
-        Ok(())
-    }
-
-    fn error(&self, session: &Session) -> Result<f64, Error> {
-        let mut worst = 0.0f64;
-        for (inputs, wanted) in &self.cases {
-            let got = session.run(inputs.to_vec())?;
-            let errors = got.iter().zip(wanted.iter()).map(|((_, a), (_, b))| error(a, b));
-            worst = errors.fold(worst, f64::max);
-        }
-        Ok(worst)
-    }
-}
-
-/// How far a value is from the wanted one, see [`PrecisionReport::error`].
-fn error(got: &Value, wanted: &Value) -> f64 {
-    match (got, wanted) {
-        (Value::Sequence(a), Value::Sequence(b)) if a.len() == b.len() => {
-            a.iter().zip(b).map(|(a, b)| error(a, b)).fold(0.0, f64::max)
-        }
-        (Value::Optional(None), Value::Optional(None)) => 0.0,
-        _ => match (got.as_tensor(), wanted.as_tensor()) {
-            (Some(a), Some(b)) => tensor_error(a, b),
-            _ => f64::INFINITY,
-        },
-    }
-}
-
-fn tensor_error(got: &Tensor, wanted: &Tensor) -> f64 {
-    let same_type = got.dtype() == wanted.dtype() && got.shape() == wanted.shape();
-    if !same_type || !got.dtype().is_float() {
-        return if got == wanted { 0.0 } else { f64::INFINITY };
-    }
-    let (Ok(a), Ok(b)) = (to_f64(got), to_f64(wanted)) else { return f64::INFINITY };
-    let largest = b.iter().filter(|v| v.is_finite()).fold(0.0f64, |most, v| most.max(v.abs()));
-    let difference = |(x, y): (&f64, &f64)| {
-        let same = x == y || (x.is_nan() && y.is_nan());
-        let difference = if same { 0.0 } else { (x - y).abs() };
-        if difference.is_nan() { f64::INFINITY } else { difference }
-    };
-    match a.iter().zip(&b).map(difference).fold(0.0, f64::max) {
-        0.0 => 0.0,
-        difference => difference / largest,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn errors_are_relative_to_the_largest_value() {
-        let value = |x: &[f32]| Value::Tensor(Tensor::vector(x));
-        let check = |got: &[f32], wanted: &[f32], error_wanted: f64| {
-            assert_eq!(error(&value(got), &value(wanted)), error_wanted, "{got:?} {wanted:?}");
-        };
-        check(&[1.0, 2.5], &[1.0, 2.0], 0.25);
-        check(&[-4.0, 0.0], &[-4.0, 1.0], 0.25);
-        check(&[0.0, 0.0], &[0.0, -0.0], 0.0);
-        check(&[1.0], &[0.0], f64::INFINITY);
-        check(&[f32::NAN, 1.0], &[f32::NAN, 1.0], 0.0);
-        check(&[f32::NAN, 1.0], &[0.0, 1.0], f64::INFINITY);
-        check(&[f32::INFINITY, 1.0], &[f32::INFINITY, 1.0], 0.0);
-        check(&[1.0, 1.0], &[1.0], f64::INFINITY);
-        let codes = |x: &[i64]| Value::Tensor(Tensor::vector(x));
-        assert_eq!(error(&codes(&[3]), &codes(&[3])), 0.0);
-        assert_eq!(error(&codes(&[3]), &codes(&[4])), f64::INFINITY);
-    }
 }

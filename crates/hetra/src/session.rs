@@ -13,9 +13,10 @@ use hetra_plan::Plan;
 use hetra_tensor::Value;
 
 use crate::error::Error;
+use crate::int8::{self, Unfused};
 use crate::outputs::Outputs;
 use crate::pending::{Pending, pending};
-use crate::precision::{self, Precision, PrecisionReport};
+use crate::precision::{self, Inputs, Precision, PrecisionReport};
 use crate::runs::{Gate, RUNS_MAX, Workers};
 use crate::tuned::Tuned;
 
@@ -47,6 +48,7 @@ pub struct Builder {
     runs_max: Option<usize>,
     fix_defaults: bool,
     precision: Precision,
+    quantisable: bool,
     tuned: Tuned,
 }
 
@@ -141,8 +143,17 @@ impl Builder {
         self
     }
 
-    /// Imports, optimises and compiles. With [`Precision::Auto`] it also runs the model, some
-    /// seconds long.
+    /// Keeps the model as it was before the passes, so that [`Session::with_precision`] can
+    /// quantise it. A session that is built with [`Precision::Int8`] or [`Precision::Auto`] keeps
+    /// it in any case.
+    #[must_use]
+    pub fn quantisable(mut self) -> Builder {
+        self.quantisable = true;
+        self
+    }
+
+    /// Imports, optimises and compiles. With [`Precision::Int8`] and [`Precision::Auto`] it also
+    /// runs the model, some seconds long.
     ///
     /// # Errors
     /// When the model is malformed, or declares an output as another dtype than its nodes give, or
@@ -184,17 +195,17 @@ impl Builder {
         let off = passes_off(&self.passes_off)?;
         let claims = |node: &Node, graph: &Graph| claim(device.as_ref(), node, graph);
         let options = Options { off, claims: &claims };
+        let calibrates = matches!(self.precision, Precision::Int8 { .. } | Precision::Auto { .. });
+        let unfused = (self.quantisable || calibrates)
+            .then(|| Arc::new(Unfused { graph: graph.clone(), off: options.off.clone() }));
         let (mut graph, report) = hetra_pass::optimise(&graph, &options);
         if let Precision::Bf16 = self.precision {
             let products = hetra_pass::can_lower(&graph, &claims);
             graph = hetra_pass::lower(&graph, &products.into_iter().collect());
         }
-        let model = Compiled { info, warning, report, inputs, outputs, runs };
+        let model = Compiled { info, warning, report, inputs, outputs, runs, unfused };
         let session = Session::compile(graph, device, model)?;
-        match &self.precision {
-            Precision::Auto { .. } => session.with_precision(&self.precision),
-            Precision::F32 | Precision::Bf16 => Ok(session),
-        }
+        if calibrates { session.with_precision(&self.precision) } else { Ok(session) }
     }
 }
 
@@ -239,6 +250,7 @@ struct Compiled {
     inputs: Vec<Port>,
     outputs: Vec<Port>,
     runs: usize,
+    unfused: Option<Arc<Unfused>>,
 }
 
 fn ports(graph: &Graph, ids: &[hetra_ir::ValueId]) -> Vec<Port> {
@@ -279,6 +291,8 @@ fn check_symbols(ports: &[Port], values: &[Option<Value>]) -> Result<(), Error> 
 #[derive(Clone)]
 pub struct Session {
     inner: Arc<Inner>,
+    /// Whether it was quantised here.
+    int8: bool,
     precision: Option<Arc<PrecisionReport>>,
 }
 
@@ -292,7 +306,7 @@ impl Session {
         let engine = Engine::compile(Arc::new(graph), device)?;
         let (gate, workers) = (Gate::new(model.runs), Workers::new(model.runs));
         let inner = Arc::new(Inner { engine, model, gate, workers });
-        Ok(Session { inner, precision: None })
+        Ok(Session { inner, int8: false, precision: None })
     }
 
     pub(crate) fn with_report(&self, report: PrecisionReport) -> Session {
@@ -303,15 +317,14 @@ impl Session {
     /// to be chosen, as for [`Precision::Auto`], this session says which there are.
     ///
     /// # Errors
-    /// As [`Session::run`] for the runs of [`Precision::Auto`], and a budget or calibration inputs
-    /// that are none.
+    /// As [`Session::run`] for the runs of [`Precision::Int8`] and [`Precision::Auto`]; a budget or
+    /// calibration inputs that are none; for [`Precision::Int8`] a session that is not
+    /// [`Builder::quantisable`], and a value between products that is no finite number.
     pub fn with_precision(&self, precision: &Precision) -> Result<Session, Error> {
-        let base = match precision::lowered(self.graph()).is_empty() {
-            true => self.clone(),
-            false => self.lowered_by(&BTreeSet::new())?,
-        };
+        let base = self.in_f32()?;
         match precision {
             Precision::F32 => Ok(base),
+            Precision::Int8 { calibration } => precision::int8(&base, calibration),
             Precision::Bf16 => base.lowered_by(&precision::all(&base).into_iter().collect()),
             Precision::Auto { max_error, calibration } => {
                 precision::choose(&base, *max_error, calibration)
@@ -319,10 +332,49 @@ impl Session {
         }
     }
 
+    fn in_f32(&self) -> Result<Session, Error> {
+        match self.unfused().filter(|_| self.int8) {
+            Some(Unfused { graph, off }) => {
+                let device = self.raw_device();
+                let claims = |node: &Node, graph: &Graph| claim(device.as_ref(), node, graph);
+                let options = Options { off: off.clone(), claims: &claims };
+                let (graph, report) = hetra_pass::optimise(graph, &options);
+                Ok(Session { int8: false, ..self.compiled_as(graph, report)? })
+            }
+            None if precision::lowered(self.graph()).is_empty() => {
+                Ok(Session { precision: None, ..self.clone() })
+            }
+            None => self.lowered_by(&BTreeSet::new()),
+        }
+    }
+
+    pub(crate) fn unfused(&self) -> Option<&Unfused> {
+        self.inner.model.unfused.as_deref()
+    }
+
+    /// The same model by another graph, which may be quantised.
+    pub(crate) fn compiled_as(&self, graph: Graph, report: Report) -> Result<Session, Error> {
+        let model = Compiled { report, ..self.inner.model.clone() };
+        let session = Session::compile(graph, self.raw_device().clone(), model)?;
+        Ok(Session { int8: true, ..session })
+    }
+
+    /// A run that gives any values of the graph.
+    pub(crate) fn run_for_values(
+        &self,
+        inputs: &Inputs,
+        values: &[ValueId],
+    ) -> Result<Vec<Value>, Error> {
+        let inputs = self.by_name(inputs.iter().cloned())?;
+        Ok(self.run_values(inputs, values, &RunOptions::default(), None)?.values)
+    }
+
     /// Compiles the graph anew with the operands of just these nodes rounded.
     pub(crate) fn lowered_by(&self, nodes: &BTreeSet<NodeId>) -> Result<Session, Error> {
         let graph = hetra_pass::lower(self.graph(), nodes);
-        Session::compile(graph, self.raw_device().clone(), self.inner.model.clone())
+        let model = self.inner.model.clone();
+        let session = Session::compile(graph, self.raw_device().clone(), model)?;
+        Ok(Session { int8: self.int8, ..session })
     }
 
     /// What [`Precision::Auto`] measured and chose; `None` for the others.
@@ -333,6 +385,12 @@ impl Session {
     /// The nodes of [`Session::graph`] that round their operands, by their labels.
     pub fn lowered(&self) -> Vec<String> {
         precision::lowered(self.graph())
+    }
+
+    /// The products of [`Session::graph`] that work on 8-bit integers, by their labels; those of
+    /// a model that came quantised, too.
+    pub fn quantised(&self) -> Vec<String> {
+        int8::quantised(self.graph())
     }
 
     /// The device itself.

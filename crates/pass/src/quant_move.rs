@@ -21,7 +21,7 @@ pub(crate) static QUANT_MOVE: Pass = Pass {
 
 /// Operators whose output holds elements of their first input only, whatever these mean. MaxPool
 /// is one because quantisation keeps the order.
-const MOVERS: &[&str] =
+pub(crate) const MOVERS: &[&str] =
     &["Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Slice", "Gather", "MaxPool"];
 
 /// Longest chain of movers between two quantised operators.
