@@ -34,6 +34,7 @@ mod nhwc_int8_depthwise;
 mod nhwc_int8_micro;
 mod nhwc_micro;
 pub mod nhwc_pool;
+mod nhwc_rows;
 mod nhwc_strips;
 pub mod norm;
 pub mod pool;

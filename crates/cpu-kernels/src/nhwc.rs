@@ -13,9 +13,10 @@ use super::bf16::{self, F32, Operands, Pairs, Wide, pair};
 use super::conv::ConvShape;
 use super::gemm_pack::block;
 use super::nhwc_depthwise::{Depthwise, pack_depthwise};
-use super::nhwc_micro::{BORDER, PixelTiles, pixel_tiles};
-use super::nhwc_strips::Strips;
+use super::nhwc_micro::{BORDER, Outputs, PixelTiles, pixel_tiles};
+use super::nhwc_rows::{self, RowTiles, row_tiles};
 pub use super::nhwc_strips::reads_whole_rows;
+use super::nhwc_strips::{Strip, Strips};
 use super::tiling::Tiling;
 use hetra_cpu_base::activation::{self, Activation};
 use hetra_cpu_base::isa::{Isa, Kernel};
@@ -206,7 +207,8 @@ impl PackedNhwc {
         if !self.takes_planes() {
             return None;
         }
-        Strips::new(&self.shape, tiling, planes, size)
+        let rows = nhwc_rows::fits(&self.shape) && size[3] >= nhwc_rows::widths(self.isa).0;
+        Strips::new(&self.shape, tiling, (planes, rows), size)
     }
 
     /// Panels of one group.
@@ -305,6 +307,11 @@ impl Call<'_> {
         self.conv.isa.dispatch(Block { call: &call, pixels: 0..size[2] * size[3], panels });
     }
 
+    /// Computes outputs on this thread by the kernel of rows: those from `first` on, of a strip.
+    pub(crate) fn run_rows(&self, strip: &Strip<'_>, first: usize) {
+        self.conv.isa.dispatch(RowBlock { call: self, strip, first: self.first + first });
+    }
+
     /// Whether so many outputs are work for several threads.
     pub(crate) fn is_parallel(&self, pixels: usize) -> bool {
         let depth = self.shape.kh * self.shape.kw * self.shape.per_group().0;
@@ -362,6 +369,67 @@ impl Call<'_> {
         operands.round(self.conv.isa, c, &self.x[from..from + pixels * c], &mut words);
         table.iter_mut().filter(|at| **at != BORDER).for_each(|at| *at -= first);
         Some(words)
+    }
+}
+
+/// Rows of outputs that one task computes.
+struct RowBlock<'a> {
+    call: &'a Call<'a>,
+    strip: &'a Strip<'a>,
+    /// The output pixel that they begin with.
+    first: usize,
+}
+
+impl Kernel for RowBlock<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        let (call, conv, strip) = (self.call, self.call.conv, self.strip);
+        let (s, nr) = (&call.shape, 2 * S::LANES);
+        let ([rows, width], depth) = (strip.outputs, s.kh * s.kw * s.c);
+        assert!(nr == block(conv.isa).1, "packed for another instruction set");
+        assert!(nhwc_rows::fits(s) && width >= nhwc_rows::widths(S::ISA).0, "rows are too short");
+        let high = (rows - 1) * s.stride[0] + (s.kh - 1) * s.dilation[0];
+        let wide = (width - 1) * s.stride[1] + s.kw - 1;
+        let last = high * strip.line + (s.c - 1) * strip.plane + wide * strip.pixel;
+        assert!(last < strip.x.len(), "a strip that is too small");
+        let (lo, hi) = conv.act.clamp().unwrap_or((f32::NEG_INFINITY, f32::INFINITY));
+        for (y, panel) in (0..rows).flat_map(|y| (0..conv.group_panels()).map(move |p| (y, p))) {
+            let nv = nr.min(s.m - panel * nr);
+            let at = (self.first + y * width) * s.m + panel * nr;
+            let residual = call
+                .residual
+                .map_or(std::ptr::null(), |r| r[at..at + (width - 1) * s.m + nv].as_ptr());
+            let tiles = RowTiles {
+                x: strip.x[y * s.stride[0] * strip.line..].as_ptr(),
+                rows: s.kh,
+                line: s.dilation[0] * strip.line,
+                channels: s.c,
+                plane: strip.plane,
+                pixel: strip.pixel,
+                stride: s.stride[1],
+                width,
+                b: conv.weights.as_slice()[panel * depth * nr..][..depth * nr].as_ptr(),
+                bias: conv.bias[panel * nr..][..nr].as_ptr(),
+                out: Outputs {
+                    nv,
+                    c: call.out.rows(at, (width, s.m), nv),
+                    residual,
+                    ldc: s.m,
+                    lo,
+                    hi,
+                },
+            };
+            // SAFETY: the taps of the last output end with `last`, which is inside the strip; the
+            // panel, bias, residual and output were sliced to what is read and written. Tasks have
+            // different rows, so no other one uses this part of the output.
+            unsafe { row_tiles::<S>(&tiles) }
+        }
+        if conv.act.clamp().is_none() {
+            // SAFETY: these rows are this task's, and no other reference to them is alive.
+            let all = unsafe { call.out.slice(self.first * s.m, rows * width * s.m) };
+            activation::apply(S::ISA, conv.act, all);
+        }
     }
 }
 
@@ -479,12 +547,7 @@ impl Block<'_> {
             next,
             next_step,
             bias: conv.bias[panel * nr..][..nr].as_ptr(),
-            nv,
-            c: call.out.rows(at, (rows, s.m), nv),
-            residual,
-            ldc: s.m,
-            lo,
-            hi,
+            out: Outputs { nv, c: call.out.rows(at, (rows, s.m), nv), residual, ldc: s.m, lo, hi },
         };
         // SAFETY: the table has `taps` entries for each row, each of a pixel of the image, behind
         // which lie `c` floats (its channels, or those of a row of taps), of which the group's are

@@ -40,9 +40,16 @@ pub(crate) struct PixelTiles {
     pub(crate) next_step: (usize, usize),
     /// Read: two vectors, which sums begin with.
     pub(crate) bias: *const f32,
+    /// Of `tiles * mr` rows.
+    pub(crate) out: Outputs,
+}
+
+/// Where sums go.
+#[derive(Clone, Copy)]
+pub(crate) struct Outputs {
     /// Output channels of the panel that exist: at least 1, at most two vectors.
     pub(crate) nv: usize,
-    /// Output, written: `tiles * mr` rows of `nv` floats, `ldc` apart. No other thread uses them.
+    /// Written: rows of `nv` floats, `ldc` apart. No other thread uses them.
     pub(crate) c: *mut f32,
     /// Read and added unless null: as the output.
     pub(crate) residual: *const f32,
@@ -90,7 +97,7 @@ unsafe fn micro<S: Simd, P: Product, const MR: usize, const NV: usize>(s: S, t: 
                     next = next.wrapping_add(S::LANES);
                 }
             }
-            store(s, t, tile * MR * t.ldc, acc);
+            store(s, &t.out, tile * MR * t.out.ldc, acc);
         }
     }
 }
@@ -101,9 +108,9 @@ unsafe fn micro<S: Simd, P: Product, const MR: usize, const NV: usize>(s: S, t: 
 /// `MR` rows of `nv` columns, `ldc` apart, must be behind `at` in the output and, unless it is
 /// null, in the residual.
 #[inline(always)]
-unsafe fn store<S: Simd, const MR: usize, const NV: usize>(
+pub(crate) unsafe fn store<S: Simd, const MR: usize, const NV: usize>(
     s: S,
-    t: &PixelTiles,
+    t: &Outputs,
     at: usize,
     acc: [[S::F; NV]; MR],
 ) {
@@ -167,7 +174,7 @@ pub(crate) unsafe fn pixel_tiles<S: Simd, P: Product>(t: &PixelTiles) {
             }
         };
     }
-    if t.nv <= S::LANES {
+    if t.out.nv <= S::LANES {
         heights!(1: 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
     } else {
         heights!(2: 1 2 3 4 5 6 7 8 9 10 11 12 13 14);

@@ -1,9 +1,11 @@
-//! Convolution of images with few channels, as of colours: strips of a padded copy are made, in
-//! which a whole row of taps is one run. The image may have its channels first, too.
+//! Convolution of images with few channels, as of colours: strips of a padded copy are made, which
+//! the kernel of rows reads (`nhwc_rows`), or in which a whole row of taps is one run. The image may
+//! have its channels first, too.
 
 use super::conv::ConvShape;
 use super::layout::copy;
 use super::nhwc::Call;
+use super::nhwc_rows;
 use super::tiling::Tiling;
 use super::transpose::interleave;
 use hetra_cpu_base::scratch::{count, lend};
@@ -12,6 +14,8 @@ use std::ops::Range;
 
 /// Most channels of an image of which copies are made.
 const CHANNELS_MAX: usize = 8;
+/// The same where the kernel of rows reads them and gains.
+const ROW_CHANNELS_MAX: usize = 16;
 /// Floats of a strip, about: less than the first cache level.
 const STRIP: usize = 8 << 10;
 /// Most floats of a row of a copy.
@@ -20,13 +24,30 @@ const LINE_MAX: usize = 1 << 20;
 /// Whether it is worth copies of the image in which a row of taps is one run. The image need not
 /// have its channels last then.
 pub fn reads_whole_rows(shape: &ConvShape) -> bool {
-    shape.kw > 1 && shape.groups == 1 && shape.dilation[1] == 1 && shape.c <= CHANNELS_MAX
+    // Two vectors of outputs wait for loads less: steps of two then gain nothing.
+    let gains = shape.m <= 16 || shape.m <= 32 && shape.stride[1] == 1;
+    let by_rows = nhwc_rows::fits(shape) && gains && shape.c <= ROW_CHANNELS_MAX;
+    let few = shape.c <= CHANNELS_MAX || by_rows;
+    shape.kw > 1 && shape.groups == 1 && shape.dilation[1] == 1 && few
+}
+
+/// A padded copy of some rows of an image.
+pub(crate) struct Strip<'a> {
+    pub(crate) x: &'a [f32],
+    /// Floats from one row to the next, from one pixel, from one channel.
+    pub(crate) line: usize,
+    pub(crate) pixel: usize,
+    pub(crate) plane: usize,
+    /// Rows of outputs, and outputs of a row.
+    pub(crate) outputs: [usize; 2],
 }
 
 /// How images are cut.
 pub(crate) struct Strips {
     shape: ConvShape,
     planes: bool,
+    /// Whether the kernel of rows reads them; channels then stay first.
+    by_rows: bool,
     /// Height, width; output height, width.
     size: [usize; 4],
     /// Rows of outputs of a strip.
@@ -40,7 +61,7 @@ impl Strips {
     pub(crate) fn new(
         shape: &ConvShape,
         tiling: Tiling,
-        planes: bool,
+        (planes, by_rows): (bool, bool),
         size: [usize; 4],
     ) -> Option<Strips> {
         let [_, w, oh, _] = size;
@@ -52,7 +73,7 @@ impl Strips {
         let window = (shape.kh - 1) * shape.dilation[0] + 1;
         let floats = tiling.scaled(STRIP);
         let rows = (floats / line.max(1)).saturating_sub(window) / shape.stride[0] + 1;
-        Some(Strips { shape: *shape, planes, size, rows: rows.min(oh), line })
+        Some(Strips { shape: *shape, planes, by_rows, size, rows: rows.min(oh), line })
     }
 
     /// Convolves `n` images; the slices of `call` have been checked against the sizes.
@@ -73,8 +94,14 @@ impl Strips {
                 let at = (y * s.stride[0] + i).wrapping_sub(s.pads[0]);
                 self.fill(self.image(call.x, image), at, line);
             }
-            let size = [high, self.line / s.c, outputs.len(), ow];
-            call.run_copy(&strip, size, (image * oh + y) * ow);
+            let (wide, first) = (self.line / s.c, (image * oh + y) * ow);
+            if self.by_rows {
+                let (pixel, plane) = if self.planes { (1, wide) } else { (s.c, 1) };
+                let (line, outputs) = (self.line, [outputs.len(), ow]);
+                let strip = Strip { x: &strip, line, pixel, plane, outputs };
+                return call.run_rows(&strip, first);
+            }
+            call.run_copy(&strip, [high, wide, outputs.len(), ow], first);
         });
     }
 
@@ -87,6 +114,15 @@ impl Strips {
     /// Writes row `y` of an image between zeros; nothing but zeros if it has no such row.
     fn fill(&self, image: &[f32], y: usize, line: &mut [f32]) {
         let ([h, w, ..], c) = (self.size, self.shape.c);
+        if self.planes && self.by_rows && y < h {
+            let left = self.shape.pads[1];
+            for (channel, run) in line.chunks_exact_mut(self.line / c).enumerate() {
+                run[..left].fill(0.0);
+                copy(&image[(channel * h + y) * w..][..w], &mut run[left..left + w]);
+                run[left + w..].fill(0.0);
+            }
+            return;
+        }
         let (left, right) = (self.shape.pads[1] * c, self.shape.pads[3] * c);
         if y >= h {
             return line.fill(0.0);

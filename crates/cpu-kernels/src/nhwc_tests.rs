@@ -19,12 +19,12 @@ fn check(s: ConvShape, n: usize, h: usize, w: usize, seed: u64) {
     let (bias, residual) = (rng.vec(s.m), rng.vec(n * s.m * oh * ow));
     let bias = (!seed.is_multiple_of(3)).then_some(&bias[..]);
     let residual = seed.is_multiple_of(2).then_some(&residual[..]);
-    let act = ACTS[(seed % 10) as usize];
+    let act = ACTS[seed as usize % ACTS.len()];
     let mut want = last(&naive(&s, &x, (n, h, w), &weights, bias), n, s.m);
     for (i, v) in want.iter_mut().enumerate() {
         *v = act64(act, f64::from(*v + residual.map_or(0.0, |r| r[i]))) as f32;
     }
-    let x = last(&x, n, s.c);
+    let (planes, x) = (x.clone(), last(&x, n, s.c));
     for isa in Isa::available() {
         let packed = PackedNhwc::new(isa, s, &weights, bias, act);
         let mut out = vec![f32::NAN; want.len()];
@@ -39,6 +39,10 @@ fn check(s: ConvShape, n: usize, h: usize, w: usize, seed: u64) {
         let mut cut = vec![f32::NAN; want.len()];
         with(2, || packed.run(tiling, &x, (n, h, w), residual, &mut cut));
         assert_eq!(out, cut, "{isa:?} {s:?}: {tiling:?}");
+        if packed.takes_planes() {
+            packed.run_planes(tiling, &planes, (n, h, w), residual, &mut cut);
+            assert_eq!(out, cut, "{isa:?} {s:?}: channels first");
+        }
     }
     if s.groups == 1 {
         check_bf16((s, act), &x, (n, h, w), (&weights, bias, residual));
@@ -98,6 +102,25 @@ fn random_shapes() {
             groups,
         };
         check(s, rng.range(1, 2), rng.range(1, 17), rng.range(1, 23), seed);
+    }
+}
+
+/// Rows of all widths about those of the kernel of rows.
+#[test]
+fn few_channels() {
+    let mut rng = Rng::new(27);
+    for seed in 0..200 {
+        let s = ConvShape {
+            c: rng.range(1, 17),
+            m: rng.range(1, 49),
+            kh: rng.range(1, 4),
+            kw: 3,
+            stride: [rng.range(1, 2), rng.range(1, 2)],
+            dilation: [rng.range(1, 2), 1],
+            pads: [rng.below(3), rng.below(3), rng.below(3), rng.below(3)],
+            groups: 1,
+        };
+        check(s, rng.range(1, 2), rng.range(3, 9), rng.range(3, 50), seed);
     }
 }
 

@@ -32,7 +32,7 @@
 use super::bf16::F32;
 use super::conv::ConvShape;
 use super::gemm_pack::block;
-use super::nhwc_micro::{PixelTiles, pixel_tiles};
+use super::nhwc_micro::{Outputs, PixelTiles, pixel_tiles};
 use super::tiling::Tiling;
 use super::winograd_transform::{Four, Points, Two, input_square, output_square, taps_square};
 use hetra_cpu_base::activation::{self, Activation};
@@ -496,13 +496,16 @@ impl<P: Points<N, M>, const N: usize, const M: usize> Block<'_, P, N, M> {
                     taps: 1,
                     b: b.as_ptr(),
                     next: b.as_ptr().wrapping_add(c * nr),
+                    next_step: (0, 1),
                     bias: bias.as_ptr(),
-                    nv,
-                    c: out,
-                    residual: null,
-                    ldc: to.row,
-                    lo: f32::NEG_INFINITY,
-                    hi: f32::INFINITY,
+                    out: Outputs {
+                        nv,
+                        c: out,
+                        residual: null,
+                        ldc: to.row,
+                        lo: f32::NEG_INFINITY,
+                        hi: f32::INFINITY,
+                    },
                 };
                 // SAFETY: the table has `mr` entries, at most `S::MR`, behind each of which lie
                 // `c` floats of `x`; none is a border. The panel was sliced to `c` steps of two

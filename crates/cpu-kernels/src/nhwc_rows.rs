@@ -1,0 +1,140 @@
+//! The register kernel of convolutions three taps wide, of images with few channels: a row of
+//! neighbouring outputs by one or two vectors of output channels.
+//!
+//! Each number of the image is loaded once for all outputs of the block that it is a tap of, which
+//! the kernel of `nhwc_micro` loads anew for each tap: with one vector of output channels that one
+//! waits for loads. It reads a padded copy of a strip of the image, channels first or last.
+
+use super::conv::ConvShape;
+use super::nhwc_micro::{Outputs, store};
+use hetra_cpu_base::isa::{Isa, Kernel};
+use hetra_cpu_base::simd::Simd;
+
+/// Taps of a row.
+const TAPS: usize = 3;
+
+/// Whether the kernel does convolutions of this shape.
+pub(crate) fn fits(shape: &ConvShape) -> bool {
+    let (step, dilation) = (shape.stride[1], shape.dilation[1]);
+    shape.groups == 1 && shape.kw == TAPS && dilation == 1 && (1..=2).contains(&step)
+}
+
+/// Outputs of a block of one vector and of one of two: as many as leave registers for the taps.
+/// Rows of fewer outputs than that are not taken.
+pub(crate) fn widths(isa: Isa) -> (usize, usize) {
+    if isa == Isa::Avx512 { (14, 12) } else { (8, 4) }
+}
+
+/// A row of outputs by one panel. The pointers are used as it is said here, and in no other way.
+#[derive(Clone, Copy)]
+pub(crate) struct RowTiles {
+    /// Read: `rows` lines, `line` floats apart; of each `channels` runs, `plane` apart, of
+    /// `(width - 1) * stride + 3` numbers, `pixel` apart.
+    pub(crate) x: *const f32,
+    pub(crate) rows: usize,
+    pub(crate) line: usize,
+    pub(crate) channels: usize,
+    pub(crate) plane: usize,
+    pub(crate) pixel: usize,
+    /// 1 or 2.
+    pub(crate) stride: usize,
+    /// Outputs: at least as many as a block has.
+    pub(crate) width: usize,
+    /// Read: `rows * 3 * channels` steps of two vectors.
+    pub(crate) b: *const f32,
+    /// Read: two vectors, which sums begin with.
+    pub(crate) bias: *const f32,
+    /// Of `width` rows.
+    pub(crate) out: Outputs,
+}
+
+/// Blocks of `MR` outputs; the last one begins early enough to end with the row, so that some
+/// outputs are computed twice.
+///
+/// # Safety
+/// The pointers of `t` must cover the sizes that `RowTiles` states, and `t.width >= MR`,
+/// `t.stride == ST`; `t.pixel` is 1 if `DENSE`.
+#[inline(always)]
+unsafe fn row<S: Simd, const MR: usize, const NV: usize, const ST: usize, const DENSE: bool>(
+    s: S,
+    t: &RowTiles,
+) {
+    if (MR > 8) != (S::LANES == 16) {
+        return; // Never asked for; keeps the compiler from building it.
+    }
+    let pixel = if DENSE { 1 } else { t.pixel };
+    let (nr, tap) = (2 * S::LANES, t.channels * 2 * S::LANES);
+    for block in 0..t.width.div_ceil(MR) {
+        let first = (block * MR).min(t.width - MR);
+        let mut acc = [[s.splat(0.0); NV]; MR];
+        // SAFETY: `first + MR <= width`: the numbers read are of the outputs' taps. The panel has
+        // `rows * 3 * channels` steps of two vectors and the bias two vectors, and `NV` is at most
+        // 2. For `store`: as the caller promises.
+        unsafe {
+            for j in 0..NV {
+                let bias = s.load(t.bias.add(j * S::LANES));
+                acc.iter_mut().for_each(|output| output[j] = bias);
+            }
+            for y in 0..t.rows {
+                let mut x = t.x.add(y * t.line + first * ST * pixel);
+                let mut b = t.b.add(y * TAPS * tap);
+                for _ in 0..t.channels {
+                    let mut weights = [[s.splat(0.0); NV]; TAPS];
+                    for (tx, weights) in weights.iter_mut().enumerate() {
+                        for (j, weight) in weights.iter_mut().enumerate() {
+                            *weight = s.load(b.add(tx * tap + j * S::LANES));
+                        }
+                    }
+                    for (i, sums) in acc.iter_mut().enumerate() {
+                        for (tx, weights) in weights.iter().enumerate() {
+                            // The same place for up to three outputs: it is loaded once.
+                            let v = s.splat(*x.add((i * ST + tx) * pixel));
+                            for (sum, &weight) in sums.iter_mut().zip(weights) {
+                                *sum = s.fma(v, weight, *sum);
+                            }
+                        }
+                    }
+                    (x, b) = (x.add(t.plane), b.add(nr));
+                }
+            }
+            store(s, &t.out, first * t.out.ldc, acc);
+        }
+    }
+}
+
+/// A register kernel as a function of its own: inside a larger one the compiler may run out of
+/// registers and spill the accumulators.
+struct Call<'a, const MR: usize, const NV: usize, const ST: usize, const DENSE: bool>(&'a RowTiles);
+
+impl<const MR: usize, const NV: usize, const ST: usize, const DENSE: bool> Kernel
+    for Call<'_, MR, NV, ST, DENSE>
+{
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        // SAFETY: `Call` is made by `row_tiles` only, which has the same contract.
+        unsafe { row::<S, MR, NV, ST, DENSE>(s, self.0) }
+    }
+}
+
+/// Runs the register kernel of the right width.
+///
+/// # Safety
+/// The pointers of `t` must cover the sizes that `RowTiles` states, and the row must be as wide as a
+/// block (`widths`).
+#[inline(always)]
+pub(crate) unsafe fn row_tiles<S: Simd>(t: &RowTiles) {
+    let (one, two) = widths(S::ISA);
+    macro_rules! forms {
+        ($($mr:literal $nv:literal),+) => {
+            match (if t.out.nv <= S::LANES { (one, 1) } else { (two, 2) }, t.stride, t.pixel == 1) {
+                $((($mr, $nv), 1, true) => S::ISA.dispatch(Call::<$mr, $nv, 1, true>(t)),
+                (($mr, $nv), 1, false) => S::ISA.dispatch(Call::<$mr, $nv, 1, false>(t)),
+                (($mr, $nv), 2, true) => S::ISA.dispatch(Call::<$mr, $nv, 2, true>(t)),
+                (($mr, $nv), 2, false) => S::ISA.dispatch(Call::<$mr, $nv, 2, false>(t)),)+
+                form => unreachable!("a block of another form: {form:?}"),
+            }
+        };
+    }
+    forms!(14 1, 12 2, 8 1, 4 2);
+}
