@@ -1,0 +1,85 @@
+//! Bytes of a tensor that lie elsewhere, or are made when they are first asked for.
+//!
+//! A weight is read once, when a kernel packs it in its own order, and then hardly ever. So it need
+//! not stay: the file has it, or it is made again from what is smaller. What was loaded stays as
+//! long as anybody has the tensor; [`Lazy::again`] gives the same bytes not loaded.
+
+use std::sync::{Arc, OnceLock};
+
+use crate::blob::Blob;
+use crate::buffer::Buffer;
+
+/// Writes all bytes of a tensor, the same ones each time.
+type Make = dyn Fn(&mut [u8]) + Send + Sync;
+
+/// Where bytes come from.
+#[derive(Clone)]
+enum Origin {
+    Blob(Blob),
+    Made(Arc<Make>),
+}
+
+/// Bytes that are loaded when they are asked for.
+pub(crate) struct Lazy {
+    origin: Origin,
+    len: usize,
+    /// Bytes at which the elements must lie: a slice of them is one of numbers.
+    align: usize,
+    loaded: OnceLock<Buffer>,
+}
+
+impl Lazy {
+    pub(crate) fn of_blob(blob: Blob, align: usize) -> Lazy {
+        let len = blob.bytes().len();
+        Lazy { origin: Origin::Blob(blob), len, align, loaded: OnceLock::new() }
+    }
+
+    pub(crate) fn made(len: usize, make: impl Fn(&mut [u8]) + Send + Sync + 'static) -> Lazy {
+        Lazy { origin: Origin::Made(Arc::new(make)), len, align: 1, loaded: OnceLock::new() }
+    }
+
+    /// The bytes where they lie, at any address; `None` where they are yet to be made.
+    pub(crate) fn raw(&self) -> Option<&[u8]> {
+        match (&self.origin, self.loaded.get()) {
+            (_, Some(block)) => Some(&block.bytes()[..self.len]),
+            (Origin::Blob(blob), None) => Some(blob.bytes()),
+            (Origin::Made(_), None) => None,
+        }
+    }
+
+    /// The bytes, aligned for their elements; copied or made at the first call if need be.
+    ///
+    /// # Panics
+    /// When there is no memory, as an allocation of the standard library.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        if let Some(raw) = self.raw()
+            && raw.as_ptr().addr().is_multiple_of(self.align)
+        {
+            return raw;
+        }
+        &self.loaded.get_or_init(|| self.load()).bytes()[..self.len]
+    }
+
+    fn load(&self) -> Buffer {
+        // The length was held against the limit when the tensor was made.
+        let mut block = Buffer::zeroed(self.len).expect("no memory for a tensor of a model");
+        let out = &mut block.bytes_mut()[..self.len];
+        match &self.origin {
+            Origin::Made(make) => make(out),
+            Origin::Blob(blob) => {
+                out.copy_from_slice(blob.bytes());
+                blob.release();
+            }
+        }
+        block
+    }
+
+    /// The same bytes, not loaded. Pages of a mapped file go out of memory.
+    pub(crate) fn again(&self) -> Lazy {
+        if let Origin::Blob(blob) = &self.origin {
+            blob.release();
+        }
+        let (origin, len, align) = (self.origin.clone(), self.len, self.align);
+        Lazy { origin, len, align, loaded: OnceLock::new() }
+    }
+}
