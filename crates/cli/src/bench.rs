@@ -58,6 +58,15 @@ fn seconds(text: &str) -> Result<f64, String> {
     seconds.ok_or_else(|| "wanted seconds from 0 to 86400".to_string())
 }
 
+/// The most memory that this process had resident so far, in MiB (VmHWM of Linux), where the system
+/// tells.
+fn peak_mib() -> Option<f64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: f64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib / 1024.0)
+}
+
 fn ms(since: Instant) -> f64 {
     since.elapsed().as_secs_f64() * 1e3
 }
@@ -67,6 +76,7 @@ const SPREAD_MAX: f64 = 0.3;
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let path = &args.target.model;
+    let start_mib = peak_mib();
     let started = Instant::now();
     let session = args.target.open(&args.inputs.given(), args.schedules.tuned())?;
     let load_ms = ms(started);
@@ -75,7 +85,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let started = Instant::now();
     inputs.run(&session, path)?;
     let first_ms = ms(started);
+    let first_mib = peak_mib();
     let steady = steady(args, &session, &inputs)?;
+    let end_mib = peak_mib();
     let profile = match args.profile {
         true => {
             let trace = || inputs.trace(&session, path).map(|(_, trace)| trace);
@@ -89,6 +101,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         let report = json!({
             "model": model, "device": device.id, "threads": device.threads,
             "load_ms": load_ms, "first_ms": first_ms, "steady": steady,
+            "memory_mib": {"start": start_mib, "first": first_mib, "end": end_mib},
             "profile": profile, "precision": args.target.precision_json(&session),
         });
         println!("{report}");
@@ -103,6 +116,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             println!("input {name}: {} from {source}", value.describe());
         }
         println!("load {}, first inference {}", show::millis(load_ms), show::millis(first_ms));
+        if let (Some(start), Some(first), Some(end)) = (start_mib, first_mib, end_mib) {
+            let (first, end) = (first - start, end - start);
+            println!("memory {first:.1} MiB after the first inference, {end:.1} MiB at the end");
+        }
         steady.iter().for_each(print_table);
         profile.iter().for_each(Profile::print);
     }

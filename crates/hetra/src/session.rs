@@ -10,7 +10,7 @@ use hetra_ir::{Graph, Node, NodeId, Type, ValueId, verify};
 use hetra_onnx::{ImportOptions, Model, ModelInfo};
 use hetra_pass::{Claim, Options, Report};
 use hetra_plan::Plan;
-use hetra_tensor::Value;
+use hetra_tensor::{Blob, Value};
 
 use crate::error::Error;
 use crate::outputs::Outputs;
@@ -32,7 +32,7 @@ pub struct Port {
 
 enum Source {
     File(PathBuf),
-    Bytes(Vec<u8>),
+    Bytes(Blob),
     Model(Box<Model>),
 }
 
@@ -51,7 +51,10 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// The ONNX file to load; external data is found beside it.
+    /// The ONNX file to load; external data is found beside it. Weights are read when they are
+    /// needed, from the files mapped: those must stay as they are while the session lives, or be
+    /// replaced by renaming. To write into one changes results, and to cut it short ends the process
+    /// (SIGBUS). Files that other users may write are read at once instead.
     #[must_use]
     pub fn model_file(mut self, path: impl Into<PathBuf>) -> Builder {
         self.source = Some(Source::File(path.into()));
@@ -61,7 +64,7 @@ impl Builder {
     /// The bytes of an ONNX model.
     #[must_use]
     pub fn model_bytes(mut self, bytes: impl Into<Vec<u8>>) -> Builder {
-        self.source = Some(Source::Bytes(bytes.into()));
+        self.source = Some(Source::Bytes(bytes.into().into()));
         self
     }
 
@@ -155,7 +158,7 @@ impl Builder {
         let import = ImportOptions::default();
         let mut model = match self.source.ok_or(Error::NoModel)? {
             Source::File(path) => hetra_onnx::import_file(&path, &import)?,
-            Source::Bytes(bytes) => hetra_onnx::import_model(&bytes, &import)?,
+            Source::Bytes(bytes) => hetra_onnx::import_blob(bytes, &import)?,
             Source::Model(model) => {
                 // Everything behind here relies on what an import promises.
                 verify(&model.graph).map_err(Error::Graph)?;
@@ -184,13 +187,15 @@ impl Builder {
         let off = passes_off(&self.passes_off)?;
         let claims = |node: &Node, graph: &Graph| claim(device.as_ref(), node, graph);
         let options = Options { off, claims: &claims };
-        let (mut graph, report) = hetra_pass::optimise(&graph, &options);
+        let (mut optimised, report) = hetra_pass::optimise(&graph, &options);
+        // What it holds of constants would stand beside what is made of them.
+        drop(graph);
         if let Precision::Bf16 = self.precision {
-            let products = hetra_pass::can_lower(&graph, &claims);
-            graph = hetra_pass::lower(&graph, &products.into_iter().collect());
+            let products = hetra_pass::can_lower(&optimised, &claims);
+            optimised = hetra_pass::lower(&optimised, &products.into_iter().collect());
         }
         let model = Compiled { info, warning, report, inputs, outputs, runs };
-        let session = Session::compile(graph, device, model)?;
+        let session = Session::compile(optimised, device, model)?;
         match &self.precision {
             Precision::Auto { .. } => session.with_precision(&self.precision),
             Precision::F32 | Precision::Bf16 => Ok(session),

@@ -47,23 +47,34 @@ impl Blob {
     /// What the system says, and a path that is no file.
     pub fn open(path: &Path) -> io::Result<Blob> {
         let mut file = File::open(path)?;
+        if let Some(blob) = Blob::map(&file)? {
+            return Ok(blob);
+        }
+        let mut bytes = Vec::new();
+        let len = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
+        bytes.try_reserve_exact(len)?;
+        file.read_to_end(&mut bytes)?;
+        Ok(Blob::of(Base::Memory(bytes)))
+    }
+
+    /// All bytes of a file mapped; `None` where it had better be read.
+    ///
+    /// # Errors
+    /// What the system says, and what is no file.
+    pub fn map(file: &File) -> io::Result<Option<Blob>> {
         let meta = file.metadata()?;
         if !meta.is_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no file"));
         }
-        if meta.len() >= MAPPED_BYTES_MIN && only_ours(&meta) {
-            // SAFETY: the map is read-only and lives as long as `Base`. The file must not shrink or
-            // change under it; that no other user can do so was just seen, and to this user it is
-            // told (above, and at `Builder::model_file`).
-            if let Ok(map) = unsafe { memmap2::Mmap::map(&file) } {
-                return Ok(Blob::of(Base::Mapped(map)));
-            }
-            // Some file systems have no maps.
+        if meta.len() < MAPPED_BYTES_MIN || !only_ours(&meta) {
+            return Ok(None);
         }
-        let mut bytes = Vec::new();
-        bytes.try_reserve_exact(usize::try_from(meta.len()).unwrap_or(usize::MAX))?;
-        file.read_to_end(&mut bytes)?;
-        Ok(Blob::of(Base::Memory(bytes)))
+        // SAFETY: the map is read-only and lives as long as `Base`. The file must not shrink or
+        // change under it; that no other user can do so was just seen, and to this user it is
+        // told (above, and at `Builder::model_file`).
+        let map = unsafe { memmap2::Mmap::map(file) };
+        // Some file systems have no maps.
+        Ok(map.ok().map(|map| Blob::of(Base::Mapped(map))))
     }
 
     fn of(base: Base) -> Blob {

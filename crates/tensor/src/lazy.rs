@@ -8,9 +8,10 @@ use std::sync::{Arc, OnceLock};
 
 use crate::blob::Blob;
 use crate::buffer::Buffer;
+use crate::tensor::Tensor;
 
-/// Writes all bytes of a tensor, the same ones each time.
-type Make = dyn Fn(&mut [u8]) + Send + Sync;
+/// Makes a tensor, the same one each time.
+type Make = dyn Fn() -> Tensor + Send + Sync;
 
 /// Where bytes come from.
 #[derive(Clone)]
@@ -34,7 +35,7 @@ impl Lazy {
         Lazy { origin: Origin::Blob(blob), len, align, loaded: OnceLock::new() }
     }
 
-    pub(crate) fn made(len: usize, make: impl Fn(&mut [u8]) + Send + Sync + 'static) -> Lazy {
+    pub(crate) fn made(len: usize, make: impl Fn() -> Tensor + Send + Sync + 'static) -> Lazy {
         Lazy { origin: Origin::Made(Arc::new(make)), len, align: 1, loaded: OnceLock::new() }
     }
 
@@ -50,7 +51,8 @@ impl Lazy {
     /// The bytes, aligned for their elements; copied or made at the first call if need be.
     ///
     /// # Panics
-    /// When there is no memory, as an allocation of the standard library.
+    /// When there is no memory, as an allocation of the standard library, and when what is made
+    /// has another size than was said.
     pub(crate) fn bytes(&self) -> &[u8] {
         if let Some(raw) = self.raw()
             && raw.as_ptr().addr().is_multiple_of(self.align)
@@ -61,24 +63,44 @@ impl Lazy {
     }
 
     fn load(&self) -> Buffer {
-        // The length was held against the limit when the tensor was made.
-        let mut block = Buffer::zeroed(self.len).expect("no memory for a tensor of a model");
-        let out = &mut block.bytes_mut()[..self.len];
+        let copy = |bytes: &[u8]| {
+            // The length was held against the limit when the tensor was made.
+            let mut block = Buffer::zeroed(self.len).expect("no memory for a tensor of a model");
+            block.bytes_mut()[..self.len].copy_from_slice(bytes);
+            block
+        };
         match &self.origin {
-            Origin::Made(make) => make(out),
+            Origin::Made(make) => {
+                let tensor = make();
+                assert_eq!(tensor.byte_len(), self.len, "made of another size");
+                match tensor.is_unique() {
+                    true => tensor.into_buffer().expect("nobody else shares it"),
+                    false => copy(tensor.bytes()),
+                }
+            }
             Origin::Blob(blob) => {
-                out.copy_from_slice(blob.bytes());
+                let block = copy(blob.bytes());
                 blob.release();
+                block
             }
         }
-        block
+    }
+
+    /// Whether memory was taken for the bytes.
+    pub(crate) fn is_loaded(&self) -> bool {
+        self.loaded.get().is_some()
+    }
+
+    /// Sends pages of a mapped file out of memory.
+    pub(crate) fn release(&self) {
+        if let Origin::Blob(blob) = &self.origin {
+            blob.release();
+        }
     }
 
     /// The same bytes, not loaded. Pages of a mapped file go out of memory.
     pub(crate) fn again(&self) -> Lazy {
-        if let Origin::Blob(blob) = &self.origin {
-            blob.release();
-        }
+        self.release();
         let (origin, len, align) = (self.origin.clone(), self.len, self.align);
         Lazy { origin, len, align, loaded: OnceLock::new() }
     }

@@ -183,15 +183,15 @@ impl Tensor {
         Ok(Tensor { dtype, shape: shape.to_vec(), count, data: Data::Lazy(Arc::new(lazy)) })
     }
 
-    /// A tensor that `make` writes when its elements are first read, and again whenever they are
-    /// read after [`Tensor::unloaded`]. It must write all bytes, and the same ones each time.
+    /// A tensor that `make` makes when its elements are first read, and again when they are read
+    /// after [`Tensor::unloaded`]: of this type and shape, and the same one each time.
     ///
     /// # Errors
     /// `TooLarge` when the size overflows or is over the limit, `DType` for strings.
     pub fn made(
         dtype: DType,
         shape: &[usize],
-        make: impl Fn(&mut [u8]) + Send + Sync + 'static,
+        make: impl Fn() -> Tensor + Send + Sync + 'static,
     ) -> Result<Tensor, TensorError> {
         let count = element_count(shape)?;
         if dtype == DType::String {
@@ -213,6 +213,23 @@ impl Tensor {
                 Some(Tensor { data: Data::Lazy(Arc::new(lazy.again())), ..self.clone() })
             }
             Data::Bytes(_) | Data::Strings(_) => None,
+        }
+    }
+
+    /// Tells that the elements are not needed for a while: those that lie in a mapped file leave
+    /// memory. It changes nothing but time.
+    pub fn release(&self) {
+        if let Data::Lazy(lazy) = &self.data {
+            lazy.release();
+        }
+    }
+
+    /// Whether the elements take memory of their own: not while they lie in a file or are yet to be
+    /// made.
+    pub fn is_loaded(&self) -> bool {
+        match &self.data {
+            Data::Lazy(lazy) => lazy.is_loaded(),
+            Data::Bytes(_) | Data::Strings(_) => true,
         }
     }
 
@@ -275,7 +292,7 @@ impl Tensor {
         let len = self.byte_len();
         if let Data::Lazy(lazy) = &self.data {
             let mut copy = Buffer::zeroed(len)?;
-            copy.bytes_mut()[..len].copy_from_slice(lazy.bytes());
+            copy.bytes_mut()[..len].copy_from_slice(lazy.raw().unwrap_or_else(|| lazy.bytes()));
             self.data = Data::Bytes(Arc::new(copy));
         }
         let Data::Bytes(block) = &mut self.data else { return Ok(&mut []) };
@@ -347,7 +364,9 @@ impl Tensor {
     pub fn as_strings(&self) -> Result<&[String], TensorError> {
         match &self.data {
             Data::Strings(strings) => Ok(strings),
-            Data::Bytes(_) | Data::Lazy(_) => Err(TensorError::DType { wanted: DType::String, got: self.dtype }),
+            Data::Bytes(_) | Data::Lazy(_) => {
+                Err(TensorError::DType { wanted: DType::String, got: self.dtype })
+            }
         }
     }
 
@@ -502,15 +521,17 @@ mod tests {
         use std::sync::atomic::{AtomicUsize, Ordering};
         let times = Arc::new(AtomicUsize::new(0));
         let counter = times.clone();
-        let make = move |out: &mut [u8]| {
+        let make = move || {
             counter.fetch_add(1, Ordering::Relaxed);
-            out.copy_from_slice(&[1, 2, 3]);
+            Tensor::vector(&[1u8, 2, 3])
         };
         let tensor = Tensor::made(DType::U8, &[3], make).unwrap();
         let shared = tensor.clone();
         assert_eq!((tensor.raw_bytes(), tensor.byte_len()), (None, 3));
+        assert!(!tensor.is_loaded());
         assert_eq!(tensor.bytes(), shared.bytes());
         assert_eq!(times.load(Ordering::Relaxed), 1);
+        assert!(shared.is_loaded());
         assert_eq!(tensor.unloaded().unwrap().as_slice::<u8>().unwrap(), [1, 2, 3]);
         assert_eq!(times.load(Ordering::Relaxed), 2);
         assert!(Tensor::vector(&[1u8]).unloaded().is_none());
