@@ -134,14 +134,21 @@ impl Engine {
     /// The same with other programs for some of its nodes, and with plans and memories of its own.
     #[must_use]
     pub fn with_programs(&self, others: Vec<(NodeId, Arc<dyn Program>)>) -> Engine {
-        let mut programs = self.programs.clone();
+        let mut engine = self.on(self.device.clone());
         for (node, program) in others {
-            programs[node.index()] = program;
+            engine.programs[node.index()] = program;
         }
+        engine
+    }
+
+    /// The same graph and programs, on a device that was opened as this one was; with plans and
+    /// memories of its own.
+    #[must_use]
+    pub fn on(&self, device: Arc<dyn Device>) -> Engine {
         Engine {
             graph: self.graph.clone(),
-            device: self.device.clone(),
-            programs,
+            device,
+            programs: self.programs.clone(),
             bodies: self.bodies.clone(),
             plans: Mutex::default(),
             memories: Mutex::default(),

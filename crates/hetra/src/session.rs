@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use hetra_device::{Device, DeviceInfo, Peak, Support};
+use hetra_device::{Device, DeviceInfo, HostThreads, Peak, ScheduleTable, Support};
 use hetra_exec::{Engine, ExecError, RunOptions, Trace};
 use hetra_ir::{Graph, Node, NodeId, Type, ValueId, verify};
 use hetra_onnx::{ImportOptions, Model, ModelInfo};
@@ -17,6 +17,7 @@ use crate::outputs::Outputs;
 use crate::pending::{Pending, pending};
 use crate::precision::{self, Precision, PrecisionReport};
 use crate::runs::{Gate, RUNS_MAX, Workers};
+use crate::shared::{self, Origin, Recipe};
 use crate::tuned::Tuned;
 
 /// Name and type of an input or output.
@@ -43,6 +44,7 @@ pub struct Builder {
     device: Option<Arc<dyn Device>>,
     device_id: Option<String>,
     threads: Option<usize>,
+    pin: bool,
     passes_off: Vec<String>,
     runs_max: Option<usize>,
     fix_defaults: bool,
@@ -113,6 +115,16 @@ impl Builder {
         self
     }
 
+    /// Keeps threads on their processors: workers from their first use on, and the thread that runs
+    /// the model for the time of a run, each on one of its own. Less is moved between caches, and
+    /// times vary less, where nothing else runs. Where the system does not allow it, threads run
+    /// where it puts them, and [`Session::warning`] says so.
+    #[must_use]
+    pub fn pin(mut self) -> Builder {
+        self.pin = true;
+        self
+    }
+
     /// Where the schedules are found that kernels work by; [`Tuned::Found`] when not said. A device
     /// of [`Builder::on`] has its own.
     #[must_use]
@@ -144,7 +156,8 @@ impl Builder {
         self
     }
 
-    /// Imports, optimises and compiles. With [`Precision::Auto`] it also runs the model, some
+    /// Imports, optimises and compiles; or, where a session lives that was made of the same file or
+    /// bytes in the same way, shares its weights and programs. With [`Precision::Auto`] it also runs the model, some
     /// seconds long.
     ///
     /// # Errors
@@ -155,8 +168,63 @@ impl Builder {
         if runs == 0 {
             return Err(Error::NoRuns);
         }
+        let off = passes_off(&self.passes_off)?;
+        let source = self.source.ok_or(Error::NoModel)?;
+        let threads = HostThreads { count: self.threads, pin: self.pin };
+        let given = self.device.as_ref().map(|device| Arc::as_ptr(device).addr());
+        let opened = match self.device {
+            Some(_) if self.device_id.is_some() || threads != HostThreads::default() => {
+                return Err(Error::TwoDevices);
+            }
+            Some(device) => {
+                let warning = device.warning();
+                crate::Opened { device, schedules: ScheduleTable::default(), warning }
+            }
+            None => {
+                let id = self.device_id.as_deref().unwrap_or("cpu");
+                crate::open_by(id, threads, &self.tuned)?
+            }
+        };
+        let recipe = Recipe {
+            device: opened.device.info().id.clone(),
+            given,
+            threads,
+            schedules: opened.schedules,
+            passes_off: off,
+            fix_defaults: self.fix_defaults,
+            bf16: matches!(self.precision, Precision::Bf16),
+        };
+        let origin = source.origin();
+        let shared = origin.as_ref().and_then(|origin| shared::find(origin, &recipe));
+        let session = match &shared {
+            Some(other) => Session::beside(other, opened.device, opened.warning, runs),
+            None => source.compile(opened.device, opened.warning, runs, &recipe)?,
+        };
+        if let Some(origin) =
+            origin.and_then(|origin| origin.with_data(&session.model().data_files))
+        {
+            shared::offer(origin, recipe, &session.inner);
+        }
+        match &self.precision {
+            Precision::Auto { .. } => session.with_precision(&self.precision),
+            Precision::F32 | Precision::Bf16 => Ok(session),
+        }
+    }
+}
+
+impl Source {
+    /// What other sessions of the same model are found by.
+    fn origin(&self) -> Option<Origin> {
+        match self {
+            Source::File(path) => Origin::file(path),
+            Source::Bytes(bytes) => Some(Origin::Bytes(bytes.clone())),
+            Source::Model(_) => None,
+        }
+    }
+
+    fn import(self) -> Result<Model, Error> {
         let import = ImportOptions::default();
-        let mut model = match self.source.ok_or(Error::NoModel)? {
+        Ok(match self {
             Source::File(path) => hetra_onnx::import_file(&path, &import)?,
             Source::Bytes(bytes) => hetra_onnx::import_blob(bytes, &import)?,
             Source::Model(model) => {
@@ -164,42 +232,36 @@ impl Builder {
                 verify(&model.graph).map_err(Error::Graph)?;
                 *model
             }
-        };
-        if self.fix_defaults {
-            model.graph.fix_defaults(|_| false);
+        })
+    }
+
+    fn compile(
+        self,
+        device: Arc<dyn Device>,
+        warning: Option<String>,
+        runs: usize,
+        recipe: &Recipe,
+    ) -> Result<Session, Error> {
+        let Model { mut graph, info } = self.import()?;
+        if recipe.fix_defaults {
+            graph.fix_defaults(|_| false);
         }
-        let Model { graph, info } = model;
         // What callers see is what the file says, whatever the passes do to the graph.
         let (inputs, mut outputs) = (ports(&graph, &graph.inputs), ports(&graph, &graph.outputs));
         for (port, ty) in outputs.iter_mut().zip(hetra_pass::output_types(&graph)?) {
             port.ty = ty;
         }
-        let (device, warning) = match self.device {
-            Some(_) if self.device_id.is_some() || self.threads.is_some() => {
-                return Err(Error::TwoDevices);
-            }
-            Some(device) => (device, None),
-            None => {
-                let id = self.device_id.as_deref().unwrap_or("cpu");
-                crate::open_tuned(id, self.threads, &self.tuned)?
-            }
-        };
-        let off = passes_off(&self.passes_off)?;
         let claims = |node: &Node, graph: &Graph| claim(device.as_ref(), node, graph);
-        let options = Options { off, claims: &claims };
+        let options = Options { off: recipe.passes_off.clone(), claims: &claims };
         let (mut optimised, report) = hetra_pass::optimise(&graph, &options);
         // What it holds of constants would stand beside what is made of them.
         drop(graph);
-        if let Precision::Bf16 = self.precision {
+        if recipe.bf16 {
             let products = hetra_pass::can_lower(&optimised, &claims);
             optimised = hetra_pass::lower(&optimised, &products.into_iter().collect());
         }
         let model = Compiled { info, warning, report, inputs, outputs, runs };
-        let session = Session::compile(optimised, device, model)?;
-        match &self.precision {
-            Precision::Auto { .. } => session.with_precision(&self.precision),
-            Precision::F32 | Precision::Bf16 => Ok(session),
-        }
+        Session::compile(optimised, device, model)
     }
 }
 
@@ -228,11 +290,17 @@ fn passes_off(names: &[String]) -> Result<BTreeSet<String>, Error> {
     Ok(off)
 }
 
-struct Inner {
+pub(crate) struct Inner {
     engine: Engine,
     model: Compiled,
     gate: Gate,
     workers: Workers,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        shared::forget();
+    }
 }
 
 /// What stays the same when a graph is compiled again to be computed more or less exactly.
@@ -294,10 +362,23 @@ impl Session {
     }
 
     fn compile(graph: Graph, device: Arc<dyn Device>, model: Compiled) -> Result<Session, Error> {
-        let engine = Engine::compile(Arc::new(graph), device)?;
+        Ok(Session::of(Engine::compile(Arc::new(graph), device)?, model))
+    }
+
+    fn of(engine: Engine, model: Compiled) -> Session {
         let (gate, workers) = (Gate::new(model.runs), Workers::new(model.runs));
-        let inner = Arc::new(Inner { engine, model, gate, workers });
-        Ok(Session { inner, precision: None })
+        Session { inner: Arc::new(Inner { engine, model, gate, workers }), precision: None }
+    }
+
+    /// A session of the graph and the programs of another one.
+    fn beside(
+        other: &Inner,
+        device: Arc<dyn Device>,
+        warning: Option<String>,
+        runs: usize,
+    ) -> Session {
+        let model = Compiled { warning, runs, ..other.model.clone() };
+        Session::of(other.engine.on(device), model)
     }
 
     pub(crate) fn with_report(&self, report: PrecisionReport) -> Session {
@@ -366,7 +447,7 @@ impl Session {
     }
 
     /// What was wrong when the session was built and did not keep it from running: a store of
-    /// schedules that cannot be read.
+    /// schedules that cannot be read, threads that cannot be pinned.
     pub fn warning(&self) -> Option<&str> {
         self.inner.model.warning.as_deref()
     }

@@ -105,6 +105,13 @@ impl Folder {
         file.part(offset, length)
     }
 
+    /// The files that were read, in order.
+    pub(crate) fn files(&self) -> Vec<PathBuf> {
+        let mut files: Vec<PathBuf> = self.files.borrow().keys().cloned().collect();
+        files.sort();
+        files
+    }
+
     /// The path of a location; links are followed and must end inside the folder too.
     fn resolve(&self, location: &str) -> Result<PathBuf, String> {
         let relative = Path::new(location);

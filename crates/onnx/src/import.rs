@@ -1,7 +1,7 @@
 //! ONNX bytes to a graph.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use hetra_ir::Graph;
 use hetra_ops::{find_onnx, newest_version};
@@ -61,6 +61,8 @@ pub struct ModelInfo {
     pub functions: usize,
     /// What is odd about the nodes of the file, and was passed over: the first of it.
     pub warnings: Vec<String>,
+    /// The files of external data that were read, in order.
+    pub data_files: Vec<PathBuf>,
 }
 
 /// Reads a graph from the bytes of an ONNX file.
@@ -109,7 +111,9 @@ pub fn import_file(
     let folder = Folder::of(path).map_err(io)?;
     let read = |location: &str, offset, length| folder.read(location, offset, length);
     let external = Some(options.external.unwrap_or(&read));
-    import_blob(bytes, &ImportOptions { external, ..*options })
+    let mut model = import_blob(bytes, &ImportOptions { external, ..*options })?;
+    model.info.data_files = folder.files();
+    Ok(model)
 }
 
 fn build(
@@ -143,6 +147,7 @@ fn build(
             .collect(),
         functions: proto.functions.len(),
         warnings: Vec::new(),
+        data_files: Vec::new(),
     };
     let mut reader = Reader::new(&proto.functions, options, file, ir_version)?;
     let graph = reader.model(graph, opsets)?;
