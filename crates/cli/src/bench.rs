@@ -12,6 +12,7 @@ use crate::profile::{self, Profile};
 use crate::session::{Target, TunedArgs};
 use crate::show;
 use crate::statistics::Statistics;
+use crate::together::{self, Together};
 use crate::usage::count;
 
 /// Time a model: load, first inference and steady state apart
@@ -45,6 +46,10 @@ pub(crate) struct Args {
     /// what the device reaches at best
     #[arg(long)]
     profile: bool,
+    /// Measure also so many sessions of the model at one time, each in a thread of its own, beside
+    /// one after the other
+    #[arg(long, value_name = "N", value_parser = sessions, allow_negative_numbers = true)]
+    sessions: Option<usize>,
     /// Print JSON, alone on stdout
     #[arg(long)]
     json: bool,
@@ -56,6 +61,14 @@ const SAMPLES_MAX: usize = 1_000_000;
 fn seconds(text: &str) -> Result<f64, String> {
     let seconds = text.parse().ok().filter(|s| (0.0..=86_400.0).contains(s));
     seconds.ok_or_else(|| "wanted seconds from 0 to 86400".to_string())
+}
+
+/// Most sessions at one time.
+const SESSIONS_MAX: usize = 64;
+
+fn sessions(text: &str) -> Result<usize, String> {
+    let count = text.parse().ok().filter(|count| (1..=SESSIONS_MAX).contains(count));
+    count.ok_or_else(|| format!("wanted a number from 1 to {SESSIONS_MAX}"))
 }
 
 /// The most memory that this process had resident so far, in MiB (VmHWM of Linux), where the system
@@ -95,6 +108,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         }
         false => None,
     };
+    let together = match args.sessions {
+        Some(count) => Some(together::measure(&session, &inputs.values, count, args.seconds)?),
+        None => None,
+    };
     let model = path.display().to_string();
     let device = session.device();
     if args.json {
@@ -102,7 +119,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             "model": model, "device": device.id, "threads": device.threads,
             "load_ms": load_ms, "first_ms": first_ms, "steady": steady,
             "memory_mib": {"start": start_mib, "first": first_mib, "end": end_mib},
-            "profile": profile, "precision": args.target.precision_json(&session),
+            "profile": profile, "together": together, "precision": args.target.precision_json(&session),
         });
         println!("{report}");
     } else {
@@ -122,6 +139,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         }
         steady.iter().for_each(print_table);
         profile.iter().for_each(Profile::print);
+        together.iter().for_each(Together::print);
     }
     if let Some(spread) = steady.map(|steady| steady.spread).filter(|spread| *spread > SPREAD_MAX) {
         show::warn(&format!(

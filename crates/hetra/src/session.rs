@@ -381,6 +381,15 @@ impl Session {
         Session::of(other.engine.on(device), model)
     }
 
+    /// Another session of the same model: it shares weights and programs, and has plans and memory of
+    /// its own. To share also these, clone the session.
+    #[must_use]
+    pub fn another(&self) -> Session {
+        let (device, model) = (self.raw_device().clone(), &self.inner.model);
+        let other = Session::beside(&self.inner, device, model.warning.clone(), model.runs);
+        Session { precision: self.precision.clone(), ..other }
+    }
+
     pub(crate) fn with_report(&self, report: PrecisionReport) -> Session {
         Session { precision: Some(Arc::new(report)), ..self.clone() }
     }
