@@ -70,8 +70,7 @@ fn rate(session: &Session, inputs: &[(String, Value)], length: Duration) -> Resu
 /// The sum of all rates at one time.
 fn at_once(all: &[Session], inputs: &[(String, Value)], length: Duration) -> Result<f64> {
     std::thread::scope(|scope| {
-        let start =
-            |session| scope.spawn(move || rate(session, inputs, length));
+        let start = |session| scope.spawn(move || rate(session, inputs, length));
         let threads: Vec<_> = all.iter().map(start).collect();
         let mut sum = 0.0;
         for thread in threads {
