@@ -84,14 +84,25 @@ def last_json(text):
 def ask(command, timeout):
     """A child's JSON with `peak_mib`; {"error": ...} where it failed. A failure is a result and
     is shown: it must not drop out of the table."""
+    said, peak = answer_of(command, timeout)
+    return said if "error" in said else said | {"peak_mib": peak / MIB}
+
+
+def own_json(command, timeout):
+    """As `ask`, with nothing added to what the child says."""
+    return answer_of(command, timeout)[0]
+
+
+def answer_of(command, timeout):
+    """(a child's JSON, or its error; its peak in bytes)."""
     code, out, err, peak = run([str(part) for part in command], timeout)
     if code != 0:
         what = f"signal {-code}" if code < 0 else f"exit {code}"
-        return {"error": f"{what}: {reason(err.strip() or out.strip() or 'no message')}"}
+        return {"error": f"{what}: {reason(err.strip() or out.strip() or 'no message')}"}, peak
     try:
-        return last_json(out) | {"peak_mib": peak / MIB}
+        return last_json(out), peak
     except ValueError as error:
-        return {"error": str(error)}
+        return {"error": str(error)}, peak
 
 
 def reason(text):

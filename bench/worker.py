@@ -110,6 +110,34 @@ def task_onnxruntime(model, feed, out, threads, seconds, precision):
     return answer
 
 
+def peak_mib():
+    """The most memory that this process had resident, where the system tells (VmHWM)."""
+    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) / 1024
+    raise SystemExit("the system does not tell the peak of a process")
+
+
+def task_start(model, feed, threads, runs):
+    """ONNX Runtime: load, first inference, and the memory beyond what was there before, after the
+    first of `runs` inferences and after the last."""
+    arrays = read_arrays(feed)
+    import onnxruntime as ort
+
+    options, before = ort_options(threads), peak_mib()
+    started = clock()
+    session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    load_ms = (clock() - started) * 1e3
+    peaks = []
+    for _ in range(runs):
+        session.run(None, arrays)
+        if not peaks:
+            first_ms = (clock() - started) * 1e3 - load_ms
+        peaks.append(peak_mib() - before)
+    peaks = {"first_mib": peaks[0], "later_mib": peaks[-1]}
+    return {"load_ms": load_ms, "first_ms": first_ms} | peaks
+
+
 def task_openvino(model, feed, out, threads, seconds, precision):
     """One stream, hint for latency; the precision is always said: on a CPU with bf16
     instructions OpenVINO computes f32 models in bf16 unless told otherwise."""
@@ -270,6 +298,7 @@ TASKS = {
     "check": task_check,
     "import": task_import,
     "onnxruntime": task_onnxruntime,
+    "start": task_start,
     "openvino": task_openvino,
 }
 

@@ -12,6 +12,7 @@ use crate::profile::{self, Profile};
 use crate::session::{Target, TunedArgs};
 use crate::show;
 use crate::statistics::Statistics;
+use crate::together::{self, Together};
 use crate::usage::count;
 
 /// Time a model: load, first inference and steady state apart
@@ -45,6 +46,10 @@ pub(crate) struct Args {
     /// what the device reaches at best
     #[arg(long)]
     profile: bool,
+    /// Measure also so many sessions of the model at one time, each in a thread of its own, beside
+    /// one after the other
+    #[arg(long, value_name = "N", value_parser = sessions, allow_negative_numbers = true)]
+    sessions: Option<usize>,
     /// Print JSON, alone on stdout
     #[arg(long)]
     json: bool,
@@ -58,6 +63,23 @@ fn seconds(text: &str) -> Result<f64, String> {
     seconds.ok_or_else(|| "wanted seconds from 0 to 86400".to_string())
 }
 
+/// Most sessions at one time.
+const SESSIONS_MAX: usize = 64;
+
+fn sessions(text: &str) -> Result<usize, String> {
+    let count = text.parse().ok().filter(|count| (1..=SESSIONS_MAX).contains(count));
+    count.ok_or_else(|| format!("wanted a number from 1 to {SESSIONS_MAX}"))
+}
+
+/// The most memory that this process had resident so far, in MiB (VmHWM of Linux), where the system
+/// tells.
+fn peak_mib() -> Option<f64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: f64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib / 1024.0)
+}
+
 fn ms(since: Instant) -> f64 {
     since.elapsed().as_secs_f64() * 1e3
 }
@@ -67,6 +89,7 @@ const SPREAD_MAX: f64 = 0.3;
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let path = &args.target.model;
+    let start_mib = peak_mib();
     let started = Instant::now();
     let session = args.target.open(&args.inputs.given(), args.schedules.tuned())?;
     let load_ms = ms(started);
@@ -75,7 +98,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let started = Instant::now();
     inputs.run(&session, path)?;
     let first_ms = ms(started);
+    let first_mib = peak_mib();
     let steady = steady(args, &session, &inputs)?;
+    let end_mib = peak_mib();
     let profile = match args.profile {
         true => {
             let trace = || inputs.trace(&session, path).map(|(_, trace)| trace);
@@ -83,13 +108,18 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         }
         false => None,
     };
+    let together = match args.sessions {
+        Some(count) => Some(together::measure(&session, &inputs.values, count, args.seconds)?),
+        None => None,
+    };
     let model = path.display().to_string();
     let device = session.device();
     if args.json {
         let report = json!({
             "model": model, "device": device.id, "threads": device.threads,
             "load_ms": load_ms, "first_ms": first_ms, "steady": steady,
-            "profile": profile, "precision": args.target.precision_json(&session),
+            "memory_mib": {"start": start_mib, "first": first_mib, "end": end_mib},
+            "profile": profile, "together": together, "precision": args.target.precision_json(&session),
         });
         println!("{report}");
     } else {
@@ -103,8 +133,13 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             println!("input {name}: {} from {source}", value.describe());
         }
         println!("load {}, first inference {}", show::millis(load_ms), show::millis(first_ms));
+        if let (Some(start), Some(first), Some(end)) = (start_mib, first_mib, end_mib) {
+            let (first, end) = (first - start, end - start);
+            println!("memory {first:.1} MiB after the first inference, {end:.1} MiB at the end");
+        }
         steady.iter().for_each(print_table);
         profile.iter().for_each(Profile::print);
+        together.iter().for_each(Together::print);
     }
     if let Some(spread) = steady.map(|steady| steady.spread).filter(|spread| *spread > SPREAD_MAX) {
         show::warn(&format!(

@@ -27,6 +27,7 @@ mod run;
 mod session;
 mod show;
 mod statistics;
+mod together;
 mod tune;
 mod usage;
 mod values;

@@ -22,6 +22,9 @@ pub(crate) struct Target {
     /// Host threads [default: one for each core]
     #[arg(long, value_name = "N", value_parser = threads, allow_negative_numbers = true)]
     pub(crate) threads: Option<usize>,
+    /// Keep each thread on a processor of its own
+    #[arg(long)]
+    pin: bool,
     /// How exactly to compute: `bf16` rounds the operands of products and convolutions by constant
     /// weights, `int8` quantises them and what lies between, with scales for the inputs of this
     /// command, `auto` does either only where that is faster and the outputs keep within
@@ -110,6 +113,9 @@ impl Target {
         let mut builder = Session::builder().model(imported).device(&self.device).tuned(tuned);
         if let Some(threads) = self.threads {
             builder = builder.threads(threads);
+        }
+        if self.pin {
+            builder = builder.pin();
         }
         for pass in &self.no_pass {
             builder = builder.without_pass(pass);

@@ -2,12 +2,14 @@
 //!
 //! Layout: [`isa`] picks the instruction set, [`simd`] is the vector vocabulary, [`math`] has
 //! functions over it and [`activation`] those of kernels, [`scratch`] lends aligned
-//! buffers, [`threads`] runs tasks, [`peak`] measures what there is to reach.
+//! buffers, [`threads`] runs tasks, [`pin`] binds threads, [`peak`] measures what there is to
+//! reach.
 
 pub mod activation;
 pub mod isa;
 pub mod math;
 pub mod peak;
+pub mod pin;
 pub mod scratch;
 pub mod simd;
 pub mod threads;

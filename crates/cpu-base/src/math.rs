@@ -6,8 +6,8 @@
 //! least squares on Chebyshev nodes).
 //!
 //! The test at the foot holds these bounds against f64, in units in the last place, wherever the
-//! result is a normal number: exp 1.2, log 1.5, tanh 2.5, sigmoid and silu 2.5, erf 2.5, sine 2 (absolute
-//! 2e-7 away from 0), inverse tangent 3 with AVX2 and AVX-512; the portable level, whose
+//! result is a normal number: exp 1.2, log 1.5, tanh 2.5, sigmoid and silu 2.5, erf 2.5, sine 2
+//! (absolute 2e-7 away from 0), inverse tangent 3 with AVX2 and AVX-512; the portable level, whose
 //! multiply-add rounds twice, may be one more.
 
 use super::isa::{Isa, Kernel};

@@ -9,16 +9,21 @@
 //! than the processors (or than the largest number that one of them asked for): with two sessions
 //! at work on two processors, neither gets a worker.
 //!
+//! A caller may ask that threads stay on their processors ([`with_pinned`]): then workers are
+//! bound, for good, and the caller is as long as it is inside.
+//!
 //! What a fork costs, and how that compares with rayon, is in docs/ARCHITECTURE.md.
 
 use std::any::Any;
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr;
-use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
+
+use crate::pin;
 
 /// Most threads of one call, the caller among them.
 pub const THREADS_MAX: usize = 1024;
@@ -105,10 +110,11 @@ impl Worker {
         self.offer.compare_exchange(job, none, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
 
-    fn run(&self) {
+    fn run(&self, index: usize) {
         IN_TASK.set(true);
         let mut idle_since = Instant::now();
         let mut looks = 0usize;
+        let mut bound = false;
         loop {
             let offer = self.offer.load(Ordering::Relaxed);
             if offer == asleep() {
@@ -128,6 +134,10 @@ impl Worker {
                 self.offer.compare_exchange(offer, busy(), Ordering::AcqRel, Ordering::Relaxed);
             if taken.is_ok() {
                 RUNNING.fetch_add(1, Ordering::Relaxed);
+                if !bound && PINNED.load(Ordering::Relaxed) {
+                    pin::bind_worker(index);
+                    bound = true;
+                }
                 // SAFETY: the caller that made the job keeps it until `open` is 0, which counts
                 // this worker: only what was not taken is withdrawn. The reference ends before
                 // the count goes down.
@@ -162,6 +172,9 @@ static RUNNING: AtomicUsize = AtomicUsize::new(0);
 /// The largest number of threads that was asked for.
 static ASKED: AtomicUsize = AtomicUsize::new(0);
 
+/// Whether a caller has asked for threads that stay on their processors.
+static PINNED: AtomicBool = AtomicBool::new(false);
+
 thread_local! {
     /// Threads that calls of this one may use; 0 where nothing is said.
     static LIMIT: Cell<usize> = const { Cell::new(0) };
@@ -183,7 +196,7 @@ fn worker(index: usize) -> Option<&'static Worker> {
                 }
             };
             if let Some(me) = me {
-                me.run();
+                me.run(index);
             }
         };
         let handle = std::thread::Builder::new().name(name).spawn(run).ok()?;
@@ -228,6 +241,17 @@ pub fn with<R>(limit: usize, work: impl FnOnce() -> R) -> R {
         }
     }
     work()
+}
+
+/// As [`with`], on threads that stay on their processors: this one for the time of the call, on one
+/// that no other such caller has, workers from now on, each on one of its own. Where the system
+/// does not allow it, they run where it puts them; [`pin::check`] tells.
+pub fn with_pinned<R>(limit: usize, work: impl FnOnce() -> R) -> R {
+    // Before this thread is bound: a bound thread sees one processor.
+    let _ = processors();
+    PINNED.store(true, Ordering::Relaxed);
+    let _bound = pin::bind_caller();
+    with(limit, work)
 }
 
 /// How many workers a caller may have beside itself.

@@ -120,8 +120,8 @@ impl<const MR: usize, const NV: usize, const ST: usize, const DENSE: bool> Kerne
 /// Runs the register kernel of the right width.
 ///
 /// # Safety
-/// The pointers of `t` must cover the sizes that `RowTiles` states, and the row must be as wide as a
-/// block (`widths`).
+/// The pointers of `t` must cover the sizes that `RowTiles` states, and the row must be as wide as
+/// a block (`widths`).
 #[inline(always)]
 pub(crate) unsafe fn row_tiles<S: Simd>(t: &RowTiles) {
     let (one, two) = widths(S::ISA);

@@ -1,6 +1,6 @@
 //! Convolution of images with few channels, as of colours: strips of a padded copy are made, which
-//! the kernel of rows reads (`nhwc_rows`), or in which a whole row of taps is one run. The image may
-//! have its channels first, too.
+//! the kernel of rows reads (`nhwc_rows`), or in which a whole row of taps is one run. The image
+//! may have its channels first, too.
 
 use super::conv::ConvShape;
 use super::layout::copy;

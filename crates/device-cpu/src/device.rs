@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use hetra_device::{
-    Call, Device, DeviceError, DeviceInfo, Driver, DriverState, Found, Part, Peak, Program,
-    Schedule, ScheduleTable, Space, Support, Task,
+    Call, Device, DeviceError, DeviceInfo, Driver, DriverState, Found, HostThreads, Part, Peak,
+    Program, Schedule, ScheduleTable, Space, Support, Task,
 };
 use hetra_ir::{Graph, Node};
 use hetra_ops::{Kind, OpError, find};
@@ -13,6 +13,7 @@ use hetra_tensor::Value;
 use crate::programs::{self, Schedules};
 use hetra_cpu_base::isa::{self, Isa, isa};
 use hetra_cpu_base::peak::{bandwidth, flops};
+use hetra_cpu_base::pin;
 use hetra_cpu_base::threads::{self, THREADS_MAX, processors};
 
 /// Finds the one CPU of this machine.
@@ -35,13 +36,14 @@ impl Driver for CpuDriver {
     fn open(
         &self,
         id: &str,
-        threads: Option<usize>,
+        threads: HostThreads,
         schedules: ScheduleTable,
     ) -> Result<Arc<dyn Device>, DeviceError> {
         if id != "cpu" {
             return Err(DeviceError::NoDevice { id: id.to_string(), found: "cpu".to_string() });
         }
-        Ok(Arc::new(CpuDevice::new(threads)?.with_schedules(schedules)))
+        let device = CpuDevice::new(threads.count)?.with_schedules(schedules);
+        Ok(Arc::new(CpuDevice { pin: threads.pin, ..device }))
     }
 }
 
@@ -110,6 +112,8 @@ fn memory_bytes() -> Option<u64> {
 pub struct CpuDevice {
     info: DeviceInfo,
     schedules: Arc<ScheduleTable>,
+    /// Whether its threads stay on their processors.
+    pin: bool,
 }
 
 impl CpuDevice {
@@ -124,7 +128,7 @@ impl CpuDevice {
         if threads == 0 || threads > THREADS_MAX {
             return Err(failed(format!("{threads} threads: wanted 1 to {THREADS_MAX}")));
         }
-        Ok(CpuDevice { info: describe(threads), schedules: Arc::default() })
+        Ok(CpuDevice { info: describe(threads), schedules: Arc::default(), pin: false })
     }
 
     /// The same device, which works by these schedules where they have one for a task.
@@ -204,7 +208,15 @@ impl Device for CpuDevice {
     }
 
     fn scope(&self, work: &mut (dyn FnMut() + Send)) {
-        threads::with(self.info.threads, work);
+        match self.pin {
+            true => threads::with_pinned(self.info.threads, work),
+            false => threads::with(self.info.threads, work),
+        }
+    }
+
+    fn warning(&self) -> Option<String> {
+        let refused = self.pin.then(|| pin::check().err()).flatten()?;
+        Some(format!("threads are not pinned: {refused}"))
     }
 }
 

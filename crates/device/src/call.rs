@@ -68,8 +68,8 @@ pub struct Call<'a> {
     pub inputs: Vec<Option<Value>>,
     /// The planner's leave to write output 0 over this input.
     pub in_place: Option<usize>,
-    /// A block for each output, where the planner has one.
-    pub blocks: Vec<Option<Buffer>>,
+    /// A block for each output, where the planner has one. What is not taken stays the caller's.
+    pub blocks: &'a mut [Option<Buffer>],
     /// Finds what bodies capture.
     pub outer: Outer<'a>,
     /// Runs bodies.

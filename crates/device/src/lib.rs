@@ -80,9 +80,30 @@ pub trait Device: Send + Sync {
         None
     }
 
+    /// Why something that was asked for at opening is not done, where it is not: threads that the
+    /// system does not pin.
+    fn warning(&self) -> Option<String> {
+        None
+    }
+
     /// Runs `work` where the device's threads are at hand. Programs run inside.
     fn scope(&self, work: &mut (dyn FnMut() + Send)) {
         work();
+    }
+}
+
+/// The threads of the host that a device works with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HostThreads {
+    /// How many; `None` is the device's choice.
+    pub count: Option<usize>,
+    /// Whether each stays on a processor of its own, where the system allows it.
+    pub pin: bool,
+}
+
+impl From<Option<usize>> for HostThreads {
+    fn from(count: Option<usize>) -> HostThreads {
+        HostThreads { count, pin: false }
     }
 }
 
@@ -94,7 +115,7 @@ pub trait Driver: Send + Sync {
     /// What is there: devices, or why there is none and what to install.
     fn discover(&self) -> Vec<Found>;
 
-    /// Opens the device of this id with `threads` host threads (`None`: its own choice), to work by
+    /// Opens the device of this id with these host threads, to work by
     /// these schedules. Tasks that the table lacks are done as the device sees fit.
     ///
     /// # Errors
@@ -102,7 +123,7 @@ pub trait Driver: Send + Sync {
     fn open(
         &self,
         id: &str,
-        threads: Option<usize>,
+        threads: HostThreads,
         schedules: ScheduleTable,
     ) -> Result<Arc<dyn Device>, DeviceError>;
 }

@@ -160,7 +160,7 @@ impl Alone {
                 node,
                 inputs: arguments.to_vec(),
                 in_place: None,
-                blocks: std::mem::take(&mut blocks),
+                blocks: &mut blocks,
                 outer: &|_| None,
                 runner: &Interpreter,
                 fell_back: &fell_back,

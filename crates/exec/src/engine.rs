@@ -9,7 +9,7 @@ use hetra_device::{Device, DeviceError, Part, Program, Support};
 use hetra_ir::{Graph, NodeId, Type, ValueId};
 use hetra_ops::{NodeError, OpError, Outer, Runner};
 use hetra_plan::{Hints, Plan};
-use hetra_tensor::{Buffer, Value};
+use hetra_tensor::{Buffer, Tensor, Value};
 
 use crate::options::RunOptions;
 use crate::run::{self, RunContext};
@@ -85,7 +85,7 @@ impl Engine {
     }
 
     fn compile_here(
-        graph: Arc<Graph>,
+        mut graph: Arc<Graph>,
         device: Arc<dyn Device>,
         body: bool,
     ) -> Result<Engine, ExecError> {
@@ -102,7 +102,10 @@ impl Engine {
         };
         let mut programs = Vec::with_capacity(graph.nodes.len());
         let mut bodies = HashMap::new();
-        for (id, node) in graph.nodes() {
+        // Bodies are known by their address, so they stay as they are.
+        let read_last = if body { HashMap::new() } else { read_last(&graph) };
+        for id in (0..graph.nodes.len()).map(|index| NodeId(index as u32)) {
+            let node = graph.node(id);
             if let Support::No(reason) = device.supports(node, &graph) {
                 return Err(ExecError::Device(DeviceError::Unsupported {
                     device: device.info().id.clone(),
@@ -116,6 +119,7 @@ impl Engine {
                 let engine = Engine::compile_here(body.clone(), device.clone(), true)?;
                 bodies.insert(Arc::as_ptr(body) as usize, engine);
             }
+            unload(&mut graph, read_last.get(&id).map_or(&[], Vec::as_slice));
         }
         Ok(Engine {
             graph,
@@ -130,14 +134,21 @@ impl Engine {
     /// The same with other programs for some of its nodes, and with plans and memories of its own.
     #[must_use]
     pub fn with_programs(&self, others: Vec<(NodeId, Arc<dyn Program>)>) -> Engine {
-        let mut programs = self.programs.clone();
+        let mut engine = self.on(self.device.clone());
         for (node, program) in others {
-            programs[node.index()] = program;
+            engine.programs[node.index()] = program;
         }
+        engine
+    }
+
+    /// The same graph and programs, on a device that was opened as this one was; with plans and
+    /// memories of its own.
+    #[must_use]
+    pub fn on(&self, device: Arc<dyn Device>) -> Engine {
         Engine {
             graph: self.graph.clone(),
-            device: self.device.clone(),
-            programs,
+            device,
+            programs: self.programs.clone(),
             bodies: self.bodies.clone(),
             plans: Mutex::default(),
             memories: Mutex::default(),
@@ -262,6 +273,36 @@ impl Engine {
         }
         let (values, steps) = result?;
         Ok((values, Recorded { steps, plan_ns, slot_bytes: plan.slot_bytes() }))
+    }
+}
+
+/// Constants of fewer bytes stay loaded.
+const UNLOADED_BYTES_MIN: usize = 64 << 10;
+
+/// The large constants that each node is the last to read.
+fn read_last(graph: &Graph) -> HashMap<NodeId, Vec<ValueId>> {
+    let mut last = HashMap::new();
+    for (id, node) in graph.nodes() {
+        last.extend(node.uses().map(|value| (value, id)));
+    }
+    let mut values: HashMap<NodeId, Vec<ValueId>> = HashMap::new();
+    for (&id, value) in &graph.constants {
+        let large = value.byte_len() >= UNLOADED_BYTES_MIN;
+        if let Some(&node) = last.get(&id).filter(|_| large) {
+            values.entry(node).or_default().push(id);
+        }
+    }
+    values
+}
+
+/// Lets go of what was loaded of constants to compile their nodes: a program has packed what it
+/// needs, and what is read all the same is loaded again.
+fn unload(graph: &mut Arc<Graph>, values: &[ValueId]) {
+    for id in values {
+        let tensor = graph.constants.get(id).and_then(Value::as_tensor);
+        if let Some(unloaded) = tensor.and_then(Tensor::unloaded) {
+            Arc::make_mut(graph).constants.insert(*id, unloaded.into());
+        }
     }
 }
 

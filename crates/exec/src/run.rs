@@ -7,7 +7,7 @@ use hetra_ir::{Node, ValueId};
 use hetra_ops::{Kind, NodeError, OpError, find};
 use hetra_pass::work_of;
 use hetra_plan::{Plan, Step};
-use hetra_tensor::{Value, element_count};
+use hetra_tensor::{Buffer, Value, element_count};
 
 use crate::engine::{Bodies, Engine, Memory};
 use crate::options::RunOptions;
@@ -99,7 +99,7 @@ impl Frame<'_> {
             inputs.push(value);
         }
         let take = |slot: &Option<usize>| slot.and_then(|slot| self.memory[slot].take());
-        let blocks = step.slots.iter().map(take).collect();
+        let mut blocks: Vec<Option<Buffer>> = step.slots.iter().map(take).collect();
         let outer = |id: ValueId| self.value(id);
         let fell_back = Cell::new(false);
         let steps = RefCell::default();
@@ -108,7 +108,7 @@ impl Frame<'_> {
             node,
             inputs,
             in_place: step.in_place,
-            blocks,
+            blocks: &mut blocks,
             outer: &outer,
             runner: &runner,
             fell_back: &fell_back,
@@ -118,6 +118,12 @@ impl Frame<'_> {
         for (id, value) in node.outputs.iter().zip(values) {
             if let Some(id) = id {
                 self.env[id.index()] = Some(value);
+            }
+        }
+        // A program that made its outputs elsewhere (a reference does) has left its blocks.
+        for (slot, block) in step.slots.iter().zip(blocks) {
+            if let (Some(slot), Some(block)) = (slot, block) {
+                self.memory[*slot] = Some(block);
             }
         }
         let did = Did { fell_back: fell_back.get(), inner: runner.steps.take() };

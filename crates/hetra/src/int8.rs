@@ -6,9 +6,10 @@ use hetra_ir::{Graph, Node, NodeId, ValueId};
 use hetra_pass::{Claim, Options, Range, Ranges};
 use hetra_tensor::{DType, Value};
 
+use crate::builder::claim;
 use crate::error::Error;
 use crate::precision::Inputs;
-use crate::session::{Session, claim};
+use crate::session::Session;
 
 /// A graph before the passes, and the names of those that are off.
 #[derive(Clone)]

@@ -40,6 +40,7 @@
 //! ```
 
 mod budget;
+mod builder;
 mod error;
 mod int8;
 mod outputs;
@@ -48,11 +49,15 @@ mod pending;
 mod precision;
 mod runs;
 mod session;
+mod shared;
 mod tune;
 mod tuned;
 
+pub use builder::Builder;
 pub use error::Error;
-pub use hetra_device::{Device, DeviceError, DeviceInfo, DriverState, Found, Peak, Support};
+pub use hetra_device::{
+    Device, DeviceError, DeviceInfo, DriverState, Found, HostThreads, Peak, Support,
+};
 pub use hetra_exec::{Cancel, ExecError, RunOptions, StepTime, Trace};
 pub use hetra_ir::{
     Attr, Attrs, Builder as GraphBuilder, Dim, Graph, Node, NodeId, TensorType, Type, ValueId,
@@ -66,7 +71,7 @@ pub use hetra_tensor::{DType, Element, Tensor, TensorError, TensorView, Value};
 pub use outputs::Outputs;
 pub use pending::Pending;
 pub use precision::{Inputs, Int8Report, Precision, PrecisionReport, Verdict};
-pub use session::{Builder, Port, Session};
+pub use session::{Port, Session};
 pub use tune::{Moment, Stand, TuneOptions, TunedOp, tune};
 pub use tuned::{Tuned, device_key, store_path};
 
@@ -87,12 +92,15 @@ pub fn devices() -> Vec<Found> {
     DRIVERS.iter().flat_map(|driver| driver.discover()).collect()
 }
 
-/// Opens a device by its id, such as `cpu`, with a number of host threads. It works by what was
+/// Opens a device by its id, such as `cpu`, with so many host threads. It works by what was
 /// tuned for it ([`Tuned::Found`]); a store that cannot be read counts for nothing.
 ///
 /// # Errors
 /// When no driver has such a device; the error lists those that were found.
-pub fn open(id: &str, threads: Option<usize>) -> Result<std::sync::Arc<dyn Device>, Error> {
+pub fn open(
+    id: &str,
+    threads: impl Into<HostThreads>,
+) -> Result<std::sync::Arc<dyn Device>, Error> {
     open_tuned(id, threads, &Tuned::Found).map(|(device, _)| device)
 }
 
@@ -102,16 +110,31 @@ pub fn open(id: &str, threads: Option<usize>) -> Result<std::sync::Arc<dyn Devic
 /// As [`open`].
 pub fn open_tuned(
     id: &str,
-    threads: Option<usize>,
+    threads: impl Into<HostThreads>,
     tuned: &Tuned,
 ) -> Result<(std::sync::Arc<dyn Device>, Option<String>), Error> {
+    let opened = open_by(id, threads.into(), tuned)?;
+    Ok((opened.device, opened.warning))
+}
+
+/// A device, and what it was opened with.
+pub(crate) struct Opened {
+    pub(crate) device: std::sync::Arc<dyn Device>,
+    pub(crate) schedules: hetra_device::ScheduleTable,
+    pub(crate) warning: Option<String>,
+}
+
+pub(crate) fn open_by(id: &str, threads: HostThreads, tuned: &Tuned) -> Result<Opened, Error> {
     let mut found = Vec::new();
     for driver in DRIVERS {
         for device in driver.discover() {
             if device.info.id == id {
                 let (table, fault) = tuned::table(&device.info, tuned);
                 let fault = fault.map(|fault| format!("what was tuned is not used: {fault}"));
-                return Ok((driver.open(id, threads, table)?, fault));
+                let device = driver.open(id, threads, table.clone())?;
+                let all: Vec<String> = fault.into_iter().chain(device.warning()).collect();
+                let warning = (!all.is_empty()).then(|| all.join("; "));
+                return Ok(Opened { device, schedules: table, warning });
             }
             found.push(device.info.id);
         }

@@ -10,11 +10,12 @@ use hetra_tensor::Value;
 use crate::budget::{
     Cases, ROUNDS_MAX, ROUNDS_MIN, ROUNDS_TIME, Search, error_on, in_turns, median,
 };
+use crate::builder::claim;
 use crate::error::Error;
 use crate::int8::Calibrated;
 use crate::outputs::Outputs;
 use crate::parts;
-use crate::session::{Session, claim};
+use crate::session::Session;
 
 /// Named inputs of one run.
 pub type Inputs = Vec<(String, Value)>;

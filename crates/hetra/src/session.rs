@@ -1,24 +1,24 @@
 //! A model compiled for a device.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 use std::sync::Arc;
 
-use hetra_device::{Device, DeviceInfo, Peak, Support};
+use hetra_device::{Device, DeviceInfo, Peak};
 use hetra_exec::{Engine, ExecError, RunOptions, Trace};
-use hetra_ir::{Graph, Node, NodeId, Type, ValueId, verify};
-use hetra_onnx::{ImportOptions, Model, ModelInfo};
-use hetra_pass::{Claim, Options, Report};
+use hetra_ir::{Graph, Node, NodeId, Type, ValueId};
+use hetra_onnx::ModelInfo;
+use hetra_pass::{Options, Report};
 use hetra_plan::Plan;
 use hetra_tensor::Value;
 
+use crate::builder::{Builder, claim};
 use crate::error::Error;
 use crate::int8::{self, Unfused};
 use crate::outputs::Outputs;
 use crate::pending::{Pending, pending};
 use crate::precision::{self, Inputs, Precision, PrecisionReport};
-use crate::runs::{Gate, RUNS_MAX, Workers};
-use crate::tuned::Tuned;
+use crate::runs::{Gate, Workers};
+use crate::shared;
 
 /// Name and type of an input or output.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,229 +31,32 @@ pub struct Port {
     pub has_default: bool,
 }
 
-enum Source {
-    File(PathBuf),
-    Bytes(Vec<u8>),
-    Model(Box<Model>),
-}
-
-/// Collects what a session is made of.
-#[derive(Default)]
-pub struct Builder {
-    source: Option<Source>,
-    device: Option<Arc<dyn Device>>,
-    device_id: Option<String>,
-    threads: Option<usize>,
-    passes_off: Vec<String>,
-    runs_max: Option<usize>,
-    fix_defaults: bool,
-    precision: Precision,
-    quantisable: bool,
-    tuned: Tuned,
-}
-
-impl Builder {
-    /// The ONNX file to load; external data is found beside it.
-    #[must_use]
-    pub fn model_file(mut self, path: impl Into<PathBuf>) -> Builder {
-        self.source = Some(Source::File(path.into()));
-        self
-    }
-
-    /// The bytes of an ONNX model.
-    #[must_use]
-    pub fn model_bytes(mut self, bytes: impl Into<Vec<u8>>) -> Builder {
-        self.source = Some(Source::Bytes(bytes.into()));
-        self
-    }
-
-    /// A graph built by hand; it is verified.
-    #[must_use]
-    pub fn graph(self, graph: Graph) -> Builder {
-        self.model(Model { graph, info: ModelInfo::default() })
-    }
-
-    /// A model that is imported already; its graph is verified.
-    #[must_use]
-    pub fn model(mut self, model: Model) -> Builder {
-        self.source = Some(Source::Model(Box::new(model)));
-        self
-    }
-
-    /// Makes constants of the inputs that have a default. Some exporters list every weight as an
-    /// input; a weight that a run may replace folds into nothing, so such models run faster this
-    /// way. To keep some of the inputs: [`crate::import_file`], [`Graph::fix_defaults`], and
-    /// [`Builder::model`].
-    #[must_use]
-    pub fn fix_defaults(mut self) -> Builder {
-        self.fix_defaults = true;
-        self
-    }
-
-    /// The device to run on, by id; `cpu` when not said.
-    #[must_use]
-    pub fn device(mut self, id: &str) -> Builder {
-        self.device_id = Some(id.to_string());
-        self
-    }
-
-    /// A device that is open already, in the place of [`Builder::device`] and
-    /// [`Builder::threads`]: sessions that share it share its threads.
-    #[must_use]
-    pub fn on(mut self, device: Arc<dyn Device>) -> Builder {
-        self.device = Some(device);
-        self
-    }
-
-    /// Host threads; one for each core when not said.
-    #[must_use]
-    pub fn threads(mut self, threads: usize) -> Builder {
-        self.threads = Some(threads);
-        self
-    }
-
-    /// Where the schedules are found that kernels work by; [`Tuned::Found`] when not said. A device
-    /// of [`Builder::on`] has its own.
-    #[must_use]
-    pub fn tuned(mut self, tuned: Tuned) -> Builder {
-        self.tuned = tuned;
-        self
-    }
-
-    /// Most runs of the session at one time, 8 when not said. Further calls of [`Session::run`]
-    /// wait for their turn; further runs of [`Session::run_async`] wait in a queue. Each run needs
-    /// memory of its own for intermediate values.
-    #[must_use]
-    pub fn runs_max(mut self, runs: usize) -> Builder {
-        self.runs_max = Some(runs);
-        self
-    }
-
-    /// Switches a pass off, by its name in [`crate::PASSES`]; `all` for all of them.
-    #[must_use]
-    pub fn without_pass(mut self, name: &str) -> Builder {
-        self.passes_off.push(name.to_string());
-        self
-    }
-
-    /// How exactly to compute; [`Precision::F32`] when not said.
-    #[must_use]
-    pub fn precision(mut self, precision: Precision) -> Builder {
-        self.precision = precision;
-        self
-    }
-
-    /// Keeps the model as it was before the passes, so that [`Session::with_precision`] can
-    /// quantise it. A session that is built with [`Precision::Int8`] or [`Precision::Auto`] keeps
-    /// it in any case.
-    #[must_use]
-    pub fn quantisable(mut self) -> Builder {
-        self.quantisable = true;
-        self
-    }
-
-    /// Imports, optimises and compiles. With [`Precision::Int8`] and [`Precision::Auto`] it also
-    /// runs the model, some seconds long.
-    ///
-    /// # Errors
-    /// When the model is malformed, or declares an output as another dtype than its nodes give, or
-    /// the device refuses a node; names the output or node.
-    pub fn build(self) -> Result<Session, Error> {
-        let runs = self.runs_max.unwrap_or(RUNS_MAX);
-        if runs == 0 {
-            return Err(Error::NoRuns);
-        }
-        let import = ImportOptions::default();
-        let mut model = match self.source.ok_or(Error::NoModel)? {
-            Source::File(path) => hetra_onnx::import_file(&path, &import)?,
-            Source::Bytes(bytes) => hetra_onnx::import_model(&bytes, &import)?,
-            Source::Model(model) => {
-                // Everything behind here relies on what an import promises.
-                verify(&model.graph).map_err(Error::Graph)?;
-                *model
-            }
-        };
-        if self.fix_defaults {
-            model.graph.fix_defaults(|_| false);
-        }
-        let Model { graph, info } = model;
-        // What callers see is what the file says, whatever the passes do to the graph.
-        let (inputs, mut outputs) = (ports(&graph, &graph.inputs), ports(&graph, &graph.outputs));
-        for (port, ty) in outputs.iter_mut().zip(hetra_pass::output_types(&graph)?) {
-            port.ty = ty;
-        }
-        let (device, warning) = match self.device {
-            Some(_) if self.device_id.is_some() || self.threads.is_some() => {
-                return Err(Error::TwoDevices);
-            }
-            Some(device) => (device, None),
-            None => {
-                let id = self.device_id.as_deref().unwrap_or("cpu");
-                crate::open_tuned(id, self.threads, &self.tuned)?
-            }
-        };
-        let off = passes_off(&self.passes_off)?;
-        let claims = |node: &Node, graph: &Graph| claim(device.as_ref(), node, graph);
-        let options = Options { off, claims: &claims };
-        let calibrates = matches!(self.precision, Precision::Int8 { .. } | Precision::Auto { .. });
-        let unfused = (self.quantisable || calibrates)
-            .then(|| Arc::new(Unfused { graph: graph.clone(), off: options.off.clone() }));
-        let (mut graph, report) = hetra_pass::optimise(&graph, &options);
-        if let Precision::Bf16 = self.precision {
-            let products = hetra_pass::can_lower(&graph, &claims);
-            graph = hetra_pass::lower(&graph, &products.into_iter().collect());
-        }
-        let model = Compiled { info, warning, report, inputs, outputs, runs, unfused };
-        let session = Session::compile(graph, device, model)?;
-        if calibrates { session.with_precision(&self.precision) } else { Ok(session) }
-    }
-}
-
-/// How a device would run a node.
-pub(crate) fn claim(device: &dyn Device, node: &Node, graph: &Graph) -> Claim {
-    match device.supports(node, graph) {
-        Support::Kernel => Claim::Kernel,
-        Support::Reference => Claim::Reference,
-        Support::No(_) => Claim::No,
-    }
-}
-
-fn passes_off(names: &[String]) -> Result<BTreeSet<String>, Error> {
-    let known = || hetra_pass::PASSES.iter().map(|pass| pass.name.to_string());
-    let mut off = BTreeSet::new();
-    for name in names {
-        if name == "all" {
-            off.extend(known());
-        } else if known().any(|pass| pass == *name) {
-            off.insert(name.clone());
-        } else {
-            let known = known().collect::<Vec<_>>().join(", ");
-            return Err(Error::Pass { name: name.clone(), known });
-        }
-    }
-    Ok(off)
-}
-
-struct Inner {
+pub(crate) struct Inner {
     engine: Engine,
     model: Compiled,
     gate: Gate,
     workers: Workers,
 }
 
-/// What stays the same when a graph is compiled again to be computed more or less exactly.
-#[derive(Clone)]
-struct Compiled {
-    info: ModelInfo,
-    warning: Option<String>,
-    report: Report,
-    inputs: Vec<Port>,
-    outputs: Vec<Port>,
-    runs: usize,
-    unfused: Option<Arc<Unfused>>,
+impl Drop for Inner {
+    fn drop(&mut self) {
+        shared::forget();
+    }
 }
 
-fn ports(graph: &Graph, ids: &[hetra_ir::ValueId]) -> Vec<Port> {
+/// What stays the same when a graph is compiled again to be computed more or less exactly.
+#[derive(Clone)]
+pub(crate) struct Compiled {
+    pub(crate) info: ModelInfo,
+    pub(crate) warning: Option<String>,
+    pub(crate) report: Report,
+    pub(crate) inputs: Vec<Port>,
+    pub(crate) outputs: Vec<Port>,
+    pub(crate) runs: usize,
+    pub(crate) unfused: Option<Arc<Unfused>>,
+}
+
+pub(crate) fn ports(graph: &Graph, ids: &[hetra_ir::ValueId]) -> Vec<Port> {
     let port = |&id: &ValueId| Port {
         name: graph.value(id).name.clone(),
         ty: graph.ty(id).clone(),
@@ -297,16 +100,48 @@ pub struct Session {
 }
 
 impl Session {
+    /// Offers what the session is made of to others of the same model.
+    pub(crate) fn share(&self, origin: shared::Origin, recipe: shared::Recipe) {
+        shared::offer(origin, recipe, &self.inner);
+    }
+
     /// Starts to describe a session.
     pub fn builder() -> Builder {
         Builder::default()
     }
 
-    fn compile(graph: Graph, device: Arc<dyn Device>, model: Compiled) -> Result<Session, Error> {
-        let engine = Engine::compile(Arc::new(graph), device)?;
+    pub(crate) fn compile(
+        graph: Graph,
+        device: Arc<dyn Device>,
+        model: Compiled,
+    ) -> Result<Session, Error> {
+        Ok(Session::of(Engine::compile(Arc::new(graph), device)?, model))
+    }
+
+    fn of(engine: Engine, model: Compiled) -> Session {
         let (gate, workers) = (Gate::new(model.runs), Workers::new(model.runs));
         let inner = Arc::new(Inner { engine, model, gate, workers });
-        Ok(Session { inner, int8: false, precision: None })
+        Session { inner, int8: false, precision: None }
+    }
+
+    /// A session of the graph and the programs of another one.
+    pub(crate) fn beside(
+        other: &Inner,
+        device: Arc<dyn Device>,
+        warning: Option<String>,
+        runs: usize,
+    ) -> Session {
+        let model = Compiled { warning, runs, ..other.model.clone() };
+        Session::of(other.engine.on(device), model)
+    }
+
+    /// Another session of the same model: it shares weights and programs, and has plans and memory
+    /// of its own. To share also these, clone the session.
+    #[must_use]
+    pub fn another(&self) -> Session {
+        let (device, model) = (self.raw_device().clone(), &self.inner.model);
+        let other = Session::beside(&self.inner, device, model.warning.clone(), model.runs);
+        Session { int8: self.int8, precision: self.precision.clone(), ..other }
     }
 
     pub(crate) fn with_report(&self, report: PrecisionReport) -> Session {
@@ -419,7 +254,7 @@ impl Session {
     }
 
     /// What was wrong when the session was built and did not keep it from running: a store of
-    /// schedules that cannot be read.
+    /// schedules that cannot be read, threads that cannot be pinned.
     pub fn warning(&self) -> Option<&str> {
         self.inner.model.warning.as_deref()
     }

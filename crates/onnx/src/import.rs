@@ -1,10 +1,11 @@
 //! ONNX bytes to a graph.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use hetra_ir::Graph;
 use hetra_ops::{find_onnx, newest_version};
+use hetra_tensor::Blob;
 use prost::Message;
 use prost::bytes::Bytes;
 
@@ -60,6 +61,8 @@ pub struct ModelInfo {
     pub functions: usize,
     /// What is odd about the nodes of the file, and was passed over: the first of it.
     pub warnings: Vec<String>,
+    /// The files of external data that were read, in order.
+    pub data_files: Vec<PathBuf>,
 }
 
 /// Reads a graph from the bytes of an ONNX file.
@@ -75,11 +78,23 @@ pub fn import(bytes: &[u8], options: &ImportOptions<'_>) -> Result<Graph, Import
 /// # Errors
 /// What is wrong with the file, and where.
 pub fn import_model(bytes: &[u8], options: &ImportOptions<'_>) -> Result<Model, ImportError> {
-    build(&ModelProto::decode(bytes).map_err(|error| decode_error(&error))?, options)
+    build(&ModelProto::decode(bytes).map_err(|error| decode_error(&error))?, options, None)
+}
+
+/// As [`import_model`], from bytes that the caller gives away: weights stay where they lie in them.
+///
+/// # Errors
+/// What is wrong with the file, and where.
+pub fn import_blob(bytes: Blob, options: &ImportOptions<'_>) -> Result<Model, ImportError> {
+    // Blobs of the messages share the memory of the file.
+    let proto = ModelProto::decode(Bytes::from_owner(bytes.clone()));
+    build(&proto.map_err(|error| decode_error(&error))?, options, Some(&bytes))
 }
 
 /// Reads a model from a file; data in other files is read from its folder (unless `options`
-/// bring their own way).
+/// bring their own way). Files are mapped where [`Blob::open`] finds that safe: large weights stay
+/// in them until they are needed, so do not write into a file while its graph is in use; to replace
+/// it (by renaming another one) is fine.
 ///
 /// # Errors
 /// What is wrong with the file, and where.
@@ -92,15 +107,20 @@ pub fn import_file(
         path: path.display().to_string(),
         reason: error.to_string(),
     };
-    let bytes = Bytes::from(std::fs::read(path).map_err(io)?);
-    // Blobs of the messages share the memory of the file.
-    let proto = ModelProto::decode(bytes).map_err(|error| decode_error(&error))?;
+    let bytes = Blob::open(path).map_err(io)?;
     let folder = Folder::of(path).map_err(io)?;
     let read = |location: &str, offset, length| folder.read(location, offset, length);
-    build(&proto, &ImportOptions { external: Some(options.external.unwrap_or(&read)), ..*options })
+    let external = Some(options.external.unwrap_or(&read));
+    let mut model = import_blob(bytes, &ImportOptions { external, ..*options })?;
+    model.info.data_files = folder.files();
+    Ok(model)
 }
 
-fn build(proto: &ModelProto, options: &ImportOptions<'_>) -> Result<Model, ImportError> {
+fn build(
+    proto: &ModelProto,
+    options: &ImportOptions<'_>,
+    file: Option<&Blob>,
+) -> Result<Model, ImportError> {
     let graph = proto.graph.as_ref().ok_or(ImportError::NoGraph)?;
     let ir_version = proto.ir_version.unwrap_or(0);
     if ir_version > IR_VERSION && !options.allow_newer {
@@ -127,8 +147,9 @@ fn build(proto: &ModelProto, options: &ImportOptions<'_>) -> Result<Model, Impor
             .collect(),
         functions: proto.functions.len(),
         warnings: Vec::new(),
+        data_files: Vec::new(),
     };
-    let mut reader = Reader::new(&proto.functions, options, ir_version)?;
+    let mut reader = Reader::new(&proto.functions, options, file, ir_version)?;
     let graph = reader.model(graph, opsets)?;
     info.warnings = reader.warnings;
     Ok(Model { graph, info })

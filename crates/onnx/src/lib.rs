@@ -28,6 +28,6 @@ mod types;
 pub use compare::compare;
 pub use error::{ImportError, TensorFault};
 pub use export::{ExportError, ExportOptions, OPSET, export};
-pub use import::{ImportOptions, Model, ModelInfo, import, import_file, import_model};
+pub use import::{ImportOptions, Model, ModelInfo, import, import_blob, import_file, import_model};
 pub use same::same_graph;
 pub use tensors::{External, tensor_from_bytes, tensor_to_bytes, value_from_pb};

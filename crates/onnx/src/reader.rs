@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use hetra_ir::{Attr, Attrs, Graph, Node, Type, ValueId};
 use hetra_ops::{OpDef, Upgrade, find_onnx, schemas};
-use hetra_tensor::{Tensor, TensorError, bytes_max};
+use hetra_tensor::{Blob, Tensor, TensorError, bytes_max};
 
 use crate::error::ImportError;
 use crate::gradient::is_gradient;
@@ -16,7 +16,7 @@ use crate::proto::{
 };
 use crate::scope::{Context, Frame, Scope, Stack};
 use crate::sort::order;
-use crate::tensors::{dense_bytes, named, sparse, tensor};
+use crate::tensors::{Origin, dense_bytes, named, sparse, tensor};
 
 /// Most levels of graphs and functions, one in another: reading recurses on them. Of graphs alone
 /// there may be `hetra_ir::DEPTH_MAX`.
@@ -35,6 +35,8 @@ type FunctionKey<'a> = (&'a str, &'a str, &'a str);
 /// The state of one import.
 pub(crate) struct Reader<'a> {
     pub(crate) options: &'a ImportOptions<'a>,
+    /// The bytes of the file.
+    file: Option<&'a Blob>,
     pub(crate) functions: HashMap<FunctionKey<'a>, &'a FunctionProto>,
     pub(crate) stack: Stack<'a>,
     /// The functions that are being inlined, outermost first.
@@ -53,6 +55,7 @@ impl<'a> Reader<'a> {
     pub(crate) fn new(
         functions: &'a [FunctionProto],
         options: &'a ImportOptions<'a>,
+        file: Option<&'a Blob>,
         ir_version: i64,
     ) -> Result<Reader<'a>, ImportError> {
         let mut by_key = HashMap::new();
@@ -65,6 +68,7 @@ impl<'a> Reader<'a> {
         }
         Ok(Reader {
             options,
+            file,
             functions: by_key,
             stack: Stack::default(),
             calls: Vec::new(),
@@ -193,18 +197,21 @@ impl<'a> Reader<'a> {
         }
     }
 
+    fn origin(&self) -> Origin<'a> {
+        Origin { external: self.options.external, file: self.file }
+    }
+
     pub(crate) fn tensor(&mut self, proto: &'a TensorProto) -> Result<Tensor, ImportError> {
-        let read = |options: &ImportOptions<'_>| {
-            tensor(proto, options.external).map_err(|source| named(&proto.name, source))
-        };
+        let origin = self.origin();
+        let read = || tensor(proto, origin).map_err(|source| named(&proto.name, source));
         if self.calls.is_empty() {
-            return read(self.options);
+            return read();
         }
         let key = std::ptr::from_ref(proto);
         if let Some(tensor) = self.tensors.get(&key) {
             return Ok(tensor.clone());
         }
-        let tensor = read(self.options)?;
+        let tensor = read()?;
         self.tensors.insert(key, tensor.clone());
         Ok(tensor)
     }
@@ -216,7 +223,7 @@ impl<'a> Reader<'a> {
             return Ok(tensor.clone());
         }
         let name = values.map_or("", |values| values.name.as_str());
-        let tensor = sparse(proto, self.options.external).map_err(|source| named(name, source))?;
+        let tensor = sparse(proto, self.origin()).map_err(|source| named(name, source))?;
         if let Some(key) = key.filter(|_| !self.calls.is_empty()) {
             self.tensors.insert(key, tensor.clone());
         }

@@ -1,7 +1,7 @@
 //! Tensors and values, between their ONNX messages and ours.
 
 use hetra_ir::Type;
-use hetra_tensor::{DType, Tensor, TensorError, Value, element_count, to_i64};
+use hetra_tensor::{Blob, DType, Tensor, TensorError, Value, element_count, to_i64};
 use prost::Message;
 use prost::bytes::Bytes;
 
@@ -9,7 +9,19 @@ use crate::error::{ImportError, TensorFault};
 use crate::proto::{OptionalProto, SequenceProto, SparseTensorProto, TensorProto, element_type};
 
 /// Reads a part of another file: location, offset, length.
-pub type External<'a> = &'a dyn Fn(&str, u64, Option<u64>) -> Result<Vec<u8>, String>;
+pub type External<'a> = &'a dyn Fn(&str, u64, Option<u64>) -> Result<Blob, String>;
+
+/// Where elements may lie, outside the message of a tensor or in it.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Origin<'a> {
+    pub(crate) external: Option<External<'a>>,
+    /// The bytes that the messages were decoded from, and that their blobs are parts of.
+    pub(crate) file: Option<&'a Blob>,
+}
+
+/// Tensors of fewer bytes are copied out of their file: they are read again and again, and must
+/// not keep its pages in memory.
+const LENT_BYTES_MIN: usize = 4096;
 
 /// Decodes a `TensorProto` (the `.pb` files of ONNX test data) into its name and elements.
 ///
@@ -17,7 +29,7 @@ pub type External<'a> = &'a dyn Fn(&str, u64, Option<u64>) -> Result<Vec<u8>, St
 /// When the bytes are no tensor, or its elements lie in another file.
 pub fn tensor_from_bytes(bytes: &[u8]) -> Result<(String, Tensor), ImportError> {
     let proto = TensorProto::decode(bytes).map_err(|error| decode_error(&error))?;
-    let tensor = tensor(&proto, None).map_err(|source| named(&proto.name, source))?;
+    let tensor = tensor(&proto, Origin::default()).map_err(|source| named(&proto.name, source))?;
     Ok((proto.name, tensor))
 }
 
@@ -56,12 +68,16 @@ pub(crate) fn named(tensor: &str, source: TensorFault) -> ImportError {
 
 fn sequence(proto: &SequenceProto) -> Result<Value, TensorFault> {
     let items: Result<Vec<Value>, TensorFault> = match proto.elem_type {
-        element_type::UNDEFINED | element_type::TENSOR => {
-            proto.tensor_values.iter().map(|item| Ok(tensor(item, None)?.into())).collect()
-        }
-        element_type::SPARSE_TENSOR => {
-            proto.sparse_tensor_values.iter().map(|item| Ok(sparse(item, None)?.into())).collect()
-        }
+        element_type::UNDEFINED | element_type::TENSOR => proto
+            .tensor_values
+            .iter()
+            .map(|item| Ok(tensor(item, Origin::default())?.into()))
+            .collect(),
+        element_type::SPARSE_TENSOR => proto
+            .sparse_tensor_values
+            .iter()
+            .map(|item| Ok(sparse(item, Origin::default())?.into()))
+            .collect(),
         element_type::SEQUENCE => proto.sequence_values.iter().map(sequence).collect(),
         element_type::OPTIONAL => proto.optional_values.iter().map(optional).collect(),
         other => Err(TensorFault::Element(other)),
@@ -73,11 +89,12 @@ fn optional(proto: &OptionalProto) -> Result<Value, TensorFault> {
     let inner = match proto.elem_type {
         element_type::UNDEFINED => None,
         element_type::TENSOR => {
-            proto.tensor_value.as_ref().map(|item| tensor(item, None).map(Value::from))
+            proto.tensor_value.as_ref().map(|item| tensor(item, Origin::default()).map(Value::from))
         }
-        element_type::SPARSE_TENSOR => {
-            proto.sparse_tensor_value.as_ref().map(|item| sparse(item, None).map(Value::from))
-        }
+        element_type::SPARSE_TENSOR => proto
+            .sparse_tensor_value
+            .as_ref()
+            .map(|item| sparse(item, Origin::default()).map(Value::from)),
         element_type::SEQUENCE => proto.sequence_value.as_ref().map(sequence),
         element_type::OPTIONAL => proto.optional_value.as_ref().map(|item| optional(item)),
         other => Some(Err(TensorFault::Element(other))),
@@ -101,15 +118,12 @@ pub(crate) fn dtype_of(code: i32) -> Result<DType, TensorFault> {
 }
 
 /// The tensor of a message.
-pub(crate) fn tensor(
-    proto: &TensorProto,
-    external: Option<External<'_>>,
-) -> Result<Tensor, TensorFault> {
+pub(crate) fn tensor(proto: &TensorProto, origin: Origin<'_>) -> Result<Tensor, TensorFault> {
     const EXTERNAL: i32 = 1;
     let dtype = dtype_of(proto.data_type)?;
     let shape = shape_of(&proto.dims)?;
     if proto.data_location == EXTERNAL {
-        return from_raw(dtype, &shape, &read_external(proto, dtype, &shape, external)?);
+        return from_blob(dtype, &shape, read_external(proto, dtype, &shape, origin.external)?);
     }
     if dtype == DType::String {
         let text = |bytes: &Bytes| String::from_utf8(bytes.to_vec()).map_err(|_| TensorFault::Text);
@@ -117,7 +131,10 @@ pub(crate) fn tensor(
         return Ok(Tensor::from_strings(&shape, texts)?);
     }
     match &proto.raw_data {
-        Some(raw) if !raw.is_empty() => from_raw(dtype, &shape, raw),
+        Some(raw) if !raw.is_empty() => match origin.file.and_then(|file| file.find(raw)) {
+            Some(blob) => from_blob(dtype, &shape, blob),
+            None => from_raw(dtype, &shape, raw),
+        },
         _ => from_fields(proto, dtype, &shape),
     }
 }
@@ -153,6 +170,14 @@ fn bytes_of<T: Copy, const N: usize>(values: &[T], bytes: impl Fn(T) -> [u8; N])
     values.iter().flat_map(|value| bytes(*value)).collect()
 }
 
+/// As [`from_raw`], but left where they lie if they are many.
+fn from_blob(dtype: DType, shape: &[usize], blob: Blob) -> Result<Tensor, TensorFault> {
+    if dtype.is_packed() || blob.bytes().len() < LENT_BYTES_MIN {
+        return from_raw(dtype, shape, blob.bytes());
+    }
+    Ok(Tensor::from_blob(dtype, shape, blob)?)
+}
+
 /// Elements as little-endian bytes; what a packed type leaves over in the last byte is cleared,
 /// so that equal tensors have equal bytes.
 fn from_raw(dtype: DType, shape: &[usize], bytes: &[u8]) -> Result<Tensor, TensorFault> {
@@ -171,7 +196,7 @@ fn read_external(
     dtype: DType,
     shape: &[usize],
     external: Option<External<'_>>,
-) -> Result<Vec<u8>, TensorFault> {
+) -> Result<Blob, TensorFault> {
     let entry = |key: &str| {
         let found = proto.external_data.iter().find(|entry| entry.key == key);
         found.map(|entry| entry.value.as_str())
@@ -208,15 +233,12 @@ pub(crate) fn dense_bytes(proto: &SparseTensorProto) -> Result<usize, TensorFaul
 }
 
 /// The dense form of a sparse tensor. Its name is that of `values`.
-pub(crate) fn sparse(
-    proto: &SparseTensorProto,
-    external: Option<External<'_>>,
-) -> Result<Tensor, TensorFault> {
+pub(crate) fn sparse(proto: &SparseTensorProto, origin: Origin<'_>) -> Result<Tensor, TensorFault> {
     let shape = shape_of(&proto.dims)?;
     let values = proto.values.as_ref().ok_or(TensorFault::Sparse("it has no values"))?;
-    let values = tensor(values, external)?;
+    let values = tensor(values, origin)?;
     let indices = match &proto.indices {
-        Some(indices) => tensor(indices, external)?,
+        Some(indices) => tensor(indices, origin)?,
         None if values.is_empty() => Tensor::zeros(DType::I64, &[0])?,
         None => return Err(TensorFault::Sparse("it has no indices")),
     };

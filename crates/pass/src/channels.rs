@@ -2,7 +2,7 @@
 //! `s * conv(x, w, b) + t == conv(x, s * w, s * b + t)`, and the same for Gemm and MatMul.
 
 use hetra_ir::{Node, ValueId};
-use hetra_tensor::{DType, Tensor, from_f64, to_f64};
+use hetra_tensor::{DType, Tensor, TensorError, from_f64, to_f64};
 
 use crate::editor::Editor;
 use crate::optimise::Pass;
@@ -26,6 +26,10 @@ struct Affine {
     scale: Vec<f64>,
     shift: Vec<f64>,
 }
+
+/// Weights of fewer bytes are scaled at once. Larger ones are when they are read, and again should
+/// they be read again: they need not be kept beside what a kernel packs of them.
+const DEFERRED_BYTES_MIN: usize = 64 << 10;
 
 /// A node whose weights are constant and that has nothing but a bias behind its sum.
 struct Linear {
@@ -228,20 +232,7 @@ fn finish(
 
 fn scaled(linear: &Linear, affine: &Affine) -> Option<(Tensor, Tensor)> {
     let Linear { weights, channels, kind, .. } = linear;
-    let mut values = to_f64(weights).ok()?;
-    let shape = weights.shape();
-    let inner: usize = shape.iter().skip(2).product();
-    let second = shape[1];
-    for (index, value) in values.iter_mut().enumerate() {
-        let (row, column) = (index / (second * inner), index / inner % second);
-        let channel = match *kind {
-            Kind::Conv | Kind::Matrix { transposed: true } => row,
-            Kind::Matrix { transposed: false } => column,
-            Kind::Transposed { groups } => row / (shape[0] / groups) * second + column,
-        };
-        *value *= affine.scale[channel];
-    }
-    let weights = from_f64(weights.dtype(), shape, &values).ok()?;
+    let (dtype, shape) = (weights.dtype(), weights.shape());
     let mut bias = match &linear.bias {
         Some(bias) => to_f64(bias).ok()?,
         None => vec![0.0; *channels],
@@ -249,5 +240,62 @@ fn scaled(linear: &Linear, affine: &Affine) -> Option<(Tensor, Tensor)> {
     for (channel, bias) in bias.iter_mut().enumerate() {
         *bias = *bias * affine.scale[channel] + affine.shift[channel];
     }
-    Some((weights.clone(), from_f64(weights.dtype(), &[*channels], &bias).ok()?))
+    let bias = from_f64(dtype, &[*channels], &bias).ok()?;
+    if weights.byte_len() < DEFERRED_BYTES_MIN {
+        return Some((scaled_weights(weights, *kind, &affine.scale).ok()?, bias));
+    }
+    let (source, kind, scale) = (weights.clone(), *kind, affine.scale.clone());
+    let make = move || {
+        // What is read for this is not kept.
+        let own = source.unloaded();
+        let scaled = scaled_weights(own.as_ref().unwrap_or(&source), kind, &scale);
+        scaled.expect("a float dtype, and memory for a tensor of the model")
+    };
+    Some((Tensor::made(dtype, shape, make).ok()?, bias))
+}
+
+/// The weights times the scale of their channel, in f64 and rounded once.
+fn scaled_weights(weights: &Tensor, kind: Kind, scale: &[f64]) -> Result<Tensor, TensorError> {
+    if weights.dtype() == DType::F32 {
+        let mut scaled = weights.clone();
+        let shape = weights.shape();
+        by_channel(scaled.as_mut_slice::<f32>()?, shape, kind, scale, |value, scale| {
+            *value = (f64::from(*value) * scale) as f32;
+        });
+        return Ok(scaled);
+    }
+    let mut values = to_f64(weights)?;
+    by_channel(&mut values, weights.shape(), kind, scale, |value, scale| *value *= scale);
+    from_f64(weights.dtype(), weights.shape(), &values)
+}
+
+/// Calls `f` for each weight with the scale of its channel.
+fn by_channel<T>(
+    values: &mut [T],
+    shape: &[usize],
+    kind: Kind,
+    scale: &[f64],
+    f: impl Fn(&mut T, f64),
+) {
+    let (rows, second) = (shape[0], shape[1]);
+    let inner: usize = shape.iter().skip(2).product();
+    if values.is_empty() {
+        return;
+    }
+    for (row, values) in values.chunks_exact_mut(second * inner).enumerate() {
+        match kind {
+            Kind::Conv | Kind::Matrix { transposed: true } => {
+                values.iter_mut().for_each(|value| f(value, scale[row]));
+            }
+            Kind::Matrix { transposed: false } => {
+                values.iter_mut().zip(scale).for_each(|(value, &scale)| f(value, scale));
+            }
+            Kind::Transposed { groups } => {
+                let first = row / (rows / groups) * second;
+                for (values, &scale) in values.chunks_exact_mut(inner).zip(&scale[first..]) {
+                    values.iter_mut().for_each(|value| f(value, scale));
+                }
+            }
+        }
+    }
 }

@@ -7,15 +7,18 @@
 //!
 //! This crate knows no operation beyond access and casts; arithmetic lives in `hetra-ops`.
 
+mod blob;
 mod buffer;
 mod cast;
 mod dtype;
 mod float8;
+mod lazy;
 mod shape;
 mod tensor;
 mod value;
 mod view;
 
+pub use blob::Blob;
 pub use buffer::{Buffer, bytes_max, set_bytes_max};
 pub use cast::{Rounding, cast, from_f64, from_i64, to_f64, to_i64};
 pub use dtype::{DType, Element};

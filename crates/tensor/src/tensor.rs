@@ -3,8 +3,10 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::blob::Blob;
 use crate::buffer::Buffer;
 use crate::dtype::{DType, Element};
+use crate::lazy::Lazy;
 use crate::shape::{Shape, element_count};
 use crate::view::TensorView;
 
@@ -42,6 +44,8 @@ fn counted(bytes: u128) -> String {
 #[derive(Clone)]
 enum Data {
     Bytes(Arc<Buffer>),
+    /// Nobody writes there.
+    Lazy(Arc<Lazy>),
     Strings(Arc<Vec<String>>),
 }
 
@@ -90,7 +94,7 @@ impl Tensor {
     pub fn into_buffer(self) -> Option<Buffer> {
         match self.data {
             Data::Bytes(block) => Arc::into_inner(block),
-            Data::Strings(_) => None,
+            Data::Lazy(_) | Data::Strings(_) => None,
         }
     }
 
@@ -158,6 +162,86 @@ impl Tensor {
         Ok(Tensor { dtype, shape: shape.to_vec(), count, data: Data::Bytes(Arc::new(block)) })
     }
 
+    /// A tensor whose elements stay where they are, little endian and row-major, and are copied
+    /// when they are first read if they do not lie at an address for such elements. Booleans and
+    /// elements narrower than a byte are copied at once, by the rules of [`Tensor::from_bytes`].
+    ///
+    /// # Errors
+    /// `Count` when the bytes are not exactly what the shape needs, `TooLarge` over the limit.
+    pub fn from_blob(dtype: DType, shape: &[usize], blob: Blob) -> Result<Tensor, TensorError> {
+        let count = element_count(shape)?;
+        let wanted = byte_size(dtype, count)?;
+        let plain = dtype != DType::Bool && dtype != DType::String && !dtype.is_packed();
+        if !plain || wanted != blob.bytes().len() {
+            return Tensor::from_bytes(dtype, shape, blob.bytes());
+        }
+        if wanted > crate::bytes_max() {
+            return Err(TensorError::TooLarge { bytes: wanted as u128 });
+        }
+        // No number needs more than 8 bytes; the parts of a complex one are numbers.
+        let lazy = Lazy::of_blob(blob, (dtype.bits() / 8).min(8));
+        Ok(Tensor { dtype, shape: shape.to_vec(), count, data: Data::Lazy(Arc::new(lazy)) })
+    }
+
+    /// A tensor that `make` makes when its elements are first read, and again when they are read
+    /// after [`Tensor::unloaded`]: of this type and shape, and the same one each time.
+    ///
+    /// # Errors
+    /// `TooLarge` when the size overflows or is over the limit, `DType` for strings.
+    pub fn made(
+        dtype: DType,
+        shape: &[usize],
+        make: impl Fn() -> Tensor + Send + Sync + 'static,
+    ) -> Result<Tensor, TensorError> {
+        let count = element_count(shape)?;
+        if dtype == DType::String {
+            return Err(TensorError::DType { wanted: DType::U8, got: dtype });
+        }
+        let bytes = byte_size(dtype, count)?;
+        if bytes > crate::bytes_max() {
+            return Err(TensorError::TooLarge { bytes: bytes as u128 });
+        }
+        let data = Data::Lazy(Arc::new(Lazy::made(bytes, make)));
+        Ok(Tensor { dtype, shape: shape.to_vec(), count, data })
+    }
+
+    /// The same tensor without the memory that was taken to read its elements, if they can be had
+    /// again. That memory is free when nobody has the old one.
+    pub fn unloaded(&self) -> Option<Tensor> {
+        match &self.data {
+            Data::Lazy(lazy) => {
+                Some(Tensor { data: Data::Lazy(Arc::new(lazy.again())), ..self.clone() })
+            }
+            Data::Bytes(_) | Data::Strings(_) => None,
+        }
+    }
+
+    /// Tells that the elements are not needed for a while: those that lie in a mapped file leave
+    /// memory. It changes nothing but time.
+    pub fn release(&self) {
+        if let Data::Lazy(lazy) = &self.data {
+            lazy.release();
+        }
+    }
+
+    /// Whether the elements take memory of their own: not while they lie in a file or are yet to be
+    /// made.
+    pub fn is_loaded(&self) -> bool {
+        match &self.data {
+            Data::Lazy(lazy) => lazy.is_loaded(),
+            Data::Bytes(_) | Data::Strings(_) => true,
+        }
+    }
+
+    /// The bytes of the elements where they lie, at any address; `None` where they would have to be
+    /// made. Empty for strings.
+    pub fn raw_bytes(&self) -> Option<&[u8]> {
+        match &self.data {
+            Data::Lazy(lazy) => lazy.raw(),
+            Data::Bytes(_) | Data::Strings(_) => Some(self.bytes()),
+        }
+    }
+
     /// The element type.
     pub fn dtype(&self) -> DType {
         self.dtype
@@ -186,7 +270,7 @@ impl Tensor {
     /// Bytes of the elements (for strings: of their text).
     pub fn byte_len(&self) -> usize {
         match &self.data {
-            Data::Bytes(_) => self.dtype.bytes(self.count).unwrap_or(0),
+            Data::Bytes(_) | Data::Lazy(_) => self.dtype.bytes(self.count).unwrap_or(0),
             Data::Strings(strings) => strings.iter().map(String::len).sum(),
         }
     }
@@ -195,6 +279,7 @@ impl Tensor {
     pub fn bytes(&self) -> &[u8] {
         match &self.data {
             Data::Bytes(block) => &block.bytes()[..self.byte_len()],
+            Data::Lazy(lazy) => lazy.bytes(),
             Data::Strings(_) => &[],
         }
     }
@@ -205,6 +290,11 @@ impl Tensor {
     /// `TooLarge` when there is no memory for the copy.
     pub fn bytes_mut(&mut self) -> Result<&mut [u8], TensorError> {
         let len = self.byte_len();
+        if let Data::Lazy(lazy) = &self.data {
+            let mut copy = Buffer::zeroed(len)?;
+            copy.bytes_mut()[..len].copy_from_slice(lazy.raw().unwrap_or_else(|| lazy.bytes()));
+            self.data = Data::Bytes(Arc::new(copy));
+        }
         let Data::Bytes(block) = &mut self.data else { return Ok(&mut []) };
         if Arc::get_mut(block).is_none() {
             let mut copy = Buffer::zeroed(len)?;
@@ -218,6 +308,7 @@ impl Tensor {
     pub fn is_unique(&self) -> bool {
         match &self.data {
             Data::Bytes(block) => Arc::strong_count(block) == 1,
+            Data::Lazy(_) => false,
             Data::Strings(strings) => Arc::strong_count(strings) == 1,
         }
     }
@@ -226,6 +317,7 @@ impl Tensor {
     pub fn shares_storage(&self, other: &Tensor) -> bool {
         match (&self.data, &other.data) {
             (Data::Bytes(a), Data::Bytes(b)) => Arc::ptr_eq(a, b),
+            (Data::Lazy(a), Data::Lazy(b)) => Arc::ptr_eq(a, b),
             (Data::Strings(a), Data::Strings(b)) => Arc::ptr_eq(a, b),
             _ => false,
         }
@@ -272,7 +364,9 @@ impl Tensor {
     pub fn as_strings(&self) -> Result<&[String], TensorError> {
         match &self.data {
             Data::Strings(strings) => Ok(strings),
-            Data::Bytes(_) => Err(TensorError::DType { wanted: DType::String, got: self.dtype }),
+            Data::Bytes(_) | Data::Lazy(_) => {
+                Err(TensorError::DType { wanted: DType::String, got: self.dtype })
+            }
         }
     }
 
@@ -322,7 +416,11 @@ impl PartialEq for Tensor {
             && self.shape == other.shape
             && match (&self.data, &other.data) {
                 (Data::Strings(a), Data::Strings(b)) => a == b,
-                _ => self.bytes() == other.bytes(),
+                // To compare needs no copy of what lies in a file.
+                _ => match (self.raw_bytes(), other.raw_bytes()) {
+                    (Some(a), Some(b)) => a == b,
+                    _ => self.bytes() == other.bytes(),
+                },
             }
     }
 }
@@ -392,6 +490,51 @@ mod tests {
         let shared = a.clone();
         assert!(a.into_buffer().is_none());
         assert!(shared.into_buffer().is_some());
+    }
+
+    #[test]
+    fn elements_in_a_file_are_read_where_they_lie_at_any_address() {
+        let mut bytes = vec![0u8; 3];
+        bytes.extend([1.5f32, -2.0, 3.0].iter().flat_map(|x| x.to_le_bytes()));
+        let all = Blob::from(bytes);
+        for start in 0..4 {
+            // Some of these starts are aligned, the others are not.
+            let mut moved = vec![0u8; start];
+            moved.extend(&all.bytes()[3..]);
+            let blob = Blob::from(moved).part(start..start + 12).unwrap();
+            let mut tensor = Tensor::from_blob(DType::F32, &[3], blob).unwrap();
+            assert_eq!(tensor.as_slice::<f32>().unwrap(), [1.5, -2.0, 3.0]);
+            assert_eq!(tensor, Tensor::vector(&[1.5f32, -2.0, 3.0]));
+            let again = tensor.unloaded().unwrap();
+            assert!(!again.shares_storage(&tensor) && !tensor.is_unique());
+            assert_eq!(again, tensor);
+            tensor.as_mut_slice::<f32>().unwrap()[0] = 9.0;
+            assert_eq!(again.as_slice::<f32>().unwrap(), [1.5, -2.0, 3.0]);
+        }
+        assert!(Tensor::from_blob(DType::F32, &[2], all.part(0..7).unwrap()).is_err());
+        let bools = Tensor::from_blob(DType::Bool, &[2], Blob::from(vec![7, 0])).unwrap();
+        assert_eq!(bools.as_bools().unwrap(), [1, 0]);
+    }
+
+    #[test]
+    fn what_is_made_is_made_when_read_and_again_after_it_was_unloaded() {
+        use std::sync::atomic::{AtomicUsize, Ordering};
+        let times = Arc::new(AtomicUsize::new(0));
+        let counter = times.clone();
+        let make = move || {
+            counter.fetch_add(1, Ordering::Relaxed);
+            Tensor::vector(&[1u8, 2, 3])
+        };
+        let tensor = Tensor::made(DType::U8, &[3], make).unwrap();
+        let shared = tensor.clone();
+        assert_eq!((tensor.raw_bytes(), tensor.byte_len()), (None, 3));
+        assert!(!tensor.is_loaded());
+        assert_eq!(tensor.bytes(), shared.bytes());
+        assert_eq!(times.load(Ordering::Relaxed), 1);
+        assert!(shared.is_loaded());
+        assert_eq!(tensor.unloaded().unwrap().as_slice::<u8>().unwrap(), [1, 2, 3]);
+        assert_eq!(times.load(Ordering::Relaxed), 2);
+        assert!(Tensor::vector(&[1u8]).unloaded().is_none());
     }
 
     #[test]

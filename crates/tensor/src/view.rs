@@ -254,6 +254,11 @@ impl<'a> TensorView<'a> {
     fn gather<T: bytemuck::Pod>(&self, out: &mut Tensor) -> Result<(), TensorError> {
         let source: &[T] = bytemuck::cast_slice(self.bytes());
         let target: &mut [T] = bytemuck::cast_slice_mut(out.bytes_mut()?);
+        // One number for all of a shape: weights of files that state no more than that.
+        if let [one] = source {
+            target.fill(*one);
+            return Ok(());
+        }
         let mut at = 0;
         self.for_each_run(|run| {
             let length = run.len();

@@ -237,10 +237,13 @@ impl<K: Packing> Packed<K> {
         if let Some(bias) = bias.filter(|bias| bias.len() != shape.m) {
             return Err(OpError::input(2, format!("{} numbers", shape.m), bias.len().to_string()));
         }
-        let weights = weights.as_slice::<f32>()?;
+        // The packing is kept, so what is read for it need not be.
+        let own = weights.unloaded().filter(|_| self.constant);
+        let weights = own.as_ref().unwrap_or(weights).as_slice::<f32>()?;
         // Packing is parallel: a thread that waits in it may take up another run, which comes here
         // again. So the lock is not held meanwhile; at worst the same is packed twice.
         let packed = Arc::new(K::pack(*shape, weights, bias, self.act, self.compute));
+        own.iter().for_each(Tensor::release);
         if self.constant {
             let mut packings = packings();
             if packings.len() >= PACKINGS_MAX {

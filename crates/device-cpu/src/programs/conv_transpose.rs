@@ -54,10 +54,15 @@ fn run(call: &mut Call<'_>, packed: &OnceLock<Option<PackedConvTranspose>>) -> O
     if bias.is_some_and(|bias| bias.len() != geometry.channels_out) {
         return Ok(None);
     }
-    let weights = w.as_slice::<f32>()?;
     let pack = || {
         let (shape, padding) = (shape_of(&geometry)?, output_padding(call)?);
-        Some(PackedConvTranspose::new(isa(), shape, padding, weights, bias, Activation::None))
+        // The packing is kept, so what is read for it need not be.
+        let own = w.unloaded();
+        let weights = own.as_ref().unwrap_or(&w).as_slice::<f32>().ok()?;
+        let act = Activation::None;
+        let packed = PackedConvTranspose::new(isa(), shape, padding, weights, bias, act);
+        own.iter().for_each(Tensor::release);
+        Some(packed)
     };
     // Packing is parallel: a thread that waits in it may take up another run, which comes here
     // again, so it is not done inside `get_or_init`.

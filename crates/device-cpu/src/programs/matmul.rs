@@ -122,7 +122,7 @@ fn run_matmul(
         return Ok(None);
     }
     let ep = Epilogue { alpha: form.alpha, bias, residual, act, ..Epilogue::default() };
-    let (left, right) = (a.as_slice::<f32>()?, b.as_slice::<f32>()?);
+    let left = a.as_slice::<f32>()?;
     let rows = form.batch.iter().product::<usize>() * form.m;
     // Rows of the left operand in one run of memory make one tall matrix.
     let dense =
@@ -139,7 +139,7 @@ fn run_matmul(
             Some(packed) => Rhs::Packed(packed),
             None => {
                 let (rs, cs) = (form.b.row_stride, form.b.col_stride);
-                Rhs::View(Mat::strided(right, form.k, form.n, rs, cs))
+                Rhs::View(Mat::strided(b.as_slice()?, form.k, form.n, rs, cs))
             }
         };
         gemm(isa(), Lhs::View(Mat::new(left, rows, form.k)), rhs, c, form.n, &ep);
@@ -153,7 +153,7 @@ fn run_matmul(
             a_offsets: &offsets(&form.batch, &form.a.batch_strides),
             b_offsets: &offsets(&form.batch, &form.b.batch_strides),
         };
-        gemm_batch(isa(), &batch, left, right, c, &ep);
+        gemm_batch(isa(), &batch, left, b.as_slice()?, c, &ep);
     }
     Ok(Some(vec![out.into()]))
 }

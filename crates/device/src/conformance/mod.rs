@@ -131,14 +131,16 @@ fn run(device: &dyn Device, case: &Case, want: &[Value]) -> Result<(Vec<Value>, 
             case.graph.constants.get(&id).cloned().or_else(|| given.next().map(|(_, v)| v.clone()))
         })
         .collect();
-    let blocks = (0..node.outputs.len()).map(|index| dirty(want.get(index))).collect();
+    let outputs = 0..node.outputs.len();
+    let blocks: Vec<_> = outputs.map(|index| dirty(want.get(index))).collect();
     let mut result = Err("the device did not run".to_string());
     let mut inputs = Some((inputs, blocks));
     device.scope(&mut || {
-        let Some((inputs, blocks)) = inputs.take() else { return };
+        let Some((inputs, mut blocks)) = inputs.take() else { return };
         let (outer, runner) = (&|_| None, &Interpreter);
         let fell_back = &Cell::new(false);
-        let call = Call { node, inputs, in_place: None, blocks, outer, runner, fell_back };
+        let call =
+            Call { node, inputs, in_place: None, blocks: &mut blocks, outer, runner, fell_back };
         result = program.run(call).map_err(|error| error.to_string()).map(|values| {
             let kernel = if fell_back.get() { "reference" } else { program.kernel() };
             (values, kernel.to_string())

@@ -130,7 +130,7 @@ fn bytes_alone_have_no_folder() {
     let fault = read(&external(&[("location", "w.bin")])).unwrap_err().to_string();
     assert!(fault.ends_with("the model was given without its folder"), "{fault}");
     let bytes = external(&[("location", "w.bin")]).encode_to_vec();
-    let given = |_: &str, _: u64, _: Option<u64>| Ok(vec![0; 8]);
+    let given = |_: &str, _: u64, _: Option<u64>| Ok(vec![0; 8].into());
     let options = ImportOptions { external: Some(&given), ..ImportOptions::default() };
     assert!(import(&bytes, &options).is_ok());
 }
