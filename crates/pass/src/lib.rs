@@ -7,6 +7,7 @@
 
 mod editor;
 mod infer;
+mod one_hot;
 mod optimise;
 mod outputs;
 mod pattern;

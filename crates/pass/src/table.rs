@@ -15,6 +15,7 @@ pub static PASSES: &[&Pass] = &[
     &crate::cse::CSE,
     &crate::layout::LAYOUT,
     &crate::spelling::SPELLING,
+    &crate::one_hot::ONE_HOT,
     &crate::activation::ACTIVATION,
     &crate::norm::LAYER_NORM,
     &crate::attention::ATTENTION,

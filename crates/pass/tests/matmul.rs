@@ -133,3 +133,34 @@ fn constant_weights_take_the_bias_of_a_gemm() {
         "#]],
     );
 }
+
+#[test]
+fn one_hot_rows_are_looked_up() {
+    check(
+        "one_hot",
+        r#"graph "g" (%i: i32[n,1]) {
+            const %count = i32[1,3] [0, 1, 2]
+            const %w = f32[3,2] [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
+            const %b = f32[2] [0.5, -0.5]
+            %e = Equal(%i, %count)
+            %c = Cast(%e) {to = 1}
+            %m = MatMul "embed" (%c, %w)
+            %y = Add(%m, %b)
+            return (%y)
+        }"#,
+        expect![[r#"
+            graph "g" (%i: i32[n,1]) {
+              const %v9 = i32[] [-1]
+              const %v10 = i32[] [3]
+              const %v11 = i64[1] [-1]
+              const %v14 = f32[4,2] [1.5, 1.5, 3.5, 3.5, 5.5, 5.5, 0.5, -0.5]
+              %v12: i32[n,1] = Clip(%i, %v9, %v10)
+              %v13: i32[n] = Squeeze(%v12, %v11)
+              %y: f32[n,2] = Gather "embed" (%v14, %v13)
+              return (%y)
+            }
+            one_hot: fused a product with one-hot rows at embed
+            one_hot: fused Gather + Add at Add -> y
+        "#]],
+    );
+}
