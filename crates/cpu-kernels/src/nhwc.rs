@@ -207,7 +207,7 @@ impl PackedNhwc {
         if !self.takes_planes() {
             return None;
         }
-        let rows = nhwc_rows::fits(&self.shape) && size[3] >= nhwc_rows::widths(self.isa).0;
+        let rows = by_rows(self.isa, &self.shape, size[3]);
         Strips::new(&self.shape, tiling, (planes, rows), size)
     }
 
@@ -215,6 +215,11 @@ impl PackedNhwc {
     fn group_panels(&self) -> usize {
         self.shape.per_group().1.div_ceil(block(self.isa).1)
     }
+}
+
+/// Whether rows of so many outputs are done by the kernel of rows, whose blocks have one height.
+pub fn by_rows(isa: Isa, shape: &ConvShape, width: usize) -> bool {
+    reads_whole_rows(shape) && nhwc_rows::fits(shape) && width >= nhwc_rows::widths(isa).0
 }
 
 /// The order of the register kernel.

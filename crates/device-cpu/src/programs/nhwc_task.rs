@@ -10,7 +10,7 @@ use hetra_cpu_base::activation::Activation;
 use hetra_cpu_base::isa::isa;
 use hetra_cpu_base::threads::threads;
 use hetra_cpu_kernels::conv::ConvShape;
-use hetra_cpu_kernels::nhwc::reads_whole_rows;
+use hetra_cpu_kernels::nhwc::{by_rows, reads_whole_rows};
 use hetra_cpu_kernels::tiling::{Tiling, rows_max};
 use hetra_cpu_kernels::winograd::{Square, pays, takes};
 
@@ -86,6 +86,13 @@ impl ConvTask {
         takes(&self.shape) && !self.planes && self.compute == Compute::F32
     }
 
+    /// Whether the kernel of rows does it.
+    fn is_by_rows(&self) -> bool {
+        let (_, h, w) = self.size;
+        let width = self.shape.out(h, w).map_or(0, |(_, width)| width);
+        self.compute == Compute::F32 && by_rows(isa(), &self.shape, width)
+    }
+
     fn is_depthwise(&self) -> bool {
         let s = &self.shape;
         s.groups > 1 && s.groups == s.c && s.m == s.c
@@ -100,7 +107,7 @@ impl ConvTask {
         if self.has_forms() {
             knobs.push(Knob::new("form", &[1, 2, 4][..], side(self.usual().square))?);
         }
-        if !self.is_depthwise() {
+        if !self.is_depthwise() && !self.is_by_rows() {
             let rows: Vec<i64> = ((most + 1) / 2..=most).collect();
             knobs.push(Knob::new("mr", rows, most)?);
         }
