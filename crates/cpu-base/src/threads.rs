@@ -16,9 +16,10 @@
 
 use std::any::Any;
 use std::cell::Cell;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr;
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
@@ -38,32 +39,71 @@ const HARD_SPIN: Duration = Duration::from_micros(10);
 /// Looks between two readings of the clock.
 const LOOKS: usize = 32;
 
+/// Most parts that the tasks of a call are cut into.
+const SHARES_MAX: usize = 16;
+
+/// Neighbouring tasks that nobody has taken: the first one, and the one past the last one in the
+/// upper half. On a line of its own, which only one thread writes as long as it has tasks.
+#[repr(align(64))]
+struct Share(AtomicU64);
+
+impl Share {
+    fn new(tasks: Range<usize>) -> Share {
+        Share(AtomicU64::new((tasks.end as u64) << 32 | tasks.start as u64))
+    }
+
+    /// Takes the first task or, for another thread, the last one: its owner goes on with what it has
+    /// near.
+    fn take(&self, first: bool) -> Option<usize> {
+        let taken = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |range| {
+            let (start, end) = (range & u64::from(u32::MAX), range >> 32);
+            let left = |start: u64, end: u64| Some(end << 32 | start);
+            match first {
+                _ if start >= end => None,
+                true => left(start + 1, end),
+                false => left(start, end - 1),
+            }
+        });
+        let range = taken.ok()?;
+        Some(if first { range & u64::from(u32::MAX) } else { (range >> 32) - 1 } as usize)
+    }
+}
+
 /// The tasks of one call, on the stack of its caller.
 struct Job<'a> {
     body: &'a (dyn Fn(usize) + Sync),
-    /// The next task that nobody has taken.
-    next: AtomicUsize,
-    tasks: usize,
+    /// A thread begins with the share of its number: in each call with the same part of the work,
+    /// as far as there are as many, so that it finds in its caches what it wrote in the last one.
+    shares: [Share; SHARES_MAX],
+    /// Shares that have tasks in the beginning.
+    count: usize,
     /// Workers that it is offered to and that have not finished.
     open: AtomicUsize,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
 }
 
-impl Job<'_> {
-    /// Takes tasks until there are none left.
-    fn work(&self) {
+impl<'a> Job<'a> {
+    /// The caller has made sure that `tasks` fits into 32 bits.
+    fn new(body: &'a (dyn Fn(usize) + Sync), tasks: usize, threads: usize) -> Job<'a> {
+        let count = threads.clamp(1, SHARES_MAX);
+        let cut = |i: usize| tasks * i.min(count) / count;
+        let shares = std::array::from_fn(|i| Share::new(cut(i)..cut(i + 1)));
+        Job { body, shares, count, open: AtomicUsize::new(0), panic: Mutex::new(None) }
+    }
+
+    /// Takes tasks until there are none left; `own` is the number of the thread.
+    fn work(&self, own: usize) {
         let run = || {
-            loop {
-                let task = self.next.fetch_add(1, Ordering::Relaxed);
-                if task >= self.tasks {
-                    return;
+            for turn in 0..self.count {
+                let share = &self.shares[(own + turn) % self.count];
+                while let Some(task) = share.take(turn == 0) {
+                    (self.body)(task);
                 }
-                (self.body)(task);
             }
         };
         if let Err(panic) = catch_unwind(AssertUnwindSafe(run)) {
             // The others stop; the caller panics in turn.
-            self.next.store(self.tasks, Ordering::Relaxed);
+            self.shares.iter().for_each(|share| share.0.store(0, Ordering::Relaxed));
             let mut first = self.panic.lock().unwrap_or_else(PoisonError::into_inner);
             // To drop a payload may panic in turn, and nothing may unwind from here: the others
             // hold the job.
@@ -141,7 +181,7 @@ impl Worker {
                 // SAFETY: the caller that made the job keeps it until `open` is 0, which counts
                 // this worker: only what was not taken is withdrawn. The reference ends before
                 // the count goes down.
-                unsafe { &*offer }.work();
+                unsafe { &*offer }.work(index + 1);
                 RUNNING.fetch_sub(1, Ordering::Relaxed);
                 // SAFETY: as above; the last use of the job.
                 unsafe { &(*offer).open }.fetch_sub(1, Ordering::Release);
@@ -266,7 +306,7 @@ fn helpers(limit: usize, running: usize) -> usize {
 /// When a task does, after all have ended.
 pub fn for_each(n: usize, parallel: bool, f: impl Fn(usize) + Sync + Send) {
     let limit = threads();
-    if !parallel || n < 2 || limit < 2 || IN_TASK.get() {
+    if !parallel || n < 2 || limit < 2 || IN_TASK.get() || u32::try_from(n).is_err() {
         return (0..n).for_each(f);
     }
     let running = RUNNING.load(Ordering::Relaxed).max(1);
@@ -277,13 +317,7 @@ pub fn for_each(n: usize, parallel: bool, f: impl Fn(usize) + Sync + Send) {
 }
 
 fn fork(tasks: usize, helpers: usize, body: &(dyn Fn(usize) + Sync)) {
-    let job = Job {
-        body,
-        next: AtomicUsize::new(0),
-        tasks,
-        open: AtomicUsize::new(0),
-        panic: Mutex::new(None),
-    };
+    let job = Job::new(body, tasks, helpers + 1);
     let shared = ptr::from_ref(&job).cast_mut().cast::<Job<'static>>();
     // A bit for each worker that was offered the job.
     let mut offered = [0u64; THREADS_MAX / 64];
@@ -303,7 +337,7 @@ fn fork(tasks: usize, helpers: usize, body: &(dyn Fn(usize) + Sync)) {
         }
     }
     IN_TASK.set(true);
-    job.work();
+    job.work(0);
     IN_TASK.set(false);
     for (word, bits) in offered.into_iter().enumerate() {
         let mut bits = bits;
