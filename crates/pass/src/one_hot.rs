@@ -81,6 +81,9 @@ fn look_up(ed: &Editor<'_>, at: usize) -> Option<(ValueId, Tensor)> {
     }
     table.extend(std::iter::repeat_n(0.0, columns));
     if let Some(bias) = node.input(2) {
+        if ed.rank(bias)? > hot.len() {
+            return None;
+        }
         add_row(ed, bias, columns, &mut table)?;
     }
     Some((index, from_f64(DType::F32, &[rows + 1, columns], &table).ok()?))
@@ -88,7 +91,9 @@ fn look_up(ed: &Editor<'_>, at: usize) -> Option<(ValueId, Tensor)> {
 
 /// Adds a constant of so many numbers to each row.
 fn add_row(ed: &Editor<'_>, bias: ValueId, columns: usize, table: &mut [f64]) -> Option<()> {
-    let bias = to_f64(ed.constant(bias).filter(|bias| bias.shape() == [columns])?).ok()?;
+    // One number for each column, whatever axes of one it has before them.
+    let row = |bias: &&Tensor| bias.len() == columns && bias.shape().last() == Some(&columns);
+    let bias = to_f64(ed.constant(bias).filter(row)?).ok()?;
     let rows = table.chunks_exact_mut(columns.max(1));
     rows.for_each(|row| row.iter_mut().zip(&bias).for_each(|(value, more)| *value += more));
     Some(())
@@ -111,8 +116,8 @@ fn biased_table(ed: &Editor<'_>, at: usize) -> Option<(usize, Tensor)> {
     let gather = ed.made_by(looked, "Gather").filter(|_| ed.kept(looked).is_none())?;
     let table = ed.constant(ed.input(gather, 0)?).filter(|table| table.rank() == 2)?;
     let rows = ed.node(gather).attrs.int_or("axis", 0).ok()? == 0;
-    // Of one number, more axes may come from the bias.
-    if !rows || table.dtype() != DType::F32 || ed.rank(looked)? == 0 {
+    // More axes may come from the bias.
+    if !rows || table.dtype() != DType::F32 || ed.rank(bias)? > ed.rank(looked)? {
         return None;
     }
     let mut sums = to_f64(table).ok()?;

@@ -164,3 +164,41 @@ fn one_hot_rows_are_looked_up() {
         "#]],
     );
 }
+
+/// As XLA's exporters spell it.
+#[test]
+fn one_hot_rows_that_were_broadcast_are_looked_up() {
+    check(
+        "one_hot",
+        r#"graph "g" (%bytes: i32[2,4]) {
+            const %as = i64[3] [-1, 4, 1]
+            const %to = i64[3] [2, 4, 3]
+            const %count = i32[1,1,3] [0, 1, 2]
+            const %w = f32[3,2] [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
+            const %b = f32[1,1,2] [0.5, -0.5]
+            %i = Reshape(%bytes, %as)
+            %wide = Expand(%i, %to)
+            %e = Equal(%wide, %count)
+            %c = Cast(%e) {to = 1}
+            %m = MatMul "embed" (%c, %w)
+            %y = Add(%m, %b)
+            return (%y)
+        }"#,
+        expect![[r#"
+            graph "g" (%bytes: i32[2,4]) {
+              const %as = i64[3] [-1, 4, 1]
+              const %v13 = i32[] [-1]
+              const %v14 = i32[] [3]
+              const %v15 = i64[1] [-1]
+              const %v18 = f32[4,2] [1.5, 1.5, 3.5, 3.5, 5.5, 5.5, 0.5, -0.5]
+              %i: i32[2,4,1] = Reshape(%bytes, %as)
+              %v16: i32[2,4,1] = Clip(%i, %v13, %v14)
+              %v17: i32[2,4] = Squeeze(%v16, %v15)
+              %y: f32[2,4,2] = Gather "embed" (%v18, %v17)
+              return (%y)
+            }
+            one_hot: fused a product with one-hot rows at embed
+            one_hot: fused Gather + Add at Add -> y
+        "#]],
+    );
+}
