@@ -52,8 +52,8 @@ impl Share {
         Share(AtomicU64::new((tasks.end as u64) << 32 | tasks.start as u64))
     }
 
-    /// Takes the first task or, for another thread, the last one: its owner goes on with what it has
-    /// near.
+    /// Takes the first task or, for another thread, the last one: its owner goes on with what it
+    /// has near.
     fn take(&self, first: bool) -> Option<usize> {
         let taken = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |range| {
             let (start, end) = (range & u64::from(u32::MAX), range >> 32);

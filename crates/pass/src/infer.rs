@@ -12,11 +12,13 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
-use hetra_ir::{Graph, Node, Type, ValueId};
+use hetra_ir::{Dim, Graph, Node, Type, ValueId};
 use hetra_ops::{
     EvalCtx, InferCtx, Interpreter, NodeError, OpDef, OpError, find, meet, without_shape,
 };
 use hetra_tensor::{Tensor, Value};
+
+use crate::extents;
 
 /// Most elements of a value that inference computes: shapes are small, activations are not.
 const FOLD_ELEMENTS_MAX: usize = 4096;
@@ -99,6 +101,7 @@ fn infer_graph(
             types: vec![Type::Unknown; graph.values.len()],
             known: BTreeMap::new(),
         },
+        extents: BTreeMap::new(),
     };
     for (id, value) in &graph.constants {
         state.inferred.types[id.index()] = Type::of(value);
@@ -181,6 +184,8 @@ struct State<'a> {
     graph: &'a Graph,
     visits: &'a Visits,
     inferred: Inferred,
+    /// Elements of small tensors, where some are symbols.
+    extents: BTreeMap<ValueId, Vec<Dim>>,
 }
 
 impl State<'_> {
@@ -204,13 +209,14 @@ impl State<'_> {
             self.learn(node, vec![tensor.into()]);
             return Ok(());
         }
-        let outputs = (def.infer)(&ctx)?;
+        let mut outputs = (def.infer)(&ctx)?;
         if self.foldable(node, def, &outputs)
             && let Some(values) = self.fold(node, def)
         {
             self.learn(node, values);
             return Ok(());
         }
+        self.follow(node, &inputs, &known, &mut outputs);
         for (id, ty) in node.outputs.iter().zip(outputs) {
             if let Some(id) = id {
                 // What the file declares stands where inference knows nothing of the value.
@@ -220,6 +226,29 @@ impl State<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Follows extents that are symbols through tensors that hold them, into `outputs`.
+    fn follow(
+        &mut self,
+        node: &Node,
+        types: &[Option<Type>],
+        known: &[Option<Tensor>],
+        outputs: &mut [Type],
+    ) {
+        let followed: Vec<Option<Vec<Dim>>> = node
+            .inputs
+            .iter()
+            .map(|input| input.and_then(|id| self.extents.get(&id).cloned()))
+            .collect();
+        let inputs = extents::Inputs { node, types, known, followed: &followed };
+        if let (Some(shape), Some(Type::Tensor(ty))) = (inputs.shape(), outputs.first_mut()) {
+            ty.shape = Some(shape);
+        }
+        let small = outputs.first().and_then(Type::dims).is_some_and(|dims| dims.len() <= 1);
+        if let (true, Some(id), Some(dims)) = (small, node.output(0), inputs.follow()) {
+            self.extents.insert(id, dims);
+        }
     }
 
     fn value(&self, id: ValueId) -> Option<&Value> {

@@ -6,6 +6,7 @@
 //! stood in its way. Everything here is a pure function of its arguments.
 
 mod editor;
+mod extents;
 mod infer;
 mod one_hot;
 mod optimise;

@@ -1,5 +1,5 @@
-//! A product with one-hot rows looks rows up: `cast(i == [0, 1, ..]) x W + b == (W + b)[i]`, which is
-//! how embeddings are exported by frameworks that have no operator for them.
+//! A product with one-hot rows looks rows up: `cast(i == [0, 1, ..]) x W + b == (W + b)[i]`, which
+//! is how embeddings are exported by frameworks that have no operator for them.
 
 use hetra_ir::{Node, Type, ValueId};
 use hetra_tensor::{DType, Tensor, from_f64, to_f64};

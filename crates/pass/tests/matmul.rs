@@ -165,19 +165,27 @@ fn one_hot_rows_are_looked_up() {
     );
 }
 
-/// As XLA's exporters spell it.
+/// As XLA's exporters spell it, with an open batch.
 #[test]
 fn one_hot_rows_that_were_broadcast_are_looked_up() {
     check(
         "one_hot",
-        r#"graph "g" (%bytes: i32[2,4]) {
+        r#"graph "g" (%bytes: i32[n,4]) {
             const %as = i64[3] [-1, 4, 1]
-            const %to = i64[3] [2, 4, 3]
             const %count = i32[1,1,3] [0, 1, 2]
             const %w = f32[3,2] [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
             const %b = f32[1,1,2] [0.5, -0.5]
+            const %zero = i64[1] [0]
+            const %one = i64[1] [1]
+            const %inner = i32[1] [4]
+            const %rows = i32[1] [3]
             %i = Reshape(%bytes, %as)
-            %wide = Expand(%i, %to)
+            %s = Shape(%bytes)
+            %s32 = Cast(%s) {to = 6}
+            %n = Slice(%s32, %zero, %one, %zero)
+            %to = Concat(%n, %inner, %rows) {axis = 0}
+            %to64 = Cast(%to) {to = 7}
+            %wide = Expand(%i, %to64)
             %e = Equal(%wide, %count)
             %c = Cast(%e) {to = 1}
             %m = MatMul "embed" (%c, %w)
@@ -185,16 +193,16 @@ fn one_hot_rows_that_were_broadcast_are_looked_up() {
             return (%y)
         }"#,
         expect![[r#"
-            graph "g" (%bytes: i32[2,4]) {
+            graph "g" (%bytes: i32[n,4]) {
               const %as = i64[3] [-1, 4, 1]
-              const %v13 = i32[] [-1]
-              const %v14 = i32[] [3]
-              const %v15 = i64[1] [-1]
-              const %v18 = f32[4,2] [1.5, 1.5, 3.5, 3.5, 5.5, 5.5, 0.5, -0.5]
-              %i: i32[2,4,1] = Reshape(%bytes, %as)
-              %v16: i32[2,4,1] = Clip(%i, %v13, %v14)
-              %v17: i32[2,4] = Squeeze(%v16, %v15)
-              %y: f32[2,4,2] = Gather "embed" (%v18, %v17)
+              const %v21 = i32[] [-1]
+              const %v22 = i32[] [3]
+              const %v23 = i64[1] [-1]
+              const %v26 = f32[4,2] [1.5, 1.5, 3.5, 3.5, 5.5, 5.5, 0.5, -0.5]
+              %i: i32[n,4,1] = Reshape(%bytes, %as)
+              %v24: i32[n,4,1] = Clip(%i, %v21, %v22)
+              %v25: i32[n,4] = Squeeze(%v24, %v23)
+              %y: f32[n,4,2] = Gather "embed" (%v26, %v25)
               return (%y)
             }
             one_hot: fused a product with one-hot rows at embed
