@@ -67,7 +67,7 @@ const MAX_ERROR: f64 = 1e-2;
 /// `--precision`.
 #[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exactness {
-    /// Nothing is rounded; the same to the bit for any number of threads
+    /// Nothing is rounded; by the same schedules the same to the bit for any number of threads
     F32,
     /// bf16 operands, f32 sums
     Bf16,
@@ -95,6 +95,11 @@ pub(crate) fn threads(text: &str) -> Result<usize, String> {
 }
 
 impl Target {
+    /// Whether the precision is chosen by the inputs of the command.
+    pub(crate) fn calibrates(&self) -> bool {
+        matches!(self.precision, Exactness::Int8 | Exactness::Auto)
+    }
+
     /// Sets the limits of this process, loads and compiles the model. Inputs with a default that
     /// `given` does not give are weights that the exporter listed as inputs: they become constants,
     /// and fold.

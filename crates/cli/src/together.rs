@@ -60,7 +60,7 @@ pub(crate) fn measure(
 /// Inferences per second of one session.
 fn rate(session: &Session, inputs: &[(String, Value)], length: Duration) -> Result<f64> {
     let (begun, mut runs) = (Instant::now(), 0.0);
-    while begun.elapsed() < length {
+    while runs == 0.0 || begun.elapsed() < length {
         drop(session.run(inputs.to_vec())?);
         runs += 1.0;
     }

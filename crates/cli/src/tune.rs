@@ -93,6 +93,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         }
     })
     .context("Ctrl-C cannot be caught")?;
+    if args.target.calibrates() {
+        return Err(usage("tune: --precision int8 and auto are not tuned: f32 or bf16"));
+    }
     let given = args.inputs.given();
     let before = args.target.open(&given, Tuned::Shipped)?;
     let inputs = args.inputs.load(&before)?;

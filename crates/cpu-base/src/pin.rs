@@ -37,6 +37,8 @@ pub(crate) fn bind_worker(index: usize) {
 /// A thread that is bound until this is dropped, by the same thread.
 pub(crate) struct Bound {
     place: Option<usize>,
+    /// Where the thread could run before.
+    before: system::Affinity,
     here: PhantomData<*const ()>,
 }
 
@@ -48,17 +50,18 @@ pub(crate) fn bind_caller() -> Bound {
         true => None,
         false => std::iter::once(0).chain((1..all).rev()).filter(|place| *place < all).find(free),
     };
+    let before = system::affinity();
     if let Some(place) = place {
         BOUND.set(true);
         system::bind(place);
     }
-    Bound { place, here: PhantomData }
+    Bound { place, before, here: PhantomData }
 }
 
 impl Drop for Bound {
     fn drop(&mut self) {
         if let Some(place) = self.place {
-            system::unbind();
+            system::restore(&self.before);
             BOUND.set(false);
             TAKEN[place].store(false, Ordering::Relaxed);
         }
@@ -71,28 +74,41 @@ mod system {
 
     use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
-    /// The processors that the process may use, as they were when this was first asked for.
-    fn usable() -> &'static (CpuSet, Vec<usize>) {
-        static USABLE: OnceLock<(CpuSet, Vec<usize>)> = OnceLock::new();
+    /// The processors that the main thread may use, as they were when this was first asked for: a
+    /// caller may itself be bound to fewer.
+    fn usable() -> &'static [usize] {
+        static USABLE: OnceLock<Vec<usize>> = OnceLock::new();
         USABLE.get_or_init(|| {
-            let set = sched_getaffinity(None).unwrap_or_else(|_| CpuSet::new());
-            (set, (0..CpuSet::MAX_CPU).filter(|&processor| set.is_set(processor)).collect())
+            let main = Some(rustix::process::getpid());
+            let set = sched_getaffinity(main).or_else(|_| sched_getaffinity(None));
+            let set = set.unwrap_or_else(|_| CpuSet::new());
+            (0..CpuSet::MAX_CPU).filter(|&processor| set.is_set(processor)).collect()
         })
     }
 
     pub(super) fn places() -> usize {
-        usable().1.len()
+        usable().len()
     }
 
     /// Binds this thread; where the system refuses, it stays as it is.
     pub(super) fn bind(place: usize) {
         let mut set = CpuSet::new();
-        set.set(usable().1[place]);
+        set.set(usable()[place]);
         let _ = sched_setaffinity(None, &set);
     }
 
-    pub(super) fn unbind() {
-        let _ = sched_setaffinity(None, &usable().0);
+    /// Processors that a thread may use; `None` where the system does not tell.
+    pub(super) type Affinity = Option<CpuSet>;
+
+    /// That of this thread.
+    pub(super) fn affinity() -> Affinity {
+        sched_getaffinity(None).ok()
+    }
+
+    pub(super) fn restore(before: &Affinity) {
+        if let Some(set) = before {
+            let _ = sched_setaffinity(None, set);
+        }
     }
 
     /// Sets what is set already: refused where a thread may not be bound.
@@ -110,7 +126,11 @@ mod system {
 
     pub(super) fn bind(_: usize) {}
 
-    pub(super) fn unbind() {}
+    pub(super) type Affinity = ();
+
+    pub(super) fn affinity() -> Affinity {}
+
+    pub(super) fn restore(_: &Affinity) {}
 
     pub(super) fn check() -> Result<(), String> {
         Err("this system binds no threads".to_string())

@@ -43,7 +43,7 @@ const LOOKS: usize = 32;
 const SHARES_MAX: usize = 16;
 
 /// Neighbouring tasks that nobody has taken: the first one, and the one past the last one in the
-/// upper half. On a line of its own, which only one thread writes as long as it has tasks.
+/// upper half. On a line of its own, which others write only when they have none of their own left.
 #[repr(align(64))]
 struct Share(AtomicU64);
 
@@ -79,6 +79,8 @@ struct Job<'a> {
     count: usize,
     /// Workers that it is offered to and that have not finished.
     open: AtomicUsize,
+    /// A bit for each worker that was offered the job: set before it can take it.
+    offered: [AtomicU64; THREADS_MAX / 64],
     panic: Mutex<Option<Box<dyn Any + Send>>>,
 }
 
@@ -88,7 +90,17 @@ impl<'a> Job<'a> {
         let count = threads.clamp(1, SHARES_MAX);
         let cut = |i: usize| tasks * i.min(count) / count;
         let shares = std::array::from_fn(|i| Share::new(cut(i)..cut(i + 1)));
-        Job { body, shares, count, open: AtomicUsize::new(0), panic: Mutex::new(None) }
+        let offered = [const { AtomicU64::new(0) }; THREADS_MAX / 64];
+        Job { body, shares, count, open: AtomicUsize::new(0), offered, panic: Mutex::new(None) }
+    }
+
+    /// The number of a worker among those that were offered the job, from 1 on: the caller is 0.
+    /// Workers are asked in order, so that it is settled when one of them takes the offer.
+    fn number(&self, index: usize) -> usize {
+        let bits = |word: usize| self.offered[word].load(Ordering::Relaxed);
+        let before: u32 = (0..index / 64).map(|word| bits(word).count_ones()).sum();
+        let below = bits(index / 64) & ((1u64 << (index % 64)) - 1);
+        1 + (before + below.count_ones()) as usize
     }
 
     /// Takes tasks until there are none left; `own` is the number of the thread.
@@ -181,7 +193,8 @@ impl Worker {
                 // SAFETY: the caller that made the job keeps it until `open` is 0, which counts
                 // this worker: only what was not taken is withdrawn. The reference ends before
                 // the count goes down.
-                unsafe { &*offer }.work(index + 1);
+                let job = unsafe { &*offer };
+                job.work(job.number(index));
                 RUNNING.fetch_sub(1, Ordering::Relaxed);
                 // SAFETY: as above; the last use of the job.
                 unsafe { &(*offer).open }.fetch_sub(1, Ordering::Release);
@@ -319,28 +332,28 @@ pub fn for_each(n: usize, parallel: bool, f: impl Fn(usize) + Sync + Send) {
 fn fork(tasks: usize, helpers: usize, body: &(dyn Fn(usize) + Sync)) {
     let job = Job::new(body, tasks, helpers + 1);
     let shared = ptr::from_ref(&job).cast_mut().cast::<Job<'static>>();
-    // A bit for each worker that was offered the job.
-    let mut offered = [0u64; THREADS_MAX / 64];
     let mut left = helpers;
-    for index in 0..THREADS_MAX {
+    for (index, slot) in WORKERS.iter().enumerate() {
         // Past those that it may have itself there are others' workers.
-        if left == 0 || (index >= helpers && WORKERS[index].get().is_none()) {
+        if left == 0 || (index >= helpers && slot.get().is_none()) {
             break;
         }
         let Some(worker) = worker(index) else { break };
         job.open.fetch_add(1, Ordering::Relaxed);
+        let (word, bit) = (&job.offered[index / 64], 1u64 << (index % 64));
+        word.fetch_or(bit, Ordering::Relaxed);
         if worker.offer(shared) {
-            offered[index / 64] |= 1 << (index % 64);
             left -= 1;
         } else {
+            word.fetch_and(!bit, Ordering::Relaxed);
             job.open.fetch_sub(1, Ordering::Relaxed);
         }
     }
     IN_TASK.set(true);
     job.work(0);
     IN_TASK.set(false);
-    for (word, bits) in offered.into_iter().enumerate() {
-        let mut bits = bits;
+    for (word, bits) in job.offered.iter().enumerate() {
+        let mut bits = bits.load(Ordering::Relaxed);
         while bits != 0 {
             let index = word * 64 + bits.trailing_zeros() as usize;
             bits &= bits - 1;

@@ -6,8 +6,8 @@
 //! lanes. One input channel per group (depthwise) has its own loop (`nhwc_depthwise`). Of images
 //! with few channels, as of colours, a padded copy is made: there a whole row of taps is one run.
 //!
-//! Each output is summed in the same order (taps, then channels), whatever the [`Tiling`] or the
-//! threads.
+//! Each output is summed in one order, which the shape, the size of the image and the instruction
+//! set choose, whatever the [`Tiling`] or threads.
 
 use super::bf16::{self, F32, Operands, Pairs, Wide, pair};
 use super::conv::ConvShape;
@@ -15,8 +15,8 @@ use super::gemm_pack::block;
 use super::nhwc_depthwise::{Depthwise, pack_depthwise};
 use super::nhwc_micro::{BORDER, Outputs, PixelTiles, pixel_tiles};
 use super::nhwc_rows::{self, RowTiles, row_tiles};
-pub use super::nhwc_strips::reads_whole_rows;
 use super::nhwc_strips::{Strip, Strips};
+pub use super::nhwc_strips::{copies_fit, reads_whole_rows};
 use super::tiling::Tiling;
 use hetra_cpu_base::activation::{self, Activation};
 use hetra_cpu_base::isa::{Isa, Kernel};
@@ -190,7 +190,9 @@ impl PackedNhwc {
             first: 0,
             residual,
         };
-        match self.strips(tiling, planes, size) {
+        let strips = self.strips(tiling, planes, size);
+        assert!(strips.is_some() || !planes, "a copy beyond measure: `copies_fit` tells");
+        match strips {
             Some(strips) => strips.run(&call, n),
             None => call.run(n * oh * ow),
         }

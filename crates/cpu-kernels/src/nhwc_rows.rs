@@ -94,7 +94,8 @@ unsafe fn row<S: Simd, const MR: usize, const NV: usize, const ST: usize, const 
                             }
                         }
                     }
-                    (x, b) = (x.add(t.plane), b.add(nr));
+                    // Past the last channel it may point anywhere: nothing is read there.
+                    (x, b) = (x.wrapping_add(t.plane), b.wrapping_add(nr));
                 }
             }
             store(s, &t.out, first * t.out.ldc, acc);

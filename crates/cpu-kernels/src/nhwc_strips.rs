@@ -18,6 +18,8 @@ const CHANNELS_MAX: usize = 8;
 const ROW_CHANNELS_MAX: usize = 16;
 /// Floats of a strip, about: less than the first cache level.
 const STRIP: usize = 8 << 10;
+/// Most floats of the copy that one row of outputs needs (64 MiB).
+const COPY_MAX: usize = 16 << 20;
 /// Most floats of a row of a copy.
 const LINE_MAX: usize = 1 << 20;
 
@@ -28,7 +30,20 @@ pub fn reads_whole_rows(shape: &ConvShape) -> bool {
     let gains = shape.m <= 16 || shape.m <= 32 && shape.stride[1] == 1;
     let by_rows = nhwc_rows::fits(shape) && gains && shape.c <= ROW_CHANNELS_MAX;
     let few = shape.c <= CHANNELS_MAX || by_rows;
-    shape.kw > 1 && shape.groups == 1 && shape.dilation[1] == 1 && few
+    let any = shape.c > 0 && shape.kh > 0;
+    any && shape.kw > 1 && shape.groups == 1 && shape.dilation[1] == 1 && few
+}
+
+/// Floats of a row of a copy of images so wide, and rows that a row of outputs needs.
+fn extents(shape: &ConvShape, w: usize) -> Option<(usize, usize)> {
+    let line = w.checked_add(shape.pads[1])?.checked_add(shape.pads[3])?.checked_mul(shape.c)?;
+    let window = shape.kh.checked_sub(1)?.checked_mul(shape.dilation[0])?.checked_add(1)?;
+    (window.checked_mul(line)? <= COPY_MAX).then_some((line, window))
+}
+
+/// Whether copies are made of images so wide: not where a file asks for ones beyond measure.
+pub fn copies_fit(shape: &ConvShape, w: usize) -> bool {
+    extents(shape, w).is_some()
 }
 
 /// A padded copy of some rows of an image.
@@ -65,12 +80,10 @@ impl Strips {
         size: [usize; 4],
     ) -> Option<Strips> {
         let [_, w, oh, _] = size;
-        let line = w.checked_add(shape.pads[1])?.checked_add(shape.pads[3])?;
-        let line = line.checked_mul(shape.c)?;
+        let (line, window) = extents(shape, w)?;
         if line > LINE_MAX && !planes {
             return None;
         }
-        let window = (shape.kh - 1) * shape.dilation[0] + 1;
         let floats = tiling.scaled(STRIP);
         let rows = (floats / line.max(1)).saturating_sub(window) / shape.stride[0] + 1;
         Some(Strips { shape: *shape, planes, by_rows, size, rows: rows.min(oh), line })
@@ -136,5 +149,21 @@ impl Strips {
         } else {
             copy(&image[y * w * c..][..w * c], middle);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn copies_beyond_measure_are_not_made() {
+        let (kh, kw, stride, pads) = (3, 3, [1, 1], [1; 4]);
+        let s = ConvShape { c: 3, m: 16, kh, kw, stride, dilation: [1, 1], pads, groups: 1 };
+        assert!(reads_whole_rows(&s) && copies_fit(&s, 4000));
+        assert!(!copies_fit(&ConvShape { dilation: [1 << 31, 1], ..s }, 3));
+        assert!(!copies_fit(&ConvShape { pads: [0, 1 << 31, 0, 0], ..s }, 3));
+        assert!(!copies_fit(&s, usize::MAX / 2));
+        assert!(!reads_whole_rows(&ConvShape { c: 0, ..s }));
     }
 }

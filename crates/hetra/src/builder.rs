@@ -195,13 +195,13 @@ impl Builder {
         };
         let origin = source.origin();
         let shared = origin.as_ref().and_then(|origin| shared::find(origin, &recipe));
-        let session = match &shared {
-            Some(other) => Session::beside(other, opened.device, opened.warning, runs),
-            None => source.compile(opened.device, opened.warning, runs, &recipe)?,
+        let (session, origin) = match shared {
+            Some((other, found)) => {
+                (Session::beside(&other, opened.device, opened.warning, runs), Some(found))
+            }
+            None => (source.compile(opened.device, opened.warning, runs, &recipe)?, origin),
         };
-        if let Some(origin) =
-            origin.and_then(|origin| origin.with_data(&session.model().data_files))
-        {
+        if let Some(origin) = origin.and_then(|origin| origin.alone(&session.model().data_files)) {
             session.share(origin, recipe);
         }
         if calibrates { session.with_precision(&self.precision) } else { Ok(session) }

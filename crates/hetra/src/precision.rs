@@ -24,7 +24,8 @@ pub type Inputs = Vec<(String, Value)>;
 /// sums: what is rounded are the operands of products and convolutions by constant weights.
 #[derive(Clone, Debug, Default)]
 pub enum Precision {
-    /// Nothing is rounded. Results are the same to the bit for any number of threads.
+    /// Nothing is rounded. Results are the same to the bit for any number of threads, by the same
+    /// schedules: tuning is for a number of threads, and may choose another form of a convolution.
     #[default]
     F32,
     /// Operands are rounded to bf16 wherever there is a kernel for it, whether that is faster on

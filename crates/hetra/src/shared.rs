@@ -6,7 +6,6 @@
 //! looked for: to compare graphs would take as long as to compile them.
 
 use std::collections::BTreeSet;
-use std::fs::Metadata;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
@@ -39,8 +38,8 @@ pub(crate) struct Recipe {
 /// The model of a session.
 #[derive(Clone)]
 pub(crate) enum Origin {
-    /// The file, and those of external data.
-    Files(Vec<(PathBuf, Identity)>),
+    /// A file that holds all of it.
+    File(PathBuf, Identity),
     Bytes(Blob),
 }
 
@@ -49,71 +48,63 @@ pub(crate) enum Origin {
 pub(crate) struct Identity {
     len: u64,
     modified: SystemTime,
-    /// The device and the number of a file on it, where there are such.
-    place: Option<(u64, u64)>,
+    /// The device, the number of the file on it, and when either of its content, name or owner
+    /// changed: unlike the time of writing, nobody sets that one.
+    place: (u64, u64, i64, i64),
 }
 
 impl Identity {
+    #[cfg(unix)]
     fn of(path: &Path) -> Option<Identity> {
+        use std::os::unix::fs::MetadataExt;
         let meta = std::fs::metadata(path).ok()?;
-        let (len, modified) = (meta.len(), meta.modified().ok()?);
-        Some(Identity { len, modified, place: place(&meta) })
+        let place = (meta.dev(), meta.ino(), meta.ctime(), meta.ctime_nsec());
+        Some(Identity { len: meta.len(), modified: meta.modified().ok()?, place })
+    }
+
+    /// Nothing tells files apart for sure.
+    #[cfg(not(unix))]
+    fn of(_: &Path) -> Option<Identity> {
+        None
     }
 
     /// Whether a later write would show.
     fn is_settled(&self) -> bool {
-        self.modified.elapsed().is_ok_and(|age| age > SETTLED)
+        let (_, _, seconds, nanos) = self.place;
+        let (Ok(seconds), Ok(nanos)) = (u64::try_from(seconds), u32::try_from(nanos)) else {
+            return false;
+        };
+        let changed = SystemTime::UNIX_EPOCH.checked_add(Duration::new(seconds, nanos));
+        let old = |time: SystemTime| time.elapsed().is_ok_and(|age| age > SETTLED);
+        old(self.modified) && changed.is_some_and(old)
     }
-}
-
-#[cfg(unix)]
-fn place(meta: &Metadata) -> Option<(u64, u64)> {
-    use std::os::unix::fs::MetadataExt;
-    Some((meta.dev(), meta.ino()))
-}
-
-#[cfg(not(unix))]
-fn place(_: &Metadata) -> Option<(u64, u64)> {
-    None
 }
 
 impl Origin {
     /// A model's file as it is now, before it is read; `None` where it cannot be told from what it
     /// may be in a moment.
     pub(crate) fn file(path: &Path) -> Option<Origin> {
-        Some(Origin::Files(vec![identified(path)?]))
+        let path = path.canonicalize().ok()?;
+        let identity = Identity::of(&path).filter(Identity::is_settled)?;
+        Some(Origin::File(path, identity))
     }
 
-    /// The same with the files of external data that were read.
-    pub(crate) fn with_data(mut self, paths: &[PathBuf]) -> Option<Origin> {
-        if let Origin::Files(files) = &mut self {
-            for path in paths {
-                files.push(identified(path)?);
-            }
-        }
-        Some(self)
+    /// The same, unless the model has files beside it: which these are depends on the links that
+    /// led to the model, and they may be replaced while it is read.
+    pub(crate) fn alone(self, data_files: &[PathBuf]) -> Option<Origin> {
+        Some(self).filter(|_| data_files.is_empty())
     }
 
-    /// Whether a session of `self` is one of what is asked for. Of the files of `wanted` the first
-    /// is known; the others are found by reading it.
+    /// Whether a session of `self` is one of what is asked for, which was just looked at.
     fn serves(&self, wanted: &Origin) -> bool {
         match (self, wanted) {
-            (Origin::Files(all), Origin::Files(wanted)) => {
-                let same = |(path, identity): &(PathBuf, Identity)| {
-                    Identity::of(path).as_ref() == Some(identity)
-                };
-                all.first() == wanted.first() && all.iter().all(same)
+            (Origin::File(path, identity), Origin::File(asked, now)) => {
+                path == asked && identity == now
             }
             (Origin::Bytes(a), Origin::Bytes(b)) => a.bytes() == b.bytes(),
             _ => false,
         }
     }
-}
-
-fn identified(path: &Path) -> Option<(PathBuf, Identity)> {
-    let path = path.canonicalize().ok()?;
-    let identity = Identity::of(&path).filter(Identity::is_settled)?;
-    Some((path, identity))
 }
 
 /// A session that others may share.
@@ -136,11 +127,13 @@ pub(crate) fn forget() {
     drop(entries());
 }
 
-/// A living session of this model that was made in this way.
-pub(crate) fn find(origin: &Origin, recipe: &Recipe) -> Option<Arc<Inner>> {
+/// A living session of this model that was made in this way, and what it was found by: whoever
+/// shares it keeps that, and not its own bytes of the model.
+pub(crate) fn find(origin: &Origin, recipe: &Recipe) -> Option<(Arc<Inner>, Origin)> {
     let entries = entries();
     let fits = |entry: &&Entry| entry.recipe == *recipe && entry.origin.serves(origin);
-    entries.iter().find(fits)?.session.upgrade()
+    let entry = entries.iter().find(fits)?;
+    Some((entry.session.upgrade()?, entry.origin.clone()))
 }
 
 /// Lets others share a session while it lives.

@@ -14,6 +14,9 @@ pub(crate) static ONE_HOT: Pass = Pass {
     run: |ed| ed.sweep(|ed, at| one_hot(ed, at) || biased(ed, at)),
 };
 
+/// Most numbers of a table that is made here: it stands beside the weights if others read these.
+const TABLE_MAX: usize = 4 << 20;
+
 fn one_hot(ed: &mut Editor<'_>, at: usize) -> bool {
     let Some((index, table)) = look_up(ed, at) else { return false };
     let (Some(dtype), Some(dims)) = (ed.dtype(index), ed.ty(index).dims().map(<[_]>::to_vec))
@@ -25,6 +28,10 @@ fn one_hot(ed: &mut Editor<'_>, at: usize) -> bool {
     let scalar = |value: f64| from_f64(dtype, &[], &[value]);
     let (Ok(low), Ok(high)) = (scalar(-1.0), scalar(rows as f64)) else { return false };
     let label = ed.node(at).name.clone();
+    let Some(weights) = ed.input(at, 1) else { return false };
+    if ed.unclaimed(&Node::new("Gather", &[weights, index], &[]), &[at]).is_some() {
+        return false;
+    }
     let table = ed.add_constant("", table);
     let (low, high) = (ed.add_constant("", low), ed.add_constant("", high));
     let axes = ed.add_constant("", Tensor::vector(&[-1i64]));
@@ -33,9 +40,6 @@ fn one_hot(ed: &mut Editor<'_>, at: usize) -> bool {
     let mut gather = Node::new("Gather", &[table, flat], &[]);
     gather.name = label;
     gather.outputs = vec![ed.node(at).output(0)];
-    if ed.unclaimed(&gather, &[at]).is_some() {
-        return false;
-    }
     ed.insert(at, Node::new("Clip", &[index, low, high], &[clipped]));
     ed.insert(at, Node::new("Squeeze", &[clipped, axes], &[flat]));
     ed.fuse(at, gather, &[], "a product with one-hot rows")
@@ -54,7 +58,7 @@ fn look_up(ed: &Editor<'_>, at: usize) -> Option<(ValueId, Tensor)> {
     let (a, b) = (ed.input(equal, 0)?, ed.input(equal, 1)?);
     let weights = ed.constant(node.input(1)?).filter(|w| w.rank() == 2)?;
     let (rows, columns) = (weights.shape()[0], weights.shape()[1]);
-    if rows == 0 || columns == 0 {
+    if rows == 0 || columns == 0 || weights.len() > TABLE_MAX {
         return None;
     }
     let index = match (counts(ed, b, rows), counts(ed, a, rows)) {
@@ -70,7 +74,10 @@ fn look_up(ed: &Editor<'_>, at: usize) -> Option<(ValueId, Tensor)> {
         .unwrap_or(index);
     let whole = matches!(ed.dtype(index)?, DType::I32 | DType::I64) && last_is(ed, index, 1);
     let (dims, hot) = (ed.ty(index).dims()?, ed.ty(ed.node(equal).output(0)?).dims()?);
-    let same = dims.len() == hot.len() && dims[..dims.len() - 1] == hot[..hot.len() - 1];
+    let (outer, hot_outer) = (dims.split_last()?.1, hot.split_last()?.1);
+    // What nothing is known of is no evidence that nothing was repeated.
+    let told = outer.iter().all(|dim| dim.known().is_some() || dim.symbol().is_some());
+    let same = told && outer == hot_outer;
     if !whole || !same || !ed.is_float(node.input(0)?) || weights.dtype() != DType::F32 {
         return None;
     }
@@ -117,7 +124,11 @@ fn biased_table(ed: &Editor<'_>, at: usize) -> Option<(usize, Tensor)> {
     let table = ed.constant(ed.input(gather, 0)?).filter(|table| table.rank() == 2)?;
     let rows = ed.node(gather).attrs.int_or("axis", 0).ok()? == 0;
     // More axes may come from the bias.
-    if !rows || table.dtype() != DType::F32 || ed.rank(bias)? > ed.rank(looked)? {
+    if !rows
+        || table.len() > TABLE_MAX
+        || table.dtype() != DType::F32
+        || ed.rank(bias)? > ed.rank(looked)?
+    {
         return None;
     }
     let mut sums = to_f64(table).ok()?;

@@ -2,7 +2,7 @@
 
 mod check;
 
-use check::{check, check_reference, check_unclaimed};
+use check::{check, check_reference, check_unclaimed, optimised};
 use expect_test::expect;
 
 #[test]
@@ -209,4 +209,22 @@ fn one_hot_rows_that_were_broadcast_are_looked_up() {
             one_hot: fused Gather + Add at Add -> y
         "#]],
     );
+}
+
+/// An extent of which nothing is known may be one that rows are repeated to.
+#[test]
+fn one_hot_rows_of_unknown_extent_stay() {
+    let (after, _) = optimised(
+        r#"graph "g" (%i: i32[?,1], %to: i64[2]) {
+            const %count = i32[1,3] [0, 1, 2]
+            const %w = f32[3,2] [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
+            %wide = Expand(%i, %to)
+            %e = Equal(%wide, %count)
+            %c = Cast(%e) {to = 1}
+            %m = MatMul "embed" (%c, %w)
+            return (%m)
+        }"#,
+    );
+    let text = hetra_ir::print(&after);
+    assert!(text.contains("MatMul \"embed\""), "{text}");
 }

@@ -178,8 +178,7 @@ impl Tensor {
         if wanted > crate::bytes_max() {
             return Err(TensorError::TooLarge { bytes: wanted as u128 });
         }
-        // No number needs more than 8 bytes; the parts of a complex one are numbers.
-        let lazy = Lazy::of_blob(blob, (dtype.bits() / 8).min(8));
+        let lazy = Lazy::of_blob(blob, dtype.bits() / 8);
         Ok(Tensor { dtype, shape: shape.to_vec(), count, data: Data::Lazy(Arc::new(lazy)) })
     }
 

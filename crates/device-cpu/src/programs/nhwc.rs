@@ -15,7 +15,7 @@ use super::nhwc_conv::{Forms, Images};
 use super::pool::planar;
 use super::{Compile, Form, Outcome, Schedules, program};
 use hetra_cpu_base::isa::isa;
-use hetra_cpu_kernels::nhwc::reads_whole_rows;
+use hetra_cpu_kernels::nhwc::{copies_fit, reads_whole_rows};
 use hetra_cpu_kernels::nhwc_pool::pool_nhwc;
 use hetra_cpu_kernels::norm::{Reduce, reduce};
 use hetra_cpu_kernels::pool::PoolKind;
@@ -119,7 +119,7 @@ fn run_conv(call: &mut Call<'_>, forms: &Forms) -> Outcome {
     let output = channels_last(&geometry.output_shape());
     let misfit = bias.as_ref().is_some_and(|bias| bias.len() != shape.m)
         || residual.as_ref().is_some_and(|z| z.shape() != output);
-    let direct = !planes || reads_whole_rows(&shape);
+    let direct = !planes || reads_whole_rows(&shape) && copies_fit(&shape, w_in);
     if misfit || !direct || !window_taken(&shape) || !makes(&geometry, shape.out(h, w_in)) {
         return Ok(None);
     }
