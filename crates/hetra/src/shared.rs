@@ -20,6 +20,9 @@ const ENTRIES_MAX: usize = 32;
 
 /// A file that was written so short a time ago may be written again with the same time on it.
 const SETTLED: Duration = Duration::from_secs(2);
+/// The same of the time of the last change, which the system's own clock gives: longer than it
+/// takes to tick.
+const TICK: Duration = Duration::from_millis(100);
 
 /// What a session was made of.
 #[derive(Clone, PartialEq)]
@@ -75,8 +78,8 @@ impl Identity {
             return false;
         };
         let changed = SystemTime::UNIX_EPOCH.checked_add(Duration::new(seconds, nanos));
-        let old = |time: SystemTime| time.elapsed().is_ok_and(|age| age > SETTLED);
-        old(self.modified) && changed.is_some_and(old)
+        let older = |time: SystemTime, than| time.elapsed().is_ok_and(|age| age > than);
+        older(self.modified, SETTLED) && changed.is_some_and(|changed| older(changed, TICK))
     }
 }
 

@@ -24,10 +24,11 @@ fn file(name: &str, weight: f32) -> PathBuf {
     path
 }
 
-/// Sets the time of the last write so many seconds back.
+/// Sets the time of the last write so many seconds back, and lets the clock of changes go on.
 fn settle(path: &Path, seconds: u64) {
     let file = std::fs::File::options().write(true).open(path).unwrap();
     file.set_modified(SystemTime::now() - Duration::from_secs(seconds)).unwrap();
+    std::thread::sleep(Duration::from_millis(150));
 }
 
 fn build(path: &Path) -> Session {

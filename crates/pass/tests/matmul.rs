@@ -215,9 +215,10 @@ fn one_hot_rows_that_were_broadcast_are_looked_up() {
 #[test]
 fn one_hot_rows_of_unknown_extent_stay() {
     let (after, _) = optimised(
-        r#"graph "g" (%i: i32[?,1], %to: i64[2]) {
+        r#"graph "g" (%i: i32[?,1], %o: f32[?,1]) {
             const %count = i32[1,3] [0, 1, 2]
             const %w = f32[3,2] [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
+            %to = Shape(%o)
             %wide = Expand(%i, %to)
             %e = Equal(%wide, %count)
             %c = Cast(%e) {to = 1}
