@@ -153,9 +153,9 @@ impl Builder {
         self
     }
 
-    /// Imports, optimises and compiles; or, where a session lives that was made of the same file or
-    /// bytes in the same way, shares its weights and programs. With [`Precision::Int8`] and
-    /// [`Precision::Auto`] it also runs the model, some seconds long.
+    /// Imports, optimises and compiles; or, where a session lives that was made of the same file
+    /// (without external data) or bytes in the same way, shares its weights and programs. With
+    /// [`Precision::Int8`] and [`Precision::Auto`] it also runs the model, some seconds long.
     ///
     /// # Errors
     /// When the model is malformed, or declares an output as another dtype than its nodes give, or

@@ -2,8 +2,9 @@
 //!
 //! Whoever builds a second session of the same file or bytes, in the same way, while the first one
 //! lives, gets the first one's graph and programs with plans and memories of its own: nothing is
-//! imported, optimised or packed again. A model that was imported or built by the caller is not
-//! looked for: to compare graphs would take as long as to compile them.
+//! imported, optimised or packed again. Not so a model with files of external data beside it. A
+//! model that was imported or built by the caller is not looked for: to compare graphs would take
+//! as long as to compile them.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

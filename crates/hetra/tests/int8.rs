@@ -2,6 +2,7 @@
 
 #![allow(clippy::print_stderr, reason = "what was measured is told")]
 
+mod numbers;
 mod places;
 
 use std::path::Path;
@@ -9,18 +10,7 @@ use std::path::Path;
 use hetra::{
     DType, Dim, Error, Graph, GraphBuilder, Inputs, Node, Precision, Session, Tensor, Verdict,
 };
-
-/// Numbers in -1..=1 that look random.
-fn numbers(count: usize, seed: u64) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
-    };
-    (0..count).map(|_| next()).collect()
-}
+use numbers::numbers;
 
 /// Weights such that sums of so many products are about as large as what goes in.
 fn weights(shape: &[usize], seed: u64) -> Tensor {

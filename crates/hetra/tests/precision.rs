@@ -1,20 +1,11 @@
 //! How exactly a session computes: f32 to the bit, bf16 near it, and what is chosen between them.
 
+mod numbers;
+
 use hetra::{
     DType, Dim, Error, Graph, GraphBuilder, Inputs, Node, Precision, Session, Tensor, Verdict,
 };
-
-/// Numbers in -1..=1 that look random.
-fn numbers(count: usize, seed: u64) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
-    };
-    (0..count).map(|_| next()).collect()
-}
+use numbers::numbers;
 
 fn tensor(shape: &[usize], seed: u64) -> Tensor {
     Tensor::from_slice(shape, &numbers(shape.iter().product(), seed)).expect("so many numbers")
