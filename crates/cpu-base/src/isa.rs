@@ -125,6 +125,20 @@ fn run_avx512<K: Kernel>(kernel: K) -> K::Output {
     kernel.run(unsafe { Avx512::<false>::new() })
 }
 
+impl Isa {
+    /// As `dispatch`, with the instructions of AVX512-BF16 where this instruction set and the
+    /// machine have them.
+    #[inline]
+    pub fn dispatch_bf16<K: Kernel>(self, kernel: K) -> K::Output {
+        #[cfg(target_arch = "x86_64")]
+        if self.min(detected()) == Isa::Avx512 && is_x86_feature_detected!("avx512bf16") {
+            // SAFETY: the machine has these features, as was just checked.
+            return unsafe { run_avx512_bf16(kernel) };
+        }
+        self.dispatch(kernel)
+    }
+}
+
 /// Runs `kernel` with the instructions of AVX512-BF16, `None` where the machine has none.
 #[inline]
 pub fn with_bf16<K: Kernel>(kernel: K) -> Option<K::Output> {

@@ -3,9 +3,10 @@
 //! Layout: [`isa`] picks the instruction set, [`simd`] is the vector vocabulary, [`math`] has
 //! functions over it and [`activation`] those of kernels, [`scratch`] lends aligned
 //! buffers, [`threads`] runs tasks, [`pin`] binds threads, [`peak`] measures what there is to
-//! reach.
+//! reach, [`amx`] multiplies by matrix registers.
 
 pub mod activation;
+pub mod amx;
 pub mod isa;
 pub mod math;
 pub mod peak;

@@ -206,6 +206,18 @@ pub trait Simd: sealed::Sealed + Copy + Send + Sync + 'static {
         // SAFETY: passed on to the caller.
         unsafe { load_bf16_by_parts(self, p) }
     }
+    /// The numbers of two vectors rounded to bf16, as [`Simd::load_bf16`] puts them.
+    #[inline(always)]
+    fn narrow_bf16(self, low: Self::F, high: Self::F) -> Self::F {
+        const { assert!(Self::LANES <= 16, "a vector longer than its half of the array") };
+        let mut both = [0.0; 32];
+        // SAFETY: the array has room for two vectors.
+        unsafe {
+            self.store(both.as_mut_ptr(), low);
+            self.store(both.as_mut_ptr().add(Self::LANES), high);
+            self.load_bf16(both.as_ptr())
+        }
+    }
     /// The low halves of the lanes as numbers.
     #[inline(always)]
     fn low_bf16(self, pairs: Self::F) -> Self::F {

@@ -554,11 +554,22 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
             // SAFETY: passed on to the caller.
             return unsafe { super::load_bf16_by_parts(self, p) };
         }
-        // SAFETY: as in `dot_bf16`; the caller promises 32 readable floats.
-        unsafe {
-            let (low, high) = (_mm512_loadu_ps(p), _mm512_loadu_ps(p.add(16)));
-            std::mem::transmute::<__m512bh, __m512>(_mm512_cvtne2ps_pbh(high, low))
+        // SAFETY: the caller promises 32 readable floats.
+        unsafe { self.narrow_bf16(_mm512_loadu_ps(p), _mm512_loadu_ps(p.add(16))) }
+    }
+    #[inline(always)]
+    fn narrow_bf16(self, low: __m512, high: __m512) -> __m512 {
+        if !BF16 {
+            let mut both = [0.0; 32];
+            // SAFETY: the array has room for two vectors.
+            return unsafe {
+                _mm512_storeu_ps(both.as_mut_ptr(), low);
+                _mm512_storeu_ps(both.as_mut_ptr().add(16), high);
+                super::load_bf16_by_parts(self, both.as_ptr())
+            };
         }
+        // SAFETY: as in `dot_bf16`.
+        unsafe { std::mem::transmute::<__m512bh, __m512>(_mm512_cvtne2ps_pbh(high, low)) }
     }
     #[inline(always)]
     fn shl<const N: u32>(self, a: __m512i) -> __m512i {

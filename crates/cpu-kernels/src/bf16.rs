@@ -6,8 +6,9 @@
 //! operand is f32 in memory and is rounded while it is packed, in a block that stays in the cache.
 //! There are two ways to multiply: by those instructions ([`Pairs`]), or by splitting a word of the
 //! constant operand in two registers and multiplying as f32 ([`Wide`]), which needs no instruction
-//! of its own. Products of bf16 numbers are exact in f32 and both ways add them in the same order,
-//! so they give the same bits (but that the instructions take denormal numbers for zero).
+//! of its own. Where there are matrix registers, they are faster than both (`tiles`). Products of
+//! bf16 numbers are exact in f32 and both ways add them in the same order, so they give the same
+//! bits (but that the instructions take denormal numbers for zero).
 //!
 //! [`Pairs`] is not always the faster way: measured on one core, an Intel core of Sapphire Rapids
 //! makes 80 GFLOP/s by its instruction and 165 by f32 multiply-adds. So it is measured once, see
@@ -15,6 +16,7 @@
 //! operand is half as long.
 
 use super::gemm_pack::Mat;
+use hetra_cpu_base::amx;
 use hetra_cpu_base::isa::{Isa, Kernel, detected, with_bf16};
 use hetra_cpu_base::scratch::{Shared, count};
 use hetra_cpu_base::simd::Simd;
@@ -31,6 +33,8 @@ pub enum Operands {
     Pairs,
     /// The left ones are f32 numbers, rounded to bf16, the right ones pairs.
     Wide,
+    /// Both are pairs, in the order of matrix registers (`tiles`).
+    Tiles,
 }
 
 /// How the register kernels multiply: [`Operands`] as a type.
@@ -188,6 +192,7 @@ impl Operands {
             Operands::F32 => to[..from.len()].copy_from_slice(from),
             Operands::Pairs => Pairs::dispatch(isa, Narrow(from, to)),
             Operands::Wide => isa.dispatch(Round(from, to)),
+            Operands::Tiles => unreachable!("rows of tiles are made by `tiles`"),
         };
         if terms.is_multiple_of(2) || self == Operands::F32 {
             // Nothing to fill up: all rows are one.
@@ -314,8 +319,11 @@ fn pairs_pay() -> bool {
 
 /// The faster form of bf16 operands for an instruction set.
 pub fn operands(isa: Isa) -> Operands {
-    let pairs = isa.min(detected()) == Isa::Avx512 && pairs_pay();
-    if pairs { Operands::Pairs } else { Operands::Wide }
+    match isa.min(detected()) {
+        Isa::Avx512 if amx::available() => Operands::Tiles,
+        Isa::Avx512 if pairs_pay() => Operands::Pairs,
+        _ => Operands::Wide,
+    }
 }
 
 /// Every form of bf16 operands that the machine can multiply.
@@ -327,7 +335,9 @@ pub(crate) fn available(isa: Isa) -> Vec<Operands> {
         fn run<S: Simd>(self, _: S) {}
     }
     let pairs = isa == Isa::Avx512 && with_bf16(Nothing).is_some();
-    [Operands::Wide].into_iter().chain(pairs.then_some(Operands::Pairs)).collect()
+    let tiles = isa == Isa::Avx512 && amx::available();
+    let forms = [(true, Operands::Wide), (pairs, Operands::Pairs), (tiles, Operands::Tiles)];
+    forms.into_iter().filter(|(there, _)| *there).map(|(_, form)| form).collect()
 }
 
 #[cfg(test)]
@@ -358,7 +368,7 @@ mod tests {
         let mut x = samples();
         x.push(f32::NAN);
         for isa in Isa::available() {
-            for kind in available(isa) {
+            for kind in available(isa).into_iter().filter(|kind| *kind != Operands::Tiles) {
                 for terms in [x.len(), 7, 1] {
                     let rows = &x[..x.len() / terms * terms];
                     let row = kind.steps(terms) * kind.words();

@@ -72,7 +72,8 @@ impl ConvShape {
         assert_eq!(weights, size, "weights of another size");
     }
 
-    pub(crate) fn pointwise(&self) -> bool {
+    /// Whether each output is made of one pixel, at its own place.
+    pub fn pointwise(&self) -> bool {
         self.kh == 1 && self.kw == 1 && self.stride == [1, 1] && self.pads == [0; 4]
     }
 }

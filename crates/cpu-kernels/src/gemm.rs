@@ -14,6 +14,7 @@ use super::bf16::{F32, Operands, Pairs, Wide};
 use super::gemm_micro::{Tile, TileEnd, tile};
 use super::gemm_pack::{AView, block, kc_of, mr_for, pack_a, pack_a_by, pack_b_all};
 use super::gemv;
+use super::tiles;
 use hetra_cpu_base::activation::{self, Activation};
 use hetra_cpu_base::isa::{Isa, Kernel};
 use hetra_cpu_base::scratch::{self, Shared, count};
@@ -137,6 +138,10 @@ pub fn gemm(isa: Isa, a: Lhs<'_>, b: Rhs<'_>, c: &mut [f32], ldc: usize, ep: &Ep
             with_a(isa, p.view(), b, n, c, ldc, ep);
         }
         Lhs::View(a) => {
+            if let Rhs::Packed(packed @ PackedB { tiles: Some(tiles), .. }) = &b {
+                assert_eq!(packed.isa(), isa, "packed for another instruction set");
+                return tiles::gemm(a, tiles, c, ldc, ep);
+            }
             let operands = operands(&b);
             let (steps, words) = (operands.steps(k), operands.words());
             let mr = mr_for(isa, operands, m);
@@ -189,7 +194,7 @@ fn with_a(
     let (nr, operands) = (block(isa).1, operands(&b));
     let c = Shared::new(c);
     let run = |b: BSrc<'_>, split_rows: bool| {
-        tiles(isa, &Job { a, b, operands, n, nr, c, ldc, ep }, split_rows);
+        split(isa, &Job { a, b, operands, n, nr, c, ldc, ep }, split_rows);
     };
     let live: &dyn Panels = match &b {
         Rhs::Packed(p) => {
@@ -212,7 +217,7 @@ fn with_a(
     }
 }
 
-fn tiles(isa: Isa, job: &Job<'_>, split_rows: bool) {
+fn split(isa: Isa, job: &Job<'_>, split_rows: bool) {
     let row_panels = job.a.m.div_ceil(job.a.mr);
     let col_panels = job.n.div_ceil(job.nr);
     let work = job.a.m.saturating_mul(job.n).saturating_mul(job.a.k);
@@ -348,6 +353,7 @@ fn one<S: Simd>(job: &Job<'_>, r: usize, j: usize, k0: usize, len: usize, b: &[f
             Operands::F32 => tile::<S, F32>(&t),
             Operands::Pairs => tile::<S, Pairs>(&t),
             Operands::Wide => tile::<S, Wide>(&t),
+            Operands::Tiles => unreachable!("done by another kernel"),
         }
         if last && ep.act.clamp().is_none() {
             for i in 0..mr {

@@ -5,6 +5,7 @@
 //! out (64 rows are 13+13+13+13+12, not 14+14+14+14+8), so that no kernel runs nearly empty.
 
 use super::bf16::{self, Operands};
+use super::tiles::TileWeights;
 use hetra_cpu_base::isa::Isa;
 use hetra_cpu_base::scratch::{AlignedBuf, Shared, count};
 use hetra_cpu_base::threads::for_each;
@@ -187,6 +188,8 @@ pub struct PackedB {
     pub(crate) k: usize,
     pub(crate) n: usize,
     pub(crate) operands: Operands,
+    /// What is in the place of `data` for matrix registers.
+    pub(crate) tiles: Option<TileWeights>,
     isa: Isa,
 }
 
@@ -197,7 +200,7 @@ impl PackedB {
         let nr = block(isa).1;
         let mut data = AlignedBuf::zeroed(count(&[k, n.next_multiple_of(nr)]));
         pack_b_all(isa, &b, k, n, data.as_mut_slice());
-        PackedB { data, k, n, operands: Operands::F32, isa }
+        PackedB { data, k, n, operands: Operands::F32, tiles: None, isa }
     }
     /// Packs `b` rounded to bf16: the other operand of its products is rounded, too.
     pub fn bf16(isa: Isa, b: Mat<'_>) -> Self {
@@ -206,10 +209,22 @@ impl PackedB {
     /// As `bf16`, in one of the forms of such operands.
     pub(crate) fn rounded(isa: Isa, operands: Operands, b: Mat<'_>) -> Self {
         let (k, n, nr) = (b.rows, b.cols, block(isa).1);
+        if operands == Operands::Tiles && k > 0 {
+            let tiles = TileWeights::new(k, n, |i, j| b.data[b.at(i, j)]);
+            return PackedB {
+                data: AlignedBuf::default(),
+                k,
+                n,
+                operands,
+                tiles: Some(tiles),
+                isa,
+            };
+        }
+        let operands = if operands == Operands::Tiles { Operands::Wide } else { operands };
         let steps = operands.steps(k);
         let mut data = AlignedBuf::zeroed(count(&[steps, n.next_multiple_of(nr)]));
         pack_b_all(isa, &PairRows(b), steps, n, data.as_mut_slice());
-        PackedB { data, k, n, operands, isa }
+        PackedB { data, k, n, operands, tiles: None, isa }
     }
     /// Rows.
     pub fn rows(&self) -> usize {

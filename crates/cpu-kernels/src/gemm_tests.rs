@@ -69,7 +69,8 @@ fn check_case(t: Case) {
     }
 }
 
-/// Products of operands that are rounded to bf16, in all forms: right, and the same to the bit.
+/// Products of operands that are rounded to bf16, in all forms: right, and all but those of
+/// matrix registers the same to the bit.
 fn check_bf16(t: Case) {
     let mut rng = Rng::new(t.seed);
     let (m, n, k) = (t.m, t.n, t.k);
@@ -97,8 +98,11 @@ fn check_bf16(t: Case) {
             let what = format!("{isa:?} {operands:?} {t:?}");
             close(&c, &want, 1e-5 * (k as f32).sqrt().max(1.0), &what);
             assert!(c == run(3), "{what}: by three threads");
-            assert!(first.as_ref().is_none_or(|first| *first == c), "{what}: other bits");
-            first.get_or_insert(c);
+            // Matrix registers add up in another order.
+            if operands != Operands::Tiles {
+                assert!(first.as_ref().is_none_or(|first| *first == c), "{what}: other bits");
+                first.get_or_insert(c);
+            }
         }
     }
 }

@@ -8,9 +8,11 @@
 //! for `pmaddwd`, which cannot saturate.
 
 use super::gemm_pack::{block, mr_of};
+use super::tiles::STEP;
+use hetra_cpu_base::amx::{ROW, SIDE};
 use hetra_cpu_base::isa::Isa;
-use hetra_cpu_base::scratch::{AlignedBuf, Shared, lend};
-use hetra_cpu_base::threads::for_each;
+use hetra_cpu_base::scratch::{AlignedBuf, Shared, count, lend};
+use hetra_cpu_base::threads::{for_each, for_ranges};
 
 /// A matrix of 8-bit numbers somewhere in a slice.
 #[derive(Clone, Copy, Debug)]
@@ -101,6 +103,7 @@ pub struct PackedIntA {
     pub(crate) data: AlignedBuf,
     pub(crate) m: usize,
     pub(crate) k: usize,
+    /// Rows of a panel; 0 where rows lie as they are, for matrix registers.
     pub(crate) mr: usize,
     pub(crate) sums: Vec<i32>,
     /// What the flipping added to each number, and so to the zero point.
@@ -114,6 +117,34 @@ impl PackedIntA {
     /// Packs `a` for the kernels of `isa`, as unsigned numbers.
     pub fn new(isa: Isa, a: IntMat<'_>) -> Self {
         PackedIntA::of(isa, a, false)
+    }
+
+    /// Rows of unsigned numbers, one behind the other, for matrix registers: each with zeros behind
+    /// it up to whole steps, and as many rows as fill blocks.
+    pub(crate) fn rows_of(isa: Isa, a: IntMat<'_>) -> Self {
+        let (m, k, row) = (a.rows, a.cols, a.cols.next_multiple_of(ROW));
+        let flip = if a.signed { 0x80 } else { 0 };
+        let mut data = AlignedBuf::zeroed(count(&[m.next_multiple_of(SIDE), row / 4]));
+        let mut sums = vec![0; m];
+        let out = Shared::new(data.as_bytes_mut());
+        let sum_out = Shared::new(&mut sums);
+        for_ranges(m, (64 << 10) / k.max(1), |start, len| {
+            // SAFETY: tasks have different rows.
+            let (bytes, sums) =
+                unsafe { (out.slice(start * row, len * row), sum_out.slice(start, len)) };
+            for (i, (bytes, sum)) in bytes.chunks_exact_mut(row.max(1)).zip(sums).enumerate() {
+                let base = (start + i) * a.row_stride;
+                if a.col_stride == 1 {
+                    let from = &a.data[base..base + k];
+                    bytes.iter_mut().zip(from).for_each(|(to, from)| *to = from ^ flip);
+                } else {
+                    let from = |j: usize| a.data[base + j * a.col_stride];
+                    bytes[..k].iter_mut().enumerate().for_each(|(j, to)| *to = from(j) ^ flip);
+                }
+                *sum = bytes[..k].iter().map(|byte| i32::from(*byte)).sum();
+            }
+        });
+        PackedIntA { data, m, k, mr: 0, sums, moved: i32::from(flip), signed: false, isa }
     }
 
     /// The same as signed numbers.
@@ -225,7 +256,9 @@ impl PackedIntB {
         let panels = MatPanels { mat: b, kg: kg_of(isa) };
         let nr = block(isa).1;
         let groups = b.rows.div_ceil(panels.kg);
-        let mut data = AlignedBuf::zeroed(groups * b.cols.next_multiple_of(nr));
+        // Steps of matrix registers go on behind the last row, where the left operand is zero.
+        let lanes = groups * b.cols.next_multiple_of(nr) + STEP;
+        let mut data = AlignedBuf::zeroed(lanes);
         pack_all(isa, &panels, (b.rows, b.cols), bytemuck::cast_slice_mut(data.as_mut_slice()));
         PackedIntB { data, k: b.rows, n: b.cols, moved: panels.moved(), isa }
     }

@@ -17,6 +17,10 @@ use super::nhwc_micro::{BORDER, Outputs, PixelTiles, pixel_tiles};
 use super::nhwc_rows::{self, RowTiles, row_tiles};
 use super::nhwc_strips::{Strip, Strips};
 pub use super::nhwc_strips::{copies_fit, reads_whole_rows};
+use super::nhwc_tiles;
+pub use super::nhwc_tiles::pieces_fit;
+use super::numbers::{Numbers, NumbersOut};
+use super::tiles::TileWeights;
 use super::tiling::Tiling;
 use hetra_cpu_base::activation::{self, Activation};
 use hetra_cpu_base::isa::{Isa, Kernel};
@@ -50,6 +54,8 @@ pub struct PackedNhwc {
     /// For each panel two vectors; for depthwise one float for each channel, or none.
     bias: Vec<f32>,
     act: Activation,
+    /// Weights for matrix registers, in the place of the others.
+    tiles: Option<TileWeights>,
 }
 
 impl std::fmt::Debug for PackedNhwc {
@@ -112,16 +118,31 @@ impl PackedNhwc {
         assert!(bias.is_none_or(|b| b.len() == shape.m), "bias of another size");
         assert!(shape.groups == 1 || operands == Operands::F32, "groups are summed as f32");
         let depthwise = shape.groups > 1 && shape.groups == shape.c && shape.m == shape.c;
+        let operands = match operands {
+            // Nothing to multiply.
+            Operands::Tiles if weights.is_empty() => Operands::Wide,
+            operands => operands,
+        };
+        let tiles = (operands == Operands::Tiles).then(|| nhwc_tiles::pack(&shape, weights));
         let (weights, bias) = match depthwise {
+            _ if tiles.is_some() => (AlignedBuf::default(), pack_bias(isa, &shape, bias)),
             true => (pack_depthwise(&shape, weights), bias.unwrap_or_default().to_vec()),
             false => (pack(isa, operands, &shape, weights), pack_bias(isa, &shape, bias)),
         };
-        PackedNhwc { isa, shape, depthwise, operands, weights, bias, act }
+        PackedNhwc { isa, shape, depthwise, operands, weights, bias, act, tiles }
     }
 
     /// The shape given to `new`.
     pub fn shape(&self) -> &ConvShape {
         &self.shape
+    }
+
+    pub(crate) fn bias(&self) -> &[f32] {
+        &self.bias
+    }
+
+    pub(crate) fn activation(&self) -> Activation {
+        self.act
     }
 
     /// `out = act(conv(x) + bias + residual)` for `n` images of `h` by `w` pixels. `residual` has
@@ -134,7 +155,8 @@ impl PackedNhwc {
         residual: Option<&[f32]>,
         out: &mut [f32],
     ) {
-        self.run_from(tiling, x, false, size, residual, out);
+        let (x, residual) = (Numbers::F32(x), residual.map(Numbers::F32));
+        self.run_from(tiling, (x, false), size, residual, NumbersOut::F32(out));
     }
 
     /// As `run`, for images that have their channels first. Panics unless `takes_planes`, too.
@@ -146,19 +168,22 @@ impl PackedNhwc {
         residual: Option<&[f32]>,
         out: &mut [f32],
     ) {
-        assert!(self.takes_planes(), "channels first are taken only where copies are made");
-        self.run_from(tiling, x, true, size, residual, out);
+        let (x, residual) = (Numbers::F32(x), residual.map(Numbers::F32));
+        self.run_from(tiling, (x, true), size, residual, NumbersOut::F32(out));
     }
 
-    fn run_from(
+    /// As `run`, or `run_planes` where the images are `planes`, for numbers that may be bf16.
+    /// Panics unless `takes_bf16`, where some are.
+    pub fn run_from(
         &self,
         tiling: Tiling,
-        x: &[f32],
-        planes: bool,
+        (x, planes): (Numbers<'_>, bool),
         (n, h, w): (usize, usize, usize),
-        residual: Option<&[f32]>,
-        out: &mut [f32],
+        residual: Option<Numbers<'_>>,
+        out: NumbersOut<'_>,
     ) {
+        let f32 = matches!(x, Numbers::F32(_));
+        assert!(!planes || self.takes_planes() && f32, "channels first are taken only for copies");
         let s = &self.shape;
         let (oh, ow) = s.out(h, w).expect("the caller has checked that the kernel fits");
         let outputs = count(&[n, oh, ow, s.m]);
@@ -167,17 +192,27 @@ impl PackedNhwc {
         if outputs == 0 {
             return;
         }
+        let size = [h, w, oh, ow];
+        if let Some(tiles) = &self.tiles {
+            return nhwc_tiles::run(self, tiles, (x, planes), (n, size), residual, out);
+        }
+        let residual = residual.map(|residual| match residual {
+            Numbers::F32(residual) => residual,
+            Numbers::Bf16(_) => panic!("a residual that is bf16"),
+        });
         if self.depthwise {
             let bias = Some(self.bias.as_slice()).filter(|bias| !bias.is_empty());
             let (weights, act) = (self.weights.as_slice(), self.act);
-            let size = [h, w, oh, ow];
             let d = Depthwise { shape: s, tiling, weights, bias, act, residual, x, size };
             return d.run(self.isa, n, out);
         }
+        let (Numbers::F32(x), NumbersOut::F32(out)) = (x, out) else {
+            panic!("images that are bf16");
+        };
         let pixel = self.operands.steps(s.c) * self.operands.words();
         let mut zeros = lend(pixel);
         zeros.fill(0.0);
-        let (size, out) = ([h, w, oh, ow], Shared::new(out));
+        let out = Shared::new(out);
         let call = Call {
             conv: self,
             tiling,
@@ -201,7 +236,12 @@ impl PackedNhwc {
     /// Whether `run` takes images with their channels first, too.
     pub fn takes_planes(&self) -> bool {
         // A pixel of an odd number of bf16 channels has a zero behind it.
-        self.operands == Operands::F32 && reads_whole_rows(&self.shape)
+        matches!(self.operands, Operands::F32 | Operands::Tiles) && reads_whole_rows(&self.shape)
+    }
+
+    /// Whether images and outputs may be bf16, and whether the residual may.
+    pub fn takes_bf16(&self) -> (bool, bool) {
+        (self.tiles.is_some() || self.depthwise, self.tiles.is_some())
     }
 
     /// The strips of padded copies to run by, where that is worth it or the channels are first.
@@ -324,37 +364,42 @@ impl Call<'_> {
         let depth = self.shape.kh * self.shape.kw * self.shape.per_group().0;
         count(&[pixels, self.shape.m]).saturating_mul(depth) >= PAR_MIN && threads() > 1
     }
+}
 
-    /// Writes where the taps of these pixels lie: for each tap an entry for each pixel.
-    fn table(&self, pixels: Range<usize>, table: &mut [usize]) {
-        let s = &self.shape;
-        let [h, w, oh, ow] = self.size;
-        let n = pixels.len();
-        // Not so in a padded copy, whose rows are longer than those of the output.
-        if s.pointwise() && (h, w) == (oh, ow) {
-            table.iter_mut().zip(pixels).for_each(|(entry, p)| *entry = p * self.pixel);
-            return;
-        }
-        let (row, mut x) = (pixels.start / ow, pixels.start % ow);
-        let (mut image, mut y) = (row / oh, row % oh);
-        for i in 0..n {
-            let mut entries = table[i..].iter_mut().step_by(n);
-            for ty in 0..s.kh {
-                let at_y = (y * s.stride[0] + ty * s.dilation[0]).wrapping_sub(s.pads[0]);
-                let line = (image * h).wrapping_add(at_y).wrapping_mul(w);
-                let mut at_x = (x * s.stride[1]).wrapping_sub(s.pads[1]);
-                for entry in entries.by_ref().take(s.kw) {
-                    let inside = at_y < h && at_x < w;
-                    *entry = if inside { (line + at_x) * self.pixel } else { BORDER };
-                    at_x = at_x.wrapping_add(s.dilation[1]);
-                }
+/// Writes where the taps of these pixels lie, in an image whose pixels are `pixel` apart: for each
+/// tap an entry for each pixel, or [`BORDER`].
+fn table(
+    s: &ConvShape,
+    [h, w, oh, ow]: [usize; 4],
+    pixel: usize,
+    pixels: Range<usize>,
+    table: &mut [usize],
+) {
+    let n = pixels.len();
+    // Not so in a padded copy, whose rows are longer than those of the output.
+    if s.pointwise() && (h, w) == (oh, ow) {
+        table.iter_mut().zip(pixels).for_each(|(entry, p)| *entry = p * pixel);
+        return;
+    }
+    let (row, mut x) = (pixels.start / ow, pixels.start % ow);
+    let (mut image, mut y) = (row / oh, row % oh);
+    for i in 0..n {
+        let mut entries = table[i..].iter_mut().step_by(n);
+        for ty in 0..s.kh {
+            let at_y = (y * s.stride[0] + ty * s.dilation[0]).wrapping_sub(s.pads[0]);
+            let line = (image * h).wrapping_add(at_y).wrapping_mul(w);
+            let mut at_x = (x * s.stride[1]).wrapping_sub(s.pads[1]);
+            for entry in entries.by_ref().take(s.kw) {
+                let inside = at_y < h && at_x < w;
+                *entry = if inside { (line + at_x) * pixel } else { BORDER };
+                at_x = at_x.wrapping_add(s.dilation[1]);
             }
-            x += 1;
-            if x == ow {
-                (x, y) = (0, y + 1);
-                if y == oh {
-                    (y, image) = (0, image + 1);
-                }
+        }
+        x += 1;
+        if x == ow {
+            (x, y) = (0, y + 1);
+            if y == oh {
+                (y, image) = (0, image + 1);
             }
         }
     }
@@ -468,7 +513,8 @@ impl Kernel for Block<'_> {
             let (mut at, mut entry) = (start, 0);
             for (mr, count) in runs {
                 for _ in 0..count {
-                    self.call.table(at..at + mr, &mut table[entry..entry + mr * taps]);
+                    let entries = &mut table[entry..entry + mr * taps];
+                    self::table(s, self.call.size, self.call.pixel, at..at + mr, entries);
                     (at, entry) = (at + mr, entry + mr * taps);
                 }
             }
@@ -566,6 +612,7 @@ impl Block<'_> {
                 Operands::F32 => pixel_tiles::<S, F32>(&tiles),
                 Operands::Pairs => pixel_tiles::<S, Pairs>(&tiles),
                 Operands::Wide => pixel_tiles::<S, Wide>(&tiles),
+                Operands::Tiles => unreachable!("done by another kernel"),
             }
         }
     }

@@ -4,10 +4,11 @@
 //! and most of their inputs; at the sides of the image it leaves out the taps in the border.
 
 use super::conv::ConvShape;
+use super::numbers::{Numbers, NumbersOut, SharedOut};
 use super::tiling::Tiling;
 use hetra_cpu_base::activation::{self, Activation};
 use hetra_cpu_base::isa::{Isa, Kernel};
-use hetra_cpu_base::scratch::{AlignedBuf, Shared, count, lend};
+use hetra_cpu_base::scratch::{AlignedBuf, count, lend};
 use hetra_cpu_base::simd::Simd;
 use hetra_cpu_base::threads::for_ranges;
 use std::ops::Range;
@@ -23,6 +24,12 @@ const BLOCKS_MAX: usize = 1 << 16;
 const GRAIN: usize = 96 << 10;
 /// Outputs of a row that are summed together.
 const WIDE: usize = 8;
+
+/// Floats of a copy of an image that is stored as bf16, about: lines that several rows of outputs
+/// read are not widened for each.
+const COPY: usize = 80 << 10;
+/// Most floats of the lines of a padded copy that one row of outputs reads.
+const LINES_MAX: usize = 4 << 20;
 
 /// Weights `[c, 1, kh, kw]` as `[tap][c, padded]`.
 pub(crate) fn pack_depthwise(s: &ConvShape, weights: &[f32]) -> AlignedBuf {
@@ -42,20 +49,48 @@ pub(crate) struct Depthwise<'a> {
     pub(crate) bias: Option<&'a [f32]>,
     pub(crate) act: Activation,
     pub(crate) residual: Option<&'a [f32]>,
-    pub(crate) x: &'a [f32],
+    pub(crate) x: Numbers<'a>,
     /// Height, width; output height, width.
     pub(crate) size: [usize; 4],
 }
 
 impl Depthwise<'_> {
     /// Convolves `n` images; the slices have been checked against the sizes.
-    pub(crate) fn run(&self, isa: Isa, n: usize, out: &mut [f32]) {
-        let [_, _, oh, ow] = self.size;
-        let out = Shared::new(out);
+    pub(crate) fn run(&self, isa: Isa, n: usize, out: NumbersOut<'_>) {
+        let ([_, _, oh, ow], out) = (self.size, out.share());
         let row = (ow * self.shape.c * (2 + self.shape.kh * self.shape.kw / 2)).max(1);
         for_ranges(n * oh, self.tiling.grain(GRAIN) / row, |start, len| {
-            isa.dispatch(Rows { call: self, rows: start..start + len, out });
+            let rows = Rows { call: self, rows: start..start + len, out };
+            match (self.x, out) {
+                (Numbers::F32(_), SharedOut::F32(_)) => isa.dispatch(rows),
+                _ => isa.dispatch_bf16(rows),
+            }
         });
+    }
+}
+
+impl Depthwise<'_> {
+    /// The pixels of a line of a padded copy, in which all steps find what they read; `None` where
+    /// no such copies are made.
+    fn padded_width(&self) -> Option<usize> {
+        let ([_, w, _, ow], s) = (self.size, self.shape);
+        if matches!(self.x, Numbers::F32(_)) || s.kh > s.kw || s.dilation[1] != 1 {
+            return None;
+        }
+        let [h, ..] = self.size;
+        let lines = ((s.kh - 1).saturating_mul(s.dilation[0]).saturating_add(1)).min(h);
+        let read = (ow.next_multiple_of(WIDE) - 1).checked_mul(s.stride[1])?.checked_add(s.kw)?;
+        let width = read.max(w.checked_add(s.pads[1])?);
+        (lines.checked_mul(width.checked_mul(s.c)?)? <= LINES_MAX).then_some(width)
+    }
+
+    /// The lines of all images that a row of outputs reads.
+    fn lines(&self, row: usize) -> Range<usize> {
+        let ([h, _, oh, _], s) = (self.size, self.shape);
+        let (image, y0) = (row / oh * h, row % oh * s.stride[0]);
+        let past = y0 + (s.kh - 1) * s.dilation[0] + 1;
+        let inside = |y: usize| image + y.saturating_sub(s.pads[0]).min(h);
+        inside(y0)..inside(past)
     }
 }
 
@@ -63,49 +98,101 @@ impl Depthwise<'_> {
 struct Rows<'a> {
     call: &'a Depthwise<'a>,
     rows: Range<usize>,
-    out: Shared<'a, f32>,
+    out: SharedOut<'a>,
 }
 
 impl Kernel for Rows<'_> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let (shape, width) = (self.call.shape, self.call.size[3] * self.call.shape.c);
-        let mut zeros = lend(shape.c);
+        let mut zeros = lend(self.call.shape.c);
         zeros.fill(0.0);
-        for row in self.rows.clone() {
+        let width = self.call.size[3] * self.call.shape.c;
+        let mut sums = lend(if let SharedOut::Bf16(_) = self.out { width } else { 0 });
+        if let Numbers::F32(x) = self.call.x {
+            for row in self.rows.clone() {
+                self.row(s, Line::new(self.call, row, x), row, (&zeros, &mut sums));
+            }
+            return;
+        }
+        let padded = self.call.padded_width();
+        let ([_, w, oh, _], shape) = (self.call.size, self.call.shape);
+        let (c, left) = (shape.c, shape.pads[1] * shape.c);
+        // Without borders where lines would be too long, or have gaps.
+        let (left, width) = padded.map_or((0, w), |width| (left, width));
+        let line = width * c;
+        let more = (shape.kh - 1) * shape.dilation[0];
+        let most = (COPY / line.max(1)).saturating_sub(more) / shape.stride[0] + 1;
+        let mut next = self.rows.start;
+        while next < self.rows.end {
+            let end = (next + most).min(self.rows.end).min((next / oh + 1) * oh);
+            // Lines in the border are none that are read.
+            let first = self.call.lines(next).start;
+            let lines = first..self.call.lines(end - 1).end.max(first);
+            let mut copy = lend(lines.len() * line);
+            for (y, copy) in lines.zip(copy.chunks_exact_mut(line.max(1))) {
+                copy[..left].fill(0.0);
+                self.call.x.widen(s, y * w * c, &mut copy[left..left + w * c]);
+                copy[left + w * c..].fill(0.0);
+            }
+            for row in next..end {
+                let line = Line::copied(self.call, row, (&copy, first), padded);
+                self.row(s, line, row, (&zeros, &mut sums));
+            }
+            next = end;
+        }
+    }
+}
+
+impl Rows<'_> {
+    /// One row of outputs, by way of `sums` where they are not f32.
+    #[inline(always)]
+    fn row<S: Simd>(&self, s: S, line: Line<'_>, row: usize, (zeros, sums): (&[f32], &mut [f32])) {
+        let (shape, width) = (self.call.shape, self.call.size[3] * self.call.shape.c);
+        let out = match self.out {
             // SAFETY: each row of outputs is one task's.
-            let out = unsafe { self.out.slice(row * width, width) };
-            let line = Line::new(self.call, row);
-            match (shape.kw, shape.stride[1], shape.dilation[1]) {
-                _ if shape.kh > shape.kw => line.run::<S, 0, 0, 0>(s, &zeros, out),
-                (3, 1, 1) => line.run::<S, 3, 1, 10>(s, &zeros, out),
-                (3, 2, 1) => line.run::<S, 3, 2, 17>(s, &zeros, out),
-                (5, 1, 1) => line.run::<S, 5, 1, 12>(s, &zeros, out),
-                (5, 2, 1) => line.run::<S, 5, 2, 19>(s, &zeros, out),
-                _ => line.run::<S, 0, 0, 0>(s, &zeros, out),
-            }
-            if self.call.act.clamp().is_none() {
-                activation::apply(S::ISA, self.call.act, out);
-            }
+            SharedOut::F32(out) => unsafe { out.slice(row * width, width) },
+            SharedOut::Bf16(_) => &mut sums[..],
+        };
+        match (shape.kw, shape.stride[1], shape.dilation[1]) {
+            _ if shape.kh > shape.kw => line.run::<S, 0, 0, 0>(s, zeros, out),
+            (3, 1, 1) => line.run::<S, 3, 1, 10>(s, zeros, out),
+            (3, 2, 1) => line.run::<S, 3, 2, 17>(s, zeros, out),
+            (5, 1, 1) => line.run::<S, 5, 1, 12>(s, zeros, out),
+            (5, 2, 1) => line.run::<S, 5, 2, 19>(s, zeros, out),
+            _ => line.run::<S, 0, 0, 0>(s, zeros, out),
+        }
+        if self.call.act.clamp().is_none() {
+            activation::apply(S::ISA, self.call.act, out);
+        }
+        if let SharedOut::Bf16(out) = self.out {
+            // SAFETY: as above.
+            Numbers::F32(sums).narrow_all(s, unsafe { out.slice(row * width, width) });
         }
     }
 }
 
 /// Where the pixels of a step lie.
 trait Places {
-    /// The channels of pixel `i` in a row of taps: as many as the image has.
+    /// The channels of pixel `i < N` in row `line < K` of taps: as many as the image has.
     fn at(&self, line: usize, i: usize) -> *const f32;
 }
 
-/// Rows of pixels of so many channels, which all lie in the image.
-struct Inside<'a, const K: usize>([&'a [f32]; K], usize);
+/// Rows of `N` pixels, which all lie in the image, and its channels.
+struct Inside<const K: usize, const N: usize>([*const f32; K], usize);
 
-impl<const K: usize> Places for Inside<'_, K> {
+impl<const K: usize, const N: usize> Inside<K, N> {
+    /// The first `N` pixels of `c` channels of each row.
+    fn new(rows: [&[f32]; K], c: usize) -> Self {
+        assert!(rows.iter().all(|row| row.len() >= N * c), "pixels outside their row");
+        Inside(rows.map(<[f32]>::as_ptr), c)
+    }
+}
+
+impl<const K: usize, const N: usize> Places for Inside<K, N> {
     #[inline(always)]
     fn at(&self, line: usize, i: usize) -> *const f32 {
-        let Inside(rows, c) = self;
-        rows[line][i * c..].as_ptr()
+        self.0[line].wrapping_add(i * self.1)
     }
 }
 
@@ -127,8 +214,11 @@ struct Line<'a> {
     call: &'a Depthwise<'a>,
     /// From the first of these rows on, to the end of the image.
     image: &'a [f32],
-    /// Floats between two of them.
+    /// Floats between two of them that are read together.
     step: usize,
+    /// Pixels of a line, and zeros that would be before the first of them.
+    width: usize,
+    left: usize,
     /// The rows of taps that lie in the image.
     taps: Range<usize>,
     residual: Option<&'a [f32]>,
@@ -138,23 +228,39 @@ struct Line<'a> {
 }
 
 impl<'a> Line<'a> {
-    fn new(call: &'a Depthwise<'a>, row: usize) -> Self {
+    /// Row `row` of outputs, of all images.
+    fn new(call: &'a Depthwise<'a>, row: usize, x: &'a [f32]) -> Self {
+        let [h, w, oh, ow] = call.size;
+        let far = (h * w).saturating_add(oh * ow).saturating_mul(call.shape.c) > FAR;
+        Line { far, ..Self::copied(call, row, (x, 0), None) }
+    }
+
+    /// Row `row` of outputs, of lines from `first` on, which may be padded to some width.
+    fn copied(
+        call: &'a Depthwise<'a>,
+        row: usize,
+        (x, first): (&'a [f32], usize),
+        padded: Option<usize>,
+    ) -> Self {
         let shape = call.shape;
         let ([h, w, oh, ow], c) = (call.size, shape.c);
         let (image, y0) = (row / oh, row % oh * shape.stride[0]);
         let dy = shape.dilation[0];
         // Rows of taps t with 0 <= y0 + t dy - pad < h.
-        let first = shape.pads[0].saturating_sub(y0).div_ceil(dy).min(shape.kh);
-        let past = (h + shape.pads[0]).saturating_sub(y0).div_ceil(dy).clamp(first, shape.kh);
-        let top = if first < past { y0 + first * dy - shape.pads[0] } else { 0 };
+        let tap = shape.pads[0].saturating_sub(y0).div_ceil(dy).min(shape.kh);
+        let past = (h + shape.pads[0]).saturating_sub(y0).div_ceil(dy).clamp(tap, shape.kh);
+        let top = if tap < past { y0 + tap * dy - shape.pads[0] } else { 0 };
+        let (width, left) = padded.map_or((w, shape.pads[1]), |width| (width, 0));
         Line {
             call,
-            image: &call.x[(image * h + top) * w * c..(image + 1) * h * w * c],
-            step: dy * w * c,
-            taps: first..past,
+            image: &x[(image * h + top).saturating_sub(first) * width * c..],
+            step: dy * width * c,
+            width,
+            left,
+            taps: tap..past,
             residual: call.residual.map(|r| &r[row * ow * c..(row + 1) * ow * c]),
             padded: c.next_multiple_of(PAD),
-            far: (h * w).saturating_add(oh * ow).saturating_mul(c) > FAR,
+            far: false,
         }
     }
 
@@ -169,23 +275,24 @@ impl<'a> Line<'a> {
         zeros: &[f32],
         out: &mut [f32],
     ) {
-        let (c, [_, w, _, ow]) = (self.call.shape.c, self.call.size);
-        let left = self.call.shape.pads[1];
+        let (c, [.., ow]) = (self.call.shape.c, self.call.size);
+        let (w, left) = (self.width, self.left);
         // Whole vectors, so that the same lanes are summed together whatever the blocks.
         let size = self.call.tiling.scaled(BLOCK).next_multiple_of(PAD).clamp(PAD, BLOCKS_MAX);
         for block in (0..c).step_by(size) {
             let block = block..(block + size).min(c);
             for x in (0..ow).step_by(WIDE) {
                 let outputs = x..(x + WIDE).min(ow);
-                if K == 0 {
+                if K == 0 || self.taps.is_empty() {
                     self.any::<S>(s, block.clone(), outputs, out);
-                } else if x * ST >= left && x * ST + N <= w + left && outputs.len() == WIDE {
+                } else if x * ST >= left && x * ST + N <= w + left {
                     let first = (x * ST - left) * c;
-                    let mut rows = [zeros; K];
+                    // Rows that are not there are not read.
+                    let mut rows = [&self.image[first..]; K];
                     for (line, row) in rows.iter_mut().enumerate().take(self.taps.len()) {
-                        *row = &self.image[line * self.step + first..][..N * c];
+                        *row = &self.image[line * self.step + first..];
                     }
-                    let (places, block) = (Inside(rows, c), block.clone());
+                    let (places, block) = (Inside::<K, N>::new(rows, c), block.clone());
                     match self.far {
                         true => self.block::<S, K, ST, N, true>(s, &places, block, outputs, out),
                         false => self.block::<S, K, ST, N, false>(s, &places, block, outputs, out),
@@ -235,7 +342,11 @@ impl<'a> Line<'a> {
 
     #[inline(always)]
     fn bias<S: Simd>(&self, s: S, c0: usize, n: usize) -> S::F {
-        self.call.bias.map_or(s.splat(0.0), |bias| s.loads_tail(&bias[c0..c0 + n]))
+        // No closure: it would be compiled without the instructions of the kernel.
+        match self.call.bias {
+            Some(bias) => s.loads_tail(&bias[c0..c0 + n]),
+            None => s.splat(0.0),
+        }
     }
 
     /// The pixels from `x - pad` on, by rows of taps: all channels of each, or zeros for those in
@@ -246,9 +357,9 @@ impl<'a> Line<'a> {
         x: usize,
         zeros: &'b [f32],
     ) -> [[&'b [f32]; N]; K] {
-        let (w, c) = (self.call.size[1], self.call.shape.c);
+        let (w, c) = (self.width, self.call.shape.c);
         // Wraps where the first taps lie in the border.
-        let left = x.wrapping_sub(self.call.shape.pads[1]);
+        let left = x.wrapping_sub(self.left);
         let mut places = [[zeros; N]; K];
         for (line, row) in places.iter_mut().enumerate().take(self.taps.len()) {
             for (i, place) in row.iter_mut().enumerate() {
@@ -318,20 +429,23 @@ impl<'a> Line<'a> {
         let c = self.call.shape.c;
         let mut sums = [self.bias(s, c0, n); WIDE];
         assert!(c0 + n <= c && c0 + S::LANES <= self.padded && (n == S::LANES || !FULL));
-        for (line, ty) in self.taps.clone().enumerate() {
-            let taps = &self.call.weights[ty * K * self.padded..][..K * self.padded];
+        let lines = self.taps.len();
+        let taps = &self.call.weights[self.taps.start * K * self.padded..];
+        assert!(lines <= K && taps.len() >= lines * K * self.padded);
+        for line in 0..lines {
+            let taps = taps.as_ptr().wrapping_add(line * K * self.padded + c0);
             let mut weights = [s.splat(0.0); K];
             for (tx, weight) in weights.iter_mut().enumerate() {
-                // SAFETY: `tx < K`, and the weights of a tap are padded to whole vectors: the
-                // lanes from `c0` on were checked to be among them.
-                *weight = unsafe { s.load(taps.as_ptr().add(tx * self.padded + c0)) };
+                // SAFETY: `line < lines` and `tx < K`: the tap is among those that were checked to
+                // be there. It is padded to whole vectors, and the lanes from `c0` on are in it.
+                *weight = unsafe { s.load(taps.add(tx * self.padded)) };
             }
             for i in 0..N {
                 // SAFETY: a place has `c` channels, of which the `n` from `c0` on are read; `n` is
-                // the number of lanes where `FULL`.
+                // the number of lanes where `FULL`. There are `K` lines of `N` places.
                 let v = unsafe {
                     let p = places.at(line, i).add(c0);
-                    if AHEAD && line + 1 == self.taps.len() {
+                    if AHEAD && line + 1 == lines {
                         // Rows above have been read before; this one is met for the first time.
                         s.prefetch(p.wrapping_add(WIDE * ST * c));
                     }
@@ -351,12 +465,12 @@ impl<'a> Line<'a> {
     /// The output at `x`, of the taps that lie inside.
     #[inline(always)]
     fn one<S: Simd>(&self, s: S, (c0, n): (usize, usize), x: usize, bias: S::F) -> S::F {
-        let (shape, w) = (self.call.shape, self.call.size[1]);
+        let (shape, w) = (self.call.shape, self.width);
         let mut sum = bias;
         for (line, ty) in self.taps.clone().enumerate() {
             for tx in 0..shape.kw {
                 let at = x * shape.stride[1] + tx * shape.dilation[1];
-                let at = at.wrapping_sub(shape.pads[1]);
+                let at = at.wrapping_sub(self.left);
                 if at < w {
                     let from = line * self.step + at * shape.c + c0;
                     let v = s.loads_tail(&self.image[from..from + n]);

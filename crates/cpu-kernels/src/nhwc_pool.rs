@@ -1,6 +1,7 @@
 //! Max and average pooling of images with channels last: vectors hold channels, and each window
 //! is the taps that lie in the image.
 
+use super::numbers::Number;
 use super::pool::{Pool, PoolKind, divisor};
 use hetra_cpu_base::isa::{Isa, Kernel};
 use hetra_cpu_base::scratch::{Shared, count};
@@ -13,13 +14,13 @@ const VECTORS: usize = 4;
 
 /// Pools `n` images of `h` by `w` pixels of `c` channels to `oh` by `ow`. The caller has chosen the
 /// output size; windows may reach past the border. Panics if a slice is too short or a stride is 0.
-pub fn pool_nhwc(
+pub fn pool_nhwc<X: Number>(
     isa: Isa,
     p: &Pool,
-    x: &[f32],
+    x: &[X],
     (n, h, w, c): (usize, usize, usize, usize),
     (oh, ow): (usize, usize),
-    y: &mut [f32],
+    y: &mut [X],
 ) {
     let outputs = count(&[n, oh, ow, c]);
     assert!(x.len() >= count(&[n, h, w, c]) && y.len() >= outputs, "slice too short");
@@ -34,7 +35,8 @@ pub fn pool_nhwc(
     let line = ow.saturating_mul(c).saturating_mul(p.kernel[0].saturating_mul(p.kernel[1]));
     for_ranges(n * oh, (64 << 10) / line.max(1), |start, len| {
         let (rows, columns) = (&rows[..], &columns[..]);
-        isa.dispatch(Rows { p, x, size: [h, w, c], rows, columns, lines: start..start + len, out });
+        let lines = start..start + len;
+        X::dispatch(isa, Rows { p, x, size: [h, w, c], rows, columns, lines, out });
     });
 }
 
@@ -59,18 +61,18 @@ impl Window {
     }
 }
 
-struct Rows<'a> {
+struct Rows<'a, X> {
     p: &'a Pool,
-    x: &'a [f32],
+    x: &'a [X],
     /// Height, width, channels.
     size: [usize; 3],
     rows: &'a [Window],
     columns: &'a [Window],
     lines: Range<usize>,
-    out: Shared<'a, f32>,
+    out: Shared<'a, X>,
 }
 
-impl Kernel for Rows<'_> {
+impl<X: Number> Kernel for Rows<'_, X> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
@@ -96,16 +98,16 @@ impl Kernel for Rows<'_> {
     }
 }
 
-impl Rows<'_> {
+impl<X: Number> Rows<'_, X> {
     /// Channels `c0` to `c0 + V * LANES` of one pixel, or as many as there are.
     #[inline(always)]
     fn window<S: Simd, const V: usize>(
         &self,
         s: S,
-        image: &[f32],
+        image: &[X],
         (row, column): (&Window, &Window),
         c0: usize,
-        out: &mut [f32],
+        out: &mut [X],
     ) {
         let [_, w, c] = self.size;
         let [down, across] = self.p.dilation;
@@ -116,7 +118,14 @@ impl Rows<'_> {
                 let pixel = (row.first + ty * down) * w + column.first + tx * across;
                 let pixel = &image[pixel * c..(pixel + 1) * c];
                 for (j, acc) in acc.iter_mut().enumerate() {
-                    let v = s.loads_tail(&pixel[c0 + j * S::LANES..]);
+                    let run = &pixel[c0 + j * S::LANES..];
+                    // SAFETY: no more numbers are read than there are.
+                    let v = unsafe {
+                        match run.len() >= S::LANES {
+                            true => X::load(s, run.as_ptr()),
+                            false => X::load_n(s, run.as_ptr(), run.len()),
+                        }
+                    };
                     // Where the number is NaN, `max` gives the second operand.
                     *acc = if max { s.max(v, *acc) } else { s.add(*acc, v) };
                 }
@@ -125,7 +134,9 @@ impl Rows<'_> {
         let divisor = s.splat(row.divisor * column.divisor);
         for (j, acc) in acc.into_iter().enumerate() {
             let v = if max { acc } else { s.div(acc, divisor) };
-            s.stores_tail(&mut out[c0 + j * S::LANES..], v);
+            let run = &mut out[c0 + j * S::LANES..];
+            // SAFETY: no more numbers are written than there is room for.
+            unsafe { X::store_n(s, run.as_mut_ptr(), v, run.len().min(S::LANES)) };
         }
     }
 }
@@ -136,6 +147,7 @@ mod tests {
     use crate::nhwc::tests::last;
     use crate::pool::pool;
     use crate::reference::{Rng, close};
+    use half::bf16;
 
     #[test]
     fn as_with_channels_first() {
@@ -169,6 +181,15 @@ mod tests {
                 let mut got = vec![f32::NAN; want.len()];
                 pool_nhwc(isa, &p, &x, (n, h, w, c), (oh, ow), &mut got);
                 close(&got, &want, 1e-6, &format!("{isa:?} {p:?} {n} {c} {h} {w}"));
+                let low: Vec<bf16> = x.iter().map(|&x| bf16::from_f32(x)).collect();
+                let wide: Vec<f32> = low.iter().map(|x| x.to_f32()).collect();
+                pool_nhwc(isa, &p, &wide, (n, h, w, c), (oh, ow), &mut got);
+                let mut stored = vec![bf16::NAN; want.len()];
+                pool_nhwc(isa, &p, &low, (n, h, w, c), (oh, ow), &mut stored);
+                let got: Vec<bf16> = got.into_iter().map(bf16::from_f32).collect();
+                let mut pairs = stored.iter().zip(&got);
+                let same = pairs.all(|(a, b)| a == b || a.is_nan() && b.is_nan());
+                assert!(same, "{isa:?} {p:?} of bf16");
             }
         }
     }

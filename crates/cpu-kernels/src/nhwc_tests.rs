@@ -44,6 +44,21 @@ fn check(s: ConvShape, n: usize, h: usize, w: usize, seed: u64) {
             assert_eq!(out, cut, "{isa:?} {s:?}: channels first");
         }
     }
+    if packed_depthwise(&s) {
+        let low: Vec<half::bf16> = x.iter().map(|&x| half::bf16::from_f32(x)).collect();
+        let wide: Vec<f32> = low.iter().map(|x| x.to_f32()).collect();
+        for isa in Isa::available() {
+            let packed = PackedNhwc::new(isa, s, &weights, bias, act);
+            let mut want = vec![f32::NAN; want.len()];
+            packed.run(Tiling::default(), &wide, (n, h, w), residual, &mut want);
+            let mut out = vec![half::bf16::NAN; want.len()];
+            let (image, residual) = ((Numbers::Bf16(&low), false), residual.map(Numbers::F32));
+            let stored = NumbersOut::Bf16(&mut out);
+            packed.run_from(Tiling::default(), image, (n, h, w), residual, stored);
+            let want: Vec<half::bf16> = want.into_iter().map(half::bf16::from_f32).collect();
+            assert_eq!(out, want, "{isa:?} {s:?}: stored as bf16");
+        }
+    }
     if s.groups == 1 {
         check_bf16((s, act), &x, (n, h, w), (&weights, bias, residual));
     }
@@ -80,10 +95,52 @@ fn check_bf16(
             assert_eq!(out, run(3, Tiling::default()), "{what}: by three threads");
             let cut = Tiling { mr: 5, block: 30, tasks: 2 };
             assert_eq!(out, run(2, cut), "{what}: {cut:?}");
-            assert!(same.as_ref().is_none_or(|same| *same == out), "{what}: other bits");
-            same.get_or_insert(out);
+            if packed.takes_planes() {
+                let mut turned = vec![f32::NAN; want.len()];
+                packed.run_planes(cut, &first(x), (n, h, w), residual, &mut turned);
+                assert_eq!(out, turned, "{what}: channels first");
+            }
+            if packed.takes_bf16() == (true, true) {
+                check_stored(&packed, x, (n, h, w), (residual, &out), &what);
+            }
+            // Matrix registers add up in another order.
+            if operands != Operands::Tiles {
+                assert!(same.as_ref().is_none_or(|same| *same == out), "{what}: other bits");
+                same.get_or_insert(out);
+            }
         }
     }
+}
+
+fn packed_depthwise(s: &ConvShape) -> bool {
+    s.groups > 1 && s.groups == s.c && s.m == s.c
+}
+
+/// The same with images, residuals and outputs that are stored as bf16.
+fn check_stored(
+    packed: &PackedNhwc,
+    x: &[f32],
+    size: (usize, usize, usize),
+    (residual, want): (Option<&[f32]>, &[f32]),
+    what: &str,
+) {
+    let narrow =
+        |x: &[f32]| -> Vec<half::bf16> { x.iter().map(|&x| half::bf16::from_f32(x)).collect() };
+    let (image, cut) = (narrow(x), Tiling::default());
+    let image = (Numbers::Bf16(&image), false);
+    let added = residual.map(Numbers::F32);
+    let mut out = vec![half::bf16::NAN; want.len()];
+    packed.run_from(cut, image, size, added, NumbersOut::Bf16(&mut out));
+    assert_eq!(out, narrow(want), "{what}: stored as bf16");
+    // A residual that has no more digits makes no difference of how it is stored.
+    let Some(residual) = residual.map(narrow) else { return };
+    let wide: Vec<f32> = residual.iter().map(|x| x.to_f32()).collect();
+    let run = |added: Numbers<'_>| {
+        let mut out = vec![f32::NAN; want.len()];
+        packed.run_from(cut, image, size, Some(added), NumbersOut::F32(&mut out));
+        out
+    };
+    assert_eq!(run(Numbers::F32(&wide)), run(Numbers::Bf16(&residual)), "{what}: residual");
 }
 
 #[test]
@@ -180,12 +237,25 @@ fn layers_of_real_networks() {
     check(ConvShape { c: 96, m: 96, groups: 96, ..s }, 2, 30, 30, 5);
 }
 
-/// `HETRA_BENCH=1 cargo test --release -p hetra-cpu-kernels nhwc_speed -- --nocapture`
+/// Borders that are wider than windows, and rows that are longer than a copy.
 #[test]
-fn nhwc_speed() {
-    if std::env::var_os("HETRA_BENCH").is_none() {
-        return;
-    }
+fn wide_borders_and_long_rows() {
+    let (stride, dilation) = ([1, 1], [1, 1]);
+    let line =
+        ConvShape { c: 256, m: 256, kh: 1, kw: 3, stride, dilation, pads: [1; 4], groups: 256 };
+    check(line, 1, 3, 112, 1);
+    let wide = ConvShape { c: 24, m: 24, kh: 3, kw: 3, pads: [4, 3, 5, 6], groups: 24, ..line };
+    check(wide, 2, 4, 5, 2);
+    check(ConvShape { groups: 1, ..wide }, 2, 4, 5, 4);
+    check(ConvShape { stride: [2, 3], ..wide }, 1, 1, 1, 5);
+    let long = ConvShape { c: 32, m: 20, kh: 1, kw: 7, pads: [0, 3, 0, 3], groups: 1, ..line };
+    check(long, 1, 1, 3000, 6);
+    check(ConvShape { stride: [1, 2], dilation: [1, 3], ..long }, 1, 1, 3000, 8);
+    check(ConvShape { c: 3, kh: 2, ..long }, 1, 3, 1500, 9);
+}
+
+/// Convolutions whose speed is measured, with the side of their images.
+fn measured() -> Vec<(&'static str, ConvShape, usize)> {
     let base = ConvShape {
         c: 64,
         m: 64,
@@ -198,7 +268,7 @@ fn nhwc_speed() {
     };
     let one = ConvShape { kh: 1, kw: 1, pads: [0; 4], ..base };
     let deep = |c: usize| ConvShape { c, m: c, groups: c, ..base };
-    let cases = [
+    vec![
         ("3x3 64 56", base, 56),
         ("3x3 512 7", ConvShape { c: 512, m: 512, ..base }, 7),
         ("7x7 first", ConvShape { c: 3, kh: 7, kw: 7, stride: [2, 2], pads: [3; 4], ..base }, 224),
@@ -209,13 +279,27 @@ fn nhwc_speed() {
         ("1x1 232-232 7", ConvShape { c: 232, m: 232, ..one }, 7),
         ("1x1 512-2048 7", ConvShape { c: 512, m: 2048, ..one }, 7),
         ("1x1 256-64 56", ConvShape { c: 256, m: 64, ..one }, 56),
+        ("1x1 64-64 80", one, 80),
+        ("1x1 16-16 160", ConvShape { c: 16, m: 16, ..one }, 160),
+        ("dw 64 80", deep(64), 80),
+        ("dw 16 160", deep(16), 160),
         ("dw 64 56", deep(64), 56),
         ("dw 128 28", deep(128), 28),
         ("dw 232 7", deep(232), 7),
         ("dw s2 128 28", ConvShape { stride: [2, 2], ..deep(128) }, 28),
         ("dw 5x5 96 28", ConvShape { kh: 5, kw: 5, pads: [2; 4], ..deep(96) }, 28),
-    ];
-    for (name, s, side) in cases {
+    ]
+}
+
+/// `HETRA_BENCH=1 cargo test --release -p hetra-cpu-kernels nhwc_speed -- --nocapture`, or a part
+/// of the name of a case in the place of 1.
+#[test]
+fn nhwc_speed() {
+    let Ok(wanted) = std::env::var("HETRA_BENCH") else { return };
+    for (name, s, side) in measured() {
+        if wanted != "1" && !name.contains(&wanted) {
+            continue;
+        }
         let mut rng = Rng::new(1);
         let (x, weights) =
             (rng.vec(s.c * side * side), rng.vec(s.m * s.c / s.groups * s.kh * s.kw));
@@ -226,6 +310,7 @@ fn nhwc_speed() {
         let bias = rng.vec(s.m);
         let packed = PackedNhwc::new(isa, s, &weights, Some(&bias), Activation::Relu);
         let first = crate::conv::PackedConv::new(isa, s, &weights, Some(&bias), Activation::Relu);
+        let outputs = out.len();
         let mut time = |run: &mut dyn FnMut(&mut [f32])| {
             let mut best = f64::MAX;
             for _ in 0..60 {
@@ -246,10 +331,22 @@ fn nhwc_speed() {
                 format!(", bf16 {form:?} {speed:7.1}")
             })
             .collect();
+        let operands = if s.groups == 1 { bf16::operands(isa) } else { bf16::Operands::F32 };
+        let packed = PackedNhwc::of(isa, operands, s, &weights, Some(&bias), Activation::Relu);
+        let low: Vec<half::bf16> = x.iter().map(|&x| half::bf16::from_f32(x)).collect();
+        let mut low_out = vec![half::bf16::ZERO; outputs];
+        let stored = match packed.takes_bf16().0 {
+            true => time(&mut |_| {
+                let out = NumbersOut::Bf16(&mut low_out);
+                packed.run_from(cut, (Numbers::Bf16(&low), false), size, None, out);
+            }),
+            false => f64::NAN,
+        };
         #[expect(clippy::print_stdout, reason = "a measurement for a person")]
         {
             let rounded = rounded.concat();
-            println!("{name:16} {last:7.1} GFLOP/s, channels first {first:7.1}{rounded}");
+            let all = format!("channels first {first:7.1}{rounded}, stored {stored:7.1}");
+            println!("{name:16} {last:7.1} GFLOP/s, {all}");
         }
     }
 }

@@ -63,6 +63,35 @@ pub fn nearest<T: Copy + Send + Sync>(
     });
 }
 
+/// `y[p, i, j, k] = x[p, rows[i], cols[j], k]`, for pixels of `inner` elements. Panics if a table
+/// leaves the plane.
+pub fn nearest_pixels<T: Copy + Send + Sync>(
+    x: &[T],
+    (planes, h, w, inner): (usize, usize, usize, usize),
+    rows: &[usize],
+    cols: &[usize],
+    y: &mut [T],
+) {
+    let (oh, line) = (rows.len(), count(&[cols.len(), inner]));
+    let outputs = count(&[planes, oh, line]);
+    assert!(x.len() >= count(&[planes, h, w, inner]) && y.len() >= outputs, "slice too short");
+    assert!(rows.iter().all(|r| *r < h) && cols.iter().all(|c| *c < w), "table leaves the plane");
+    if outputs == 0 {
+        return;
+    }
+    let y = Shared::new(y);
+    for_ranges(planes * oh, GRAIN / line, |start, len| {
+        for row in start..start + len {
+            let from = &x[(row / oh * h + rows[row % oh]) * w * inner..][..w * inner];
+            // SAFETY: each row of the output is one task's.
+            let to = unsafe { y.slice(row * line, line) };
+            for (to, col) in to.chunks_exact_mut(inner).zip(cols) {
+                to.copy_from_slice(&from[col * inner..(col + 1) * inner]);
+            }
+        }
+    });
+}
+
 /// Linear interpolation along both axes. Panics if a table leaves the plane.
 pub fn linear(
     isa: Isa,
@@ -130,6 +159,18 @@ impl Kernel for Linear<'_> {
 mod tests {
     use super::*;
     use crate::reference::{Rng, close};
+
+    #[test]
+    fn pixels_are_planes_with_their_channels_last() {
+        let (rows, cols, inner) = ([0, 0, 2, 1], [1, 1, 0, 1, 1], 3);
+        let x: Vec<u16> = (0..2 * 3 * 2 * 3).collect();
+        let mut y = vec![0; 2 * 4 * 5 * 3];
+        nearest_pixels(&x, (2, 3, 2, inner), &rows, &cols, &mut y);
+        for (at, &got) in y.iter().enumerate() {
+            let (k, j, i, p) = (at % 3, at / 3 % 5, at / 15 % 4, at / 60);
+            assert_eq!(got, x[((p * 3 + rows[i]) * 2 + cols[j]) * inner + k]);
+        }
+    }
 
     #[test]
     fn agrees_with_the_formula() {

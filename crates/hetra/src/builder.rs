@@ -255,7 +255,8 @@ impl Source {
         let unfused = recipe.quantisable.then(|| Arc::new(Unfused { graph, off: options.off }));
         if recipe.bf16 {
             let products = hetra_pass::can_lower(&optimised, &claims);
-            optimised = hetra_pass::lower(&optimised, &products.into_iter().collect());
+            let products = products.into_iter().collect();
+            optimised = hetra_pass::lower(&optimised, &products, &claims);
         }
         let model = Compiled { info, warning, report, inputs, outputs, runs, unfused };
         Session::compile(optimised, device, model)

@@ -20,8 +20,9 @@ use crate::session::Session;
 /// Named inputs of one run.
 pub type Inputs = Vec<(String, Value)>;
 
-/// How exactly a session computes. With f32 and bf16, values between nodes are f32, and so are
-/// sums: what is rounded are the operands of products and convolutions by constant weights.
+/// How exactly a session computes. With f32 and bf16, sums are f32: what is rounded are the
+/// operands of products and convolutions by constant weights, and, with matrix registers, images
+/// between convolutions.
 #[derive(Clone, Debug, Default)]
 pub enum Precision {
     /// Nothing is rounded. Results are the same to the bit for any number of threads, by the same
@@ -29,7 +30,8 @@ pub enum Precision {
     #[default]
     F32,
     /// Operands are rounded to bf16 wherever there is a kernel for it, whether that is faster on
-    /// this machine or not.
+    /// this machine or not; where the processor has matrix registers, images between convolutions
+    /// are stored so, too.
     Bf16,
     /// Products and convolutions by constant weights are done on 8-bit integers wherever there is
     /// a kernel for it, and so is what lies between them. Their scales come from the least and the

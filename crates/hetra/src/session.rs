@@ -206,7 +206,9 @@ impl Session {
 
     /// Compiles the graph anew with the operands of just these nodes rounded.
     pub(crate) fn lowered_by(&self, nodes: &BTreeSet<NodeId>) -> Result<Session, Error> {
-        let graph = hetra_pass::lower(self.graph(), nodes);
+        let device = self.raw_device();
+        let claims = |node: &Node, graph: &Graph| claim(device.as_ref(), node, graph);
+        let graph = hetra_pass::lower(self.graph(), nodes, &claims);
         let model = self.inner.model.clone();
         let session = Session::compile(graph, self.raw_device().clone(), model)?;
         Ok(Session { int8: self.int8, ..session })

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use hetra_ir::{Attr, Graph, Node, NodeId, Type, ValueId};
 use hetra_ops::{
-    ALL_OPS, ChannelsLast, Compute, OnnxName, channels_first_perm, channels_last_perm, find,
+    ALL_OPS, ChannelsLast, Compute, OnnxName, channels_first_perm, channels_last_perm, find, stored,
 };
 use hetra_tensor::{DType, Tensor, Value};
 use prost::Message;
@@ -159,6 +159,9 @@ impl Writer<'_> {
         let outputs: HashSet<ValueId> = graph.outputs.iter().copied().collect();
         let told = graph.nodes.iter().flat_map(Node::defs);
         let told = told.filter(|id| !outputs.contains(id) && *graph.ty(*id) != Type::Unknown);
+        // Images that a device stores as bf16 are f32 in the model: they are not told.
+        let stores = graph.nodes.iter().any(|node| stored(&node.attrs).is_ok_and(|s| s.is_some()));
+        let told = told.filter(|id| !stores || graph.ty(*id).dtype() != Some(DType::BF16));
         proto.value_info = told.map(|id| value_info(graph, id, &names)).collect();
         Ok(proto)
     }

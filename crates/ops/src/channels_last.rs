@@ -5,8 +5,8 @@
 //! for an operator of the table and means just that, between two transposes: its weights and
 //! attributes are the same. So a row here has no rules of its own.
 
-use hetra_ir::{Node, Type};
-use hetra_tensor::{Tensor, Value};
+use hetra_ir::{Attrs, Node, Type};
+use hetra_tensor::{DType, Rounding, Tensor, Value, cast};
 
 use crate::context::{EvalCtx, InferCtx};
 use crate::def::{Arity, Kind, OpDef};
@@ -27,6 +27,33 @@ pub struct ChannelsLast {
 /// The attribute of a node whose first input has its channels first after all, so that a kernel
 /// can turn it while it reads.
 pub const FIRST_INPUT_PLAIN: &str = "first_input_plain";
+
+/// The attribute of a node that reckons in f32 with images that may be stored as bf16, and of what
+/// its output is stored as. ONNX knows no such nodes: without it, types are as there.
+const STORED: &str = "stored";
+
+/// What the output of a node of a form is stored as, f32 or bf16, whatever the images that it
+/// reads; `None` where all are of the type that they are reckoned with.
+///
+/// # Errors
+/// For another type.
+pub fn stored(attrs: &Attrs) -> Result<Option<DType>, OpError> {
+    match attrs.str_or(STORED, "")? {
+        "" => Ok(None),
+        "f32" => Ok(Some(DType::F32)),
+        "bf16" => Ok(Some(DType::BF16)),
+        other => Err(OpError::unsupported(format!("images stored as `{other}`"))),
+    }
+}
+
+/// Says what [`stored`] tells. Other types than f32 and bf16 count as none.
+pub fn set_stored(node: &mut Node, dtype: Option<DType>) {
+    match dtype {
+        Some(DType::BF16) => node.attrs.set(STORED, "bf16"),
+        Some(DType::F32) => node.attrs.set(STORED, "f32"),
+        _ => drop(node.attrs.take(STORED)),
+    }
+}
 
 impl ChannelsLast {
     /// The form of an operator with its channels last, if there is one.
@@ -49,6 +76,7 @@ impl ChannelsLast {
     pub fn channels_first(&self, node: &Node) -> Node {
         let mut first = Node { op: self.of[0].to_string(), ..node.clone() };
         first.attrs.0.remove(FIRST_INPUT_PLAIN);
+        first.attrs.0.remove(STORED);
         first
     }
 }
@@ -133,9 +161,13 @@ fn first<R>(
 ) -> Result<R, OpError> {
     let (form, def, node) = form(ctx.node)?;
     let mut inputs = ctx.inputs.to_vec();
+    let stored = stored(&ctx.node.attrs)?;
     for index in form.images(ctx.node) {
         if let Some(Some(ty)) = inputs.get_mut(index) {
             *ty = turned(ty, channels_first_perm);
+            if stored.is_some() {
+                *ty = of_dtype(ty, DType::BF16, DType::F32);
+            }
         }
     }
     Ok(rule(def, &InferCtx { node: &node, inputs: &inputs, ..*ctx }))
@@ -143,7 +175,19 @@ fn first<R>(
 
 fn infer(ctx: &InferCtx<'_>) -> Result<Vec<Type>, OpError> {
     let types = first(ctx, |def, ctx| (def.infer)(ctx))??;
-    Ok(types.iter().map(|ty| turned(ty, channels_last_perm)).collect())
+    let mut types: Vec<Type> = types.iter().map(|ty| turned(ty, channels_last_perm)).collect();
+    if let (Some(dtype), Some(first)) = (stored(&ctx.node.attrs)?, types.first_mut()) {
+        *first = of_dtype(first, DType::F32, dtype);
+    }
+    Ok(types)
+}
+
+/// A type with one element type in the place of another.
+fn of_dtype(ty: &Type, from: DType, to: DType) -> Type {
+    match (ty.dtype(), ty.dims()) {
+        (Some(dtype), Some(dims)) if dtype == from => Type::shaped(to, dims.to_vec()),
+        _ => ty.clone(),
+    }
 }
 
 fn work(ctx: &InferCtx<'_>, outputs: &[Type]) -> Work {
@@ -157,17 +201,32 @@ fn eval(ctx: &EvalCtx<'_>) -> Result<Vec<Value>, OpError> {
         0 | 1 => Ok(tensor.clone()),
         rank => tensor.view().permute(&perm(rank)).and_then(|view| view.to_tensor()),
     };
+    let stored = stored(&ctx.node.attrs)?;
     let mut inputs = ctx.inputs.to_vec();
     for index in form.images(ctx.node) {
         if let Some(Some(value)) = inputs.get_mut(index)
             && let Some(tensor) = value.as_tensor()
         {
-            *value = turned(tensor, channels_first_perm)?.into();
+            let tensor = turned(tensor, channels_first_perm)?;
+            *value = match tensor.dtype() {
+                DType::BF16 if stored.is_some() => {
+                    cast(&tensor, DType::F32, true, Rounding::NearestEven)?.into()
+                }
+                _ => tensor.into(),
+            };
         }
     }
     let values = (def.eval)(&EvalCtx { node: &node, inputs: &inputs, ..*ctx })?;
     let last = |value: &Value| match value.as_tensor() {
-        Some(tensor) => Ok(turned(tensor, channels_last_perm)?.into()),
+        Some(tensor) => {
+            let turned = turned(tensor, channels_last_perm)?;
+            match stored {
+                Some(dtype) if turned.dtype() == DType::F32 => {
+                    Ok(cast(&turned, dtype, true, Rounding::NearestEven)?.into())
+                }
+                _ => Ok(turned.into()),
+            }
+        }
         None => Ok(value.clone()),
     };
     values.iter().map(last).collect()
@@ -177,6 +236,25 @@ fn eval(ctx: &EvalCtx<'_>) -> Result<Vec<Value>, OpError> {
 mod tests {
     use super::*;
     use crate::case::{floats, iota, node, run};
+
+    #[test]
+    fn images_stored_as_bf16_are_reckoned_with_as_f32() {
+        let x = floats(&[1, 1, 3, 1], &[1.001, 2.5, -0.3]);
+        let w = floats(&[1, 1, 1, 1], &[0.7]);
+        let cast = |x: &Tensor, dtype| cast(x, dtype, true, Rounding::NearestEven).unwrap();
+        let low = cast(x.as_ref().unwrap(), DType::BF16);
+        let wide = Some(cast(&low, DType::F32));
+        let plain = run(node("hetra.ConvLast", 2), &[wide, w.clone()]).unwrap().remove(0);
+        for dtype in [DType::F32, DType::BF16] {
+            let mut conv = node("hetra.ConvLast", 2);
+            set_stored(&mut conv, Some(dtype));
+            let got = run(conv, &[Some(low.clone()), w.clone()]).unwrap().remove(0);
+            assert_eq!(got, cast(&plain, dtype));
+        }
+        let mut odd = node("hetra.ConvLast", 2);
+        odd.attrs.set(STORED, "f16");
+        assert!(run(odd, &[x, w]).is_err());
+    }
 
     #[test]
     fn permutations_of_any_rank() {

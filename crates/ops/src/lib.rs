@@ -103,7 +103,9 @@ pub use attention_core::Heads;
 pub use attention_group::GroupQueryForm;
 pub use attention_microsoft::{MicrosoftAttentionForm, Padding};
 pub use channel_norm::LrnForm;
-pub use channels_last::{ChannelsLast, FIRST_INPUT_PLAIN, channels_first_perm, channels_last_perm};
+pub use channels_last::{
+    ChannelsLast, FIRST_INPUT_PLAIN, channels_first_perm, channels_last_perm, set_stored, stored,
+};
 pub use compute::Compute;
 pub use context::{EvalCtx, InferBody, InferCtx, Outer, Runner, resolve_axis};
 pub use control::{meet, set_turns_max, turns_max, without_shape};

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use hetra_device::{Call, Part, Program};
-use hetra_ir::Node;
+use hetra_ir::{Dim, Node};
 use hetra_tensor::{DType, Tensor, broadcast};
 
 use super::{Compile, Form, Outcome, program};
 use hetra_cpu_base::activation::Activation;
 use hetra_cpu_base::isa::isa;
 use hetra_cpu_kernels::broadcast::{Binary, binary, broadcast_strides};
+use hetra_cpu_kernels::numbers::Rows;
 
 pub(super) static OPS: &[(&str, Compile)] = &[
     ("Add", compile),
@@ -25,9 +26,25 @@ pub(super) static OPS: &[(&str, Compile)] = &[
 /// Most elements that are written in place.
 const IN_PLACE_MAX: usize = 32 << 10;
 
-pub(super) fn takes(Form { node, .. }: &Form<'_>) -> bool {
+pub(super) fn takes(form: &Form<'_>) -> bool {
+    let node = form.node;
+    let low = |index: usize| form.ty(node.input(index)).dtype() == Some(DType::BF16);
+    let dtypes = match low(0) && low(1) {
+        true => matches!(node.op.as_str(), "Add" | "Mul") && rows(form),
+        false => form.may_be(0, &[DType::F32]),
+    };
     // An attribute that is left after import is one of the old forms of broadcasting.
-    node.inputs.len() == 2 && node.attrs.0.is_empty()
+    dtypes && node.inputs.len() == 2 && node.attrs.0.is_empty()
+}
+
+/// Whether both inputs have as many columns, and one of them may have a single row.
+fn rows(form: &Form<'_>) -> bool {
+    let dims = |index: usize| form.ty(form.node.input(index)).dims();
+    let (Some([a @ .., columns]), Some([b @ .., others])) = (dims(0), dims(1)) else {
+        return false;
+    };
+    let one = |dims: &[Dim]| dims.iter().all(|dim| *dim == Dim::Known(1));
+    columns == others && (a == b || a.len() == b.len() && (one(a) || one(b)))
 }
 
 fn compile(_: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
@@ -46,6 +63,9 @@ fn compile(_: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
 
 fn run(call: &mut Call<'_>, op: Binary) -> Outcome {
     let (ta, tb) = (call.tensor(0)?, call.tensor(1)?);
+    if ta.dtype() == DType::BF16 && tb.dtype() == DType::BF16 {
+        return run_rows(call, op);
+    }
     if ta.dtype() != DType::F32 || tb.dtype() != DType::F32 {
         return Ok(None);
     }
@@ -70,6 +90,27 @@ fn run(call: &mut Call<'_>, op: Binary) -> Outcome {
     let mut out = call.output(0, DType::F32, &shape)?;
     let (left, right) = ((a.as_slice()?, &sa[..]), (b.as_slice()?, &sb[..]));
     binary(isa(), op, Activation::None, &shape, left, right, out.as_mut_slice()?);
+    Ok(Some(vec![out.into()]))
+}
+
+/// Matrices stored as bf16, of which one may be a single row that is met with all of the other.
+fn run_rows(call: &mut Call<'_>, op: Binary) -> Outcome {
+    let (a, b) = (call.tensor(0)?.clone(), call.tensor(1)?.clone());
+    let op = match op {
+        Binary::Add => Rows::Add,
+        Binary::Mul => Rows::Mul,
+        _ => return Ok(None),
+    };
+    let (long, short) = if a.len() >= b.len() { (&a, &b) } else { (&b, &a) };
+    let same = long.shape() == short.shape();
+    let columns = long.shape().last().copied().unwrap_or(1);
+    let row = short.shape().last() == Some(&columns) && short.len() == columns;
+    if long.is_empty() || !(same || row && short.rank() <= long.rank()) {
+        return Ok(None);
+    }
+    let mut out = call.output(0, DType::BF16, long.shape())?;
+    let size = if same { long.len() } else { columns };
+    op.run(isa(), long.as_slice()?, short.as_slice()?, size, out.as_mut_slice()?);
     Ok(Some(vec![out.into()]))
 }
 

@@ -16,6 +16,7 @@ use hetra_cpu_base::activation::Activation;
 use hetra_cpu_base::isa::isa;
 use hetra_cpu_kernels::conv::ConvShape;
 use hetra_cpu_kernels::nhwc::PackedNhwc;
+use hetra_cpu_kernels::numbers::{Numbers, NumbersOut};
 use hetra_cpu_kernels::winograd::{PackedWinograd, Square, takes};
 
 impl Packing for PackedNhwc {
@@ -60,11 +61,11 @@ impl<const SIDE: usize> Packing for Tiled<SIDE> {
 
 /// The images of one call: the batch, the height and the width.
 pub(super) struct Images<'a> {
-    pub(super) x: &'a [f32],
+    pub(super) x: Numbers<'a>,
     /// Whether `x` has its channels first.
     pub(super) planes: bool,
     pub(super) size: (usize, usize, usize),
-    pub(super) residual: Option<&'a [f32]>,
+    pub(super) residual: Option<Numbers<'a>>,
 }
 
 /// A convolution in all forms that were asked for so far.
@@ -137,25 +138,34 @@ impl Forms {
         shape: &ConvShape,
         (weights, bias): (&Tensor, Option<&Tensor>),
         images: &Images<'_>,
-        out: &mut [f32],
+        out: NumbersOut<'_>,
     ) -> Result<(), OpError> {
         let &Images { x, planes, size, residual } = images;
         let (shape, act, compute) = (*shape, self.act, self.direct.compute);
         let adds = residual.is_some();
         let task = ConvTask { shape, size, planes, residual: adds, act, compute };
         let Way { square, tiling } = self.way(task);
-        match square {
-            _ if planes => {
-                let direct = self.direct.pack(&shape, weights, bias)?;
-                direct.run_planes(tiling, x, size, residual, out);
+        let floats = match (x, residual, out) {
+            (Numbers::F32(x), None, NumbersOut::F32(out)) => Ok((x, None, out)),
+            (Numbers::F32(x), Some(Numbers::F32(residual)), NumbersOut::F32(out)) => {
+                Ok((x, Some(residual), out))
             }
-            None => self.direct.pack(&shape, weights, bias)?.run(tiling, x, size, residual, out),
-            Some(Square::Two) => {
+            (.., out) => Err(out),
+        };
+        let direct = |out| -> Result<(), OpError> {
+            let direct = self.direct.pack(&shape, weights, bias)?;
+            direct.run_from(tiling, (x, planes), size, residual, out);
+            Ok(())
+        };
+        match (square, floats) {
+            (Some(Square::Two), Ok((x, residual, out))) if !planes => {
                 self.two.pack(&shape, weights, bias)?.0.run(tiling, x, size, residual, out);
             }
-            Some(Square::Four) => {
+            (Some(Square::Four), Ok((x, residual, out))) if !planes => {
                 self.four.pack(&shape, weights, bias)?.0.run(tiling, x, size, residual, out);
             }
+            (_, Ok((.., out))) => direct(NumbersOut::F32(out))?,
+            (_, Err(out)) => direct(out)?,
         }
         Ok(())
     }
@@ -221,8 +231,10 @@ mod tests {
         let image: Vec<f32> = (0..40 * 10 * 64).map(|i| (i % 5) as f32 - 2.0).collect();
         let run = |height: usize| {
             let mut out = vec![f32::NAN; height * 10 * 64];
-            let images = Images { x: &image, planes: false, size: (1, height, 10), residual: None };
-            forms.run(&shape, (&weights, None), &images, &mut out).unwrap();
+            let (x, size) = (Numbers::F32(&image), (1, height, 10));
+            let images = Images { x, planes: false, size, residual: None };
+            let sink = NumbersOut::F32(&mut out);
+            forms.run(&shape, (&weights, None), &images, sink).unwrap();
             out
         };
         let outs = [3, 10, 40].map(run);

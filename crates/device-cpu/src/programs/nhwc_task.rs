@@ -6,6 +6,7 @@ use hetra_ops::{Compute, FIRST_INPUT_PLAIN};
 
 use super::Schedules;
 use super::conv::{activation, fixed_shape};
+use super::nhwc::has_tiles;
 use hetra_cpu_base::activation::Activation;
 use hetra_cpu_base::isa::isa;
 use hetra_cpu_base::threads::threads;
@@ -174,7 +175,8 @@ impl ConvTask {
 
 /// What is to be tuned of a convolution whose types are known.
 pub(super) fn tunes(part: &Part<'_>, node: &Node) -> Option<(Task, Space)> {
-    let task = task(part, node)?;
+    // Matrix registers have blocks of one size, and forms of their own.
+    let task = task(part, node).filter(|task| task.compute == Compute::F32 || !has_tiles())?;
     Some((task.task()?, task.space().ok()?))
 }
 

@@ -1,4 +1,5 @@
-//! Resize of the last two axes: nearest for any element, linear for f32.
+//! Resize of two axes: nearest for any element, with axes behind them that stay as they are, linear
+//! for f32 and the last two.
 
 use std::sync::Arc;
 
@@ -11,7 +12,7 @@ use super::extents::product;
 use super::movement::{self, by_width, items, items_mut};
 use super::{Compile, Form, Outcome, program};
 use hetra_cpu_base::isa::isa;
-use hetra_cpu_kernels::resize::{Tap, linear, nearest};
+use hetra_cpu_kernels::resize::{Tap, linear, nearest, nearest_pixels};
 
 pub(super) static OPS: &[(&str, Compile)] = &[("Resize", compile)];
 
@@ -61,7 +62,12 @@ fn run_nearest(call: &mut Call<'_>, x: &Tensor, shape: &[usize], places: &[Vec<u
         places[axis].len() == x.shape()[axis]
             && places[axis].iter().enumerate().all(|(at, &place)| at == place)
     };
-    let (Some(sizes), Some((rows, cols))) = (planes(x.shape()), tables(places, kept)) else {
+    // Channels that are last stay together.
+    let moved = (0..places.len()).rev().find(|&axis| !kept(axis)).map_or(0, |last| last + 1);
+    let pixels = moved.max(1).min(places.len());
+    let inner = product(&x.shape()[pixels..]);
+    let (size, tables) = (planes(&x.shape()[..pixels]), tables(&places[..pixels], kept));
+    let (Some(sizes), Some((rows, cols))) = (size, tables) else {
         return Ok(None);
     };
     let rows = rows.map_or(&[0][..], Vec::as_slice);
@@ -72,7 +78,12 @@ fn run_nearest(call: &mut Call<'_>, x: &Tensor, shape: &[usize], places: &[Vec<u
     }
     by_width!(x.dtype(), T => {
         let mut out = call.output(0, x.dtype(), shape)?;
-        nearest::<T>(items(x), sizes, rows, cols, items_mut(&mut out)?);
+        if inner == 1 {
+            nearest::<T>(items(x), sizes, rows, cols, items_mut(&mut out)?);
+        } else {
+            let (n, h, w) = sizes;
+            nearest_pixels::<T>(items(x), (n, h, w, inner), rows, cols, items_mut(&mut out)?);
+        }
         Ok(Some(vec![out.into()]))
     })
 }

@@ -2,9 +2,9 @@
 
 use hetra_ir::Type;
 use hetra_ops::{
-    ALL_OPS, Arity, ChannelsLast, Compute, FIRST_INPUT_PLAIN, Kind, channels_last_perm,
+    ALL_OPS, Arity, ChannelsLast, Compute, FIRST_INPUT_PLAIN, Kind, channels_last_perm, set_stored,
 };
-use hetra_tensor::{DType, Tensor};
+use hetra_tensor::{DType, Rounding, Tensor, cast};
 
 use super::Case;
 use super::attention::{by_tokens, embeddings, grouped, multi_head, projected, rotaries};
@@ -51,7 +51,37 @@ pub fn cases(seed: u64, rounds: usize) -> Vec<Case> {
     cases.extend(last);
     let rounded: Vec<Case> = cases.iter().filter_map(rounded).collect();
     cases.extend(rounded);
+    let low: Vec<Case> = cases.iter().filter_map(stored).collect();
+    cases.extend(low);
     cases
+}
+
+/// The same case with images, or what is added or multiplied, stored as bf16.
+fn stored(case: &Case) -> Option<Case> {
+    let mut case = case.clone();
+    let node = &case.graph.nodes[0];
+    let form = ChannelsLast::named(&node.op);
+    let read: Vec<usize> = match (form, node.op.as_str()) {
+        (Some(form), _) => form.images(node).collect(),
+        (None, "Add" | "Mul") => (0..node.inputs.len()).collect(),
+        _ => return None,
+    };
+    for index in read {
+        let Some(id) = case.graph.nodes[0].input(index) else { continue };
+        let place = case.graph.inputs.iter().position(|input| *input == id);
+        let value = match place {
+            Some(place) => &mut case.inputs[place],
+            None => case.graph.constants.get_mut(&id)?,
+        };
+        let tensor = value.as_tensor().filter(|tensor| tensor.dtype() == DType::F32)?;
+        *value = cast(tensor, DType::BF16, true, Rounding::NearestEven).ok()?.into();
+        case.graph.values[id.index()].ty = Type::of(value);
+    }
+    if form.is_some() {
+        set_stored(&mut case.graph.nodes[0], Some(DType::BF16));
+    }
+    case.name = format!("{} stored as bf16", case.name);
+    Some(case)
 }
 
 /// The same case with operands rounded to bf16, where the operator knows that.
