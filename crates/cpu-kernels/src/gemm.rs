@@ -297,7 +297,7 @@ fn walk<S: Simd>(t: &Block<'_>, k0: usize, len: usize, b: &[f32]) {
         for (i, j) in t.cols.clone().enumerate() {
             let panel = &b[i * job.nr * len..(i + 1) * job.nr * len];
             for r in r0..r1 {
-                one::<S>(job, r, j, k0, len, panel);
+                one::<S>(job, (r, r - r0), j, k0, len, panel);
             }
         }
         r0 = r1;
@@ -306,7 +306,14 @@ fn walk<S: Simd>(t: &Block<'_>, k0: usize, len: usize, b: &[f32]) {
 
 /// One register tile, and the activation if registers alone cannot do it.
 #[inline(always)]
-fn one<S: Simd>(job: &Job<'_>, r: usize, j: usize, k0: usize, len: usize, b: &[f32]) {
+fn one<S: Simd>(
+    job: &Job<'_>,
+    (r, first): (usize, usize),
+    j: usize,
+    k0: usize,
+    len: usize,
+    b: &[f32],
+) {
     let (a, nr, ep) = (&job.a, job.nr, job.ep);
     let (i0, j0) = (r * a.mr, j * nr);
     let (mr, nv) = (a.mr.min(a.m - i0), nr.min(job.n - j0));
@@ -342,13 +349,19 @@ fn one<S: Simd>(job: &Job<'_>, r: usize, j: usize, k0: usize, len: usize, b: &[f
     let a_ptr = a.data[at..at + mr * len * words].as_ptr();
     assert!(b.len() >= len * nr, "column panel too short");
     let c = job.c.rows(i0 * job.ldc + j0, (mr, job.ldc), nv);
+    // The first two blocks of rows bring half of the next column panel each.
+    let half = len * nr / 2;
+    let next = match first {
+        0 | 1 => b.as_ptr().wrapping_add(len * nr + first * half),
+        _ => b.as_ptr(),
+    };
     // SAFETY: the row panel was sliced to `mr * len` steps and the column panel has `len` steps
     // of `nr`, two vectors (`Block::run`). Rows i0..i0+mr and columns j0..j0+nv are inside the
     // output (`rows`) and, by `check`, inside bias and residual. Tasks have different blocks of
     // panels, so no other one uses this part of the output, and the slices of it are made when the
     // tile has been written.
     unsafe {
-        let t = Tile { a: a_ptr, b: b.as_ptr(), kc: len, mr, nv, c, ldc: job.ldc, end };
+        let t = Tile { a: a_ptr, b: b.as_ptr(), next, kc: len, mr, nv, c, ldc: job.ldc, end };
         match job.operands {
             Operands::F32 => tile::<S, F32>(&t),
             Operands::Pairs => tile::<S, Pairs>(&t),

@@ -15,6 +15,8 @@ pub(crate) struct Tile {
     pub(crate) a: *const f32,
     /// Column panel, read: `kc` steps of two vectors.
     pub(crate) b: *const f32,
+    /// What is brought nearer meanwhile, a line for each step, as it is read next. Any address.
+    pub(crate) next: *const f32,
     pub(crate) kc: usize,
     /// Rows, at least 1.
     pub(crate) mr: usize,
@@ -60,7 +62,7 @@ unsafe fn micro<S: Simd, P: Product, const MR: usize, const NV: usize>(s: S, t: 
         return; // Never asked for; keeps the compiler from building it.
     }
     let mut acc = [[s.splat(0.0); NV]; MR];
-    let (mut a, mut b) = (t.a, t.b);
+    let (mut a, mut b, mut next) = (t.a, t.b, t.next);
     // SAFETY: both panels have `kc` steps, of `WORDS * MR` words and of two vectors, which is how
     // often and how far they are read and advanced (`NV` is at most 2). For `store_tile`:
     // `MR == mr`.
@@ -69,6 +71,8 @@ unsafe fn micro<S: Simd, P: Product, const MR: usize, const NV: usize>(s: S, t: 
             P::step(s, |i, word| a.add(word * MR + i), b, &mut acc);
             a = a.add(P::WORDS * MR);
             b = b.add(2 * S::LANES);
+            s.prefetch(next);
+            next = next.wrapping_add(S::LANES);
         }
         store_tile(s, &t.end, (t.c, t.ldc, t.nv), acc);
     }
