@@ -72,6 +72,11 @@ impl ConvShape {
         assert_eq!(weights, size, "weights of another size");
     }
 
+    /// Whether each output channel is made of the input channel of its number alone.
+    pub fn is_depthwise(&self) -> bool {
+        self.groups > 1 && self.groups == self.c && self.m == self.c
+    }
+
     /// Whether each output is made of one pixel, at its own place.
     pub fn pointwise(&self) -> bool {
         self.kh == 1 && self.kw == 1 && self.stride == [1, 1] && self.pads == [0; 4]

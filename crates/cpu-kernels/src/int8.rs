@@ -11,7 +11,6 @@ pub use super::int8_pack::{IntMat, PackedIntA, PackedIntB};
 
 use super::gemm_pack::block as block_of;
 use super::int8_pack::{IntPanels, MatPanels, kg_of, pack_all};
-use super::nhwc::part;
 use super::quant::Byte;
 use super::tiles;
 use hetra_cpu_base::activation::Activation;
@@ -284,12 +283,7 @@ fn run(
 
 /// The product of a left operand of rows.
 fn by_tiles(job: &Job<'_>) {
-    let (rows, panels) = (job.a.m, job.n.div_ceil(job.nr));
-    let (down, across) = tiles::tasks((rows, job.n, job.a.k), panels);
-    for_each(down * across, down * across > 1, |t| {
-        let blocks = part(rows.div_ceil(SIDE), down, t % down);
-        let rows = blocks.start * SIDE..(blocks.end * SIDE).min(rows);
-        let panels = part(panels, across, t / down);
+    tiles::for_parts((job.a.m, job.n, job.a.k), |rows, panels| {
         Isa::Avx512.dispatch(TileTask { job, rows, panels });
     });
 }

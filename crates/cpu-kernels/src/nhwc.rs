@@ -117,7 +117,7 @@ impl PackedNhwc {
         shape.check(weights.len());
         assert!(bias.is_none_or(|b| b.len() == shape.m), "bias of another size");
         assert!(shape.groups == 1 || operands == Operands::F32, "groups are summed as f32");
-        let depthwise = shape.groups > 1 && shape.groups == shape.c && shape.m == shape.c;
+        let depthwise = shape.is_depthwise();
         let operands = match operands {
             // Nothing to multiply.
             Operands::Tiles if weights.is_empty() => Operands::Wide,

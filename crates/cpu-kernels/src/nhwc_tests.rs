@@ -44,7 +44,7 @@ fn check(s: ConvShape, n: usize, h: usize, w: usize, seed: u64) {
             assert_eq!(out, cut, "{isa:?} {s:?}: channels first");
         }
     }
-    if packed_depthwise(&s) {
+    if s.is_depthwise() {
         let low: Vec<half::bf16> = x.iter().map(|&x| half::bf16::from_f32(x)).collect();
         let wide: Vec<f32> = low.iter().map(|x| x.to_f32()).collect();
         for isa in Isa::available() {
@@ -110,10 +110,6 @@ fn check_bf16(
             }
         }
     }
-}
-
-fn packed_depthwise(s: &ConvShape) -> bool {
-    s.groups > 1 && s.groups == s.c && s.m == s.c
 }
 
 /// The same with images, residuals and outputs that are stored as bf16.

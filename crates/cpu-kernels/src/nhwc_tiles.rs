@@ -3,15 +3,14 @@
 
 use super::conv::ConvShape;
 use super::gemm::Bias;
-use super::nhwc::{PackedNhwc, part};
+use super::nhwc::PackedNhwc;
 use super::numbers::{Numbers, NumbersOut};
-use super::tiles::{End, LEFT_BLOCK, Left, TERMS, TileWeights, multiply};
+use super::tiles::{End, LEFT_BLOCK, Left, TERMS, TileWeights, for_parts, multiply};
 use super::transpose::interleave;
 use hetra_cpu_base::amx::{SIDE, Tiles};
 use hetra_cpu_base::isa::{Kernel, with_bf16};
 use hetra_cpu_base::scratch::{Lent, count, lend};
 use hetra_cpu_base::simd::Simd;
-use hetra_cpu_base::threads::for_each;
 use std::ops::Range;
 
 /// As `LEFT_BLOCK`, where copies are made of lines of the image: they overlap.
@@ -58,11 +57,7 @@ pub(crate) fn run(
         ldc: shape.m,
     };
     let images = Images { shape, x, planes, size };
-    let (down, across) = weights.tasks(pixels);
-    for_each(down * across, down * across > 1, |t| {
-        let blocks = part(pixels.div_ceil(SIDE), down, t % down);
-        let pixels = blocks.start * SIDE..(blocks.end * SIDE).min(pixels);
-        let panels = part(weights.panels(), across, t / down);
+    for_parts((pixels, weights.n, weights.k), |pixels, panels| {
         let task = Task { images: &images, weights, pixels, panels, end: &end };
         with_bf16(task).expect("tiles come with the instructions of bf16");
     });

@@ -66,11 +66,6 @@ impl TileWeights {
         self.k.div_ceil(TERMS)
     }
 
-    /// Panels of 32 columns; the last one may have fewer.
-    pub(crate) fn panels(&self) -> usize {
-        self.n.div_ceil(BLOCK)
-    }
-
     /// The words of a panel, and how many blocks of 16 columns it has.
     fn panel(&self, panel: usize) -> (&[f32], usize) {
         let (words, columns) = (self.steps() * STEP, self.n - panel * BLOCK);
@@ -86,22 +81,26 @@ impl TileWeights {
     pub(crate) fn rows_within(&self, bytes: usize) -> usize {
         (bytes / (2 * self.row()) / BLOCK).max(1) * BLOCK
     }
-
-    /// How a product with so many rows is cut, as [`tasks`] says.
-    pub(crate) fn tasks(&self, rows: usize) -> (usize, usize) {
-        tasks((rows, self.n, self.k), self.panels())
-    }
 }
 
-/// How a product of rows, columns and terms is cut: parts of the blocks of 16 rows, parts of the
-/// panels.
-pub(crate) fn tasks((rows, n, k): (usize, usize, usize), panels: usize) -> (usize, usize) {
+/// Cuts a product of rows, columns and terms into parts of blocks of 16 rows by parts of the panels
+/// of columns, and runs them.
+pub(crate) fn for_parts(
+    (rows, n, k): (usize, usize, usize),
+    run: impl Fn(Range<usize>, Range<usize>) + Sync,
+) {
+    let (blocks, panels) = (rows.div_ceil(SIDE), n.div_ceil(BLOCK));
     let work = count(&[rows, n]).saturating_mul(k);
     let want = match work >= PAR_MIN && threads() > 1 {
         true => (work / TASK_MIN).min(threads().saturating_mul(4)).max(threads()),
         false => 1,
     };
-    cuts(want, rows >= n, rows.div_ceil(SIDE), panels)
+    let (down, across) = cuts(want, rows >= n, blocks, panels);
+    for_each(down * across, down * across > 1, |task| {
+        let blocks = part(blocks, down, task % down);
+        let rows = blocks.start * SIDE..(blocks.end * SIDE).min(rows);
+        run(rows, part(panels, across, task / down));
+    });
 }
 
 /// What becomes of sums: `act(alpha sum + bias + residual)`.
@@ -312,11 +311,7 @@ pub(crate) fn gemm(a: Mat<'_>, b: &TileWeights, c: &mut [f32], ldc: usize, ep: &
         out: NumbersOut::F32(c).share(),
         ldc,
     };
-    let (down, across) = b.tasks(a.rows);
-    for_each(down * across, down * across > 1, |t| {
-        let blocks = part(a.rows.div_ceil(SIDE), down, t % down);
-        let rows = blocks.start * SIDE..(blocks.end * SIDE).min(a.rows);
-        let panels = part(b.panels(), across, t / down);
+    for_parts((a.rows, b.n, b.k), |rows, panels| {
         let task = Task { a, b, rows, panels, end: &end };
         with_bf16(task).expect("tiles come with the instructions of bf16");
     });

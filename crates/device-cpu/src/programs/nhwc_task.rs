@@ -94,11 +94,6 @@ impl ConvTask {
         self.compute == Compute::F32 && by_rows(isa(), &self.shape, width)
     }
 
-    fn is_depthwise(&self) -> bool {
-        let s = &self.shape;
-        s.groups > 1 && s.groups == s.c && s.m == s.c
-    }
-
     /// The knobs of the kernels that do it ([`Tiling`] says what they mean). `form` is the number
     /// of outputs along an axis of a Winograd tile, 1 for the direct sum: forms differ in rounding.
     fn space(&self) -> Result<Space, SpaceError> {
@@ -108,7 +103,7 @@ impl ConvTask {
         if self.has_forms() {
             knobs.push(Knob::new("form", &[1, 2, 4][..], side(self.usual().square))?);
         }
-        if !self.is_depthwise() && !self.is_by_rows() {
+        if !self.shape.is_depthwise() && !self.is_by_rows() {
             let rows: Vec<i64> = ((most + 1) / 2..=most).collect();
             knobs.push(Knob::new("mr", rows, most)?);
         }
