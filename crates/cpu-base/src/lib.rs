@@ -1,14 +1,15 @@
 //! What CPU kernels are written with.
 //!
 //! Layout: [`isa`] picks the instruction set, [`simd`] is the vector vocabulary, [`math`] has
-//! functions over it and [`activation`] those of kernels, [`scratch`] lends aligned
-//! buffers, [`threads`] runs tasks, [`pin`] binds threads, [`peak`] measures what there is to
-//! reach, [`amx`] multiplies by matrix registers.
+//! functions over it and [`activation`] those of kernels, [`numbers`] are f32 or bf16 in memory,
+//! [`scratch`] lends aligned buffers, [`threads`] runs tasks, [`pin`] binds threads, [`peak`]
+//! measures what there is to reach, [`amx`] multiplies by matrix registers.
 
 pub mod activation;
 pub mod amx;
 pub mod isa;
 pub mod math;
+pub mod numbers;
 pub mod peak;
 pub mod pin;
 pub mod scratch;

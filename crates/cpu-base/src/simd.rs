@@ -218,6 +218,20 @@ pub trait Simd: sealed::Sealed + Copy + Send + Sync + 'static {
             self.load_bf16(both.as_ptr())
         }
     }
+    /// Writes the lanes, rounded to bf16, as half as many bytes.
+    /// # Safety
+    /// `p` must be writable for `LANES` numbers of two bytes.
+    #[inline(always)]
+    unsafe fn store_bf16(self, p: *mut u8, v: Self::F) {
+        let words = self.bits(self.narrow_bf16(v, self.splat(0.0)));
+        // SAFETY: as the caller promises.
+        unsafe { self.store_bytes(p, words, 2 * Self::LANES) }
+    }
+    /// The numbers of two vectors rounded to bf16, those of `low` in the low halves of the lanes.
+    #[inline(always)]
+    fn pair_bf16(self, low: Self::F, high: Self::F) -> Self::F {
+        pair_bf16_by_parts(self, low, high)
+    }
     /// The low halves of the lanes as numbers.
     #[inline(always)]
     fn low_bf16(self, pairs: Self::F) -> Self::F {
@@ -338,8 +352,14 @@ unsafe fn load_bf16_by_parts<S: Simd>(s: S, p: *const f32) -> S::F {
     // SAFETY: the floats read are from 0 to `2 * LANES - 1`.
     let (even, odd) =
         unsafe { (s.load_evens(p, 2 * S::LANES), s.load_evens(p.add(1), 2 * S::LANES - 1)) };
-    let low = s.iand(s.sar::<16>(s.bits(s.round_bf16(even))), s.isplat(0xffff));
-    s.of_bits(s.ior(low, s.bits(s.round_bf16(odd))))
+    pair_bf16_by_parts(s, even, odd)
+}
+
+/// [`Simd::pair_bf16`] where no instruction does it.
+#[inline(always)]
+fn pair_bf16_by_parts<S: Simd>(s: S, low: S::F, high: S::F) -> S::F {
+    let low = s.iand(s.sar::<16>(s.bits(s.round_bf16(low))), s.isplat(0xffff));
+    s.of_bits(s.ior(low, s.bits(s.round_bf16(high))))
 }
 
 /// Plain Rust on four lanes.

@@ -572,6 +572,39 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
         unsafe { std::mem::transmute::<__m512bh, __m512>(_mm512_cvtne2ps_pbh(high, low)) }
     }
     #[inline(always)]
+    fn pair_bf16(self, low: __m512, high: __m512) -> __m512 {
+        const TURNS: [i16; 32] = {
+            let (mut turns, mut i) = ([0; 32], 0);
+            while i < 32 {
+                turns[i as usize] = i / 2 + i % 2 * 16;
+                i += 1;
+            }
+            turns
+        };
+        if !BF16 {
+            return super::pair_bf16_by_parts(self, low, high);
+        }
+        // SAFETY: as in `dot_bf16`; there are as many indices as numbers.
+        unsafe {
+            let both = self.bits(self.narrow_bf16(low, high));
+            let turns = _mm512_loadu_si512(TURNS.as_ptr().cast());
+            self.of_bits(_mm512_permutexvar_epi16(turns, both))
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_bf16(self, p: *mut u8, v: __m512) {
+        // SAFETY: as in `dot_bf16`; the caller promises 32 writable bytes.
+        unsafe {
+            let half = if BF16 {
+                std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(v))
+            } else {
+                let rounded = self.bits(self.round_bf16(v));
+                _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(rounded))
+            };
+            _mm256_storeu_si256(p.cast(), half);
+        }
+    }
+    #[inline(always)]
     fn shl<const N: u32>(self, a: __m512i) -> __m512i {
         // SAFETY: the token proves that the machine has the instruction.
         unsafe { _mm512_slli_epi32::<N>(a) }

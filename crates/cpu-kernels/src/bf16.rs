@@ -18,6 +18,7 @@
 use super::gemm_pack::Mat;
 use hetra_cpu_base::amx;
 use hetra_cpu_base::isa::{Isa, Kernel, detected, with_bf16};
+use hetra_cpu_base::numbers::Numbers;
 use hetra_cpu_base::scratch::{Shared, count};
 use hetra_cpu_base::simd::Simd;
 use hetra_cpu_base::threads::for_ranges;
@@ -180,26 +181,29 @@ impl Operands {
         if self == Operands::Wide { 2 } else { 1 }
     }
 
-    /// Writes rows of `terms` floats as rows of words, with a zero behind an odd number of terms.
+    /// Writes rows of `terms` numbers as rows of words, with a zero behind an odd number of terms.
     /// Panics if `rows` is no whole number of rows, or `words` too short.
-    pub(crate) fn round(self, isa: Isa, terms: usize, rows: &[f32], words: &mut [f32]) {
+    pub(crate) fn round(self, isa: Isa, terms: usize, rows: Numbers<'_>, words: &mut [f32]) {
         let row = self.steps(terms) * self.words();
         assert!(
             rows.len().is_multiple_of(terms.max(1))
                 && words.len() >= rows.len() / terms.max(1) * row
         );
-        let one = |from: &[f32], to: &mut [f32]| match self {
-            Operands::F32 => to[..from.len()].copy_from_slice(from),
-            Operands::Pairs => Pairs::dispatch(isa, Narrow(from, to)),
-            Operands::Wide => isa.dispatch(Round(from, to)),
-            Operands::Tiles => unreachable!("rows of tiles are made by `tiles`"),
+        let one = |from: Numbers<'_>, to: &mut [f32]| match (self, from) {
+            (Operands::F32, _) => isa.dispatch(Widen(from, to)),
+            (Operands::Pairs, Numbers::F32(from)) => Pairs::dispatch(isa, Narrow(from, to)),
+            (Operands::Pairs, Numbers::Bf16(from)) => copy_pairs(from, to),
+            (Operands::Wide, Numbers::F32(from)) => isa.dispatch(Round(from, to)),
+            (Operands::Wide, Numbers::Bf16(_)) => isa.dispatch(Widen(from, to)),
+            (Operands::Tiles, _) => unreachable!("rows of tiles are made by `tiles`"),
         };
         if terms.is_multiple_of(2) || self == Operands::F32 {
             // Nothing to fill up: all rows are one.
             return one(rows, words);
         }
-        for (from, to) in rows.chunks_exact(terms).zip(words.chunks_exact_mut(row)) {
-            one(from, to);
+        let all = rows.len() / terms;
+        for (i, to) in words.chunks_exact_mut(row).take(all).enumerate() {
+            one(rows.part(i * terms..(i + 1) * terms), to);
         }
     }
 
@@ -214,14 +218,14 @@ impl Operands {
             let words = unsafe { out.slice(start * row, len * row) };
             if a.col_stride == 1 && a.row_stride == a.cols {
                 let rows = &a.data[start * a.cols..(start + len) * a.cols];
-                return self.round(isa, a.cols, rows, words);
+                return self.round(isa, a.cols, Numbers::F32(rows), words);
             }
             let mut line = hetra_cpu_base::scratch::lend(a.cols);
             for (i, to) in words.chunks_exact_mut(row.max(1)).enumerate() {
                 for (j, v) in line.iter_mut().enumerate() {
                     *v = a.data[a.at(start + i, j)];
                 }
-                self.round(isa, a.cols, &line, to);
+                self.round(isa, a.cols, Numbers::F32(&line), to);
             }
         });
     }
@@ -255,6 +259,27 @@ impl Kernel for Narrow<'_> {
         for (floats, word) in floats.remainder().chunks(2).zip(&mut to[done..]) {
             *word = pair(floats[0], floats.get(1).copied().unwrap_or(0.0));
         }
+    }
+}
+
+/// Numbers of bf16 as pairs, with a zero behind an odd number of them.
+fn copy_pairs(from: &[half::bf16], to: &mut [f32]) {
+    let to: &mut [half::bf16] = bytemuck::cast_slice_mut(&mut to[..from.len().div_ceil(2)]);
+    let (to, rest) = to.split_at_mut(from.len());
+    to.copy_from_slice(from);
+    rest.fill(half::bf16::ZERO);
+}
+
+/// Numbers as floats, and a zero behind them if there is room.
+struct Widen<'a>(Numbers<'a>, &'a mut [f32]);
+
+impl Kernel for Widen<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let (to, rest) = self.1.split_at_mut(self.0.len());
+        rest.iter_mut().take(1).for_each(|zero| *zero = 0.0);
+        self.0.widen(s, 0, to);
     }
 }
 
@@ -373,7 +398,7 @@ mod tests {
                     let rows = &x[..x.len() / terms * terms];
                     let row = kind.steps(terms) * kind.words();
                     let mut words = vec![f32::NAN; rows.len() / terms * row];
-                    kind.round(isa, terms, rows, &mut words);
+                    kind.round(isa, terms, Numbers::F32(rows), &mut words);
                     for (i, want) in rows.iter().enumerate() {
                         let got = numbers(kind, &words[i / terms * row..][..row])[i % terms];
                         let want = rounded(*want);

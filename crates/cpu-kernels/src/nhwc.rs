@@ -13,21 +13,24 @@ use super::bf16::{self, F32, Operands, Pairs, Wide, pair};
 use super::conv::ConvShape;
 use super::gemm_pack::block;
 use super::nhwc_depthwise::{Depthwise, pack_depthwise};
-use super::nhwc_micro::{BORDER, Outputs, PixelTiles, pixel_tiles};
+use super::nhwc_depthwise_bf16::pack_pairs;
+use super::nhwc_micro::{BORDER, PixelTiles, pixel_tiles};
 use super::nhwc_rows::{self, RowTiles, row_tiles};
+use super::nhwc_store::Panel;
 use super::nhwc_strips::{Strip, Strips};
 pub use super::nhwc_strips::{copies_fit, reads_whole_rows};
 use super::nhwc_tiles;
 pub use super::nhwc_tiles::pieces_fit;
-use super::numbers::{Numbers, NumbersOut};
 use super::tiles::TileWeights;
 use super::tiling::Tiling;
 use hetra_cpu_base::activation::{self, Activation};
 use hetra_cpu_base::isa::{Isa, Kernel};
+use hetra_cpu_base::numbers::{Numbers, NumbersOut, SharedOut};
 use hetra_cpu_base::scratch::{AlignedBuf, Lent, Shared, count, lend};
 use hetra_cpu_base::simd::Simd;
 use hetra_cpu_base::threads::{for_each, threads};
 use std::ops::Range;
+use std::sync::OnceLock;
 
 /// Multiply-adds below which a convolution stays on one thread (about 5 µs).
 const PAR_MIN: usize = 256 << 10;
@@ -54,6 +57,9 @@ pub struct PackedNhwc {
     /// For each panel two vectors; for depthwise one float for each channel, or none.
     bias: Vec<f32>,
     act: Activation,
+    /// Weights and bias of a depthwise convolution for images that are stored as bf16, once there
+    /// was one.
+    pairs: OnceLock<AlignedBuf>,
     /// Weights for matrix registers, in the place of the others.
     tiles: Option<TileWeights>,
 }
@@ -73,14 +79,14 @@ pub(crate) struct Call<'a> {
     shape: ConvShape,
     /// Words from one pixel to the next in what the register kernel reads.
     pixel: usize,
-    pub(crate) x: &'a [f32],
+    x: Numbers<'a>,
     zeros: &'a [f32],
     /// Height, width; output height, width.
     size: [usize; 4],
-    out: Shared<'a, f32>,
+    out: SharedOut<'a>,
     /// The output pixel that this call begins with.
     first: usize,
-    residual: Option<&'a [f32]>,
+    residual: Option<Numbers<'a>>,
 }
 
 impl PackedNhwc {
@@ -95,7 +101,8 @@ impl PackedNhwc {
         Self::of(isa, Operands::F32, shape, weights, bias, act)
     }
 
-    /// As `new`, with image and weights rounded to bf16. Panics for more than one group.
+    /// As `new`, with image and weights rounded to bf16. Panics for groups that `groups_round` does
+    /// not allow.
     pub fn bf16(
         isa: Isa,
         shape: ConvShape,
@@ -116,7 +123,7 @@ impl PackedNhwc {
     ) -> Self {
         shape.check(weights.len());
         assert!(bias.is_none_or(|b| b.len() == shape.m), "bias of another size");
-        assert!(shape.groups == 1 || operands == Operands::F32, "groups are summed as f32");
+        assert!(operands == Operands::F32 || groups_round(&shape, operands), "other groups");
         let depthwise = shape.is_depthwise();
         let operands = match operands {
             // Nothing to multiply.
@@ -129,7 +136,8 @@ impl PackedNhwc {
             true => (pack_depthwise(&shape, weights), bias.unwrap_or_default().to_vec()),
             false => (pack(isa, operands, &shape, weights), pack_bias(isa, &shape, bias)),
         };
-        PackedNhwc { isa, shape, depthwise, operands, weights, bias, act, tiles }
+        let pairs = OnceLock::new();
+        PackedNhwc { isa, shape, depthwise, operands, weights, bias, act, pairs, tiles }
     }
 
     /// The shape given to `new`.
@@ -173,7 +181,7 @@ impl PackedNhwc {
     }
 
     /// As `run`, or `run_planes` where the images are `planes`, for numbers that may be bf16.
-    /// Panics unless `takes_bf16`, where some are.
+    /// Panics if the image is and `takes_bf16` denies it.
     pub fn run_from(
         &self,
         tiling: Tiling,
@@ -196,23 +204,23 @@ impl PackedNhwc {
         if let Some(tiles) = &self.tiles {
             return nhwc_tiles::run(self, tiles, (x, planes), (n, size), residual, out);
         }
-        let residual = residual.map(|residual| match residual {
-            Numbers::F32(residual) => residual,
-            Numbers::Bf16(_) => panic!("a residual that is bf16"),
-        });
         if self.depthwise {
+            let residual = residual.map(|residual| match residual {
+                Numbers::F32(residual) => residual,
+                Numbers::Bf16(_) => panic!("a residual that is bf16"),
+            });
             let bias = Some(self.bias.as_slice()).filter(|bias| !bias.is_empty());
             let (weights, act) = (self.weights.as_slice(), self.act);
-            let d = Depthwise { shape: s, tiling, weights, bias, act, residual, x, size };
+            let pack = || pack_pairs(s, block(self.isa).1, weights, bias);
+            let pairs = if f32 { &[] } else { self.pairs.get_or_init(pack).as_slice() };
+            let d = Depthwise { shape: s, tiling, weights, pairs, bias, act, residual, x, size };
             return d.run(self.isa, n, out);
         }
-        let (Numbers::F32(x), NumbersOut::F32(out)) = (x, out) else {
-            panic!("images that are bf16");
-        };
+        assert!(f32 || self.takes_bf16(), "an image that is bf16");
         let pixel = self.operands.steps(s.c) * self.operands.words();
         let mut zeros = lend(pixel);
         zeros.fill(0.0);
-        let out = Shared::new(out);
+        let out = out.share();
         let call = Call {
             conv: self,
             tiling,
@@ -227,9 +235,9 @@ impl PackedNhwc {
         };
         let strips = self.strips(tiling, planes, size);
         assert!(strips.is_some() || !planes, "a copy beyond measure: `copies_fit` tells");
-        match strips {
-            Some(strips) => strips.run(&call, n),
-            None => call.run(n * oh * ow),
+        match (strips, x) {
+            (Some(strips), Numbers::F32(x)) => strips.run(&call, x, n),
+            _ => call.run(n * oh * ow),
         }
     }
 
@@ -239,9 +247,10 @@ impl PackedNhwc {
         matches!(self.operands, Operands::F32 | Operands::Tiles) && reads_whole_rows(&self.shape)
     }
 
-    /// Whether images and outputs may be bf16, and whether the residual may.
-    pub fn takes_bf16(&self) -> (bool, bool) {
-        (self.tiles.is_some() || self.depthwise, self.tiles.is_some())
+    /// Whether images may be bf16. Outputs may be so in any case, and residuals of all but
+    /// depthwise convolutions.
+    pub fn takes_bf16(&self) -> bool {
+        self.operands != Operands::F32 || self.depthwise
     }
 
     /// The strips of padded copies to run by, where that is worth it or the channels are first.
@@ -257,6 +266,13 @@ impl PackedNhwc {
     fn group_panels(&self) -> usize {
         self.shape.per_group().1.div_ceil(block(self.isa).1)
     }
+}
+
+/// Whether operands of this form may be those of a convolution with so many groups: a word of a
+/// pixel must not be of two groups.
+pub fn groups_round(shape: &ConvShape, operands: Operands) -> bool {
+    let apart = shape.per_group().0.is_multiple_of(2) && !shape.is_depthwise();
+    shape.groups == 1 || operands != Operands::Tiles && apart
 }
 
 /// Whether rows of so many outputs are done by the kernel of rows, whose blocks have one height.
@@ -340,7 +356,7 @@ impl Call<'_> {
         for_each(down * across, parallel, |t| {
             let (i, j) = (t % down, t / down);
             let (pixels, panels) = (part(pixels, down, i), part(panels, across, j));
-            self.conv.isa.dispatch(Block { call: self, pixels, panels });
+            self.dispatch(Block { call: self, pixels, panels });
         });
     }
 
@@ -350,13 +366,31 @@ impl Call<'_> {
         let s = &self.shape;
         let shape = ConvShape { c: s.kw * s.c, kw: 1, pads: [0; 4], ..*s };
         let panels = 0..self.conv.group_panels();
+        let x = Numbers::F32(x);
         let call = Call { shape, size, x, first: self.first + first, ..*self };
-        self.conv.isa.dispatch(Block { call: &call, pixels: 0..size[2] * size[3], panels });
+        call.dispatch(Block { call: &call, pixels: 0..size[2] * size[3], panels });
     }
 
     /// Computes outputs on this thread by the kernel of rows: those from `first` on, of a strip.
     pub(crate) fn run_rows(&self, strip: &Strip<'_>, first: usize) {
-        self.conv.isa.dispatch(RowBlock { call: self, strip, first: self.first + first });
+        self.dispatch(RowBlock { call: self, strip, first: self.first + first });
+    }
+
+    /// Runs a kernel with the instructions for what it stores.
+    fn dispatch<K: Kernel>(&self, kernel: K) -> K::Output {
+        match self.out {
+            SharedOut::F32(_) => self.conv.isa.dispatch(kernel),
+            SharedOut::Bf16(_) => self.conv.isa.dispatch_bf16(kernel),
+        }
+    }
+
+    /// The outputs of a panel of `nv` channels from `column` on, for `rows` pixels from `first` on.
+    fn panel(&self, first: usize, rows: usize, (column, nv): (usize, usize)) -> Panel<'_> {
+        let (act, step) = (self.conv.act, self.shape.m);
+        let at = first * step + column;
+        // Only these instructions round what is in registers, and only bounds are applied there.
+        let by_sums = self.conv.operands != Operands::Pairs || act.clamp().is_none();
+        Panel { out: self.out, added: self.residual, act, at, rows, step, nv, by_sums }
     }
 
     /// Whether so many outputs are work for several threads.
@@ -406,11 +440,11 @@ fn table(
 }
 
 impl Call<'_> {
-    /// Rounds the pixels that a table names to bf16, where the operands are: the entries then say
-    /// where they lie in what is lent.
+    /// The pixels that a table names as words of bf16 numbers, where the operands are such: the
+    /// entries then say where they lie in what is lent. `None` where the image is read as it is.
     fn rounded(&self, table: &mut [usize]) -> Option<Lent> {
         let (operands, c) = (self.conv.operands, self.shape.c);
-        if operands == Operands::F32 {
+        if self.words().is_some() {
             return None;
         }
         let inside = || table.iter().copied().filter(|&at| at != BORDER);
@@ -418,9 +452,21 @@ impl Call<'_> {
         let pixels = inside().max().map_or(0, |last| (last - first) / self.pixel.max(1) + 1);
         let from = first / self.pixel.max(1) * c;
         let mut words = lend(count(&[pixels, self.pixel]));
-        operands.round(self.conv.isa, c, &self.x[from..from + pixels * c], &mut words);
+        let rows = self.x.part(from..from + pixels * c);
+        operands.round(self.conv.isa, c, rows, &mut words);
         table.iter_mut().filter(|at| **at != BORDER).for_each(|at| *at -= first);
         Some(words)
+    }
+
+    /// The image in words, where it is so as it lies in memory.
+    fn words(&self) -> Option<&[f32]> {
+        match (self.conv.operands, self.x) {
+            (Operands::F32, Numbers::F32(x)) => Some(x),
+            (Operands::Pairs, Numbers::Bf16(x)) if self.shape.c.is_multiple_of(2) => {
+                bytemuck::try_cast_slice(&x[..x.len() / 2 * 2]).ok()
+            }
+            _ => None,
+        }
     }
 }
 
@@ -435,7 +481,7 @@ struct RowBlock<'a> {
 impl Kernel for RowBlock<'_> {
     type Output = ();
     #[inline(always)]
-    fn run<S: Simd>(self, _: S) {
+    fn run<S: Simd>(self, token: S) {
         let (call, conv, strip) = (self.call, self.call.conv, self.strip);
         let (s, nr) = (&call.shape, 2 * S::LANES);
         let ([rows, width], depth) = (strip.outputs, s.kh * s.kw * s.c);
@@ -445,13 +491,10 @@ impl Kernel for RowBlock<'_> {
         let wide = (width - 1) * s.stride[1] + s.kw - 1;
         let last = high * strip.line + (s.c - 1) * strip.plane + wide * strip.pixel;
         assert!(last < strip.x.len(), "a strip that is too small");
-        let (lo, hi) = conv.act.clamp().unwrap_or((f32::NEG_INFINITY, f32::INFINITY));
         for (y, panel) in (0..rows).flat_map(|y| (0..conv.group_panels()).map(move |p| (y, p))) {
             let nv = nr.min(s.m - panel * nr);
-            let at = (self.first + y * width) * s.m + panel * nr;
-            let residual = call
-                .residual
-                .map_or(std::ptr::null(), |r| r[at..at + (width - 1) * s.m + nv].as_ptr());
+            let outputs = call.panel(self.first + y * width, width, (panel * nr, nv));
+            let mut sums = outputs.sums::<S>();
             let tiles = RowTiles {
                 x: strip.x[y * s.stride[0] * strip.line..].as_ptr(),
                 rows: s.kh,
@@ -463,23 +506,18 @@ impl Kernel for RowBlock<'_> {
                 width,
                 b: conv.weights.as_slice()[panel * depth * nr..][..depth * nr].as_ptr(),
                 bias: conv.bias[panel * nr..][..nr].as_ptr(),
-                out: Outputs {
-                    nv,
-                    c: call.out.rows(at, (width, s.m), nv),
-                    residual,
-                    ldc: s.m,
-                    lo,
-                    hi,
-                },
+                out: outputs.places::<S>(sums.as_deref_mut()),
             };
             // SAFETY: the taps of the last output end with `last`, which is inside the strip; the
             // panel, bias, residual and output were sliced to what is read and written. Tasks have
             // different rows, so no other one uses this part of the output.
             unsafe { row_tiles::<S>(&tiles) }
-        }
-        if conv.act.clamp().is_none() {
             // SAFETY: these rows are this task's, and no other reference to them is alive.
-            let all = unsafe { call.out.slice(self.first * s.m, rows * width * s.m) };
+            unsafe { outputs.finish(token, sums) }
+        }
+        if let (None, SharedOut::F32(out)) = (conv.act.clamp(), call.out) {
+            // SAFETY: as above.
+            let all = unsafe { out.slice(self.first * s.m, rows * width * s.m) };
             activation::apply(S::ISA, conv.act, all);
         }
     }
@@ -495,7 +533,7 @@ struct Block<'a> {
 impl Kernel for Block<'_> {
     type Output = ();
     #[inline(always)]
-    fn run<S: Simd>(self, _: S) {
+    fn run<S: Simd>(self, token: S) {
         let s = &self.call.shape;
         let taps = s.kh * s.kw;
         // As many pixels at a time as keep their part of the image in the cache while the panels
@@ -519,13 +557,13 @@ impl Kernel for Block<'_> {
                 }
             }
             let rounded = self.call.rounded(&mut table[..(end - start) * taps]);
-            let x = rounded.as_deref().unwrap_or(self.call.x);
+            let x = rounded.as_deref().or(self.call.words()).expect("rounded, or in words");
             for panel in self.panels.clone() {
                 let mut at = start;
                 for (mr, count) in runs.into_iter().filter(|(_, count)| *count > 0) {
                     let len = mr * count;
                     let table = &table[(at - start) * taps..][..len * taps];
-                    self.tiles::<S>((at, mr, count), panel, table, x);
+                    self.tiles(token, (at, mr, count), panel, table, x);
                     at += len;
                 }
             }
@@ -552,6 +590,7 @@ impl Block<'_> {
     #[inline(always)]
     fn tiles<S: Simd>(
         &self,
+        token: S,
         (first, mr, tiles): (usize, usize, usize),
         panel: usize,
         table: &[usize],
@@ -566,11 +605,10 @@ impl Block<'_> {
         let (group, j0) = (panel / of_group, panel % of_group * nr);
         let (column, nv) = (group * mg + j0, nr.min(mg - j0));
         let weights = &conv.weights.as_slice()[panel * taps * steps * nr..][..taps * steps * nr];
-        let (lo, hi) = conv.act.clamp().unwrap_or((f32::NEG_INFINITY, f32::INFINITY));
-        let (at, rows) = ((call.first + first) * s.m + column, mr * tiles);
-        let residual =
-            call.residual.map_or(std::ptr::null(), |r| r[at..at + (rows - 1) * s.m + nv].as_ptr());
-        assert!(table.len() == taps * rows && (group + 1) * cg <= s.c);
+        let rows = mr * tiles;
+        let outputs = call.panel(call.first + first, rows, (column, nv));
+        let mut sums = outputs.sums::<S>();
+        assert!(table.len() == taps * rows && (group + 1) * steps <= conv.operands.steps(s.c));
         assert!(s.pads == [0; 4] || call.zeros.len() >= (group + 1) * steps * words);
         // Weights that stay near are not waited for: the image is, as the first panel reads it.
         let near = conv.weights.as_slice().len() <= WEIGHTS_NEAR;
@@ -593,14 +631,14 @@ impl Block<'_> {
             table: table.as_ptr(),
             x: x.as_ptr(),
             zeros: call.zeros.as_ptr(),
-            first: group * cg,
+            first: group * steps * words,
             channels: steps * words,
             taps,
             b: weights.as_ptr(),
             next,
             next_step,
             bias: conv.bias[panel * nr..][..nr].as_ptr(),
-            out: Outputs { nv, c: call.out.rows(at, (rows, s.m), nv), residual, ldc: s.m, lo, hi },
+            out: outputs.places::<S>(sums.as_deref_mut()),
         };
         // SAFETY: the table has `taps` entries for each row, each of a pixel of the image, behind
         // which lie `c` floats (its channels, or those of a row of taps), of which the group's are
@@ -614,13 +652,14 @@ impl Block<'_> {
                 Operands::Wide => pixel_tiles::<S, Wide>(&tiles),
                 Operands::Tiles => unreachable!("done by another kernel"),
             }
+            outputs.finish(token, sums);
         }
     }
 
     /// Activations that are more than bounds, when the panels of these pixels are summed.
     #[inline(always)]
     fn activate<S: Simd>(&self, pixels: Range<usize>) {
-        let conv = self.call.conv;
+        let (conv, SharedOut::F32(out)) = (self.call.conv, self.call.out) else { return };
         if conv.act.clamp().is_some() {
             return;
         }
@@ -632,12 +671,12 @@ impl Block<'_> {
         let end = last / of_group * mg + (last % of_group * nr + nr).min(mg);
         if end - start == m {
             // SAFETY: these pixels are this task's, and no other reference to them is alive.
-            let all = unsafe { self.call.out.slice(pixels.start * m, pixels.len() * m) };
+            let all = unsafe { out.slice(pixels.start * m, pixels.len() * m) };
             return activation::apply(S::ISA, conv.act, all);
         }
         for p in pixels {
             // SAFETY: these columns of this pixel are this task's, as above.
-            let row = unsafe { self.call.out.slice(p * m + start, end - start) };
+            let row = unsafe { out.slice(p * m + start, end - start) };
             activation::apply(S::ISA, conv.act, row);
         }
     }

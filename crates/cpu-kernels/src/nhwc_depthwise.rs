@@ -3,12 +3,14 @@
 //! Vectors hold channels. A step sums a few neighbouring outputs of a row, which share the weights
 //! and most of their inputs; at the sides of the image it leaves out the taps in the border.
 
+use half::bf16;
+
 use super::conv::ConvShape;
-use super::numbers::{Numbers, NumbersOut, SharedOut};
 use super::tiling::Tiling;
 use hetra_cpu_base::activation::{self, Activation};
 use hetra_cpu_base::isa::{Isa, Kernel};
-use hetra_cpu_base::scratch::{AlignedBuf, count, lend};
+use hetra_cpu_base::numbers::{Number, Numbers, NumbersOut, SharedOut};
+use hetra_cpu_base::scratch::{AlignedBuf, Shared, count, lend};
 use hetra_cpu_base::simd::Simd;
 use hetra_cpu_base::threads::for_ranges;
 use std::ops::Range;
@@ -23,13 +25,7 @@ const BLOCKS_MAX: usize = 1 << 16;
 /// Work of a task, about: outputs, and taps at half the price.
 const GRAIN: usize = 96 << 10;
 /// Outputs of a row that are summed together.
-const WIDE: usize = 8;
-
-/// Floats of a copy of an image that is stored as bf16, about: lines that several rows of outputs
-/// read are not widened for each.
-const COPY: usize = 80 << 10;
-/// Most floats of the lines of a padded copy that one row of outputs reads.
-const LINES_MAX: usize = 4 << 20;
+pub(crate) const WIDE: usize = 8;
 
 /// Weights `[c, 1, kh, kw]` as `[tap][c, padded]`.
 pub(crate) fn pack_depthwise(s: &ConvShape, weights: &[f32]) -> AlignedBuf {
@@ -46,6 +42,8 @@ pub(crate) struct Depthwise<'a> {
     pub(crate) shape: &'a ConvShape,
     pub(crate) tiling: Tiling,
     pub(crate) weights: &'a [f32],
+    /// Weights and bias for images that are stored as bf16 (`pack_pairs`), where this one is.
+    pub(crate) pairs: &'a [f32],
     pub(crate) bias: Option<&'a [f32]>,
     pub(crate) act: Activation,
     pub(crate) residual: Option<&'a [f32]>,
@@ -69,31 +67,6 @@ impl Depthwise<'_> {
     }
 }
 
-impl Depthwise<'_> {
-    /// The pixels of a line of a padded copy, in which all steps find what they read; `None` where
-    /// no such copies are made.
-    fn padded_width(&self) -> Option<usize> {
-        let ([_, w, _, ow], s) = (self.size, self.shape);
-        if matches!(self.x, Numbers::F32(_)) || s.kh > s.kw || s.dilation[1] != 1 {
-            return None;
-        }
-        let [h, ..] = self.size;
-        let lines = ((s.kh - 1).saturating_mul(s.dilation[0]).saturating_add(1)).min(h);
-        let read = (ow.next_multiple_of(WIDE) - 1).checked_mul(s.stride[1])?.checked_add(s.kw)?;
-        let width = read.max(w.checked_add(s.pads[1])?);
-        (lines.checked_mul(width.checked_mul(s.c)?)? <= LINES_MAX).then_some(width)
-    }
-
-    /// The lines of all images that a row of outputs reads.
-    fn lines(&self, row: usize) -> Range<usize> {
-        let ([h, _, oh, _], s) = (self.size, self.shape);
-        let (image, y0) = (row / oh * h, row % oh * s.stride[0]);
-        let past = y0 + (s.kh - 1) * s.dilation[0] + 1;
-        let inside = |y: usize| image + y.saturating_sub(s.pads[0]).min(h);
-        inside(y0)..inside(past)
-    }
-}
-
 /// Rows of outputs of one task.
 struct Rows<'a> {
     call: &'a Depthwise<'a>,
@@ -105,41 +78,19 @@ impl Kernel for Rows<'_> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
+        // As many zeros as a pixel has channels, whatever it is stored as.
         let mut zeros = lend(self.call.shape.c);
         zeros.fill(0.0);
         let width = self.call.size[3] * self.call.shape.c;
-        let mut sums = lend(if let SharedOut::Bf16(_) = self.out { width } else { 0 });
-        if let Numbers::F32(x) = self.call.x {
-            for row in self.rows.clone() {
-                self.row(s, Line::new(self.call, row, x), row, (&zeros, &mut sums));
+        match (self.call.x, self.out) {
+            (Numbers::F32(x), out) => {
+                let mut sums = lend(if let SharedOut::Bf16(_) = out { width } else { 0 });
+                for row in self.rows.clone() {
+                    self.row(s, &Line::new(self.call, row, x), row, (&zeros, &mut sums));
+                }
             }
-            return;
-        }
-        let padded = self.call.padded_width();
-        let ([_, w, oh, _], shape) = (self.call.size, self.call.shape);
-        let (c, left) = (shape.c, shape.pads[1] * shape.c);
-        // Without borders where lines would be too long, or have gaps.
-        let (left, width) = padded.map_or((0, w), |width| (left, width));
-        let line = width * c;
-        let more = (shape.kh - 1) * shape.dilation[0];
-        let most = (COPY / line.max(1)).saturating_sub(more) / shape.stride[0] + 1;
-        let mut next = self.rows.start;
-        while next < self.rows.end {
-            let end = (next + most).min(self.rows.end).min((next / oh + 1) * oh);
-            // Lines in the border are none that are read.
-            let first = self.call.lines(next).start;
-            let lines = first..self.call.lines(end - 1).end.max(first);
-            let mut copy = lend(lines.len() * line);
-            for (y, copy) in lines.zip(copy.chunks_exact_mut(line.max(1))) {
-                copy[..left].fill(0.0);
-                self.call.x.widen(s, y * w * c, &mut copy[left..left + w * c]);
-                copy[left + w * c..].fill(0.0);
-            }
-            for row in next..end {
-                let line = Line::copied(self.call, row, (&copy, first), padded);
-                self.row(s, line, row, (&zeros, &mut sums));
-            }
-            next = end;
+            (Numbers::Bf16(x), SharedOut::F32(out)) => self.low(s, x, &zeros, out),
+            (Numbers::Bf16(x), SharedOut::Bf16(out)) => self.low(s, x, &zeros, out),
         }
     }
 }
@@ -147,21 +98,20 @@ impl Kernel for Rows<'_> {
 impl Rows<'_> {
     /// One row of outputs, by way of `sums` where they are not f32.
     #[inline(always)]
-    fn row<S: Simd>(&self, s: S, line: Line<'_>, row: usize, (zeros, sums): (&[f32], &mut [f32])) {
-        let (shape, width) = (self.call.shape, self.call.size[3] * self.call.shape.c);
+    fn row<S: Simd>(
+        &self,
+        s: S,
+        line: &Line<'_, f32>,
+        row: usize,
+        (zeros, sums): (&[f32], &mut [f32]),
+    ) {
+        let width = self.call.size[3] * self.call.shape.c;
         let out = match self.out {
             // SAFETY: each row of outputs is one task's.
             SharedOut::F32(out) => unsafe { out.slice(row * width, width) },
             SharedOut::Bf16(_) => &mut sums[..],
         };
-        match (shape.kw, shape.stride[1], shape.dilation[1]) {
-            _ if shape.kh > shape.kw => line.run::<S, 0, 0, 0>(s, zeros, out),
-            (3, 1, 1) => line.run::<S, 3, 1, 10>(s, zeros, out),
-            (3, 2, 1) => line.run::<S, 3, 2, 17>(s, zeros, out),
-            (5, 1, 1) => line.run::<S, 5, 1, 12>(s, zeros, out),
-            (5, 2, 1) => line.run::<S, 5, 2, 19>(s, zeros, out),
-            _ => line.run::<S, 0, 0, 0>(s, zeros, out),
-        }
+        line.row(S::ISA, zeros, out);
         if self.call.act.clamp().is_none() {
             activation::apply(S::ISA, self.call.act, out);
         }
@@ -170,78 +120,133 @@ impl Rows<'_> {
             Numbers::F32(sums).narrow_all(s, unsafe { out.slice(row * width, width) });
         }
     }
-}
 
-/// Where the pixels of a step lie.
-trait Places {
-    /// The channels of pixel `i < N` in row `line < K` of taps: as many as the image has.
-    fn at(&self, line: usize, i: usize) -> *const f32;
-}
-
-/// Rows of `N` pixels, which all lie in the image, and its channels.
-struct Inside<const K: usize, const N: usize>([*const f32; K], usize);
-
-impl<const K: usize, const N: usize> Inside<K, N> {
-    /// The first `N` pixels of `c` channels of each row.
-    fn new(rows: [&[f32]; K], c: usize) -> Self {
-        assert!(rows.iter().all(|row| row.len() >= N * c), "pixels outside their row");
-        Inside(rows.map(<[f32]>::as_ptr), c)
+    /// All rows, of an image that is stored as bf16.
+    #[inline(always)]
+    fn low<S: Simd, O: Number>(&self, _: S, x: &[bf16], zeros: &[f32], out: Shared<'_, O>) {
+        let width = self.call.size[3] * self.call.shape.c;
+        let zeros = &bytemuck::cast_slice(zeros)[..self.call.shape.c];
+        for row in self.rows.clone() {
+            // SAFETY: each row of outputs is one task's.
+            let out = unsafe { out.slice(row * width, width) };
+            Line::new(self.call, row, x).row(S::ISA, zeros, out);
+        }
     }
 }
 
-impl<const K: usize, const N: usize> Places for Inside<K, N> {
+/// What images are stored as, with the loops over vectors of their channels.
+pub(crate) trait Stored<O>: Number {
+    /// `WIDE` outputs of the channels `block`, of places that all have `c` channels. With `AHEAD`
+    /// what the next places need is brought nearer.
+    fn block<S: Simd, const K: usize, const ST: usize, const N: usize, const AHEAD: bool>(
+        line: &Line<'_, Self>,
+        s: S,
+        places: &impl Places<Self>,
+        block: Range<usize>,
+        outputs: Range<usize>,
+        out: &mut [O],
+    );
+
+    /// Outputs `places` of the channels `block`, of windows that have no loop of their own.
+    fn any<S: Simd>(
+        line: &Line<'_, Self>,
+        s: S,
+        block: Range<usize>,
+        places: Range<usize>,
+        out: &mut [O],
+    );
+}
+
+/// Does a macro for each pixel below `N`, at most [`PIXELS_MAX`]. No loop: the compiler leaves one
+/// of so many steps as it is, and the sums in memory.
+macro_rules! each_pixel {
+    ($n:ident, $pixel:ident) => {
+        const { assert!($n <= PIXELS_MAX, "more pixels than are counted") };
+        each_pixel!(@ $n $pixel 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18);
+    };
+    (@ $n:ident $pixel:ident $($step:literal)*) => {
+        $(if $step < $n {
+            $pixel!($step);
+        })*
+    };
+}
+pub(crate) use each_pixel;
+
+/// Most pixels of a row that a step reads: those of 8 outputs, 5 taps wide, two apart.
+pub(crate) const PIXELS_MAX: usize = 19;
+
+/// Where the pixels of a step lie.
+pub(crate) trait Places<T> {
+    /// The channels of pixel `i < N` in row `line < K` of taps: as many as the image has.
+    fn at(&self, line: usize, i: usize) -> *const T;
+}
+
+/// Rows of `N` pixels, which all lie in the image, and its channels.
+struct Inside<T, const K: usize, const N: usize>([*const T; K], usize);
+
+impl<T, const K: usize, const N: usize> Inside<T, K, N> {
+    /// The first `N` pixels of `c` channels of each row.
+    fn new(rows: [&[T]; K], c: usize) -> Self {
+        assert!(rows.iter().all(|row| row.len() >= N * c), "pixels outside their row");
+        Inside(rows.map(<[T]>::as_ptr), c)
+    }
+}
+
+impl<T, const K: usize, const N: usize> Places<T> for Inside<T, K, N> {
     #[inline(always)]
-    fn at(&self, line: usize, i: usize) -> *const f32 {
+    fn at(&self, line: usize, i: usize) -> *const T {
         self.0[line].wrapping_add(i * self.1)
     }
 }
 
 /// Pixels one by one.
-struct Edge<'a, const K: usize, const N: usize>([[&'a [f32]; N]; K]);
+struct Edge<'a, T, const K: usize, const N: usize>([[&'a [T]; N]; K]);
 
-impl<const K: usize, const N: usize> Places for Edge<'_, K, N> {
+impl<T, const K: usize, const N: usize> Places<T> for Edge<'_, T, K, N> {
     #[inline(always)]
-    fn at(&self, line: usize, i: usize) -> *const f32 {
+    fn at(&self, line: usize, i: usize) -> *const T {
         self.0[line][i].as_ptr()
     }
 }
 
-/// Floats of an image and its outputs beyond which they do not stay in the second cache level.
-const FAR: usize = 256 << 10;
+/// Bytes of an image and its outputs beyond which they do not stay in the second cache level.
+const FAR: usize = 1 << 20;
 
 /// One row of outputs, and the rows of the image that it is made of.
-struct Line<'a> {
-    call: &'a Depthwise<'a>,
+pub(crate) struct Line<'a, T> {
+    pub(crate) call: &'a Depthwise<'a>,
     /// From the first of these rows on, to the end of the image.
-    image: &'a [f32],
-    /// Floats between two of them that are read together.
+    image: &'a [T],
+    /// Numbers between two of them that are read together.
     step: usize,
-    /// Pixels of a line, and zeros that would be before the first of them.
-    width: usize,
-    left: usize,
     /// The rows of taps that lie in the image.
-    taps: Range<usize>,
-    residual: Option<&'a [f32]>,
-    padded: usize,
+    pub(crate) taps: Range<usize>,
+    pub(crate) residual: Option<&'a [f32]>,
     /// Whether image and outputs are more than stays near.
     far: bool,
 }
 
-impl<'a> Line<'a> {
-    /// Row `row` of outputs, of all images.
-    fn new(call: &'a Depthwise<'a>, row: usize, x: &'a [f32]) -> Self {
-        let [h, w, oh, ow] = call.size;
-        let far = (h * w).saturating_add(oh * ow).saturating_mul(call.shape.c) > FAR;
-        Line { far, ..Self::copied(call, row, (x, 0), None) }
-    }
+/// A row by one of the loops as a function of its own: of several in one the compiler does not keep
+/// the sums in registers. Line, zeros, outputs.
+struct Form<'a, T, O, const K: usize, const ST: usize, const N: usize>(
+    &'a Line<'a, T>,
+    &'a [T],
+    &'a mut [O],
+);
 
-    /// Row `row` of outputs, of lines from `first` on, which may be padded to some width.
-    fn copied(
-        call: &'a Depthwise<'a>,
-        row: usize,
-        (x, first): (&'a [f32], usize),
-        padded: Option<usize>,
-    ) -> Self {
+impl<T: Stored<O>, O, const K: usize, const ST: usize, const N: usize> Kernel
+    for Form<'_, T, O, K, ST, N>
+{
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        self.0.run::<S, O, K, ST, N>(s, self.1, self.2);
+    }
+}
+
+impl<'a, T: Number> Line<'a, T> {
+    /// Row `row` of outputs, of all images `x`.
+    fn new(call: &'a Depthwise<'a>, row: usize, x: &'a [T]) -> Self {
         let shape = call.shape;
         let ([h, w, oh, ow], c) = (call.size, shape.c);
         let (image, y0) = (row / oh, row % oh * shape.stride[0]);
@@ -250,17 +255,30 @@ impl<'a> Line<'a> {
         let tap = shape.pads[0].saturating_sub(y0).div_ceil(dy).min(shape.kh);
         let past = (h + shape.pads[0]).saturating_sub(y0).div_ceil(dy).clamp(tap, shape.kh);
         let top = if tap < past { y0 + tap * dy - shape.pads[0] } else { 0 };
-        let (width, left) = padded.map_or((w, shape.pads[1]), |width| (width, 0));
+        let numbers = (h * w).saturating_add(oh * ow).saturating_mul(c);
         Line {
             call,
-            image: &x[(image * h + top).saturating_sub(first) * width * c..],
-            step: dy * width * c,
-            width,
-            left,
+            image: &x[(image * h + top) * w * c..],
+            step: dy * w * c,
             taps: tap..past,
             residual: call.residual.map(|r| &r[row * ow * c..(row + 1) * ow * c]),
-            padded: c.next_multiple_of(PAD),
-            far: false,
+            far: numbers.saturating_mul(size_of::<T>()) > FAR,
+        }
+    }
+
+    /// Computes it, by the loop for its windows.
+    fn row<O>(&self, isa: Isa, zeros: &[T], out: &mut [O])
+    where
+        T: Stored<O>,
+    {
+        let shape = self.call.shape;
+        match (shape.kw, shape.stride[1], shape.dilation[1]) {
+            _ if shape.kh > shape.kw => T::dispatch(isa, Form::<T, O, 0, 0, 0>(self, zeros, out)),
+            (3, 1, 1) => T::dispatch(isa, Form::<T, O, 3, 1, 10>(self, zeros, out)),
+            (3, 2, 1) => T::dispatch(isa, Form::<T, O, 3, 2, 17>(self, zeros, out)),
+            (5, 1, 1) => T::dispatch(isa, Form::<T, O, 5, 1, 12>(self, zeros, out)),
+            (5, 2, 1) => T::dispatch(isa, Form::<T, O, 5, 2, 19>(self, zeros, out)),
+            _ => T::dispatch(isa, Form::<T, O, 0, 0, 0>(self, zeros, out)),
         }
     }
 
@@ -269,22 +287,25 @@ impl<'a> Line<'a> {
     /// Channels by blocks, then places, then vectors: neighbouring lines of the image are read
     /// together, and what the next places need again is still in the first cache level.
     #[inline(always)]
-    fn run<S: Simd, const K: usize, const ST: usize, const N: usize>(
+    fn run<S: Simd, O, const K: usize, const ST: usize, const N: usize>(
         &self,
         s: S,
-        zeros: &[f32],
-        out: &mut [f32],
-    ) {
-        let (c, [.., ow]) = (self.call.shape.c, self.call.size);
-        let (w, left) = (self.width, self.left);
-        // Whole vectors, so that the same lanes are summed together whatever the blocks.
-        let size = self.call.tiling.scaled(BLOCK).next_multiple_of(PAD).clamp(PAD, BLOCKS_MAX);
+        zeros: &[T],
+        out: &mut [O],
+    ) where
+        T: Stored<O>,
+    {
+        let (c, [_, w, _, ow]) = (self.call.shape.c, self.call.size);
+        let left = self.call.shape.pads[1];
+        // Whole pairs of vectors, so that the same lanes are summed together whatever the blocks.
+        let size =
+            self.call.tiling.scaled(BLOCK).next_multiple_of(2 * PAD).clamp(2 * PAD, BLOCKS_MAX);
         for block in (0..c).step_by(size) {
             let block = block..(block + size).min(c);
             for x in (0..ow).step_by(WIDE) {
                 let outputs = x..(x + WIDE).min(ow);
                 if K == 0 || self.taps.is_empty() {
-                    self.any::<S>(s, block.clone(), outputs, out);
+                    T::any(self, s, block.clone(), outputs, out);
                 } else if x * ST >= left && x * ST + N <= w + left {
                     let first = (x * ST - left) * c;
                     // Rows that are not there are not read.
@@ -292,60 +313,16 @@ impl<'a> Line<'a> {
                     for (line, row) in rows.iter_mut().enumerate().take(self.taps.len()) {
                         *row = &self.image[line * self.step + first..];
                     }
-                    let (places, block) = (Inside::<K, N>::new(rows, c), block.clone());
+                    let (at, block) = (Inside::<T, K, N>::new(rows, c), block.clone());
                     match self.far {
-                        true => self.block::<S, K, ST, N, true>(s, &places, block, outputs, out),
-                        false => self.block::<S, K, ST, N, false>(s, &places, block, outputs, out),
+                        true => T::block::<S, K, ST, N, true>(self, s, &at, block, outputs, out),
+                        false => T::block::<S, K, ST, N, false>(self, s, &at, block, outputs, out),
                     }
                 } else {
                     let edge = Edge(self.places::<K, N>(x * ST, zeros));
-                    self.block::<S, K, ST, N, false>(s, &edge, block.clone(), outputs, out);
+                    T::block::<S, K, ST, N, false>(self, s, &edge, block.clone(), outputs, out);
                 }
             }
-        }
-    }
-
-    /// Outputs of the channels `block`. With `AHEAD` what the next places need is brought nearer.
-    #[inline(always)]
-    fn block<S: Simd, const K: usize, const ST: usize, const N: usize, const AHEAD: bool>(
-        &self,
-        s: S,
-        places: &impl Places,
-        block: Range<usize>,
-        outputs: Range<usize>,
-        out: &mut [f32],
-    ) {
-        let c = self.call.shape.c;
-        for c0 in block.clone().step_by(S::LANES) {
-            let (n, at) = (S::LANES.min(block.end - c0), outputs.start * c + c0);
-            if n == S::LANES {
-                let sums = self.wide::<S, K, ST, N, true, AHEAD>(s, (c0, n), places);
-                self.put::<S, WIDE, true, AHEAD>(s, (at, n), outputs.len(), sums, out);
-            } else {
-                let sums = self.wide::<S, K, ST, N, false, false>(s, (c0, n), places);
-                self.put::<S, WIDE, false, false>(s, (at, n), outputs.len(), sums, out);
-            }
-        }
-    }
-
-    /// Outputs `places` of the channels `block`, of windows that have no loop of their own.
-    #[inline(always)]
-    fn any<S: Simd>(&self, s: S, block: Range<usize>, places: Range<usize>, out: &mut [f32]) {
-        for c0 in block.clone().step_by(S::LANES) {
-            let n = S::LANES.min(block.end - c0);
-            for x in places.clone() {
-                let sum = self.one(s, (c0, n), x, self.bias(s, c0, n));
-                self.put::<S, 1, false, false>(s, (x * self.call.shape.c + c0, n), 1, [sum], out);
-            }
-        }
-    }
-
-    #[inline(always)]
-    fn bias<S: Simd>(&self, s: S, c0: usize, n: usize) -> S::F {
-        // No closure: it would be compiled without the instructions of the kernel.
-        match self.call.bias {
-            Some(bias) => s.loads_tail(&bias[c0..c0 + n]),
-            None => s.splat(0.0),
         }
     }
 
@@ -355,11 +332,11 @@ impl<'a> Line<'a> {
     fn places<'b, const K: usize, const N: usize>(
         &'b self,
         x: usize,
-        zeros: &'b [f32],
-    ) -> [[&'b [f32]; N]; K] {
-        let (w, c) = (self.width, self.call.shape.c);
+        zeros: &'b [T],
+    ) -> [[&'b [T]; N]; K] {
+        let ([_, w, ..], c) = (self.call.size, self.call.shape.c);
         // Wraps where the first taps lie in the border.
-        let left = x.wrapping_sub(self.left);
+        let left = x.wrapping_sub(self.call.shape.pads[1]);
         let mut places = [[zeros; N]; K];
         for (line, row) in places.iter_mut().enumerate().take(self.taps.len()) {
             for (i, place) in row.iter_mut().enumerate() {
@@ -372,6 +349,81 @@ impl<'a> Line<'a> {
         places
     }
 
+    #[inline(always)]
+    pub(crate) fn bias<S: Simd>(&self, s: S, c0: usize, n: usize) -> S::F {
+        // No closure: it would be compiled without the instructions of the kernel.
+        match self.call.bias {
+            Some(bias) => s.loads_tail(&bias[c0..c0 + n]),
+            None => s.splat(0.0),
+        }
+    }
+
+    /// The output at `x`, of the taps that lie inside.
+    #[inline(always)]
+    pub(crate) fn one<S: Simd>(&self, s: S, (c0, n): (usize, usize), x: usize, bias: S::F) -> S::F {
+        let (shape, [_, w, ..]) = (self.call.shape, self.call.size);
+        let padded = shape.c.next_multiple_of(PAD);
+        let mut sum = bias;
+        for (line, ty) in self.taps.clone().enumerate() {
+            for tx in 0..shape.kw {
+                let at = x * shape.stride[1] + tx * shape.dilation[1];
+                let at = at.wrapping_sub(shape.pads[1]);
+                if at < w {
+                    let from = line * self.step + at * shape.c + c0;
+                    let x = &self.image[from..from + n];
+                    // SAFETY: `n` numbers were cut out.
+                    let v = unsafe { T::load_n(s, x.as_ptr(), n) };
+                    let weights = (ty * shape.kw + tx) * padded + c0;
+                    sum = s.fma(v, s.loads(&self.call.weights[weights..]), sum);
+                }
+            }
+        }
+        sum
+    }
+}
+
+impl Stored<f32> for f32 {
+    #[inline(always)]
+    fn block<S: Simd, const K: usize, const ST: usize, const N: usize, const AHEAD: bool>(
+        line: &Line<'_, f32>,
+        s: S,
+        places: &impl Places<f32>,
+        block: Range<usize>,
+        outputs: Range<usize>,
+        out: &mut [f32],
+    ) {
+        let c = line.call.shape.c;
+        for c0 in block.clone().step_by(S::LANES) {
+            let (n, at) = (S::LANES.min(block.end - c0), outputs.start * c + c0);
+            if n == S::LANES {
+                let sums = line.wide::<S, K, ST, N, true, AHEAD>(s, (c0, n), places);
+                line.put::<S, WIDE, true, AHEAD>(s, (at, n), outputs.len(), sums, out);
+            } else {
+                let sums = line.wide::<S, K, ST, N, false, false>(s, (c0, n), places);
+                line.put::<S, WIDE, false, false>(s, (at, n), outputs.len(), sums, out);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn any<S: Simd>(
+        line: &Line<'_, f32>,
+        s: S,
+        block: Range<usize>,
+        places: Range<usize>,
+        out: &mut [f32],
+    ) {
+        for c0 in block.clone().step_by(S::LANES) {
+            let n = S::LANES.min(block.end - c0);
+            for x in places.clone() {
+                let sum = line.one(s, (c0, n), x, line.bias(s, c0, n));
+                line.put::<S, 1, false, false>(s, (x * line.call.shape.c + c0, n), 1, [sum], out);
+            }
+        }
+    }
+}
+
+impl Line<'_, f32> {
     /// Finishes and stores the first `count` sums of neighbouring outputs, the first one at `at`,
     /// of `n` channels; `FULL` if they are as many as lanes.
     #[inline(always)]
@@ -409,11 +461,13 @@ impl<'a> Line<'a> {
             }
         }
     }
+}
 
+impl<T: Number> Line<'_, T> {
     /// `WIDE` outputs of `n` channels from `c0` on; `FULL` if they are as many as lanes. Each
     /// pixel is loaded once for all outputs that it is a tap of.
     #[inline(always)]
-    fn wide<
+    pub(crate) fn wide<
         S: Simd,
         const K: usize,
         const ST: usize,
@@ -424,61 +478,51 @@ impl<'a> Line<'a> {
         &self,
         s: S,
         (c0, n): (usize, usize),
-        places: &impl Places,
+        places: &impl Places<T>,
     ) -> [S::F; WIDE] {
         let c = self.call.shape.c;
+        let padded = c.next_multiple_of(PAD);
         let mut sums = [self.bias(s, c0, n); WIDE];
-        assert!(c0 + n <= c && c0 + S::LANES <= self.padded && (n == S::LANES || !FULL));
+        assert!(c0 + n <= c && c0 + S::LANES <= padded && (n == S::LANES || !FULL));
         let lines = self.taps.len();
-        let taps = &self.call.weights[self.taps.start * K * self.padded..];
-        assert!(lines <= K && taps.len() >= lines * K * self.padded);
+        let taps = &self.call.weights[self.taps.start * K * padded..];
+        assert!(lines <= K && taps.len() >= lines * K * padded);
         for line in 0..lines {
-            let taps = taps.as_ptr().wrapping_add(line * K * self.padded + c0);
+            let taps = taps.as_ptr().wrapping_add(line * K * padded + c0);
             let mut weights = [s.splat(0.0); K];
             for (tx, weight) in weights.iter_mut().enumerate() {
                 // SAFETY: `line < lines` and `tx < K`: the tap is among those that were checked to
                 // be there. It is padded to whole vectors, and the lanes from `c0` on are in it.
-                *weight = unsafe { s.load(taps.add(tx * self.padded)) };
+                *weight = unsafe { s.load(taps.add(tx * padded)) };
             }
-            for i in 0..N {
-                // SAFETY: a place has `c` channels, of which the `n` from `c0` on are read; `n` is
-                // the number of lanes where `FULL`. There are `K` lines of `N` places.
-                let v = unsafe {
-                    let p = places.at(line, i).add(c0);
-                    if AHEAD && line + 1 == lines {
-                        // Rows above have been read before; this one is met for the first time.
-                        s.prefetch(p.wrapping_add(WIDE * ST * c));
+            macro_rules! pixel {
+                ($i:expr) => {
+                    // SAFETY: a place has `c` channels, of which the `n` from `c0` on are read;
+                    // `n` is the number of lanes where `FULL`. There are `K` lines of `N` places.
+                    let v = unsafe {
+                        let p = places.at(line, $i).add(c0);
+                        if AHEAD && line + 1 == lines {
+                            // Rows above have been read before; this one is met first here.
+                            s.prefetch(p.wrapping_add(WIDE * ST * c).cast());
+                        }
+                        if FULL { T::load(s, p) } else { T::load_n(s, p, n) }
+                    };
+                    for (tx, &weight) in weights.iter().enumerate() {
+                        if $i >= tx && ($i - tx) % ST == 0 && ($i - tx) / ST < WIDE {
+                            let o = ($i - tx) / ST;
+                            sums[o] = s.fma(v, weight, sums[o]);
+                        }
                     }
-                    if FULL { s.load(p) } else { s.load_n(p, n) }
                 };
-                for (tx, &weight) in weights.iter().enumerate() {
-                    if i >= tx && (i - tx) % ST == 0 && (i - tx) / ST < WIDE {
-                        let o = (i - tx) / ST;
-                        sums[o] = s.fma(v, weight, sums[o]);
-                    }
+            }
+            if ST == 1 && K == 3 {
+                for i in 0..N {
+                    pixel!(i);
                 }
+            } else {
+                each_pixel!(N, pixel);
             }
         }
         sums
-    }
-
-    /// The output at `x`, of the taps that lie inside.
-    #[inline(always)]
-    fn one<S: Simd>(&self, s: S, (c0, n): (usize, usize), x: usize, bias: S::F) -> S::F {
-        let (shape, w) = (self.call.shape, self.width);
-        let mut sum = bias;
-        for (line, ty) in self.taps.clone().enumerate() {
-            for tx in 0..shape.kw {
-                let at = x * shape.stride[1] + tx * shape.dilation[1];
-                let at = at.wrapping_sub(self.left);
-                if at < w {
-                    let from = line * self.step + at * shape.c + c0;
-                    let v = s.loads_tail(&self.image[from..from + n]);
-                    let weights = (ty * shape.kw + tx) * self.padded + c0;
-                    sum = s.fma(v, s.loads(&self.call.weights[weights..]), sum);
-                }
-            }
-        }
-        sum
     }
 }

@@ -5,6 +5,7 @@
 //! border reads zeros.
 
 use super::bf16::Product;
+use super::nhwc_store::{Outputs, store};
 use hetra_cpu_base::isa::Kernel;
 use hetra_cpu_base::simd::Simd;
 use std::marker::PhantomData;
@@ -42,21 +43,6 @@ pub(crate) struct PixelTiles {
     pub(crate) bias: *const f32,
     /// Of `tiles * mr` rows.
     pub(crate) out: Outputs,
-}
-
-/// Where sums go.
-#[derive(Clone, Copy)]
-pub(crate) struct Outputs {
-    /// Output channels of the panel that exist: at least 1, at most two vectors.
-    pub(crate) nv: usize,
-    /// Written: rows of `nv` floats, `ldc` apart. No other thread uses them.
-    pub(crate) c: *mut f32,
-    /// Read and added unless null: as the output.
-    pub(crate) residual: *const f32,
-    pub(crate) ldc: usize,
-    /// Bounds of the outputs.
-    pub(crate) lo: f32,
-    pub(crate) hi: f32,
 }
 
 /// # Safety
@@ -97,43 +83,7 @@ unsafe fn micro<S: Simd, P: Product, const MR: usize, const NV: usize>(s: S, t: 
                     next = next.wrapping_add(S::LANES);
                 }
             }
-            store(s, &t.out, tile * MR * t.out.ldc, acc);
-        }
-    }
-}
-
-/// Finishes and stores the sums of a block whose output begins at `at`.
-///
-/// # Safety
-/// `MR` rows of `nv` columns, `ldc` apart, must be behind `at` in the output and, unless it is
-/// null, in the residual.
-#[inline(always)]
-pub(crate) unsafe fn store<S: Simd, const MR: usize, const NV: usize>(
-    s: S,
-    t: &Outputs,
-    at: usize,
-    acc: [[S::F; NV]; MR],
-) {
-    let (lo, hi) = (s.splat(t.lo), s.splat(t.hi));
-    let full = t.nv == NV * S::LANES;
-    for (i, row) in acc.into_iter().enumerate() {
-        for (j, mut v) in row.into_iter().enumerate() {
-            let (col, at) = (j * S::LANES, at + i * t.ldc + j * S::LANES);
-            if col >= t.nv {
-                break;
-            }
-            let n = S::LANES.min(t.nv - col);
-            // SAFETY: `i < MR` and `col + n <= nv`: the floats are those that the caller promises.
-            unsafe {
-                if !t.residual.is_null() {
-                    let p = t.residual.add(at);
-                    v = s.add(v, if full { s.load(p) } else { s.load_n(p, n) });
-                }
-                v = s.min(hi, s.max(lo, v));
-                let p = t.c.add(at);
-                s.prefetch_write(p.wrapping_add(MR * t.ldc));
-                if full { s.store(p, v) } else { s.store_n(p, v, n) }
-            }
+            store(s, &t.out, tile * MR, acc);
         }
     }
 }

@@ -1,9 +1,9 @@
 //! Max and average pooling of images with channels last: vectors hold channels, and each window
 //! is the taps that lie in the image.
 
-use super::numbers::Number;
 use super::pool::{Pool, PoolKind, divisor};
 use hetra_cpu_base::isa::{Isa, Kernel};
+use hetra_cpu_base::numbers::Number;
 use hetra_cpu_base::scratch::{Shared, count};
 use hetra_cpu_base::simd::Simd;
 use hetra_cpu_base::threads::for_ranges;

@@ -6,7 +6,7 @@
 //! waits for loads. It reads a padded copy of a strip of the image, channels first or last.
 
 use super::conv::ConvShape;
-use super::nhwc_micro::{Outputs, store};
+use super::nhwc_store::{Outputs, store};
 use hetra_cpu_base::isa::{Isa, Kernel};
 use hetra_cpu_base::simd::Simd;
 
@@ -98,7 +98,7 @@ unsafe fn row<S: Simd, const MR: usize, const NV: usize, const ST: usize, const 
                     (x, b) = (x.wrapping_add(t.plane), b.wrapping_add(nr));
                 }
             }
-            store(s, &t.out, first * t.out.ldc, acc);
+            store(s, &t.out, first, acc);
         }
     }
 }

@@ -89,8 +89,8 @@ impl Strips {
         Some(Strips { shape: *shape, planes, by_rows, size, rows: rows.min(oh), line })
     }
 
-    /// Convolves `n` images; the slices of `call` have been checked against the sizes.
-    pub(crate) fn run(&self, call: &Call<'_>, n: usize) {
+    /// Convolves `n` images `x`; the slices of `call` have been checked against the sizes.
+    pub(crate) fn run(&self, call: &Call<'_>, x: &[f32], n: usize) {
         let ([_, _, oh, ow], s) = (self.size, &self.shape);
         let parallel = call.is_parallel(n * oh * ow);
         // Half as many as elsewhere: what two strips have in common is copied twice.
@@ -105,7 +105,7 @@ impl Strips {
             let mut strip = lend(count(&[high, self.line]));
             for (i, line) in strip.chunks_exact_mut(self.line).enumerate() {
                 let at = (y * s.stride[0] + i).wrapping_sub(s.pads[0]);
-                self.fill(self.image(call.x, image), at, line);
+                self.fill(self.image(x, image), at, line);
             }
             let (wide, first) = (self.line / s.c, (image * oh + y) * ow);
             if self.by_rows {

@@ -43,6 +43,11 @@ fn check(s: ConvShape, n: usize, h: usize, w: usize, seed: u64) {
             packed.run_planes(tiling, &planes, (n, h, w), residual, &mut cut);
             assert_eq!(out, cut, "{isa:?} {s:?}: channels first");
         }
+        let mut low = vec![half::bf16::NAN; want.len()];
+        let (image, residual) = ((Numbers::F32(&x), false), residual.map(Numbers::F32));
+        packed.run_from(tiling, image, (n, h, w), residual, NumbersOut::Bf16(&mut low));
+        let want = out.iter().map(|&x| half::bf16::from_f32(x));
+        assert!(low.into_iter().eq(want), "{isa:?} {s:?}: stored as bf16");
     }
     if s.is_depthwise() {
         let low: Vec<half::bf16> = x.iter().map(|&x| half::bf16::from_f32(x)).collect();
@@ -59,7 +64,7 @@ fn check(s: ConvShape, n: usize, h: usize, w: usize, seed: u64) {
             assert_eq!(out, want, "{isa:?} {s:?}: stored as bf16");
         }
     }
-    if s.groups == 1 {
+    if groups_round(&s, Operands::Pairs) {
         check_bf16((s, act), &x, (n, h, w), (&weights, bias, residual));
     }
 }
@@ -82,7 +87,7 @@ fn check_bf16(
     }
     for isa in Isa::available() {
         let mut same: Option<Vec<f32>> = None;
-        for operands in bf16::available(isa) {
+        for operands in bf16::available(isa).into_iter().filter(|form| groups_round(&s, *form)) {
             let packed = PackedNhwc::of(isa, operands, s, weights, bias, act);
             let run = |threads: usize, tiling: Tiling| {
                 let mut out = vec![f32::NAN; want.len()];
@@ -100,7 +105,7 @@ fn check_bf16(
                 packed.run_planes(cut, &first(x), (n, h, w), residual, &mut turned);
                 assert_eq!(out, turned, "{what}: channels first");
             }
-            if packed.takes_bf16() == (true, true) {
+            if packed.takes_bf16() {
                 check_stored(&packed, x, (n, h, w), (residual, &out), &what);
             }
             // Matrix registers add up in another order.
@@ -145,7 +150,7 @@ fn random_shapes() {
     for seed in 0..400 {
         let groups = [1, 1, 2, 3, 5][rng.below(5)];
         let s = ConvShape {
-            c: groups * rng.range(1, 5),
+            c: groups * rng.range(1, 6),
             m: groups * rng.range(1, 37),
             kh: rng.range(1, 5),
             kw: rng.range(1, 5),
@@ -331,7 +336,7 @@ fn nhwc_speed() {
         let packed = PackedNhwc::of(isa, operands, s, &weights, Some(&bias), Activation::Relu);
         let low: Vec<half::bf16> = x.iter().map(|&x| half::bf16::from_f32(x)).collect();
         let mut low_out = vec![half::bf16::ZERO; outputs];
-        let stored = match packed.takes_bf16().0 {
+        let stored = match packed.takes_bf16() {
             true => time(&mut |_| {
                 let out = NumbersOut::Bf16(&mut low_out);
                 packed.run_from(cut, (Numbers::Bf16(&low), false), size, None, out);

@@ -4,11 +4,11 @@
 use super::conv::ConvShape;
 use super::gemm::Bias;
 use super::nhwc::PackedNhwc;
-use super::numbers::{Numbers, NumbersOut};
 use super::tiles::{End, LEFT_BLOCK, Left, TERMS, TileWeights, for_parts, multiply};
 use super::transpose::interleave;
 use hetra_cpu_base::amx::{SIDE, Tiles};
 use hetra_cpu_base::isa::{Kernel, with_bf16};
+use hetra_cpu_base::numbers::{Numbers, NumbersOut};
 use hetra_cpu_base::scratch::{Lent, count, lend};
 use hetra_cpu_base::simd::Simd;
 use std::ops::Range;

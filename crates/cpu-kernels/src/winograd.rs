@@ -32,7 +32,8 @@
 use super::bf16::F32;
 use super::conv::ConvShape;
 use super::gemm_pack::block;
-use super::nhwc_micro::{Outputs, PixelTiles, pixel_tiles};
+use super::nhwc_micro::{PixelTiles, pixel_tiles};
+use super::nhwc_store::{Added, Outputs, Sink};
 use super::tiling::Tiling;
 use super::winograd_transform::{Four, Points, Two, input_square, output_square, taps_square};
 use hetra_cpu_base::activation::{self, Activation};
@@ -470,7 +471,6 @@ impl<P: Points<N, M>, const N: usize, const M: usize> Block<'_, P, N, M> {
         let weights = &conv.weights.as_slice()[panel * size..][..size];
         // Whole vectors: what is in the lanes that do not exist is not stored in the end.
         let nv = (conv.shape.m - panel * nr).min(nr).next_multiple_of(S::LANES);
-        let null = std::ptr::null();
         let bias = [0.0; 32];
         assert!(nr <= bias.len(), "longer vectors than any");
         let table: [usize; 16] = std::array::from_fn(|i| i * inputs.layout.row);
@@ -490,7 +490,7 @@ impl<P: Points<N, M>, const N: usize, const M: usize> Block<'_, P, N, M> {
                     mr,
                     table: table.as_ptr(),
                     x: x.as_ptr(),
-                    zeros: null,
+                    zeros: std::ptr::null(),
                     first: 0,
                     channels: c,
                     taps: 1,
@@ -500,9 +500,10 @@ impl<P: Points<N, M>, const N: usize, const M: usize> Block<'_, P, N, M> {
                     bias: bias.as_ptr(),
                     out: Outputs {
                         nv,
-                        c: out,
-                        residual: null,
+                        c: Sink::F32(out),
                         ldc: to.row,
+                        added: Added::None,
+                        lda: 0,
                         lo: f32::NEG_INFINITY,
                         hi: f32::INFINITY,
                     },

@@ -63,7 +63,7 @@ fn as_f32(mut graph: Graph) -> Graph {
 /// between them that write what they read.
 fn store_images(mut graph: Graph, claims: &dyn Fn(&Node, &Graph) -> Claim) -> Graph {
     let mut images = images(&graph);
-    if images.is_empty() {
+    if images.is_empty() || !graph.nodes.iter().any(rounds) {
         return graph;
     }
     for value in &images {
@@ -75,10 +75,17 @@ fn store_images(mut graph: Graph, claims: &dyn Fn(&Node, &Graph) -> Claim) -> Gr
             let all = image_values(node);
             let stored: Vec<ValueId> =
                 all.iter().copied().filter(|value| images.contains(value)).collect();
-            let same = rounds(node) || stored.len() == all.len();
+            // A convolution rounds what it writes, whatever it reads.
+            let same = node.op == "hetra.ConvLast" || stored.len() == all.len();
             let fits = || claims(&storing(node, &images), &graph) == Claim::Kernel;
-            if !(stored.is_empty() || same && fits()) {
-                refused.extend(stored);
+            if stored.is_empty() || same && fits() {
+                continue;
+            }
+            // It may write what it cannot read.
+            let written = |value: &ValueId| node.outputs.contains(&Some(*value));
+            match stored.iter().all(written) {
+                true => refused.extend(stored),
+                false => refused.extend(stored.into_iter().filter(|value| !written(value))),
             }
         }
         for value in &refused {
@@ -170,7 +177,7 @@ fn is_product(graph: &Graph, node: &Node) -> Option<bool> {
     let fixed = !graph.inputs.contains(&weights) && f32(node.input(0)?) && f32(weights);
     let plain = |flag: &str| node.attrs.flag_or(flag, false).is_ok_and(|flag| !flag);
     let form = match node.op.as_str() {
-        "hetra.ConvLast" => node.attrs.int_or("group", 1).ok()? == 1,
+        "hetra.ConvLast" => true,
         "MatMul" | "com.microsoft.FusedMatMul" => {
             let turned = ["transA", "transBatchA", "transBatchB"].into_iter().any(|f| !plain(f));
             // A vector on the left is no matrix of rows.

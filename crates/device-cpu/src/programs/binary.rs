@@ -10,7 +10,7 @@ use super::{Compile, Form, Outcome, program};
 use hetra_cpu_base::activation::Activation;
 use hetra_cpu_base::isa::isa;
 use hetra_cpu_kernels::broadcast::{Binary, binary, broadcast_strides};
-use hetra_cpu_kernels::numbers::Rows;
+use hetra_cpu_kernels::rows::Rows;
 
 pub(super) static OPS: &[(&str, Compile)] = &[
     ("Add", compile),

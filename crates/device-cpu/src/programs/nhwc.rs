@@ -18,11 +18,11 @@ use super::nhwc_conv::{Forms, Images};
 use super::pool::planar;
 use super::{Compile, Form, Outcome, Schedules, program};
 use hetra_cpu_base::isa::isa;
+use hetra_cpu_base::numbers::{Numbers, NumbersOut};
 use hetra_cpu_kernels::bf16::{Operands, operands};
-use hetra_cpu_kernels::nhwc::{copies_fit, pieces_fit, reads_whole_rows};
+use hetra_cpu_kernels::nhwc::{copies_fit, groups_round, pieces_fit, reads_whole_rows};
 use hetra_cpu_kernels::nhwc_pool::pool_nhwc;
 use hetra_cpu_kernels::norm::{Reduce, reduce};
-use hetra_cpu_kernels::numbers::{Numbers, NumbersOut};
 use hetra_cpu_kernels::pool::{Pool, PoolKind};
 
 pub(super) static OPS: &[(&str, Compile)] = &[
@@ -72,8 +72,9 @@ fn takes_dtypes(form: &Form<'_>, compute: Compute, stored: Option<DType>) -> boo
     let others = (1..3).all(|index| form.may_be(index, f32));
     let (x, residual, fits) = match stored {
         None => (f32, f32, true),
-        Some(_) if conv && compute == Compute::Bf16 => (either, either, has_tiles()),
-        Some(_) if conv => (either, f32, is_depthwise(form).unwrap_or(false)),
+        Some(_) if conv && compute == Compute::Bf16 => (either, either, stores_rounded()),
+        Some(_) if conv && is_depthwise(form).unwrap_or(false) => (either, f32, true),
+        Some(_) if conv => (f32, either, stores_rounded()),
         // Pools write what they read.
         Some(DType::BF16) => (&either[1..], f32, true),
         Some(_) => (f32, f32, true),
@@ -93,6 +94,11 @@ pub(super) fn has_tiles() -> bool {
     operands(isa()) == Operands::Tiles
 }
 
+/// Whether rounded products gain where images are stored as bf16, too.
+fn stores_rounded() -> bool {
+    matches!(operands(isa()), Operands::Tiles | Operands::Pairs)
+}
+
 /// Fewer input channels than these are no long sums: without matrix registers, it is better to take
 /// whole rows of taps, as kernels for f32 do.
 const CHANNELS_MIN: usize = 16;
@@ -100,8 +106,12 @@ const CHANNELS_MIN: usize = 16;
 /// Whether a convolution with operands that are rounded is worth it, or known at all.
 fn takes_rounded(form: &Form<'_>, plain: bool) -> Option<bool> {
     let channels = *form.part.constant(form.node, 1)?.shape().get(1)?;
-    let one = form.node.attrs.int_or("group", 1).ok()? == 1;
-    Some(one && channels > 0 && (has_tiles() || !plain && channels >= CHANNELS_MIN))
+    if form.node.attrs.int_or("group", 1).ok()? == 1 {
+        return Some(channels > 0 && (has_tiles() || !plain && channels >= CHANNELS_MIN));
+    }
+    let shape = fixed_shape(form.part, form.node)?;
+    let pairs = operands(isa()) == Operands::Pairs && groups_round(&shape, Operands::Pairs);
+    Some(pairs && !plain && channels >= CHANNELS_MIN)
 }
 
 /// Whether constant weights, input `index`, have enough output channels in each group, or one for

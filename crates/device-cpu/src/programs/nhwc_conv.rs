@@ -14,9 +14,9 @@ use super::conv::{Packed, Packing, activation, fixed_shape};
 use super::nhwc_task::{self, ConvTask, Way};
 use hetra_cpu_base::activation::Activation;
 use hetra_cpu_base::isa::isa;
+use hetra_cpu_base::numbers::{Numbers, NumbersOut};
 use hetra_cpu_kernels::conv::ConvShape;
 use hetra_cpu_kernels::nhwc::PackedNhwc;
-use hetra_cpu_kernels::numbers::{Numbers, NumbersOut};
 use hetra_cpu_kernels::winograd::{PackedWinograd, Square, takes};
 
 impl Packing for PackedNhwc {

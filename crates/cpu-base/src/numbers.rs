@@ -1,10 +1,10 @@
 //! Numbers in memory that are f32 or bf16: kernels read and write either and reckon in f32.
 
+use crate::isa::{Isa, Kernel};
+use crate::scratch::Shared;
+use crate::simd::Simd;
 use half::bf16;
-use hetra_cpu_base::isa::{Isa, Kernel};
-use hetra_cpu_base::scratch::Shared;
-use hetra_cpu_base::simd::Simd;
-use hetra_cpu_base::threads::for_ranges;
+use std::ops::Range;
 
 /// f32 or bf16.
 pub trait Number: bytemuck::Pod + Default + Send + Sync {
@@ -16,10 +16,18 @@ pub trait Number: bytemuck::Pod + Default + Send + Sync {
     /// # Safety
     /// `p` must be readable for `n` numbers.
     unsafe fn load_n<S: Simd>(s: S, p: *const Self, n: usize) -> S::F;
+    /// Writes a vector.
+    /// # Safety
+    /// `p` must be writable for `LANES` numbers.
+    unsafe fn store<S: Simd>(s: S, p: *mut Self, v: S::F);
     /// Writes the first `n <= LANES` lanes.
     /// # Safety
     /// `p` must be writable for `n` numbers.
     unsafe fn store_n<S: Simd>(s: S, p: *mut Self, v: S::F, n: usize);
+    /// Writes the lanes of two vectors in turn, the first `n <= 2 * LANES` numbers.
+    /// # Safety
+    /// `p` must be writable for `n` numbers.
+    unsafe fn store_pairs<S: Simd>(s: S, p: *mut Self, even: S::F, odd: S::F, n: usize);
     /// Runs a kernel that reads and writes such numbers, with the instructions for them.
     fn dispatch<K: Kernel>(isa: Isa, kernel: K) -> K::Output;
 }
@@ -36,9 +44,22 @@ impl Number for f32 {
         unsafe { s.load_n(p, n) }
     }
     #[inline(always)]
+    unsafe fn store<S: Simd>(s: S, p: *mut f32, v: S::F) {
+        // SAFETY: as the caller promises.
+        unsafe { s.store(p, v) }
+    }
+    #[inline(always)]
     unsafe fn store_n<S: Simd>(s: S, p: *mut f32, v: S::F, n: usize) {
         // SAFETY: as the caller promises.
         unsafe { s.store_n(p, v, n) }
+    }
+    #[inline(always)]
+    unsafe fn store_pairs<S: Simd>(s: S, p: *mut f32, even: S::F, odd: S::F, n: usize) {
+        let (even, odd) = (s.to_array(even), s.to_array(odd));
+        for (i, v) in even.into_iter().zip(odd).flat_map(|(a, b)| [a, b]).take(n).enumerate() {
+            // SAFETY: `i < n`, as the caller promises.
+            unsafe { p.add(i).write(v) }
+        }
     }
     fn dispatch<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
         isa.dispatch(kernel)
@@ -57,10 +78,30 @@ impl Number for bf16 {
         s.of_bits(s.shl::<16>(unsafe { s.load_u16(p.cast(), 2 * n) }))
     }
     #[inline(always)]
+    unsafe fn store<S: Simd>(s: S, p: *mut bf16, v: S::F) {
+        // SAFETY: as the caller promises, who has two bytes for each lane.
+        unsafe { s.store_bf16(p.cast(), v) }
+    }
+    #[inline(always)]
     unsafe fn store_n<S: Simd>(s: S, p: *mut bf16, v: S::F, n: usize) {
+        if n >= S::LANES {
+            // SAFETY: as the caller promises.
+            return unsafe { Self::store(s, p, v) };
+        }
         let words = s.bits(s.narrow_bf16(v, s.splat(0.0)));
         // SAFETY: as the caller promises, who has two bytes for each lane that is written.
-        unsafe { s.store_bytes(p.cast(), words, 2 * n.min(S::LANES)) }
+        unsafe { s.store_bytes(p.cast(), words, 2 * n) }
+    }
+    #[inline(always)]
+    unsafe fn store_pairs<S: Simd>(s: S, p: *mut bf16, even: S::F, odd: S::F, n: usize) {
+        let words = s.bits(s.pair_bf16(even, odd));
+        // SAFETY: as the caller promises, who has two bytes for each number that is written.
+        unsafe {
+            match n >= 2 * S::LANES {
+                true => s.istore(p.cast(), words),
+                false => s.store_bytes(p.cast(), words, 2 * n),
+            }
+        }
     }
     fn dispatch<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
         isa.dispatch_bf16(kernel)
@@ -86,10 +127,22 @@ pub enum NumbersOut<'a> {
 }
 
 /// [`NumbersOut`], of which tasks write disjoint parts.
-#[derive(Clone, Copy)]
-pub(crate) enum SharedOut<'a> {
+#[derive(Clone, Copy, Debug)]
+pub enum SharedOut<'a> {
+    /// As they are.
     F32(Shared<'a, f32>),
+    /// Rounded to nearest, ties to even.
     Bf16(Shared<'a, bf16>),
+}
+
+impl<'a> Numbers<'a> {
+    /// Some of them. Panics if they are outside.
+    pub fn part(self, range: Range<usize>) -> Numbers<'a> {
+        match self {
+            Numbers::F32(x) => Numbers::F32(&x[range]),
+            Numbers::Bf16(x) => Numbers::Bf16(&x[range]),
+        }
+    }
 }
 
 impl Numbers<'_> {
@@ -109,7 +162,7 @@ impl Numbers<'_> {
     /// Two vectors of the `n` numbers from `at` on, of which the first `2 * LANES` are read; the
     /// rest is zero. Panics if they are outside.
     #[inline(always)]
-    pub(crate) fn load<S: Simd>(&self, s: S, at: usize, n: usize) -> [S::F; 2] {
+    pub fn load<S: Simd>(&self, s: S, at: usize, n: usize) -> [S::F; 2] {
         let (first, second) = (n.min(S::LANES), n.saturating_sub(S::LANES).min(S::LANES));
         if let Numbers::F32(x) = self
             && n >= 2 * S::LANES
@@ -137,7 +190,7 @@ impl Numbers<'_> {
     /// Writes `n` numbers from `at` on as bf16, and zeros behind them up to a whole number of
     /// `2 * LANES`. Panics if they are outside, or `to` is shorter.
     #[inline(always)]
-    pub(crate) fn narrow<S: Simd>(&self, s: S, at: usize, n: usize, to: &mut [u16]) {
+    pub fn narrow<S: Simd>(&self, s: S, at: usize, n: usize, to: &mut [u16]) {
         let wide = 2 * S::LANES;
         let to = &mut to[..n.next_multiple_of(wide)];
         // SAFETY: as many numbers are read as the slices have, and `to` has room for whole pairs
@@ -175,7 +228,7 @@ impl Numbers<'_> {
     /// Writes the numbers from `at` on as f32, as many as there is room for. Panics if there are
     /// not so many.
     #[inline(always)]
-    pub(crate) fn widen<S: Simd>(&self, s: S, at: usize, to: &mut [f32]) {
+    pub fn widen<S: Simd>(&self, s: S, at: usize, to: &mut [f32]) {
         let x = match self {
             Numbers::F32(x) => return to.copy_from_slice(&x[at..at + to.len()]),
             Numbers::Bf16(x) => &x[at..at + to.len()],
@@ -192,7 +245,7 @@ impl Numbers<'_> {
 
     /// Writes all numbers as bf16. Panics if there are not as many.
     #[inline(always)]
-    pub(crate) fn narrow_all<S: Simd>(&self, s: S, to: &mut [bf16]) {
+    pub fn narrow_all<S: Simd>(&self, s: S, to: &mut [bf16]) {
         let wide = 2 * S::LANES;
         assert_eq!(self.len(), to.len(), "another number of numbers");
         let to: &mut [u16] = bytemuck::cast_slice_mut(to);
@@ -208,7 +261,7 @@ impl Numbers<'_> {
     /// to `place`, the others `step` and `row` numbers behind. `room` numbers are written of each,
     /// with zeros behind the run. Panics if they are outside.
     #[inline(always)]
-    pub(crate) fn columns<S: Simd>(
+    pub fn columns<S: Simd>(
         &self,
         s: S,
         (from, step, n): (usize, usize, usize),
@@ -263,7 +316,8 @@ impl<'a> NumbersOut<'a> {
         self.len() == 0
     }
 
-    pub(crate) fn share(self) -> SharedOut<'a> {
+    /// The same for tasks.
+    pub fn share(self) -> SharedOut<'a> {
         match self {
             NumbersOut::F32(x) => SharedOut::F32(Shared::new(x)),
             NumbersOut::Bf16(x) => SharedOut::Bf16(Shared::new(x)),
@@ -271,77 +325,10 @@ impl<'a> NumbersOut<'a> {
     }
 }
 
-/// What is done to a matrix of bf16 and one of the same size or one row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rows {
-    /// Sums.
-    Add,
-    /// Products.
-    Mul,
-}
-
-/// Numbers of a task, about.
-const GRAIN: usize = 64 << 10;
-
-impl Rows {
-    /// `out[i] = a[i] op b[i % columns]`, rounded. Panics if `a` is no whole number of rows, or
-    /// another slice has another length.
-    pub fn run(self, isa: Isa, a: &[bf16], b: &[bf16], columns: usize, out: &mut [bf16]) {
-        assert!(columns > 0 && a.len().is_multiple_of(columns));
-        assert!(b.len() == columns && out.len() == a.len(), "matrices of other sizes");
-        let out = Shared::new(out);
-        if columns == a.len() {
-            for_ranges(a.len(), GRAIN, |at, len| {
-                // SAFETY: tasks have different parts.
-                let out = unsafe { out.slice(at, len) };
-                let (a, b) = (&a[at..at + len], &b[at..at + len]);
-                isa.dispatch_bf16(RowsTask { op: self, a, b, out });
-            });
-            return;
-        }
-        for_ranges(a.len() / columns, GRAIN / columns, |row, rows| {
-            let (at, len) = (row * columns, rows * columns);
-            // SAFETY: as above.
-            let out = unsafe { out.slice(at, len) };
-            isa.dispatch_bf16(RowsTask { op: self, a: &a[at..at + len], b, out });
-        });
-    }
-}
-
-struct RowsTask<'a> {
-    op: Rows,
-    a: &'a [bf16],
-    b: &'a [bf16],
-    out: &'a mut [bf16],
-}
-
-impl Kernel for RowsTask<'_> {
-    type Output = ();
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let (wide, columns) = (2 * S::LANES, self.b.len());
-        let (a, b) = (Numbers::Bf16(self.a), Numbers::Bf16(self.b));
-        for (row, out) in self.out.chunks_exact_mut(columns).enumerate() {
-            let out: &mut [u16] = bytemuck::cast_slice_mut(out);
-            for (i, out) in out.chunks_mut(wide).enumerate() {
-                let (at, n) = (i * wide, out.len());
-                let (x, y) = (a.load(s, row * columns + at, n), b.load(s, at, n));
-                let v = match self.op {
-                    Rows::Add => [s.add(x[0], y[0]), s.add(x[1], y[1])],
-                    Rows::Mul => [s.mul(x[0], y[0]), s.mul(x[1], y[1])],
-                };
-                let words = s.bits(s.narrow_bf16(v[0], v[1]));
-                // SAFETY: there is room for `n` numbers.
-                unsafe { s.store_bytes(out.as_mut_ptr().cast(), words, 2 * n) };
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hetra_cpu_base::isa::{Isa, Kernel, with_bf16};
+    use crate::isa::{Isa, Kernel, with_bf16};
 
     /// Reads and writes back all runs of so many numbers.
     struct There<'a>(&'a [f32], usize);
@@ -384,26 +371,6 @@ mod tests {
                 let mut all = vec![bf16::NAN; n];
                 Numbers::F32(&x[..n]).narrow_all(s, &mut all);
                 assert_eq!(all, low[..n]);
-            }
-        }
-    }
-
-    #[test]
-    fn rows_are_added_and_multiplied_as_numbers_are() {
-        let at = |i: usize| bf16::from_f32((i as f32 - 90.0) * 0.137);
-        for (rows, columns) in [(1, 7), (3, 1), (4, 33), (2, 32), (5, 70)] {
-            let a: Vec<bf16> = (0..rows * columns).map(at).collect();
-            let b: Vec<bf16> = (0..columns).map(|i| at(2 * i + 5)).collect();
-            for isa in Isa::available() {
-                for op in [Rows::Add, Rows::Mul] {
-                    let mut out = vec![bf16::NAN; a.len()];
-                    op.run(isa, &a, &b, columns, &mut out);
-                    for (i, (out, a)) in out.iter().zip(&a).enumerate() {
-                        let (a, b) = (a.to_f32(), b[i % columns].to_f32());
-                        let want = if op == Rows::Add { a + b } else { a * b };
-                        assert_eq!(*out, bf16::from_f32(want), "{isa:?} {op:?} {i}");
-                    }
-                }
             }
         }
     }
