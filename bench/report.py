@@ -220,7 +220,7 @@ def page(data):
     parts = [
         "# Performance on a CPU\n",
         "Generated from `performance.json` by `cargo xtask bench cpu`; do not edit. Measure your\n"
-        "own machine with `cargo xtask bench cpu` (about an hour), your own model with\n"
+        "own machine with `cargo xtask bench cpu` (about half an hour), your own model with\n"
         "`cargo xtask bench cpu --models model.onnx`.\n",
         "Hetra beside its peers. Ratios are Hetra's time by the peer's, geometric means over the\n"
         "models that both run: **below 1 Hetra is faster**. The best peer is chosen anew for each\n"

@@ -47,8 +47,8 @@ pub(crate) trait Product: Copy + 'static {
     /// tells for a row and the index of a word, and a vector of the right one for each column.
     ///
     /// # Safety
-    /// `left` must give readable words for the rows below `MR`; `b` must be readable for `NV`
-    /// vectors.
+    /// `left` must give readable words for the rows below `MR`, of any alignment for [`Pairs`]; `b`
+    /// must be readable for `NV` vectors.
     unsafe fn step<S: Simd, const MR: usize, const NV: usize>(
         s: S,
         left: impl Fn(usize, usize) -> *const f32,
@@ -121,7 +121,7 @@ impl Product for Pairs {
         let b: [S::F; NV] = unsafe { vectors(s, b) };
         for (i, row) in sums.iter_mut().enumerate() {
             // SAFETY: `i < MR`.
-            let a = s.splat(unsafe { *left(i, 0) });
+            let a = s.splat(unsafe { left(i, 0).read_unaligned() });
             for j in 0..NV {
                 row[j] = s.dot_bf16(a, b[j], row[j]);
             }

@@ -1,21 +1,18 @@
-//! Fast CPU kernels over slices: one generic loop each, compiled for three instruction sets.
+//! Fast CPU kernels over slices: one generic loop each, compiled for three instruction sets. Those
+//! over single elements and rows are in `hetra-cpu-rows`.
 //!
 //! Each file holds one family of kernels. What they are written with is `hetra-cpu-base`.
 //! Kernels split work only over outputs (so that the result does not depend on the number of
 //! threads), and stay on one thread below about 5 microseconds of work.
 
-pub mod arg;
 pub mod attention;
 pub mod bf16;
-pub mod broadcast;
 pub mod codes;
 pub mod conv;
 pub mod conv_transpose;
 pub mod conv_volume;
 mod depthwise;
 pub mod elements;
-pub mod embed;
-pub mod fourier;
 pub mod gemm;
 mod gemm_micro;
 mod gemm_pack;
@@ -25,7 +22,6 @@ pub mod int8;
 pub mod int8_conv;
 mod int8_pack;
 pub mod layout;
-pub mod lrn;
 pub mod nbits;
 pub mod nhwc;
 mod nhwc_depthwise;
@@ -34,21 +30,19 @@ pub mod nhwc_int8;
 mod nhwc_int8_depthwise;
 mod nhwc_int8_micro;
 mod nhwc_micro;
+mod nhwc_pack;
+mod nhwc_planes;
 pub mod nhwc_pool;
 mod nhwc_rows;
 mod nhwc_store;
 mod nhwc_strips;
 mod nhwc_tiles;
-pub mod norm;
 pub mod pool;
 pub mod quant;
 pub mod resize;
 pub mod rnn;
-pub mod rotary;
-pub mod rows;
 mod tiles;
 pub mod tiling;
-pub mod top;
 mod transpose;
 pub mod winograd;
 mod winograd_transform;

@@ -9,14 +9,17 @@
 //! Each output is summed in one order, which the shape, the size of the image and the instruction
 //! set choose, whatever the [`Tiling`] or threads.
 
-use super::bf16::{self, F32, Operands, Pairs, Wide, pair};
+use super::bf16::{self, F32, Operands, Pairs, Wide};
 use super::conv::ConvShape;
 use super::gemm_pack::block;
 use super::nhwc_depthwise::{Depthwise, pack_depthwise};
 use super::nhwc_depthwise_bf16::pack_pairs;
 use super::nhwc_micro::{BORDER, PixelTiles, pixel_tiles};
+use super::nhwc_pack::{pack, pack_bias};
+pub use super::nhwc_planes::by_planes;
+use super::nhwc_planes::{self, Planes};
 use super::nhwc_rows::{self, RowTiles, row_tiles};
-use super::nhwc_store::Panel;
+use super::nhwc_store::{End, Panel};
 use super::nhwc_strips::{Strip, Strips};
 pub use super::nhwc_strips::{copies_fit, reads_whole_rows};
 use super::nhwc_tiles;
@@ -26,14 +29,14 @@ use super::tiling::Tiling;
 use hetra_cpu_base::activation::{self, Activation};
 use hetra_cpu_base::isa::{Isa, Kernel};
 use hetra_cpu_base::numbers::{Numbers, NumbersOut, SharedOut};
-use hetra_cpu_base::scratch::{AlignedBuf, Lent, Shared, count, lend};
+use hetra_cpu_base::scratch::{AlignedBuf, Lent, count, lend};
 use hetra_cpu_base::simd::Simd;
 use hetra_cpu_base::threads::{for_each, threads};
 use std::ops::Range;
 use std::sync::OnceLock;
 
 /// Multiply-adds below which a convolution stays on one thread (about 5 µs).
-const PAR_MIN: usize = 256 << 10;
+pub(crate) const PAR_MIN: usize = 256 << 10;
 /// Multiply-adds that a task has at least, as far as there are enough for all threads.
 const TASK_MIN: usize = 64 << 10;
 /// Floats of the image that a block of pixels reads, about: half of the second cache level.
@@ -134,6 +137,10 @@ impl PackedNhwc {
         let (weights, bias) = match depthwise {
             _ if tiles.is_some() => (AlignedBuf::default(), pack_bias(isa, &shape, bias)),
             true => (pack_depthwise(&shape, weights), bias.unwrap_or_default().to_vec()),
+            false if operands == Operands::Pairs && by_planes(&shape) => {
+                let packed = nhwc_planes::pack(&shape, block(isa).1, weights);
+                (packed, pack_bias(isa, &shape, bias))
+            }
             false => (pack(isa, operands, &shape, weights), pack_bias(isa, &shape, bias)),
         };
         let pairs = OnceLock::new();
@@ -217,6 +224,12 @@ impl PackedNhwc {
             return d.run(self.isa, n, out);
         }
         assert!(f32 || self.takes_bf16(), "an image that is bf16");
+        if self.is_by_planes() {
+            let (weights, out) = (self.weights.as_slice(), out.share());
+            let (isa, first) = (self.isa, planes);
+            let p = Planes { conv: self, isa, weights, tiling, x, first, size, residual, out };
+            return p.run(n);
+        }
         let pixel = self.operands.steps(s.c) * self.operands.words();
         let mut zeros = lend(pixel);
         zeros.fill(0.0);
@@ -243,8 +256,13 @@ impl PackedNhwc {
 
     /// Whether `run` takes images with their channels first, too.
     pub fn takes_planes(&self) -> bool {
-        // A pixel of an odd number of bf16 channels has a zero behind it.
-        matches!(self.operands, Operands::F32 | Operands::Tiles) && reads_whole_rows(&self.shape)
+        // Else a pixel of an odd number of bf16 channels has a zero behind it.
+        let any = matches!(self.operands, Operands::F32 | Operands::Tiles);
+        any && reads_whole_rows(&self.shape) || self.is_by_planes()
+    }
+
+    fn is_by_planes(&self) -> bool {
+        self.operands == Operands::Pairs && by_planes(&self.shape)
     }
 
     /// Whether images may be bf16. Outputs may be so in any case, and residuals of all but
@@ -278,44 +296,6 @@ pub fn groups_round(shape: &ConvShape, operands: Operands) -> bool {
 /// Whether rows of so many outputs are done by the kernel of rows, whose blocks have one height.
 pub fn by_rows(isa: Isa, shape: &ConvShape, width: usize) -> bool {
     reads_whole_rows(shape) && nhwc_rows::fits(shape) && width >= nhwc_rows::widths(isa).0
-}
-
-/// The order of the register kernel.
-fn pack(isa: Isa, operands: Operands, s: &ConvShape, weights: &[f32]) -> AlignedBuf {
-    let (cg, mg) = s.per_group();
-    let (taps, nr, steps) = (s.kh * s.kw, block(isa).1, operands.steps(cg));
-    let (panels, depth) = (mg.div_ceil(nr), taps * steps);
-    let mut packed = AlignedBuf::zeroed(count(&[s.groups, panels, depth, nr]));
-    let data = Shared::new(packed.as_mut_slice());
-    for_each(s.groups * panels, weights.len() > 64 << 10, |p| {
-        let (g, j0) = (p / panels, p % panels * nr);
-        // SAFETY: each panel is written by one task.
-        let panel = unsafe { data.slice(p * depth * nr, depth * nr) };
-        for j in 0..nr.min(mg - j0) {
-            let kernel = &weights[(g * mg + j0 + j) * taps * cg..][..taps * cg];
-            let at = |c: usize, tap: usize| if c < cg { kernel[c * taps + tap] } else { 0.0 };
-            for (i, row) in panel.chunks_exact_mut(nr).enumerate() {
-                let (tap, c) = (i / steps, i % steps);
-                row[j] = match operands {
-                    Operands::F32 => at(c, tap),
-                    _ => pair(at(2 * c, tap), at(2 * c + 1, tap)),
-                };
-            }
-        }
-    });
-    packed
-}
-
-/// The bias in the order of the panels; zeros where there is none.
-fn pack_bias(isa: Isa, s: &ConvShape, bias: Option<&[f32]>) -> Vec<f32> {
-    let ((_, mg), nr) = (s.per_group(), block(isa).1);
-    let panels = mg.div_ceil(nr);
-    let mut packed = vec![0.0; count(&[s.groups, panels, nr])];
-    let groups = packed.chunks_exact_mut((panels * nr).max(1));
-    for (to, from) in groups.zip(bias.unwrap_or_default().chunks_exact(mg.max(1))) {
-        to[..mg].copy_from_slice(from);
-    }
-    packed
 }
 
 /// How many parts two ranges are cut into, so that there are about `want` of them. The smaller
@@ -388,9 +368,9 @@ impl Call<'_> {
     fn panel(&self, first: usize, rows: usize, (column, nv): (usize, usize)) -> Panel<'_> {
         let (act, step) = (self.conv.act, self.shape.m);
         let at = first * step + column;
-        // Only these instructions round what is in registers, and only bounds are applied there.
-        let by_sums = self.conv.operands != Operands::Pairs || act.clamp().is_none();
-        Panel { out: self.out, added: self.residual, act, at, rows, step, nv, by_sums }
+        // Only these instructions round what is in registers.
+        let by_sums = self.conv.operands != Operands::Pairs || End::of(act).is_none();
+        Panel { out: self.out, added: self.residual, act, at, rows, room: rows, step, nv, by_sums }
     }
 
     /// Whether so many outputs are work for several threads.
@@ -515,7 +495,7 @@ impl Kernel for RowBlock<'_> {
             // SAFETY: these rows are this task's, and no other reference to them is alive.
             unsafe { outputs.finish(token, sums) }
         }
-        if let (None, SharedOut::F32(out)) = (conv.act.clamp(), call.out) {
+        if let (None, SharedOut::F32(out)) = (End::of(conv.act), call.out) {
             // SAFETY: as above.
             let all = unsafe { out.slice(self.first * s.m, rows * width * s.m) };
             activation::apply(S::ISA, conv.act, all);
@@ -660,7 +640,7 @@ impl Block<'_> {
     #[inline(always)]
     fn activate<S: Simd>(&self, pixels: Range<usize>) {
         let (conv, SharedOut::F32(out)) = (self.call.conv, self.call.out) else { return };
-        if conv.act.clamp().is_some() {
+        if End::of(conv.act).is_some() {
             return;
         }
         let (m, (_, mg)) = (conv.shape.m, conv.shape.per_group());

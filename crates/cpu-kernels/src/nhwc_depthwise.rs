@@ -6,6 +6,7 @@
 use half::bf16;
 
 use super::conv::ConvShape;
+use super::nhwc_store::End;
 use super::tiling::Tiling;
 use hetra_cpu_base::activation::{self, Activation};
 use hetra_cpu_base::isa::{Isa, Kernel};
@@ -112,7 +113,7 @@ impl Rows<'_> {
             SharedOut::Bf16(_) => &mut sums[..],
         };
         line.row(S::ISA, zeros, out);
-        if self.call.act.clamp().is_none() {
+        if End::of(self.call.act).is_none() {
             activation::apply(S::ISA, self.call.act, out);
         }
         if let SharedOut::Bf16(out) = self.out {
@@ -435,8 +436,8 @@ impl Line<'_, f32> {
         sums: [S::F; W],
         out: &mut [f32],
     ) {
-        let (lo, hi) = self.call.act.clamp().unwrap_or((f32::NEG_INFINITY, f32::INFINITY));
-        let (lo, hi, c) = (s.splat(lo), s.splat(hi), self.call.shape.c);
+        let (end, c) = (End::of(self.call.act), self.call.shape.c);
+        let end = end.unwrap_or(End::Bounds(f32::NEG_INFINITY, f32::INFINITY));
         let last = at + count.saturating_sub(1) * c + n;
         assert!(last <= out.len() && self.residual.is_none_or(|r| last <= r.len()));
         assert!(n <= S::LANES && (n == S::LANES || !FULL));
@@ -452,7 +453,7 @@ impl Line<'_, f32> {
                     let p = residual.as_ptr().add(at + i * c);
                     v = s.add(v, if FULL { s.load(p) } else { s.load_n(p, n) });
                 }
-                v = s.min(hi, s.max(lo, v));
+                v = end.vector(s, v);
                 let p = out.as_mut_ptr().add(at + i * c);
                 if AHEAD {
                     s.prefetch_write(p.wrapping_add(W * c));

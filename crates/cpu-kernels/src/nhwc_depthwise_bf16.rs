@@ -9,6 +9,7 @@ use half::bf16;
 
 use super::conv::ConvShape;
 use super::nhwc_depthwise::{Line, PIXELS_MAX, Places, Stored, WIDE, each_pixel};
+use super::nhwc_store::End;
 use hetra_cpu_base::activation;
 use hetra_cpu_base::isa::{Isa, Kernel};
 use hetra_cpu_base::numbers::Number;
@@ -206,8 +207,8 @@ impl Line<'_, bf16> {
         let last = at + count.saturating_sub(1) * c + n;
         assert!(last <= out.len() && self.residual.is_none_or(|r| last <= r.len()));
         assert!((1..=2).contains(&V) && n <= V * S::LANES && count <= WIDE);
-        let (lo, hi) = match self.call.act.clamp() {
-            Some(bounds) if self.residual.is_none() => bounds,
+        let end = match End::of(self.call.act) {
+            Some(end) if self.residual.is_none() => end,
             _ => {
                 let mut all = [0.0; 2 * WIDE * 16];
                 for (i, sum) in sums.iter().enumerate() {
@@ -222,16 +223,15 @@ impl Line<'_, bf16> {
                         *v = s.loads(&all[(i * V + j) * S::LANES..]);
                     }
                 }
-                (f32::NEG_INFINITY, f32::INFINITY)
+                End::Bounds(f32::NEG_INFINITY, f32::INFINITY)
             }
         };
-        let (lo, hi) = (s.splat(lo), s.splat(hi));
         for (i, mut sum) in sums.into_iter().enumerate() {
             if i >= count {
                 break;
             }
             for v in &mut sum {
-                *v = s.min(hi, s.max(lo, *v));
+                *v = end.vector(s, *v);
             }
             // SAFETY: of each output the `n` numbers behind `at + i * c` are written, which were
             // checked to be there.

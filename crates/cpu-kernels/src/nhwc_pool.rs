@@ -89,9 +89,13 @@ impl<X: Number> Kernel for Rows<'_, X> {
                     self.window::<S, VECTORS>(s, image, (row, column), c0, out);
                     c0 += VECTORS * S::LANES;
                 }
-                while c0 < c {
-                    self.window::<S, 1>(s, image, (row, column), c0, out);
-                    c0 += S::LANES;
+                let at = (row, column);
+                match (c - c0).div_ceil(S::LANES) {
+                    0 => {}
+                    1 => self.window::<S, 1>(s, image, at, c0, out),
+                    2 => self.window::<S, 2>(s, image, at, c0, out),
+                    3 => self.window::<S, 3>(s, image, at, c0, out),
+                    _ => self.window::<S, VECTORS>(s, image, at, c0, out),
                 }
             }
         }

@@ -3,7 +3,7 @@
 
 use half::bf16;
 
-use hetra_cpu_base::activation::{self, Activation};
+use hetra_cpu_base::activation::{self, Activation, Curve};
 use hetra_cpu_base::numbers::{Number, Numbers, SharedOut};
 use hetra_cpu_base::scratch::{Lent, Shared, count, lend};
 use hetra_cpu_base::simd::Simd;
@@ -23,6 +23,37 @@ pub(crate) enum Added {
     Bf16(*const bf16),
 }
 
+/// An activation that is cheap enough to be done in registers, before sums are stored.
+#[derive(Clone, Copy)]
+pub(crate) enum End {
+    /// The least and the largest output.
+    Bounds(f32, f32),
+    /// `a f(x) + b`, `f` being [`Activation::HardSwish`].
+    HardSwish(f32, f32),
+}
+
+impl End {
+    /// What `act` is in registers; `None` if it is done behind the sums.
+    pub(crate) fn of(act: Activation) -> Option<End> {
+        match act {
+            Activation::HardSwish => Some(End::HardSwish(1.0, 0.0)),
+            Activation::Scaled(Curve::HardSwish, a, b) => Some(End::HardSwish(a, b)),
+            _ => act.clamp().map(|(lo, hi)| End::Bounds(lo, hi)),
+        }
+    }
+
+    /// Does it to a vector.
+    #[inline(always)]
+    pub(crate) fn vector<S: Simd>(self, s: S, x: S::F) -> S::F {
+        match self {
+            End::Bounds(lo, hi) => s.min(s.splat(hi), s.max(s.splat(lo), x)),
+            End::HardSwish(a, b) => {
+                s.fma(Activation::HardSwish.vector(s, x), s.splat(a), s.splat(b))
+            }
+        }
+    }
+}
+
 /// Rows of sums, one for each pixel, of the output channels of a panel.
 #[derive(Clone, Copy)]
 pub(crate) struct Outputs {
@@ -34,9 +65,7 @@ pub(crate) struct Outputs {
     /// Read: as many rows, `lda` apart.
     pub(crate) added: Added,
     pub(crate) lda: usize,
-    /// Bounds of the outputs.
-    pub(crate) lo: f32,
-    pub(crate) hi: f32,
+    pub(crate) end: End,
 }
 
 /// The outputs of a panel, for some pixels one behind the other.
@@ -48,6 +77,8 @@ pub(crate) struct Panel<'a> {
     /// The first output, pixels, numbers from one pixel to the next, output channels.
     pub(crate) at: usize,
     pub(crate) rows: usize,
+    /// Pixels that the register kernel stores: at least so many as there are.
+    pub(crate) room: usize,
     pub(crate) step: usize,
     pub(crate) nv: usize,
     /// Whether numbers that are rounded are f32 first, in a place of their own: the register kernel
@@ -58,8 +89,8 @@ pub(crate) struct Panel<'a> {
 impl Panel<'_> {
     /// A place for the sums, where they need one: rows of two vectors.
     pub(crate) fn sums<S: Simd>(&self) -> Option<Lent> {
-        let apart = self.by_sums && matches!(self.out, SharedOut::Bf16(_));
-        apart.then(|| lend(count(&[self.rows, 2 * S::LANES])))
+        let apart = self.by_sums && matches!(self.out, SharedOut::Bf16(_)) || self.room > self.rows;
+        apart.then(|| lend(count(&[self.room, 2 * S::LANES])))
     }
 
     /// Where the register kernel stores: the outputs, or the place for the sums. Panics if they are
@@ -69,7 +100,7 @@ impl Panel<'_> {
         let (c, ldc) = match (self.out, sums) {
             (_, Some(sums)) => {
                 let width = 2 * S::LANES;
-                (Sink::F32(Shared::new(sums).rows(0, (rows, width), width)), width)
+                (Sink::F32(Shared::new(sums).rows(0, (self.room, width), width)), width)
             }
             (SharedOut::F32(out), None) => (Sink::F32(out.rows(at, (rows, step), nv)), step),
             (SharedOut::Bf16(out), None) => (Sink::Bf16(out.rows(at, (rows, step), nv)), step),
@@ -77,11 +108,14 @@ impl Panel<'_> {
         let range = at..at + (rows - 1) * step + nv;
         let added = match self.added {
             None => Added::None,
+            // It has no more pixels than there are.
+            _ if self.room > self.rows => Added::None,
             Some(Numbers::F32(x)) => Added::F32(x[range].as_ptr()),
             Some(Numbers::Bf16(x)) => Added::Bf16(x[range].as_ptr()),
         };
-        let (lo, hi) = self.act.clamp().unwrap_or((f32::NEG_INFINITY, f32::INFINITY));
-        Outputs { nv, c, ldc, added, lda: step, lo, hi }
+        let end = End::of(self.act).filter(|_| self.room == self.rows);
+        let end = end.unwrap_or(End::Bounds(f32::NEG_INFINITY, f32::INFINITY));
+        Outputs { nv, c, ldc, added, lda: step, end }
     }
 
     /// Does the activation of sums that have a place of their own, and stores them.
@@ -90,17 +124,49 @@ impl Panel<'_> {
     /// The outputs must be this task's, and no other reference to them may be alive.
     #[inline(always)]
     pub(crate) unsafe fn finish<S: Simd>(&self, s: S, sums: Option<Lent>) {
-        let (Some(mut sums), SharedOut::Bf16(out)) = (sums, self.out) else { return };
-        if self.act.clamp().is_none() {
+        let Some(mut sums) = sums else { return };
+        if self.room > self.rows {
+            self.add(s, &mut sums);
+        }
+        if self.room > self.rows || End::of(self.act).is_none() {
             activation::apply(S::ISA, self.act, &mut sums);
         }
+        // SAFETY: as the caller promises.
+        unsafe {
+            match self.out {
+                SharedOut::F32(out) => self.copy(s, &sums, out),
+                SharedOut::Bf16(out) => self.copy(s, &sums, out),
+            }
+        }
+    }
+
+    /// Adds to sums that have a place of their own what the register kernel did not.
+    fn add<S: Simd>(&self, _: S, sums: &mut [f32]) {
+        let Some(added) = self.added else { return };
+        for (i, row) in sums.chunks_exact_mut(2 * S::LANES).enumerate().take(self.rows) {
+            for (j, v) in row.iter_mut().enumerate().take(self.nv) {
+                let at = self.at + i * self.step + j;
+                *v += match added {
+                    Numbers::F32(x) => x[at],
+                    Numbers::Bf16(x) => x[at].to_f32(),
+                };
+            }
+        }
+    }
+
+    /// Stores sums that have a place of their own.
+    ///
+    /// # Safety
+    /// As `finish`.
+    #[inline(always)]
+    unsafe fn copy<S: Simd, O: Number>(&self, s: S, sums: &[f32], out: Shared<'_, O>) {
         let out = out.rows(self.at, (self.rows, self.step), self.nv);
-        for (i, row) in sums.chunks_exact(2 * S::LANES).enumerate() {
+        for (i, row) in sums.chunks_exact(2 * S::LANES).enumerate().take(self.rows) {
             for (j, v) in row.chunks_exact(S::LANES).enumerate() {
                 let n = S::LANES.min(self.nv.saturating_sub(j * S::LANES));
                 // SAFETY: `i < rows`, and `n` numbers behind `j * LANES` are below `nv`: they are
                 // inside (`rows`) and, as the caller promises, nobody else's.
-                unsafe { bf16::store_n(s, out.add(i * self.step + j * S::LANES), s.loads(v), n) }
+                unsafe { O::store_n(s, out.add(i * self.step + j * S::LANES), s.loads(v), n) }
             }
         }
     }
@@ -129,7 +195,6 @@ pub(crate) unsafe fn store<S: Simd, const MR: usize, const NV: usize>(
             }
         };
     }
-    let (lo, hi) = (s.splat(t.lo), s.splat(t.hi));
     for (i, row) in acc.into_iter().enumerate() {
         for (j, mut v) in row.into_iter().enumerate() {
             let col = j * S::LANES;
@@ -145,7 +210,7 @@ pub(crate) unsafe fn store<S: Simd, const MR: usize, const NV: usize>(
                     Added::F32(p) => v = s.add(v, f32::load_n(s, p.add(from), n)),
                     Added::Bf16(p) => v = s.add(v, bf16::load_n(s, p.add(from), n)),
                 }
-                v = s.min(hi, s.max(lo, v));
+                v = t.end.vector(s, v);
                 match t.c {
                     Sink::F32(p) => f32::store_n(s, p.add(at), v, n),
                     Sink::Bf16(p) => bf16::store_n(s, p.add(at), v, n),
@@ -199,9 +264,12 @@ unsafe fn rows<
     to: *mut C,
     acc: [[S::F; NV]; MR],
 ) {
-    let (lo, hi) = (s.splat(t.lo), s.splat(t.hi));
     let rest = t.nv - (NV - 1) * S::LANES;
-    let (below, above) = (t.lo > f32::NEG_INFINITY, t.hi < f32::INFINITY);
+    // The one bound of a ReLU is half the work of two.
+    let (below, other) = match t.end {
+        End::Bounds(lo, f32::INFINITY) => (Some(s.splat(lo)), None),
+        other => (None, Some(other)),
+    };
     for (i, sums) in acc.into_iter().enumerate() {
         for (j, mut v) in sums.into_iter().enumerate() {
             let at = (first + i) * t.ldc + j * S::LANES;
@@ -212,11 +280,11 @@ unsafe fn rows<
                     let from = from.add((first + i) * t.lda + j * S::LANES);
                     v = s.add(v, if whole { A::load(s, from) } else { A::load_n(s, from, rest) });
                 }
-                if below {
+                if let Some(lo) = below {
                     v = s.max(lo, v);
                 }
-                if above {
-                    v = s.min(hi, v);
+                if let Some(end) = other {
+                    v = end.vector(s, v);
                 }
                 let p = to.add(at);
                 s.prefetch_write(p.wrapping_add(MR * t.ldc).cast());

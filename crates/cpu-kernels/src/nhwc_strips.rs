@@ -38,7 +38,9 @@ pub fn reads_whole_rows(shape: &ConvShape) -> bool {
 fn extents(shape: &ConvShape, w: usize) -> Option<(usize, usize)> {
     let line = w.checked_add(shape.pads[1])?.checked_add(shape.pads[3])?.checked_mul(shape.c)?;
     let window = shape.kh.checked_sub(1)?.checked_mul(shape.dilation[0])?.checked_add(1)?;
-    (window.checked_mul(line)? <= COPY_MAX).then_some((line, window))
+    // Copies by planes end with whole vectors, and blocks of outputs.
+    let most = line.checked_add(shape.c.checked_mul(128)?)?;
+    (window.checked_mul(most)? <= COPY_MAX).then_some((line, window))
 }
 
 /// Whether copies are made of images so wide: not where a file asks for ones beyond measure.

@@ -33,7 +33,7 @@ use super::bf16::F32;
 use super::conv::ConvShape;
 use super::gemm_pack::block;
 use super::nhwc_micro::{PixelTiles, pixel_tiles};
-use super::nhwc_store::{Added, Outputs, Sink};
+use super::nhwc_store::{Added, End, Outputs, Sink};
 use super::tiling::Tiling;
 use super::winograd_transform::{Four, Points, Two, input_square, output_square, taps_square};
 use hetra_cpu_base::activation::{self, Activation};
@@ -504,8 +504,7 @@ impl<P: Points<N, M>, const N: usize, const M: usize> Block<'_, P, N, M> {
                         ldc: to.row,
                         added: Added::None,
                         lda: 0,
-                        lo: f32::NEG_INFINITY,
-                        hi: f32::INFINITY,
+                        end: End::Bounds(f32::NEG_INFINITY, f32::INFINITY),
                     },
                 };
                 // SAFETY: the table has `mr` entries, at most `S::MR`, behind each of which lie

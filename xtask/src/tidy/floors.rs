@@ -14,6 +14,7 @@ const FLOORS: [&[&str]; 8] = [
     &[
         "cpu-base",
         "cpu-kernels",
+        "cpu-rows",
         "device",
         "device-cpu",
         "device-wgpu",

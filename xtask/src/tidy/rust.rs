@@ -78,7 +78,7 @@ fn may_be_unsafe(path: &str) -> bool {
         return false;
     };
     let device = folder.starts_with("device-") && folder != "device-cpu";
-    device || matches!(folder, "tensor" | "kernel" | "cpu-base" | "cpu-kernels")
+    device || matches!(folder, "tensor" | "kernel" | "cpu-base" | "cpu-kernels" | "cpu-rows")
 }
 
 /// `unsafe` outside the crates that may have it.
@@ -87,7 +87,7 @@ fn placement_of_unsafe(path: &str, masked: &str, findings: &mut Vec<Finding>) {
         return;
     }
     for at in words(masked, "unsafe") {
-        let message = "`unsafe` belongs in tensor, kernel, cpu-base, cpu-kernels and devices but the CPU only";
+        let message = "`unsafe` belongs in tensor, kernel, cpu-* and devices but the CPU only";
         findings.push(Finding::new(path, line_of(masked, at), "unsafe", message));
     }
 }

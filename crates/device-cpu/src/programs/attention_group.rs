@@ -11,7 +11,7 @@ use super::heads::{Scores, Side, attend_to, fit, made, past_of};
 use super::quantised::{at, inputs};
 use super::{Compile, Form, Outcome, program};
 use hetra_cpu_base::scratch::lend;
-use hetra_cpu_kernels::rotary::{Rotary, rotate};
+use hetra_cpu_rows::rotary::{Rotary, rotate};
 
 pub(super) static OPS: &[(&str, Compile)] = &[("com.microsoft.GroupQueryAttention", compile)];
 

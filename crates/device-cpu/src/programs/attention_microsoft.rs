@@ -17,9 +17,9 @@ use hetra_cpu_base::activation::Activation;
 use hetra_cpu_base::isa::isa;
 use hetra_cpu_base::scratch::lend;
 use hetra_cpu_kernels::attention::Mask;
-use hetra_cpu_kernels::broadcast::{Binary, binary, broadcast_strides};
 use hetra_cpu_kernels::gemm::{Bias, Epilogue, Lhs, Mat, PackedB, Rhs, gemm};
 use hetra_cpu_kernels::int8::{IntLhs, IntOut, IntRhs, IntTerms, PackedIntB, Per, gemm_int8};
+use hetra_cpu_rows::broadcast::{Binary, binary, broadcast_strides};
 
 pub(super) static OPS: &[(&str, Compile)] = &[
     ("com.microsoft.Attention", compile_projected),

@@ -9,8 +9,8 @@ use hetra_tensor::{DType, Tensor, broadcast};
 use super::{Compile, Form, Outcome, program};
 use hetra_cpu_base::activation::Activation;
 use hetra_cpu_base::isa::isa;
-use hetra_cpu_kernels::broadcast::{Binary, binary, broadcast_strides};
-use hetra_cpu_kernels::rows::Rows;
+use hetra_cpu_rows::broadcast::{Binary, binary, broadcast_strides};
+use hetra_cpu_rows::rows::Rows;
 
 pub(super) static OPS: &[(&str, Compile)] = &[
     ("Add", compile),

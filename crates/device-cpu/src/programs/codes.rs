@@ -15,8 +15,8 @@ use hetra_cpu_base::isa::isa;
 use hetra_cpu_base::scratch::lend;
 use hetra_cpu_kernels::codes::{CodeOp, ROWS_MAX, code_op, look_up, plane_means, row_means};
 use hetra_cpu_kernels::layout::{Blocks, copy_blocks};
-use hetra_cpu_kernels::norm::softmax;
 use hetra_cpu_kernels::quant::{Scales, dequantize_linear, multiply};
+use hetra_cpu_rows::norm::softmax;
 
 pub(super) static OPS: &[(&str, Compile)] = &[
     ("com.microsoft.QLinearAdd", |_, _| program("binary int8", &[], |call| run(call, false))),

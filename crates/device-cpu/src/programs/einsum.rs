@@ -20,10 +20,10 @@ use super::matmul::offsets;
 use super::{Compile, Form, Outcome, program};
 use hetra_cpu_base::activation::Activation;
 use hetra_cpu_base::isa::isa;
-use hetra_cpu_kernels::broadcast::{Binary, binary};
 use hetra_cpu_kernels::gemm::{Batch, Epilogue, gemm_batch};
 use hetra_cpu_kernels::layout::transpose;
-use hetra_cpu_kernels::norm::{Reduce, reduce};
+use hetra_cpu_rows::broadcast::{Binary, binary};
+use hetra_cpu_rows::norm::{Reduce, reduce};
 
 pub(super) static OPS: &[(&str, Compile)] = &[("Einsum", compile)];
 

@@ -11,8 +11,8 @@ use super::heads::made;
 use super::quantised::{at, inputs};
 use super::{Compile, Form, Outcome, program};
 use hetra_cpu_base::isa::isa;
-use hetra_cpu_kernels::embed::{Table, sum_rows};
-use hetra_cpu_kernels::norm::{LayerNorm, layer_norm};
+use hetra_cpu_rows::embed::{Table, sum_rows};
+use hetra_cpu_rows::norm::{LayerNorm, layer_norm};
 
 pub(super) static OPS: &[(&str, Compile)] = &[("com.microsoft.EmbedLayerNormalization", compile)];
 

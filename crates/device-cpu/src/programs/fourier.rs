@@ -8,7 +8,7 @@ use hetra_ops::{DftForm, StftForm};
 use hetra_tensor::{DType, Tensor};
 
 use super::{Compile, Outcome, program};
-use hetra_cpu_kernels::fourier::Plan;
+use hetra_cpu_rows::fourier::Plan;
 
 pub(super) static OPS: &[(&str, Compile)] = &[("DFT", compile_dft), ("STFT", compile_stft)];
 

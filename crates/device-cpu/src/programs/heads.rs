@@ -8,8 +8,8 @@ use hetra_tensor::{DType, Tensor, TensorError, Value};
 use hetra_cpu_base::activation::Activation;
 use hetra_cpu_base::isa::isa;
 use hetra_cpu_kernels::attention::{Attention, HeadStrides, Mask, attention};
-use hetra_cpu_kernels::broadcast::{Binary, binary, broadcast_strides};
 use hetra_cpu_kernels::layout::{Blocks, copy_blocks};
+use hetra_cpu_rows::broadcast::{Binary, binary, broadcast_strides};
 
 /// One of queries, keys and values.
 #[derive(Clone, Copy)]

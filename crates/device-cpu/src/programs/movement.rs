@@ -9,8 +9,8 @@ use hetra_tensor::{DType, Tensor, TensorError, broadcast, to_i64};
 
 use super::extents::{Join, axis_of, product};
 use super::{Compile, Form, Outcome, program};
-use hetra_cpu_kernels::broadcast::broadcast_strides;
 use hetra_cpu_kernels::layout::{Blocks, Item, copy_blocks, copy_strided, gather, transpose};
+use hetra_cpu_rows::broadcast::broadcast_strides;
 
 pub(super) static OPS: &[(&str, Compile)] = &[
     ("Transpose", compile_transpose),

@@ -20,10 +20,10 @@ use super::{Compile, Form, Outcome, Schedules, program};
 use hetra_cpu_base::isa::isa;
 use hetra_cpu_base::numbers::{Numbers, NumbersOut};
 use hetra_cpu_kernels::bf16::{Operands, operands};
-use hetra_cpu_kernels::nhwc::{copies_fit, groups_round, pieces_fit, reads_whole_rows};
+use hetra_cpu_kernels::nhwc::{by_planes, copies_fit, groups_round, pieces_fit, reads_whole_rows};
 use hetra_cpu_kernels::nhwc_pool::pool_nhwc;
-use hetra_cpu_kernels::norm::{Reduce, reduce};
 use hetra_cpu_kernels::pool::{Pool, PoolKind};
+use hetra_cpu_rows::norm::{Reduce, reduce};
 
 pub(super) static OPS: &[(&str, Compile)] = &[
     ("hetra.ConvLast", conv),
@@ -106,12 +106,19 @@ const CHANNELS_MIN: usize = 16;
 /// Whether a convolution with operands that are rounded is worth it, or known at all.
 fn takes_rounded(form: &Form<'_>, plain: bool) -> Option<bool> {
     let channels = *form.part.constant(form.node, 1)?.shape().get(1)?;
-    if form.node.attrs.int_or("group", 1).ok()? == 1 {
-        return Some(channels > 0 && (has_tiles() || !plain && channels >= CHANNELS_MIN));
+    let one = form.node.attrs.int_or("group", 1).ok()? == 1;
+    if has_tiles() {
+        return Some(one && channels > 0);
+    }
+    if one && !plain {
+        return Some(channels >= CHANNELS_MIN);
     }
     let shape = fixed_shape(form.part, form.node)?;
-    let pairs = operands(isa()) == Operands::Pairs && groups_round(&shape, Operands::Pairs);
-    Some(pairs && !plain && channels >= CHANNELS_MIN)
+    let pairs = operands(isa()) == Operands::Pairs;
+    Some(match plain {
+        true => pairs && by_planes(&shape),
+        false => pairs && groups_round(&shape, Operands::Pairs) && channels >= CHANNELS_MIN,
+    })
 }
 
 /// Whether constant weights, input `index`, have enough output channels in each group, or one for

@@ -11,7 +11,7 @@ use hetra_cpu_base::activation::Activation;
 use hetra_cpu_base::isa::isa;
 use hetra_cpu_base::threads::threads;
 use hetra_cpu_kernels::conv::ConvShape;
-use hetra_cpu_kernels::nhwc::{by_rows, reads_whole_rows};
+use hetra_cpu_kernels::nhwc::{by_planes, by_rows, reads_whole_rows};
 use hetra_cpu_kernels::tiling::{Tiling, rows_max};
 use hetra_cpu_kernels::winograd::{Square, pays, takes};
 
@@ -87,11 +87,14 @@ impl ConvTask {
         takes(&self.shape) && !self.planes && self.compute == Compute::F32
     }
 
-    /// Whether the kernel of rows does it.
+    /// Whether a kernel of rows does it.
     fn is_by_rows(&self) -> bool {
         let (_, h, w) = self.size;
         let width = self.shape.out(h, w).map_or(0, |(_, width)| width);
-        self.compute == Compute::F32 && by_rows(isa(), &self.shape, width)
+        match self.compute {
+            Compute::F32 => by_rows(isa(), &self.shape, width),
+            Compute::Bf16 => by_planes(&self.shape),
+        }
     }
 
     /// The knobs of the kernels that do it ([`Tiling`] says what they mean). `form` is the number

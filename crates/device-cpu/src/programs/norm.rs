@@ -9,10 +9,8 @@ use hetra_tensor::{DType, Tensor};
 
 use super::{Compile, Form, Outcome, program};
 use hetra_cpu_base::isa::isa;
-use hetra_cpu_kernels::lrn::{Lrn, lrn};
-use hetra_cpu_kernels::norm::{
-    GroupNorm, LayerNorm, channel_affine, group_norm, layer_norm, softmax,
-};
+use hetra_cpu_rows::lrn::{Lrn, lrn};
+use hetra_cpu_rows::norm::{GroupNorm, LayerNorm, channel_affine, group_norm, layer_norm, softmax};
 
 pub(super) static OPS: &[(&str, Compile)] = &[
     ("Softmax", compile_softmax),

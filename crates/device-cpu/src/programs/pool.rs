@@ -12,8 +12,8 @@ use super::extents::pair;
 use super::{Compile, Form, Outcome, program};
 use hetra_cpu_base::isa::isa;
 use hetra_cpu_base::scratch::lend;
-use hetra_cpu_kernels::norm::{Reduce, reduce};
 use hetra_cpu_kernels::pool::{Pool, PoolKind, pool};
+use hetra_cpu_rows::norm::{Reduce, reduce};
 
 pub(super) static OPS: &[(&str, Compile)] = &[
     ("MaxPool", compile),

@@ -16,8 +16,8 @@ use hetra_cpu_kernels::int8::{
     IntLhs, IntMat, IntOut, IntRhs, IntTerms, PackedIntB, Per, gemm_int8,
 };
 use hetra_cpu_kernels::int8_conv::{Bytes, PackedIntConv};
-use hetra_cpu_kernels::norm::{Reduce, reduce};
 use hetra_cpu_kernels::quant::{Scales, dequantize_linear, quantize_linear};
+use hetra_cpu_rows::norm::{Reduce, reduce};
 
 pub(super) static OPS: &[(&str, Compile)] = &[
     ("QLinearConv", compile_conv),

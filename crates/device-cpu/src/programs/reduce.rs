@@ -13,9 +13,9 @@ use super::{Compile, program};
 use hetra_cpu_base::isa::isa;
 use hetra_cpu_base::math::{Func, map_in_place};
 use hetra_cpu_base::scratch::lend;
-use hetra_cpu_kernels::arg::{AXIS_MAX, Extreme, arg_extreme};
 use hetra_cpu_kernels::layout::transpose;
-use hetra_cpu_kernels::norm::{Reduce, reduce};
+use hetra_cpu_rows::arg::{AXIS_MAX, Extreme, arg_extreme};
+use hetra_cpu_rows::norm::{Reduce, reduce};
 
 pub(super) static OPS: &[(&str, Compile)] = &[
     ("ReduceSum", compile),

@@ -8,7 +8,7 @@ use hetra_ops::{Pairing, RotaryForm};
 use hetra_tensor::DType;
 
 use super::{Compile, Outcome, program};
-use hetra_cpu_kernels::rotary::{Rotary, rotate};
+use hetra_cpu_rows::rotary::{Rotary, rotate};
 
 pub(super) static OPS: &[(&str, Compile)] =
     &[("RotaryEmbedding", compile), ("com.microsoft.RotaryEmbedding", compile)];

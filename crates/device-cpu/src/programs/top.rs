@@ -8,7 +8,7 @@ use hetra_tensor::{DType, to_i64};
 
 use super::extents::{axis_of, product};
 use super::{Compile, Outcome, program};
-use hetra_cpu_kernels::top::{Top, top};
+use hetra_cpu_rows::top::{Top, top};
 
 pub(super) static OPS: &[(&str, Compile)] = &[("TopK", compile)];
 
