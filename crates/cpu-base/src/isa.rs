@@ -131,7 +131,7 @@ impl Isa {
     #[inline]
     pub fn dispatch_bf16<K: Kernel>(self, kernel: K) -> K::Output {
         #[cfg(target_arch = "x86_64")]
-        if self.min(detected()) == Isa::Avx512 && is_x86_feature_detected!("avx512bf16") {
+        if self == Isa::Avx512 && has_bf16() {
             // SAFETY: the machine has these features, as was just checked.
             return unsafe { run_avx512_bf16(kernel) };
         }
@@ -139,11 +139,18 @@ impl Isa {
     }
 }
 
+/// Whether the machine has AVX-512 with the instructions of AVX512-BF16.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+fn has_bf16() -> bool {
+    detected() == Isa::Avx512 && is_x86_feature_detected!("avx512bf16")
+}
+
 /// Runs `kernel` with the instructions of AVX512-BF16, `None` where the machine has none.
 #[inline]
 pub fn with_bf16<K: Kernel>(kernel: K) -> Option<K::Output> {
     #[cfg(target_arch = "x86_64")]
-    if detected() == Isa::Avx512 && is_x86_feature_detected!("avx512bf16") {
+    if has_bf16() {
         // SAFETY: the machine has these features, as was just checked.
         return Some(unsafe { run_avx512_bf16(kernel) });
     }

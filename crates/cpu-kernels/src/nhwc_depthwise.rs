@@ -113,7 +113,7 @@ impl Rows<'_> {
             SharedOut::Bf16(_) => &mut sums[..],
         };
         line.row(S::ISA, zeros, out);
-        if End::of(self.call.act).is_none() {
+        if line.end.is_none() {
             activation::apply(S::ISA, self.call.act, out);
         }
         if let SharedOut::Bf16(out) = self.out {
@@ -158,12 +158,19 @@ pub(crate) trait Stored<O>: Number {
     );
 }
 
-/// Does a macro for each pixel below `N`, at most [`PIXELS_MAX`]. No loop: the compiler leaves one
-/// of so many steps as it is, and the sums in memory.
+/// Does a macro for each pixel below `N`, at most [`PIXELS_MAX`]: in a loop where that is `short`,
+/// which the compiler unrolls by itself and then has more registers for. Longer ones it leaves as
+/// they are, with the sums in memory.
 macro_rules! each_pixel {
-    ($n:ident, $pixel:ident) => {
+    ($n:ident, $short:expr, $pixel:ident) => {
         const { assert!($n <= PIXELS_MAX, "more pixels than are counted") };
-        each_pixel!(@ $n $pixel 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18);
+        if $short {
+            for i in 0..$n {
+                $pixel!(i);
+            }
+        } else {
+            each_pixel!(@ $n $pixel 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18);
+        }
     };
     (@ $n:ident $pixel:ident $($step:literal)*) => {
         $(if $step < $n {
@@ -223,6 +230,8 @@ pub(crate) struct Line<'a, T> {
     /// The rows of taps that lie in the image.
     pub(crate) taps: Range<usize>,
     pub(crate) residual: Option<&'a [f32]>,
+    /// The activation, where it is done in registers.
+    pub(crate) end: Option<End>,
     /// Whether image and outputs are more than stays near.
     far: bool,
 }
@@ -263,6 +272,7 @@ impl<'a, T: Number> Line<'a, T> {
             step: dy * w * c,
             taps: tap..past,
             residual: call.residual.map(|r| &r[row * ow * c..(row + 1) * ow * c]),
+            end: End::of(call.act),
             far: numbers.saturating_mul(size_of::<T>()) > FAR,
         }
     }
@@ -436,8 +446,7 @@ impl Line<'_, f32> {
         sums: [S::F; W],
         out: &mut [f32],
     ) {
-        let (end, c) = (End::of(self.call.act), self.call.shape.c);
-        let end = end.unwrap_or(End::Bounds(f32::NEG_INFINITY, f32::INFINITY));
+        let (end, c) = (self.end.unwrap_or(End::NONE), self.call.shape.c);
         let last = at + count.saturating_sub(1) * c + n;
         assert!(last <= out.len() && self.residual.is_none_or(|r| last <= r.len()));
         assert!(n <= S::LANES && (n == S::LANES || !FULL));
@@ -516,13 +525,7 @@ impl<T: Number> Line<'_, T> {
                     }
                 };
             }
-            if ST == 1 && K == 3 {
-                for i in 0..N {
-                    pixel!(i);
-                }
-            } else {
-                each_pixel!(N, pixel);
-            }
+            each_pixel!(N, ST == 1 && K == 3, pixel);
         }
         sums
     }

@@ -181,13 +181,7 @@ impl Line<'_, bf16> {
                     }
                 };
             }
-            if ST == 1 && K == 3 {
-                for i in 0..N {
-                    pixel!(i);
-                }
-            } else {
-                each_pixel!(N, pixel);
-            }
+            each_pixel!(N, ST == 1 && K == 3, pixel);
         }
         sums
     }
@@ -207,7 +201,7 @@ impl Line<'_, bf16> {
         let last = at + count.saturating_sub(1) * c + n;
         assert!(last <= out.len() && self.residual.is_none_or(|r| last <= r.len()));
         assert!((1..=2).contains(&V) && n <= V * S::LANES && count <= WIDE);
-        let end = match End::of(self.call.act) {
+        let end = match self.end {
             Some(end) if self.residual.is_none() => end,
             _ => {
                 let mut all = [0.0; 2 * WIDE * 16];
@@ -223,7 +217,7 @@ impl Line<'_, bf16> {
                         *v = s.loads(&all[(i * V + j) * S::LANES..]);
                     }
                 }
-                End::Bounds(f32::NEG_INFINITY, f32::INFINITY)
+                End::NONE
             }
         };
         for (i, mut sum) in sums.into_iter().enumerate() {

@@ -5,7 +5,7 @@
 //! border reads zeros.
 
 use super::bf16::Product;
-use super::nhwc_store::{Outputs, store};
+use super::nhwc_store::{Outputs, begin, store};
 use hetra_cpu_base::isa::Kernel;
 use hetra_cpu_base::simd::Simd;
 use std::marker::PhantomData;
@@ -57,18 +57,12 @@ unsafe fn micro<S: Simd, P: Product, const MR: usize, const NV: usize>(s: S, t: 
         let mut b = t.b;
         let (step, blocks) = t.next_step;
         let mut next = t.next.wrapping_add(tile % blocks * step);
-        let mut acc = [[s.splat(0.0); NV]; MR];
         // SAFETY: the table has `taps` steps of `MR` offsets for each block, behind each of which,
         // and in the zeros, lie `first + channels` words; the panel has `taps * channels / WORDS`
         // steps of two vectors and the bias two vectors, and `NV` is at most 2. That is how often
         // and how far they are read. For `store`: as the caller promises.
         unsafe {
-            for j in 0..NV {
-                let bias = s.load(t.bias.add(j * S::LANES));
-                for row in &mut acc {
-                    row[j] = bias;
-                }
-            }
+            let mut acc: [[S::F; NV]; MR] = begin(s, t.bias);
             for _ in 0..t.taps {
                 let mut pixel = [t.zeros; MR];
                 for (i, pixel) in pixel.iter_mut().enumerate() {

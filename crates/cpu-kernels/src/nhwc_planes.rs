@@ -11,7 +11,7 @@ use super::bf16::{Pairs, Product, pair};
 use super::conv::ConvShape;
 use super::nhwc::{PAR_MIN, PackedNhwc};
 use super::nhwc_rows::widths;
-use super::nhwc_store::{End, Outputs, Panel, store};
+use super::nhwc_store::{End, Outputs, Panel, begin, store};
 use super::nhwc_strips::reads_whole_rows;
 use super::tiling::Tiling;
 use hetra_cpu_base::activation;
@@ -243,17 +243,11 @@ unsafe fn row<S: Simd, const MR: usize, const NV: usize, const ST: usize>(s: S, 
     }
     for block in 0..t.width.div_ceil(MR) {
         let first = (block * MR).min(t.width - MR);
-        let mut acc = [[s.splat(0.0); NV]; MR];
         // SAFETY: `first + MR <= width`: the words read are of the outputs' taps. The panel has
         // `rows * channels * words` steps of two vectors and the bias two vectors, and `NV` is at
         // most 2. For `store`: as the caller promises.
         unsafe {
-            for j in 0..NV {
-                let bias = s.load(t.bias.add(j * S::LANES));
-                for output in &mut acc {
-                    output[j] = bias;
-                }
-            }
+            let mut acc: [[S::F; NV]; MR] = begin(s, t.bias);
             let mut b = t.b;
             for y in 0..t.rows {
                 for c in 0..t.channels {

@@ -6,7 +6,7 @@
 //! waits for loads. It reads a padded copy of a strip of the image, channels first or last.
 
 use super::conv::ConvShape;
-use super::nhwc_store::{Outputs, store};
+use super::nhwc_store::{Outputs, begin, store};
 use hetra_cpu_base::isa::{Isa, Kernel};
 use hetra_cpu_base::simd::Simd;
 
@@ -66,15 +66,11 @@ unsafe fn row<S: Simd, const MR: usize, const NV: usize, const ST: usize, const 
     let (nr, tap) = (2 * S::LANES, t.channels * 2 * S::LANES);
     for block in 0..t.width.div_ceil(MR) {
         let first = (block * MR).min(t.width - MR);
-        let mut acc = [[s.splat(0.0); NV]; MR];
         // SAFETY: `first + MR <= width`: the numbers read are of the outputs' taps. The panel has
         // `rows * 3 * channels` steps of two vectors and the bias two vectors, and `NV` is at most
         // 2. For `store`: as the caller promises.
         unsafe {
-            for j in 0..NV {
-                let bias = s.load(t.bias.add(j * S::LANES));
-                acc.iter_mut().for_each(|output| output[j] = bias);
-            }
+            let mut acc: [[S::F; NV]; MR] = begin(s, t.bias);
             for y in 0..t.rows {
                 let mut x = t.x.add(y * t.line + first * ST * pixel);
                 let mut b = t.b.add(y * TAPS * tap);

@@ -33,6 +33,9 @@ pub(crate) enum End {
 }
 
 impl End {
+    /// Outputs are the sums.
+    pub(crate) const NONE: End = End::Bounds(f32::NEG_INFINITY, f32::INFINITY);
+
     /// What `act` is in registers; `None` if it is done behind the sums.
     pub(crate) fn of(act: Activation) -> Option<End> {
         match act {
@@ -114,7 +117,7 @@ impl Panel<'_> {
             Some(Numbers::Bf16(x)) => Added::Bf16(x[range].as_ptr()),
         };
         let end = End::of(self.act).filter(|_| self.room == self.rows);
-        let end = end.unwrap_or(End::Bounds(f32::NEG_INFINITY, f32::INFINITY));
+        let end = end.unwrap_or(End::NONE);
         Outputs { nv, c, ldc, added, lda: step, end }
     }
 
@@ -170,6 +173,23 @@ impl Panel<'_> {
             }
         }
     }
+}
+
+/// The sums of a block before anything is added up: the bias of each column.
+///
+/// # Safety
+/// `bias` must be readable for `NV` vectors.
+#[inline(always)]
+pub(crate) unsafe fn begin<S: Simd, const MR: usize, const NV: usize>(
+    s: S,
+    bias: *const f32,
+) -> [[S::F; NV]; MR] {
+    let mut row = [s.splat(0.0); NV];
+    for (j, v) in row.iter_mut().enumerate() {
+        // SAFETY: `j < NV`.
+        *v = unsafe { s.load(bias.add(j * S::LANES)) };
+    }
+    [row; MR]
 }
 
 /// Finishes and stores the sums of a block, whose rows begin with `first`.

@@ -504,7 +504,7 @@ impl<P: Points<N, M>, const N: usize, const M: usize> Block<'_, P, N, M> {
                         ldc: to.row,
                         added: Added::None,
                         lda: 0,
-                        end: End::Bounds(f32::NEG_INFINITY, f32::INFINITY),
+                        end: End::NONE,
                     },
                 };
                 // SAFETY: the table has `mr` entries, at most `S::MR`, behind each of which lie
