@@ -140,7 +140,7 @@ fn input_types(graph: &Graph, args: &Args) -> Result<(Vec<Type>, Vec<String>)> {
 struct NoHints;
 
 impl hetra_plan::Hints for NoHints {
-    fn in_place(&self, _: NodeId, _: usize) -> bool {
+    fn in_place(&self, _: NodeId, _: usize, _: &[Option<&Type>]) -> bool {
         false
     }
 }

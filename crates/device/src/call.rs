@@ -4,7 +4,7 @@ use std::cell::Cell;
 
 use hetra_ir::{Graph, Node, NodeId, Type, ValueId};
 use hetra_ops::{EvalCtx, OpError, Outer, Runner};
-use hetra_tensor::{Buffer, DType, Tensor, TensorError, Value};
+use hetra_tensor::{Buffer, DType, Tensor, TensorError, Value, element_count};
 
 /// Why a device cannot do what it was asked.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -53,10 +53,30 @@ pub trait Program: Send + Sync {
     /// Name of the kernel, for traces: `gemm avx512`, `reference`.
     fn kernel(&self) -> &str;
 
-    /// Whether output 0 may be written over input `index` when nobody else needs that input.
-    fn in_place(&self, index: usize) -> bool {
-        let _ = index;
+    /// Whether output 0 will be written over input `index`, where `types` are those of the inputs
+    /// and nobody else needs that one. The planner then has no other memory for the output.
+    fn in_place(&self, index: usize, types: &[Option<&Type>]) -> bool {
+        let _ = (index, types);
         false
+    }
+}
+
+/// The planner's memory for one output.
+#[derive(Default)]
+pub struct Room {
+    /// The block, which may hold old data; made when it is first asked for.
+    pub block: Option<Buffer>,
+    /// Bytes that a new block gets at least: it will hold larger values of other steps, too.
+    pub bytes: usize,
+}
+
+impl Room {
+    /// The block for an output of `bytes`: the one there is, or a new one.
+    fn take(&mut self, bytes: usize) -> Result<Buffer, TensorError> {
+        match self.block.take() {
+            Some(block) if block.capacity() >= bytes => Ok(block),
+            _ => Buffer::zeroed(bytes.max(self.bytes)),
+        }
     }
 }
 
@@ -68,8 +88,8 @@ pub struct Call<'a> {
     pub inputs: Vec<Option<Value>>,
     /// The planner's leave to write output 0 over this input.
     pub in_place: Option<usize>,
-    /// A block for each output, where the planner has one. What is not taken stays the caller's.
-    pub blocks: &'a mut [Option<Buffer>],
+    /// Memory for each output. Blocks that are not taken stay the caller's.
+    pub rooms: &'a mut [Room],
     /// Finds what bodies capture.
     pub outer: Outer<'a>,
     /// Runs bodies.
@@ -105,9 +125,12 @@ impl Call<'_> {
         dtype: DType,
         shape: &[usize],
     ) -> Result<Tensor, TensorError> {
-        match self.blocks.get_mut(index).and_then(Option::take) {
-            Some(block) => Tensor::in_buffer(dtype, shape, block),
-            None => Tensor::zeros(dtype, shape),
+        let bytes = element_count(shape).ok().and_then(|count| dtype.bytes(count));
+        match (self.rooms.get_mut(index), bytes) {
+            (Some(room), Some(bytes)) if dtype != DType::String => {
+                Tensor::in_buffer(dtype, shape, room.take(bytes)?)
+            }
+            _ => Tensor::zeros(dtype, shape),
         }
     }
 

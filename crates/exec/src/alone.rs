@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hetra_device::{Call, Device, DeviceError, Part, Program, Random, Schedule, Space, Task};
+use hetra_device::{Call, Device, DeviceError, Part, Program, Random, Room, Schedule, Space, Task};
 use hetra_ir::{Graph, NodeId, Type, ValueId};
 use hetra_ops::{Interpreter, NodeError, OpError};
 use hetra_tensor::{DType, Tensor, Value};
@@ -144,7 +144,7 @@ impl Alone {
         length: Duration,
     ) -> Result<Vec<f64>, OpError> {
         let node = self.graph.node(self.node);
-        let mut blocks: Vec<Option<_>> = node.outputs.iter().map(|_| None).collect();
+        let mut rooms: Vec<Room> = node.outputs.iter().map(|_| Room::default()).collect();
         let mut samples = Vec::new();
         let sweep = vec![1u8; SWEEP_BYTES];
         let begun = Instant::now();
@@ -160,7 +160,7 @@ impl Alone {
                 node,
                 inputs: arguments.to_vec(),
                 in_place: None,
-                blocks: &mut blocks,
+                rooms: &mut rooms,
                 outer: &|_| None,
                 runner: &Interpreter,
                 fell_back: &fell_back,
@@ -175,11 +175,11 @@ impl Alone {
                 samples.push(seconds);
             }
             // As in a run of the whole: the memory of the output is there already.
-            let block = |value: Value| match value {
-                Value::Tensor(tensor) => tensor.into_buffer(),
-                _ => None,
+            let room = |value: Value| match value {
+                Value::Tensor(tensor) => Room { block: tensor.into_buffer(), bytes: 0 },
+                _ => Room::default(),
             };
-            blocks = outputs.into_iter().map(block).collect();
+            rooms = outputs.into_iter().map(room).collect();
         }
         Ok(samples)
     }

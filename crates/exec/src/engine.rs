@@ -68,8 +68,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 struct ProgramHints<'a>(&'a [Arc<dyn Program>]);
 
 impl Hints for ProgramHints<'_> {
-    fn in_place(&self, node: NodeId, index: usize) -> bool {
-        self.0[node.index()].in_place(index)
+    fn in_place(&self, node: NodeId, index: usize, types: &[Option<&Type>]) -> bool {
+        self.0[node.index()].in_place(index, types)
     }
 }
 

@@ -2,12 +2,12 @@
 
 use std::cell::{Cell, RefCell};
 
-use hetra_device::Call;
+use hetra_device::{Call, Room};
 use hetra_ir::{Node, ValueId};
 use hetra_ops::{Kind, NodeError, OpError, find};
 use hetra_pass::work_of;
 use hetra_plan::{Plan, Step};
-use hetra_tensor::{Buffer, Value, element_count};
+use hetra_tensor::{Value, element_count};
 
 use crate::engine::{Bodies, Engine, Memory};
 use crate::options::RunOptions;
@@ -98,8 +98,11 @@ impl Frame<'_> {
             }
             inputs.push(value);
         }
-        let take = |slot: &Option<usize>| slot.and_then(|slot| self.memory[slot].take());
-        let mut blocks: Vec<Option<Buffer>> = step.slots.iter().map(take).collect();
+        let room = |slot: &Option<usize>| match *slot {
+            Some(slot) => Room { block: self.memory[slot].take(), bytes: self.plan.slots[slot] },
+            None => Room::default(),
+        };
+        let mut rooms: Vec<Room> = step.slots.iter().map(room).collect();
         let outer = |id: ValueId| self.value(id);
         let fell_back = Cell::new(false);
         let steps = RefCell::default();
@@ -108,7 +111,7 @@ impl Frame<'_> {
             node,
             inputs,
             in_place: step.in_place,
-            blocks: &mut blocks,
+            rooms: &mut rooms,
             outer: &outer,
             runner: &runner,
             fell_back: &fell_back,
@@ -121,8 +124,8 @@ impl Frame<'_> {
             }
         }
         // A program that made its outputs elsewhere (a reference does) has left its blocks.
-        for (slot, block) in step.slots.iter().zip(blocks) {
-            if let (Some(slot), Some(block)) = (slot, block) {
+        for (slot, room) in step.slots.iter().zip(rooms) {
+            if let (Some(slot), Some(block)) = (slot, room.block) {
                 self.memory[*slot] = Some(block);
             }
         }

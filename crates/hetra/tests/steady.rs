@@ -10,7 +10,8 @@ const VALUE_BYTES: u64 = 64 * 32 * 32 * 4;
 /// shapes, counters of references. A value between nodes is over 40 times as large.
 const STEP_BYTES_MAX: u64 = 6 << 10;
 
-/// Convolutions of two forms, a sum, an activation, a product by rows and a softmax.
+/// Convolutions of two forms, a sum, an activation, products and softmaxes; the last product is
+/// too large to be written over one of its operands.
 fn session() -> Session {
     let weights = |shape: &[usize]| {
         let count: usize = shape.iter().product();
@@ -31,7 +32,9 @@ fn session() -> Session {
     let rows = b.op("Softmax", &[erf]);
     let m = b.constant("m", weights(&[32, 32]));
     let product = b.op("MatMul", &[rows, m]);
-    let y = b.op("GlobalAveragePool", &[product]);
+    let again = b.op("Softmax", &[product]);
+    let large = b.op("Mul", &[product, again]);
+    let y = b.op("GlobalAveragePool", &[large]);
     b.output(y);
     let model = Model { graph: b.finish(), info: ModelInfo::default() };
     Session::builder().model(model).threads(1).tuned(Tuned::Shipped).build().unwrap()

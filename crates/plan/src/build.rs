@@ -12,8 +12,9 @@ use crate::{Plan, Step};
 
 /// What the programs of the nodes allow.
 pub trait Hints {
-    /// Whether output 0 of the node may be written over its input `index`.
-    fn in_place(&self, node: NodeId, index: usize) -> bool;
+    /// Whether output 0 of the node will be written over its input `index`, where its inputs have
+    /// these types.
+    fn in_place(&self, node: NodeId, index: usize, types: &[Option<&Type>]) -> bool;
 }
 
 /// Builds the plan that makes `outputs` from inputs (and captures) of these types.
@@ -131,8 +132,10 @@ impl<'a> Planner<'a> {
             if self.root[output.index()] != output {
                 continue;
             }
+            let ty = |input: &Option<ValueId>| input.map(|id| &self.inferred.types[id.index()]);
+            let types: Vec<Option<&Type>> = node.inputs.iter().map(ty).collect();
             let chosen = (0..node.inputs.len()).find(|&index| {
-                hints.in_place(id, index) && self.may_take(node, index, output, step)
+                self.may_take(node, index, output, step) && hints.in_place(id, index, &types)
             });
             let Some(index) = chosen else { continue };
             let Some(input) = node.input(index) else { continue };

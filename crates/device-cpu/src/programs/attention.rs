@@ -33,7 +33,7 @@ pub(super) fn takes(form: &Form<'_>) -> bool {
 
 fn compile(_: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
     let form = AttentionForm::of(&node.attrs).ok()?;
-    program("attention", &[], move |call| run(call, &form))
+    program("attention", move |call| run(call, &form))
 }
 
 fn side(tensor: Option<&Tensor>, heads: Option<usize>) -> Option<Side<'_>> {

@@ -23,7 +23,7 @@ pub(super) fn takes(Form { node, .. }: &Form<'_>) -> bool {
 
 fn compile(_: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
     let form = GroupQueryForm::of(node).ok()?;
-    program("attention", &[], move |call| run(call, &form))
+    program("attention", move |call| run(call, &form))
 }
 
 /// q, k and v, which may stand side by side in the first input.

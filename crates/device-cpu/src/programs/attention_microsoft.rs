@@ -126,7 +126,7 @@ fn extents(q: &Side<'_>, k: &Side<'_>, v: &Side<'_>) -> Heads {
 fn compile_projected(part: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
     let form = MicrosoftAttentionForm::of(node).ok()?;
     let packed = part.constant(node, 1).and_then(|weights| matmul::pack(weights, false));
-    program("attention", &[], move |call| run_projected(call, &form, packed.as_ref()))
+    program("attention", move |call| run_projected(call, &form, packed.as_ref()))
 }
 
 /// Batch, tokens, terms and columns of the projection of an input by weights.
@@ -168,7 +168,7 @@ fn run_projected(
 fn compile_quantised(part: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
     let form = MicrosoftAttentionForm::of(node).ok()?;
     let packed = pack(part, node, 1)?;
-    program("attention int8", &[], move |call| run_quantised(call, &form, &packed))
+    program("attention int8", move |call| run_quantised(call, &form, &packed))
 }
 
 fn run_quantised(
@@ -276,7 +276,7 @@ fn joined(
 
 fn compile_heads(_: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
     let form = MicrosoftAttentionForm::of(node).ok()?;
-    program("attention", &[], move |call| run_heads(call, &form))
+    program("attention", move |call| run_heads(call, &form))
 }
 
 /// q, k and v of a MultiHeadAttention in any of its forms.

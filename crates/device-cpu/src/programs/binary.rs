@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use hetra_device::{Call, Part, Program};
-use hetra_ir::{Dim, Node};
+use hetra_ir::{Dim, Node, Type};
 use hetra_tensor::{DType, Tensor, broadcast};
 
-use super::{Compile, Form, Outcome, program};
+use super::{Compile, Form, Outcome, program_over};
 use hetra_cpu_base::activation::Activation;
 use hetra_cpu_base::isa::isa;
 use hetra_cpu_rows::broadcast::{Binary, binary, broadcast_strides};
@@ -23,7 +23,7 @@ pub(super) static OPS: &[(&str, Compile)] = &[
     ("Sum", compile),
 ];
 
-/// Most elements that are written in place.
+/// Most elements that are written in place: above, the threads of the other path win.
 const IN_PLACE_MAX: usize = 32 << 10;
 
 pub(super) fn takes(form: &Form<'_>) -> bool {
@@ -58,7 +58,19 @@ fn compile(_: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
         "PRelu" => Binary::Prelu,
         _ => return None,
     };
-    program("binary", &[0, 1], move |call| run(call, op))
+    program_over("binary", in_place, move |call| run(call, op))
+}
+
+/// Whether the output is written over input `index`: the other one has its shape, or is one number.
+fn in_place(index: usize, types: &[Option<&Type>]) -> bool {
+    let of = |index: usize| {
+        let ty = types.get(index).copied().flatten()?;
+        (ty.dtype() == Some(DType::F32)).then(|| ty.known_shape()).flatten()
+    };
+    let (Some(mine), Some(its)) = (of(index), of(1 - index)) else { return false };
+    let len = |shape: &[usize]| shape.iter().product::<usize>();
+    let fits = its == mine || len(&its) == 1 && its.len() <= mine.len();
+    fits && len(&mine) <= IN_PLACE_MAX
 }
 
 fn run(call: &mut Call<'_>, op: Binary) -> Outcome {
@@ -71,13 +83,7 @@ fn run(call: &mut Call<'_>, op: Binary) -> Outcome {
     }
     let shape = broadcast(ta.shape(), tb.shape())?;
     for index in [0, 1] {
-        let (mine, its) = (call.tensor(index)?, call.tensor(1 - index)?);
-        let fits = mine.shape() == shape && (its.shape() == shape || its.len() == 1);
-        // Above this size the threads of the other path win.
-        if fits
-            && mine.len() <= IN_PLACE_MAX
-            && let Some(target) = call.take_in_place(index)
-        {
+        if let Some(target) = call.take_in_place(index) {
             return over(call, op, target, index);
         }
     }

@@ -19,15 +19,15 @@ use hetra_cpu_kernels::quant::{Scales, dequantize_linear, multiply};
 use hetra_cpu_rows::norm::softmax;
 
 pub(super) static OPS: &[(&str, Compile)] = &[
-    ("com.microsoft.QLinearAdd", |_, _| program("binary int8", &[], |call| run(call, false))),
-    ("com.microsoft.QLinearMul", |_, _| program("binary int8", &[], |call| run(call, true))),
+    ("com.microsoft.QLinearAdd", |_, _| program("binary int8", |call| run(call, false))),
+    ("com.microsoft.QLinearMul", |_, _| program("binary int8", |call| run(call, true))),
     ("com.microsoft.QLinearConcat", compile_concat),
-    ("com.microsoft.QLinearGlobalAveragePool", |_, _| program("average int8", &[], average)),
+    ("com.microsoft.QLinearGlobalAveragePool", |_, _| program("average int8", average)),
     ("hetra.QLinearGlobalAveragePoolLast", |_, _| {
-        program("average int8 nhwc", &[], |call| average_by(call, true))
+        program("average int8 nhwc", |call| average_by(call, true))
     }),
     ("com.microsoft.QLinearSoftmax", compile_softmax),
-    ("hetra.CodeTable", |_, _| program("table int8", &[], entries)),
+    ("hetra.CodeTable", |_, _| program("table int8", entries)),
 ];
 
 pub(super) fn takes(form: &Form<'_>) -> bool {
@@ -123,7 +123,7 @@ fn on_codes(call: &mut Call<'_>, op: CodeOp) -> Outcome {
 /// Inputs: scale and zero point of the output, then a tensor, its scale and zero point each.
 fn compile_concat(_: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
     let axis = *node.attrs.int("axis").ok()?;
-    program("move int8", &[], move |call| concat(call, axis))
+    program("move int8", move |call| concat(call, axis))
 }
 
 /// What each code of a part becomes in the steps of the output.
@@ -226,7 +226,7 @@ fn average_by(call: &mut Call<'_>, last: bool) -> Outcome {
 fn compile_softmax(_: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
     let axis = node.attrs.int_or("axis", -1).ok()?;
     let joined = *node.attrs.int("opset").ok()? < 13;
-    program("softmax int8", &[], move |call| softmax_codes(call, axis, joined))
+    program("softmax int8", move |call| softmax_codes(call, axis, joined))
 }
 
 /// `joined`: all axes from the named one on are one, as before opset 13.

@@ -96,7 +96,7 @@ fn compile(part: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
         return conv_volume::compile(part, node);
     }
     let packed = Packed::<PackedConv>::of(part, node)?;
-    program(&kernel_name(part, node), &[], move |call| packed.run(call))
+    program(&kernel_name(part, node), move |call| packed.run(call))
 }
 
 /// What products are called in profiles: by more than their name if operands are rounded.

@@ -29,7 +29,7 @@ pub(super) fn takes(Form { part, node, .. }: &Form<'_>) -> bool {
 
 fn compile(_: &Part<'_>, _: &Node) -> Option<Arc<dyn Program>> {
     let packed = OnceLock::new();
-    program("conv transposed", &[], move |call| run(call, &packed))
+    program("conv transposed", move |call| run(call, &packed))
 }
 
 fn output_padding(call: &Call<'_>) -> Option<[usize; 2]> {

@@ -26,7 +26,7 @@ pub(super) fn compile(part: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> 
         Some([_, _, kernel @ ..]) => format!("conv {}", join(kernel)),
         _ => "conv".to_string(),
     };
-    program(&name, &[], move |call| run(call, packed.as_ref(), act))
+    program(&name, move |call| run(call, packed.as_ref(), act))
 }
 
 fn pack(weights: &Tensor, groups: usize) -> Option<PackedVolume> {

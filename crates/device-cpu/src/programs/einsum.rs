@@ -46,7 +46,7 @@ fn no_diagonal(labels: &[u32]) -> bool {
 }
 
 fn compile(_: &Part<'_>, _: &Node) -> Option<Arc<dyn Program>> {
-    program("einsum", &[], run)
+    program("einsum", run)
 }
 
 /// A dense tensor with a label for each axis; no extent is 1.

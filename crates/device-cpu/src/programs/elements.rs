@@ -15,7 +15,7 @@ pub(super) static OPS: &[(&str, Compile)] = &[("GatherElements", compile)];
 
 fn compile(_: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
     let axis = node.attrs.int_or("axis", 0).ok()?;
-    program("gather", &[], move |call| match call.tensor(0)?.dtype().bits() {
+    program("gather", move |call| match call.tensor(0)?.dtype().bits() {
         8 => run::<u8>(call, axis),
         16 => run::<u16>(call, axis),
         32 => run::<u32>(call, axis),

@@ -21,7 +21,7 @@ pub(super) fn takes(form: &Form<'_>) -> bool {
 }
 
 fn compile(_: &Part<'_>, _: &Node) -> Option<Arc<dyn Program>> {
-    program("layer norm", &[], run)
+    program("layer norm", run)
 }
 
 fn run(call: &mut Call<'_>) -> Outcome {

@@ -32,7 +32,7 @@ impl Kept {
 
 fn compile_dft(_: &Part<'_>, _: &Node) -> Option<Arc<dyn Program>> {
     let kept = Kept::default();
-    program("fft", &[], move |call| run_dft(call, &kept))
+    program("fft", move |call| run_dft(call, &kept))
 }
 
 fn run_dft(call: &mut Call<'_>, kept: &Kept) -> Outcome {
@@ -61,7 +61,7 @@ fn run_dft(call: &mut Call<'_>, kept: &Kept) -> Outcome {
 
 fn compile_stft(_: &Part<'_>, _: &Node) -> Option<Arc<dyn Program>> {
     let kept = Kept::default();
-    program("fft", &[], move |call| run_stft(call, &kept))
+    program("fft", move |call| run_stft(call, &kept))
 }
 
 fn run_stft(call: &mut Call<'_>, kept: &Kept) -> Outcome {

@@ -85,7 +85,7 @@ fn compile_matmul(part: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
     let compute = Compute::of(&node.attrs).ok()?;
     let packed = weights.and_then(|weights| pack_for(weights, turned, compute));
     let name = rounding_name("gemm", compute);
-    program(&name, &[], move |call| run_matmul(call, packed.as_ref(), (act, compute)))
+    program(&name, move |call| run_matmul(call, packed.as_ref(), (act, compute)))
 }
 
 /// What is added to a product of `n` columns: a row for all of its rows, or a number for each of
@@ -180,7 +180,7 @@ fn compile_gemm(part: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
         return None;
     }
     let name = rounding_name("gemm", compute);
-    program(&name, &[], move |call| run_gemm(call, packed.as_ref(), act))
+    program(&name, move |call| run_gemm(call, packed.as_ref(), act))
 }
 
 fn run_gemm(call: &mut Call<'_>, packed: Option<&PackedB>, act: Activation) -> Outcome {

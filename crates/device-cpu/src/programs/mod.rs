@@ -186,7 +186,7 @@ pub(crate) type Outcome = Result<Option<Vec<Value>>, OpError>;
 /// A program made of a closure.
 struct Fast<F> {
     name: String,
-    in_place: &'static [usize],
+    in_place: InPlace,
     run: F,
 }
 
@@ -205,13 +205,25 @@ impl<F: Fn(&mut Call<'_>) -> Outcome + Send + Sync> Program for Fast<F> {
         &self.name
     }
 
-    fn in_place(&self, index: usize) -> bool {
-        self.in_place.contains(&index)
+    fn in_place(&self, index: usize, types: &[Option<&Type>]) -> bool {
+        (self.in_place)(index, types)
     }
 }
 
-/// A program that runs `run`; `in_place` are the inputs that output 0 may be written over.
-pub(crate) fn program<F>(name: &str, in_place: &'static [usize], run: F) -> Option<Arc<dyn Program>>
+/// Whether a kernel writes output 0 over an input, as [`Program::in_place`] says.
+type InPlace = fn(usize, &[Option<&Type>]) -> bool;
+
+/// A program that runs `run`; its outputs have memory of their own.
+pub(crate) fn program<F>(name: &str, run: F) -> Option<Arc<dyn Program>>
+where
+    F: Fn(&mut Call<'_>) -> Outcome + Send + Sync + 'static,
+{
+    program_over(name, |_, _| false, run)
+}
+
+/// A program that runs `run`, which takes the inputs that `in_place` names
+/// ([`Call::take_in_place`]).
+pub(crate) fn program_over<F>(name: &str, in_place: InPlace, run: F) -> Option<Arc<dyn Program>>
 where
     F: Fn(&mut Call<'_>) -> Outcome + Send + Sync + 'static,
 {

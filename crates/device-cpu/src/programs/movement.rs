@@ -18,8 +18,8 @@ pub(super) static OPS: &[(&str, Compile)] = &[
     ("Split", compile_split),
     ("Gather", compile_gather),
     ("Slice", compile_slice),
-    ("Expand", |_, _| program("move", &[], expand)),
-    ("Tile", |_, _| program("move", &[], tile)),
+    ("Expand", |_, _| program("move", expand)),
+    ("Tile", |_, _| program("move", tile)),
 ];
 
 /// Elements that are not whole bytes, or more than a word, are the reference's.
@@ -64,7 +64,7 @@ pub(super) fn items_mut<T: Item>(tensor: &mut Tensor) -> Result<&mut [T], Tensor
 }
 
 fn compile_transpose(_: &Part<'_>, _: &Node) -> Option<Arc<dyn Program>> {
-    program("move", &[], |call| {
+    program("move", |call| {
         let x = call.tensor(0)?.clone();
         let rank = x.rank();
         let perm: Vec<usize> = match call.node.attrs.ints_opt("perm")? {
@@ -87,7 +87,7 @@ fn compile_transpose(_: &Part<'_>, _: &Node) -> Option<Arc<dyn Program>> {
 
 fn compile_concat(_: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
     let axis = *node.attrs.int("axis").ok()?;
-    program("move", &[], move |call| run_concat(call, axis))
+    program("move", move |call| run_concat(call, axis))
 }
 
 fn run_concat(call: &mut Call<'_>, axis: i64) -> Outcome {
@@ -111,7 +111,7 @@ fn run_concat(call: &mut Call<'_>, axis: i64) -> Outcome {
 
 fn compile_split(_: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
     let axis = node.attrs.int_or("axis", 0).ok()?;
-    program("move", &[], move |call| run_split(call, axis))
+    program("move", move |call| run_split(call, axis))
 }
 
 /// Lengths of the parts; `None` for forms that the reference checks.
@@ -151,7 +151,7 @@ fn run_split(call: &mut Call<'_>, axis: i64) -> Outcome {
 
 fn compile_gather(_: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
     let axis = node.attrs.int_or("axis", 0).ok()?;
-    program("move", &[], move |call| run_gather(call, axis))
+    program("move", move |call| run_gather(call, axis))
 }
 
 fn run_gather(call: &mut Call<'_>, axis: i64) -> Outcome {
@@ -175,7 +175,7 @@ fn run_gather(call: &mut Call<'_>, axis: i64) -> Outcome {
 }
 
 fn compile_slice(_: &Part<'_>, _: &Node) -> Option<Arc<dyn Program>> {
-    program("move", &[], |call| {
+    program("move", |call| {
         let x = call.tensor(0)?.clone();
         let form = SliceForm::resolve(&call.context())?;
         if form.shape.contains(&0) {

@@ -27,7 +27,7 @@ pub(super) fn takes(form: &Form<'_>) -> bool {
 
 fn compile(_: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
     let form = NBitsForm::of(&node.attrs).ok()?;
-    program("gemm nbits", &[], move |call| run(call, &form))
+    program("gemm nbits", move |call| run(call, &form))
 }
 
 fn run(call: &mut Call<'_>, form: &NBitsForm) -> Outcome {

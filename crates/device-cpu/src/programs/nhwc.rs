@@ -30,10 +30,10 @@ pub(super) static OPS: &[(&str, Compile)] = &[
     ("hetra.MaxPoolLast", window),
     ("hetra.AveragePoolLast", window),
     ("hetra.GlobalAveragePoolLast", |_, node| {
-        program(&pool_name(node), &[], |call| run_global(call, Reduce::Mean))
+        program(&pool_name(node), |call| run_global(call, Reduce::Mean))
     }),
     ("hetra.GlobalMaxPoolLast", |_, node| {
-        program(&pool_name(node), &[], |call| run_global(call, Reduce::MaxNumber))
+        program(&pool_name(node), |call| run_global(call, Reduce::MaxNumber))
     }),
 ];
 
@@ -163,7 +163,7 @@ pub(super) fn conv_by(
     let name = format!("{} nhwc", kernel_name(part, node));
     let compute = Compute::of(&node.attrs).ok()?;
     let name = rounding_name(&name, compute);
-    program(&name, &[], move |call| run_conv(call, &forms, compute))
+    program(&name, move |call| run_conv(call, &forms, compute))
 }
 
 fn run_conv(call: &mut Call<'_>, forms: &Forms, compute: Compute) -> Outcome {
@@ -231,7 +231,7 @@ fn window(_: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
             count_include_pad: node.attrs.flag_or("count_include_pad", false).ok()?,
         },
     };
-    program(&pool_name(node), &[], move |call| run_window(call, kind))
+    program(&pool_name(node), move |call| run_window(call, kind))
 }
 
 fn run_window(call: &mut Call<'_>, kind: PoolKind) -> Outcome {

@@ -29,7 +29,7 @@ pub(super) fn takes(form: &Form<'_>) -> bool {
 
 fn compile(_: &Part<'_>, _: &Node) -> Option<Arc<dyn Program>> {
     let packed = OnceLock::new();
-    program("conv int8 nhwc", &[], move |call| conv(call, &packed))
+    program("conv int8 nhwc", move |call| conv(call, &packed))
 }
 
 /// A convolution with fixed weights: packed at the first run, when the input's rank is known.

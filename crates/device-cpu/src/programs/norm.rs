@@ -55,7 +55,7 @@ pub(super) fn takes(form: &Form<'_>) -> bool {
 
 fn compile_softmax(_: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
     let log = node.op == "LogSoftmax";
-    program("softmax", &[], move |call| {
+    program("softmax", move |call| {
         let x = call.tensor(0)?.clone();
         if x.dtype() != DType::F32 {
             return Ok(None);
@@ -75,7 +75,7 @@ fn floats(tensors: &[Option<&Tensor>]) -> bool {
 
 fn compile_layer_norm(_: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
     let rms = node.op != "LayerNormalization";
-    program("layer norm", &[], move |call| {
+    program("layer norm", move |call| {
         let (x, scale) = (call.tensor(0)?.clone(), call.tensor(1)?.clone());
         let bias = call.tensor_opt(2).cloned();
         if !floats(&[Some(&x), Some(&scale), bias.as_ref()]) {
@@ -105,7 +105,7 @@ fn compile_layer_norm(_: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
 /// and, fourth, the sum.
 fn compile_skip(_: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
     let rms = node.op == "com.microsoft.SkipSimplifiedLayerNormalization";
-    program("layer norm", &[], move |call| run_skip(call, rms))
+    program("layer norm", move |call| run_skip(call, rms))
 }
 
 fn run_skip(call: &mut Call<'_>, rms: bool) -> Outcome {
@@ -158,13 +158,13 @@ fn planes(x: &Tensor, per_channel: &[&Tensor]) -> Option<[usize; 3]> {
 
 fn compile_instance(_: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
     let eps = node.attrs.float_or("epsilon", 1e-5).ok()?;
-    program("group norm", &[], move |call| run_group(call, None, eps))
+    program("group norm", move |call| run_group(call, None, eps))
 }
 
 fn compile_group(_: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
     let eps = node.attrs.float_or("epsilon", 1e-5).ok()?;
     let groups = usize::try_from(*node.attrs.int("num_groups").ok()?).ok()?;
-    program("group norm", &[], move |call| run_group(call, Some(groups), eps))
+    program("group norm", move |call| run_group(call, Some(groups), eps))
 }
 
 /// `groups` of channels with common statistics; by default each channel is one.
@@ -188,7 +188,7 @@ fn run_group(call: &mut Call<'_>, groups: Option<usize>, eps: f32) -> Outcome {
 
 fn compile_lrn(_: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
     let form = LrnForm::of(&node.attrs).ok()?;
-    program("lrn", &[], move |call| {
+    program("lrn", move |call| {
         let x = call.tensor(0)?.clone();
         let Some(shape) = planes(&x, &[]) else { return Ok(None) };
         if x.dtype() != DType::F32 {
@@ -204,7 +204,7 @@ fn compile_lrn(_: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
 
 fn compile_batch(_: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
     let eps = f64::from(node.attrs.float_or("epsilon", 1e-5).ok()?);
-    program("affine", &[], move |call| {
+    program("affine", move |call| {
         let x = call.tensor(0)?.clone();
         let rest: Vec<Tensor> =
             (1..5).map(|index| call.tensor(index).cloned()).collect::<Result<_, _>>()?;

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use hetra_device::{Call, Part, Program};
-use hetra_ir::Node;
+use hetra_ir::{Node, Type};
 use hetra_tensor::DType;
 
-use super::{Compile, Form, Outcome, program};
+use super::{Compile, Form, Outcome, program, program_over};
 use hetra_cpu_base::activation::Activation;
 use hetra_cpu_base::isa::isa;
 use hetra_cpu_base::math::{Func, map, map_in_place, map_rows};
@@ -100,9 +100,15 @@ pub(super) fn takes(form: &Form<'_>) -> bool {
     }
 }
 
+/// Whether the output is written over input `index`: the one that functions are of.
+fn in_place(index: usize, types: &[Option<&Type>]) -> bool {
+    let ty = types.get(index).copied().flatten();
+    index == 0 && ty.and_then(Type::dtype) == Some(DType::F32)
+}
+
 fn unary(_: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
     let function = function(node)?;
-    program("map", &[0], move |call| apply(call, function))
+    program_over("map", in_place, move |call| apply(call, function))
 }
 
 /// A function of input 0 plus, if there is an input 1, a row.
@@ -111,7 +117,7 @@ fn with_bias(part: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
     if node.input(1).is_none() {
         return unary(part, node);
     }
-    program("map", &[], move |call| {
+    program("map", move |call| {
         let (x, bias) = (call.tensor(0)?.clone(), call.tensor(1)?.clone());
         let floats = x.dtype() == DType::F32 && bias.dtype() == DType::F32;
         let fits = bias.rank() == 1 && x.shape().last() == bias.shape().first();
@@ -136,7 +142,7 @@ fn product(part: &Part<'_>, node: &Node) -> Option<Func> {
 
 fn power(part: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
     let function = product(part, node)?;
-    program("map", &[0], move |call| apply(call, function))
+    program_over("map", in_place, move |call| apply(call, function))
 }
 
 /// Applies a function to input 0.
@@ -156,7 +162,7 @@ fn apply(call: &mut Call<'_>, function: Func) -> Outcome {
 
 /// Clip's bounds are inputs: read at each run, they are scalars.
 fn clip(_: &Part<'_>, _: &Node) -> Option<Arc<dyn Program>> {
-    program("clip", &[0], |call| {
+    program_over("clip", in_place, |call| {
         let mut bounds = [f32::NEG_INFINITY, f32::INFINITY];
         for (index, bound) in bounds.iter_mut().enumerate() {
             if let Some(tensor) = call.tensor_opt(index + 1) {

@@ -18,8 +18,8 @@ use hetra_cpu_rows::norm::{Reduce, reduce};
 pub(super) static OPS: &[(&str, Compile)] = &[
     ("MaxPool", compile),
     ("AveragePool", compile),
-    ("GlobalAveragePool", |_, _| program("pool", &[], |call| run_global(call, Reduce::Mean))),
-    ("GlobalMaxPool", |_, _| program("pool", &[], |call| run_global(call, Reduce::MaxNumber))),
+    ("GlobalAveragePool", |_, _| program("pool", |call| run_global(call, Reduce::Mean))),
+    ("GlobalMaxPool", |_, _| program("pool", |call| run_global(call, Reduce::MaxNumber))),
 ];
 
 pub(super) fn takes(form: &Form<'_>) -> bool {
@@ -43,7 +43,7 @@ fn compile(_: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
             count_include_pad: node.attrs.flag_or("count_include_pad", false).ok()?,
         },
     };
-    program("pool", &[], move |call| run(call, kind))
+    program("pool", move |call| run(call, kind))
 }
 
 /// Windows on planes, from lists of two entries each.

@@ -100,7 +100,7 @@ pub(super) fn takes(form: &Form<'_>) -> bool {
 
 fn compile_conv(_: &Part<'_>, _: &Node) -> Option<Arc<dyn Program>> {
     let packed = OnceLock::new();
-    program("conv int8", &[], move |call| {
+    program("conv int8", move |call| {
         let inputs = inputs(call);
         match conv(call, &inputs, &packed)? {
             Some(out) => Ok(Some(vec![out.into()])),
@@ -241,7 +241,7 @@ fn tall(a: &Tensor, b: &Tensor) -> Option<(MatMulForm, usize)> {
 
 fn compile_matmul(part: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
     let packed = pack(part, node, 3)?;
-    program("gemm int8", &[], move |call| {
+    program("gemm int8", move |call| {
         let inputs = inputs(call);
         let (a, b) = (call.tensor(0)?.clone(), call.tensor(3)?.clone());
         let Some((form, rows)) = tall(&a, &b) else { return Ok(None) };
@@ -283,7 +283,7 @@ fn compile_matmul(part: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
 
 fn compile_matmul_integer(part: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
     let packed = pack(part, node, 1)?;
-    program("gemm int8", &[], move |call| run_matmul_integer(call, &packed))
+    program("gemm int8", move |call| run_matmul_integer(call, &packed))
 }
 
 fn run_matmul_integer(call: &mut Call<'_>, packed: &PackedIntB) -> Outcome {
@@ -344,7 +344,7 @@ fn gives_floats(node: &Node) -> bool {
 }
 
 fn compile_quantize(_: &Part<'_>, _: &Node) -> Option<Arc<dyn Program>> {
-    program("quantize", &[], |call| {
+    program("quantize", |call| {
         let inputs = inputs(call);
         let (x, scale) = (call.tensor(0)?.clone(), call.tensor(1)?.clone());
         let Some(asked) = asked(call.node) else { return Ok(None) };
@@ -375,7 +375,7 @@ fn compile_quantize(_: &Part<'_>, _: &Node) -> Option<Arc<dyn Program>> {
 }
 
 fn compile_dequantize(_: &Part<'_>, _: &Node) -> Option<Arc<dyn Program>> {
-    program("dequantize", &[], |call| {
+    program("dequantize", |call| {
         let inputs = inputs(call);
         let (x, scale) = (call.tensor(0)?.clone(), call.tensor(1)?.clone());
         let (Some(shape), Some(factors), Some(zero)) =
@@ -407,7 +407,7 @@ fn compile_dequantize(_: &Part<'_>, _: &Node) -> Option<Arc<dyn Program>> {
 
 /// The range of the input, then its codes; outputs are codes, scale and zero point.
 fn compile_dynamic(_: &Part<'_>, _: &Node) -> Option<Arc<dyn Program>> {
-    program("quantize", &[], |call| {
+    program("quantize", |call| {
         let x = call.tensor(0)?.clone();
         if x.dtype() != DType::F32 || x.is_empty() {
             return Ok(None);
@@ -433,7 +433,7 @@ fn compile_gemm(_: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
     let flags = ["transA", "transB"].map(|name| node.attrs.flag_or(name, false));
     let [Ok(left), Ok(right)] = flags else { return None };
     let alpha = node.attrs.float_or("alpha", 1.0).ok()?;
-    program("gemm int8", &[], move |call| run_gemm(call, (left, right), alpha))
+    program("gemm int8", move |call| run_gemm(call, (left, right), alpha))
 }
 
 /// A matrix that may stand transposed.

@@ -51,7 +51,7 @@ fn compile(part: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
         _ => None,
     };
     let name = node.op.to_lowercase();
-    program(&name, &[], move |call| run(call, &form, packed.as_deref()))
+    program(&name, move |call| run(call, &form, packed.as_deref()))
 }
 
 /// Packs the weights of each direction; `None` where the reference has to say what is wrong.

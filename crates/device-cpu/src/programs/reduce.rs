@@ -45,7 +45,7 @@ fn compile(_: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
     let keep = node.attrs.flag_or("keepdims", true).ok()?;
     let noop = node.attrs.flag_or("noop_with_empty_axes", false).ok()?;
     let root = node.op == "ReduceL2";
-    program("reduce", &[], move |call| {
+    program("reduce", move |call| {
         let Some(mut out) = run(call, op, keep, noop)? else { return Ok(None) };
         if root {
             // Squares leave the range of f32 where their root does not: the reference has f64.
@@ -122,7 +122,7 @@ fn compile_arg(_: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
         least: node.op == "ArgMin",
         last: node.attrs.flag_or("select_last_index", false).ok()?,
     };
-    program("arg", &[], move |call| {
+    program("arg", move |call| {
         let x = call.tensor(0)?.clone();
         let Some(axis) = axis_of(axis, x.rank()) else { return Ok(None) };
         if x.dtype() != DType::F32 || x.is_empty() {

@@ -25,7 +25,7 @@ pub(super) fn takes(form: &Form<'_>) -> bool {
 }
 
 fn compile(_: &Part<'_>, _: &Node) -> Option<Arc<dyn Program>> {
-    program("resize", &[], run)
+    program("resize", run)
 }
 
 /// Planes, height and width of a tensor whose planes are its last two axes; a vector is one row.

@@ -14,7 +14,7 @@ pub(super) static OPS: &[(&str, Compile)] =
     &[("RotaryEmbedding", compile), ("com.microsoft.RotaryEmbedding", compile)];
 
 fn compile(_: &Part<'_>, _: &Node) -> Option<Arc<dyn Program>> {
-    program("rotary", &[], run)
+    program("rotary", run)
 }
 
 fn run(call: &mut Call<'_>) -> Outcome {

@@ -15,7 +15,7 @@ pub(super) static OPS: &[(&str, Compile)] = &[("TopK", compile)];
 fn compile(_: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
     let axis = node.attrs.int_or("axis", -1).ok()?;
     let largest = node.attrs.flag_or("largest", true).ok()?;
-    program("select", &[], move |call| run(call, axis, largest))
+    program("select", move |call| run(call, axis, largest))
 }
 
 fn run(call: &mut Call<'_>, axis: i64, largest: bool) -> Outcome {

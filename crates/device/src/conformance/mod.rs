@@ -21,7 +21,7 @@ use hetra_ir::{Graph, Node, NodeId, Type, ValueId};
 use hetra_ops::{Interpreter, interpret};
 use hetra_tensor::{Buffer, DType, Tensor, Value, to_f64};
 
-use crate::{Call, Device, Part, Support};
+use crate::{Call, Device, Part, Room, Support};
 
 /// One node with its inputs.
 #[derive(Clone, Debug)]
@@ -133,15 +133,16 @@ fn run(device: &dyn Device, case: &Case, want: &[Value]) -> Result<(Vec<Value>, 
         })
         .collect();
     let outputs = 0..node.outputs.len();
-    let blocks: Vec<_> = outputs.map(|index| dirty(want.get(index))).collect();
+    let room = |index| Room { block: dirty(want.get(index)), bytes: 0 };
+    let rooms: Vec<_> = outputs.map(room).collect();
     let mut result = Err("the device did not run".to_string());
-    let mut inputs = Some((inputs, blocks));
+    let mut inputs = Some((inputs, rooms));
     device.scope(&mut || {
-        let Some((inputs, mut blocks)) = inputs.take() else { return };
+        let Some((inputs, mut rooms)) = inputs.take() else { return };
         let (outer, runner) = (&|_| None, &Interpreter);
         let fell_back = &Cell::new(false);
         let call =
-            Call { node, inputs, in_place: None, blocks: &mut blocks, outer, runner, fell_back };
+            Call { node, inputs, in_place: None, rooms: &mut rooms, outer, runner, fell_back };
         result = program.run(call).map_err(|error| error.to_string()).map(|values| {
             let kernel = if fell_back.get() { "reference" } else { program.kernel() };
             (values, kernel.to_string())
