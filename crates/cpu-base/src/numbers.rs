@@ -55,10 +55,20 @@ impl Number for f32 {
     }
     #[inline(always)]
     unsafe fn store_pairs<S: Simd>(s: S, p: *mut f32, even: S::F, odd: S::F, n: usize) {
-        let (even, odd) = (s.to_array(even), s.to_array(odd));
-        for (i, v) in even.into_iter().zip(odd).flat_map(|(a, b)| [a, b]).take(n).enumerate() {
-            // SAFETY: `i < n`, as the caller promises.
-            unsafe { p.add(i).write(v) }
+        let [low, high] = s.zip(even, odd);
+        let rest = n.saturating_sub(S::LANES);
+        // SAFETY: as the caller promises, `n` floats are written; nothing behind them is.
+        unsafe {
+            match rest >= S::LANES {
+                true => {
+                    s.store(p, low);
+                    s.store(p.add(S::LANES), high);
+                }
+                false => {
+                    s.store_n(p, low, n.min(S::LANES));
+                    s.store_n(p.wrapping_add(S::LANES), high, rest);
+                }
+            }
         }
     }
     fn dispatch<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
@@ -365,6 +375,21 @@ mod tests {
                     Numbers::Bf16(_) => low[i].to_f32(),
                 });
                 assert!(loaded.copied().eq(exact), "{n} numbers loaded");
+                // The numbers at even places and those at odd ones, in turn again.
+                let halves = [0, 1].map(|at| {
+                    let mut half = [0.0; 16];
+                    (half.iter_mut().zip(x[at..].iter().step_by(2))).for_each(|(h, x)| *h = *x);
+                    s.loads(&half)
+                });
+                let (mut f32s, mut bf16s) = (vec![9.0f32; 33], vec![bf16::ONE; 33]);
+                // SAFETY: there is room for more than two vectors.
+                unsafe {
+                    f32::store_pairs(s, f32s.as_mut_ptr(), halves[0], halves[1], n);
+                    bf16::store_pairs(s, bf16s.as_mut_ptr(), halves[0], halves[1], n);
+                }
+                assert!(f32s[..n] == x[..n] && f32s[n..].iter().all(|&x| x == 9.0), "{n} in turn");
+                let kept = bf16s[n..].iter().all(|&x| x == bf16::ONE);
+                assert!(bf16s[..n] == low[..n] && kept, "{n} in turn as bf16");
                 let mut all = vec![bf16::NAN; x.len()];
                 from.narrow_all(s, &mut all);
                 assert_eq!(all, low);

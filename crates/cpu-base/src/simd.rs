@@ -242,6 +242,8 @@ pub trait Simd: sealed::Sealed + Copy + Send + Sync + 'static {
     fn high_bf16(self, pairs: Self::F) -> Self::F {
         self.of_bits(self.iand(self.bits(pairs), self.isplat(!0xffff)))
     }
+    /// The lanes of two vectors in turn: `a` 0, `b` 0, `a` 1 and so on, in two vectors.
+    fn zip(self, a: Self::F, b: Self::F) -> [Self::F; 2];
     /// The nearest number that bf16 has, ties to even; NaN stays NaN.
     #[inline(always)]
     fn round_bf16(self, a: Self::F) -> Self::F {
@@ -535,6 +537,10 @@ impl Simd for Portable {
         ior(a: [i32; 4], b: [i32; 4]) -> [i32; 4] = |i| a[i] | b[i];
         ixor(a: [i32; 4], b: [i32; 4]) -> [i32; 4] = |i| a[i] ^ b[i];
         dot(a: [i32; 4], b: [i32; 4], c: [i32; 4]) -> [i32; 4] = |i| dot2(a[i], b[i], c[i]);
+    }
+    #[inline(always)]
+    fn zip(self, a: [f32; 4], b: [f32; 4]) -> [[f32; 4]; 2] {
+        [[a[0], b[0], a[1], b[1]], [a[2], b[2], a[3], b[3]]]
     }
     #[inline(always)]
     fn shl<const N: u32>(self, a: [i32; 4]) -> [i32; 4] {

@@ -264,6 +264,18 @@ impl Simd for Avx2 {
         }
     }
     #[inline(always)]
+    fn zip(self, a: __m256, b: __m256) -> [__m256; 2] {
+        // SAFETY: the token proves AVX2.
+        unsafe {
+            // Each gives a quarter of the first half and a quarter of the second.
+            let (low, high) = (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+            [
+                _mm256_permute2f128_ps::<0b10_0000>(low, high),
+                _mm256_permute2f128_ps::<0b11_0001>(low, high),
+            ]
+        }
+    }
+    #[inline(always)]
     unsafe fn istore(self, p: *mut i32, v: __m256i) {
         // SAFETY: the caller promises eight writable integers.
         unsafe { _mm256_storeu_si256(p.cast(), v) }
@@ -570,6 +582,15 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
         }
         // SAFETY: as in `dot_bf16`.
         unsafe { std::mem::transmute::<__m512bh, __m512>(_mm512_cvtne2ps_pbh(high, low)) }
+    }
+    #[inline(always)]
+    fn zip(self, a: __m512, b: __m512) -> [__m512; 2] {
+        // SAFETY: the token proves AVX-512.
+        unsafe {
+            let low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+            let high = _mm512_add_epi32(low, _mm512_set1_epi32(8));
+            [_mm512_permutex2var_ps(a, low, b), _mm512_permutex2var_ps(a, high, b)]
+        }
     }
     #[inline(always)]
     fn pair_bf16(self, low: __m512, high: __m512) -> __m512 {

@@ -37,14 +37,12 @@ pub(super) fn takes(form: &Form<'_>) -> bool {
     dtypes && node.inputs.len() == 2 && node.attrs.0.is_empty()
 }
 
-/// Whether both inputs have as many columns, and one of them may have a single row.
+/// Whether both inputs have as many axes, and as many columns.
 fn rows(form: &Form<'_>) -> bool {
     let dims = |index: usize| form.ty(form.node.input(index)).dims();
-    let (Some([a @ .., columns]), Some([b @ .., others])) = (dims(0), dims(1)) else {
-        return false;
-    };
-    let one = |dims: &[Dim]| dims.iter().all(|dim| *dim == Dim::Known(1));
-    columns == others && (a == b || a.len() == b.len() && (one(a) || one(b)))
+    let (Some(a), Some(b)) = (dims(0), dims(1)) else { return false };
+    let columns = |dims: &[Dim]| dims.last().and_then(Dim::known);
+    a.len() == b.len() && columns(a).is_some() && columns(a) == columns(b)
 }
 
 fn compile(_: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
@@ -99,7 +97,7 @@ fn run(call: &mut Call<'_>, op: Binary) -> Outcome {
     Ok(Some(vec![out.into()]))
 }
 
-/// Matrices stored as bf16, of which one may be a single row that is met with all of the other.
+/// Arrays stored as bf16, whose last axes are equal.
 fn run_rows(call: &mut Call<'_>, op: Binary) -> Outcome {
     let (a, b) = (call.tensor(0)?.clone(), call.tensor(1)?.clone());
     let op = match op {
@@ -107,16 +105,12 @@ fn run_rows(call: &mut Call<'_>, op: Binary) -> Outcome {
         Binary::Mul => Rows::Mul,
         _ => return Ok(None),
     };
-    let (long, short) = if a.len() >= b.len() { (&a, &b) } else { (&b, &a) };
-    let same = long.shape() == short.shape();
-    let columns = long.shape().last().copied().unwrap_or(1);
-    let row = short.shape().last() == Some(&columns) && short.len() == columns;
-    if long.is_empty() || !(same || row && short.rank() <= long.rank()) {
+    if a.rank() != b.rank() || a.rank() == 0 || a.shape().last() != b.shape().last() {
         return Ok(None);
     }
-    let mut out = call.output(0, DType::BF16, long.shape())?;
-    let size = if same { long.len() } else { columns };
-    op.run(isa(), long.as_slice()?, short.as_slice()?, size, out.as_mut_slice()?);
+    let shape = broadcast(a.shape(), b.shape())?;
+    let mut out = call.output(0, DType::BF16, &shape)?;
+    op.run(isa(), (a.as_slice()?, a.shape()), (b.as_slice()?, b.shape()), out.as_mut_slice()?);
     Ok(Some(vec![out.into()]))
 }
 
