@@ -16,9 +16,10 @@
 //! operand is half as long.
 
 use super::gemm_pack::Mat;
+use half::bf16;
 use hetra_cpu_base::amx;
 use hetra_cpu_base::isa::{Isa, Kernel, detected, with_bf16};
-use hetra_cpu_base::numbers::Numbers;
+use hetra_cpu_base::numbers::{Number, Numbers};
 use hetra_cpu_base::scratch::{Shared, count};
 use hetra_cpu_base::simd::Simd;
 use hetra_cpu_base::threads::for_ranges;
@@ -42,6 +43,8 @@ pub enum Operands {
 pub(crate) trait Product: Copy + 'static {
     /// Words of the left operand that meet one vector of the right one.
     const WORDS: usize;
+    /// The numbers that the words of the left operand are made of, as they lie in memory.
+    type Left: Number;
 
     /// Adds to each row of sums the products of `WORDS` words of the left operand, which `left`
     /// tells for a row and the index of a word, and a vector of the right one for each column.
@@ -87,6 +90,7 @@ unsafe fn vectors<S: Simd, const NV: usize>(s: S, b: *const f32) -> [S::F; NV] {
 
 impl Product for F32 {
     const WORDS: usize = 1;
+    type Left = f32;
 
     #[inline(always)]
     unsafe fn step<S: Simd, const MR: usize, const NV: usize>(
@@ -109,6 +113,7 @@ impl Product for F32 {
 
 impl Product for Pairs {
     const WORDS: usize = 1;
+    type Left = bf16;
 
     #[inline(always)]
     unsafe fn step<S: Simd, const MR: usize, const NV: usize>(
@@ -136,6 +141,7 @@ impl Product for Pairs {
 
 impl Product for Wide {
     const WORDS: usize = 2;
+    type Left = f32;
 
     #[inline(always)]
     unsafe fn step<S: Simd, const MR: usize, const NV: usize>(

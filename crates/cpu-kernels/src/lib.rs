@@ -45,6 +45,7 @@ mod tiles;
 pub mod tiling;
 mod transpose;
 pub mod winograd;
+mod winograd_tiles;
 mod winograd_transform;
 
 #[cfg(test)]

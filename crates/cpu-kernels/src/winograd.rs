@@ -25,19 +25,38 @@
 //! | 64 to 256, 13 | 169 | 249 | 258 |
 //! | 24 to 24, 40 | 104 | 130 | 187 |
 //!
+//! What is multiplied may be rounded to bf16 (AVX512-BF16), and images may be stored so. On one
+//! core of a Zen 4, with images stored as bf16:
+//!
+//! | channels, side | direct | 2x2 |
+//! |---|---|---|
+//! | 64 to 64, 56 | 223 | 344 |
+//! | 128 to 128, 28 | 231 | 412 |
+//! | 256 to 256, 14 | 234 | 461 |
+//! | 512 to 512, 7 | 234 | 372 |
+//! | 32 to 32, 80 | 199 | 255 |
+//! | 16 to 32, 160 | 171 | 185 |
+//! | 96 to 24, 40 | 166 | 249 |
+//! | 24 to 96, 20 | 211 | 243 |
+//!
 //! Greatest error on random normal numbers, relative to the sum of |x||w| and against f64: 4.3e-7
 //! for 4x4, 1.0e-7 for 2x2, 2.2e-7 for the direct kernel; 7e-7, 1.3e-7 and 2.2e-7 over the
-//! layers above. Rerun with `HETRA_BENCH=1 cargo test --release winograd_speed -- --nocapture`.
+//! layers above. With rounded operands 1.1e-3 for 2x2 (root of the mean square 2.5e-4) and 5.7e-4
+//! for the direct kernel (1.5e-4); 4x4, which is not taken, had 4.1e-3. Rerun with
+//! `HETRA_BENCH=1 cargo test --release winograd_speed -- --nocapture`.
 
-use super::bf16::F32;
+use super::bf16::{F32, Operands, Pairs, Product, pair};
 use super::conv::ConvShape;
 use super::gemm_pack::block;
 use super::nhwc_micro::{PixelTiles, pixel_tiles};
 use super::nhwc_store::{Added, End, Outputs, Sink};
 use super::tiling::Tiling;
-use super::winograd_transform::{Four, Points, Two, input_square, output_square, taps_square};
-use hetra_cpu_base::activation::{self, Activation};
+use super::winograd_tiles::{Input, Output};
+use super::winograd_transform::{Four, Points, Two, taps_square};
+use half::bf16;
+use hetra_cpu_base::activation::Activation;
 use hetra_cpu_base::isa::{Isa, Kernel};
+use hetra_cpu_base::numbers::{Number, Numbers, NumbersOut, SharedOut};
 use hetra_cpu_base::scratch::{AlignedBuf, Lent, Shared, count, lend};
 use hetra_cpu_base::simd::Simd;
 use hetra_cpu_base::threads::{for_each, threads};
@@ -76,12 +95,14 @@ impl Square {
 /// A convolution with its weights transformed and in kernel order, its bias and its activation.
 pub struct PackedWinograd {
     isa: Isa,
-    shape: ConvShape,
+    pub(crate) shape: ConvShape,
     square: Square,
-    /// `[panel][point][channel][two vectors]`.
+    /// Of the products.
+    operands: Operands,
+    /// `[panel][point][channel][two vectors]`. Of bf16 weights two channels are one.
     weights: AlignedBuf,
-    bias: Option<Vec<f32>>,
-    act: Activation,
+    pub(crate) bias: Option<Vec<f32>>,
+    pub(crate) act: Activation,
 }
 
 impl std::fmt::Debug for PackedWinograd {
@@ -95,30 +116,57 @@ pub fn takes(s: &ConvShape) -> bool {
     (s.kh, s.kw, s.groups) == (3, 3, 1) && s.stride == [1, 1] && s.dilation == [1, 1]
 }
 
-/// What it costs to transform one channel of a tile, in or out, for each point; and to bring one
-/// weight from a far cache. In multiply-adds of the direct kernel.
-const TRANSFORM_COST: f64 = 16.0;
-const WEIGHT_COST: f64 = 16.0;
+/// What steps cost beside a multiply-add of the direct kernel.
+struct Costs {
+    /// To transform one channel of a tile, in and out, for each point.
+    input: f64,
+    output: f64,
+    /// To bring one weight from a far cache.
+    weight: f64,
+}
+
+impl Costs {
+    fn of(operands: Operands) -> Self {
+        match operands {
+            Operands::F32 => Costs { input: 16.0, output: 16.0, weight: 16.0 },
+            // Fitted to the layers of `winograd_speed` on one core of a Zen 4.
+            _ => Costs { input: 7.0, output: 21.0, weight: 8.0 },
+        }
+    }
+}
+
 /// How much faster a form must be by this reckoning to be taken.
 const GAIN_MIN: f64 = 1.2;
+
+/// The tiles that may be taken with these operands. Those of 4 by 4 would make the error of rounded
+/// operands five times as large.
+pub fn squares(operands: Operands) -> &'static [Square] {
+    match operands {
+        Operands::F32 => &[Square::Two, Square::Four],
+        Operands::Pairs => &[Square::Two],
+        Operands::Wide | Operands::Tiles => &[],
+    }
+}
 
 /// The tiles with which an image of `h` by `w` is convolved fastest, or `None` where the direct
 /// kernel is to be taken. The same for images alone and in a batch, whose results thus agree.
 ///
-/// For `t` tiles, either form takes `points (t c m + 16 t (c + m) + 16 c m)`, and the direct kernel
-/// `9 (pixels + 16) c m`: multiply-adds, transforms, and weights that come from memory. For the
-/// layers above this is within a fifth of what was measured, and it never took a slower form.
-pub fn pays(s: &ConvShape, h: usize, w: usize) -> Option<Square> {
+/// For `t` tiles, either form takes `points (t c m + t (i c + o m) + k c m)`, and the direct kernel
+/// `9 (pixels + k) c m`: multiply-adds, transforms in and out, and weights that come from memory.
+/// For the layers above this is within a fifth of what was measured, and it never took a slower
+/// form.
+pub fn pays(s: &ConvShape, operands: Operands, h: usize, w: usize) -> Option<Square> {
     let (oh, ow) = s.out(h, w).filter(|_| takes(s))?;
-    let (c, m) = (s.c as f64, s.m as f64);
+    let (c, m, costs) = (s.c as f64, s.m as f64, Costs::of(operands));
     let cost = |square: Square| {
         let (n, side) = square.sizes();
         let tiles = oh.div_ceil(side) as f64 * ow.div_ceil(side) as f64;
-        let sums = (tiles + WEIGHT_COST) * c * m;
-        (n * n) as f64 * (sums + TRANSFORM_COST * tiles * (c + m))
+        let sums = (tiles + costs.weight) * c * m;
+        (n * n) as f64 * (sums + tiles * (costs.input * c + costs.output * m))
     };
-    let direct = 9.0 * (oh as f64 * ow as f64 + WEIGHT_COST) * c * m;
-    let best = if cost(Square::Two) < cost(Square::Four) { Square::Two } else { Square::Four };
+    let direct = 9.0 * (oh as f64 * ow as f64 + costs.weight) * c * m;
+    let forms = squares(operands).iter().copied();
+    let best = forms.min_by(|a, b| cost(*a).total_cmp(&cost(*b)))?;
     (cost(best) * GAIN_MIN < direct).then_some(best)
 }
 
@@ -133,14 +181,39 @@ impl PackedWinograd {
         bias: Option<&[f32]>,
         act: Activation,
     ) -> Self {
+        Self::of((isa, Operands::F32), square, shape, weights, bias, act)
+    }
+
+    /// As `new`, with what is multiplied, transformed inputs and taps, rounded to bf16. Needs
+    /// AVX512-BF16 ([`Operands::Pairs`]).
+    pub fn bf16(
+        isa: Isa,
+        square: Square,
+        shape: ConvShape,
+        weights: &[f32],
+        bias: Option<&[f32]>,
+        act: Activation,
+    ) -> Self {
+        Self::of((isa, Operands::Pairs), square, shape, weights, bias, act)
+    }
+
+    fn of(
+        (isa, operands): (Isa, Operands),
+        square: Square,
+        shape: ConvShape,
+        weights: &[f32],
+        bias: Option<&[f32]>,
+        act: Activation,
+    ) -> Self {
         shape.check(weights.len());
         assert!(takes(&shape), "no Winograd form");
         assert!(bias.is_none_or(|b| b.len() == shape.m), "bias of another size");
         let weights = match square {
-            Square::Two => pack::<Two, 4, 2>(isa, &shape, weights),
-            Square::Four => pack::<Four, 6, 4>(isa, &shape, weights),
+            Square::Two => pack::<Two, 4, 2>((isa, operands), &shape, weights),
+            Square::Four => pack::<Four, 6, 4>((isa, operands), &shape, weights),
         };
-        PackedWinograd { isa, shape, square, weights, bias: bias.map(<[f32]>::to_vec), act }
+        let bias = bias.map(<[f32]>::to_vec);
+        PackedWinograd { isa, shape, square, operands, weights, bias, act }
     }
 
     /// The shape given to `new`.
@@ -163,6 +236,19 @@ impl PackedWinograd {
         residual: Option<&[f32]>,
         out: &mut [f32],
     ) {
+        let (x, residual) = (Numbers::F32(x), residual.map(Numbers::F32));
+        self.run_from(tiling, x, (n, h, w), residual, NumbersOut::F32(out));
+    }
+
+    /// As `run`, for numbers that may be bf16.
+    pub fn run_from(
+        &self,
+        tiling: Tiling,
+        x: Numbers<'_>,
+        (n, h, w): (usize, usize, usize),
+        residual: Option<Numbers<'_>>,
+        out: NumbersOut<'_>,
+    ) {
         let s = &self.shape;
         let (oh, ow) = s.out(h, w).expect("the caller has checked that the kernel fits");
         let outputs = count(&[n, oh, ow, s.m]);
@@ -175,12 +261,19 @@ impl PackedWinograd {
         zeros.fill(0.0);
         let side = self.square.sizes().1;
         let grid = [n, oh.div_ceil(side), ow.div_ceil(side)];
-        let (size, out) = ([h, w, oh, ow], Shared::new(out));
+        let (size, out) = ([h, w, oh, ow], out.share());
         let call = Call { conv: self, tiling, x, zeros: &zeros, size, grid, out, residual };
-        match self.square {
-            Square::Two => call.run::<Two, 4, 2>(),
-            Square::Four => call.run::<Four, 6, 4>(),
+        match (self.operands, self.square) {
+            (Operands::Pairs, Square::Two) => call.run::<Pairs, Two, 4, 2>(),
+            (Operands::Pairs, Square::Four) => call.run::<Pairs, Four, 6, 4>(),
+            (_, Square::Two) => call.run::<F32, Two, 4, 2>(),
+            (_, Square::Four) => call.run::<F32, Four, 6, 4>(),
         }
+    }
+
+    /// Words of a transformed tile at a point, and steps of the register kernel.
+    fn steps(&self) -> usize {
+        self.operands.steps(self.shape.c)
     }
 
     /// Panels of two vectors of output channels.
@@ -191,12 +284,12 @@ impl PackedWinograd {
 
 /// The order of the register kernel.
 fn pack<P: Points<N, M>, const N: usize, const M: usize>(
-    isa: Isa,
+    (isa, operands): (Isa, Operands),
     s: &ConvShape,
     weights: &[f32],
 ) -> AlignedBuf {
-    let nr = block(isa).1;
-    let size = count(&[N * N, s.c, nr]);
+    let (nr, steps) = (block(isa).1, operands.steps(s.c));
+    let size = count(&[N * N, steps, nr]);
     let panels = s.m.div_ceil(nr);
     let mut packed = AlignedBuf::zeroed(count(&[panels, size]));
     let data = Shared::new(packed.as_mut_slice());
@@ -204,11 +297,23 @@ fn pack<P: Points<N, M>, const N: usize, const M: usize>(
         // SAFETY: each panel is written by one task.
         let panel = unsafe { data.slice(p * size, size) };
         // The lines that a channel fills are all in the cache until they are full.
-        for c in 0..s.c {
+        for step in 0..steps {
             for j in 0..nr.min(s.m - p * nr) {
-                let taps = &weights[((p * nr + j) * s.c + c) * 9..][..9];
-                for (point, tap) in taps_square::<P, N, M>(taps).as_flattened().iter().enumerate() {
-                    panel[(point * s.c + c) * nr + j] = *tap as f32;
+                let square = |c: usize| {
+                    let taps = weights[(p * nr + j) * s.c * 9..].get(c * 9..c * 9 + 9);
+                    taps.filter(|_| c < s.c).map_or([[0.0; N]; N], taps_square::<P, N, M>)
+                };
+                let to = |point: usize| (point * steps + step) * nr + j;
+                if operands == Operands::F32 {
+                    for (point, tap) in square(step).as_flattened().iter().enumerate() {
+                        panel[to(point)] = *tap as f32;
+                    }
+                    continue;
+                }
+                let (even, odd) = (square(2 * step), square(2 * step + 1));
+                let both = even.as_flattened().iter().zip(odd.as_flattened());
+                for (point, (even, odd)) in both.enumerate() {
+                    panel[to(point)] = pair(*even as f32, *odd as f32);
                 }
             }
         }
@@ -217,29 +322,29 @@ fn pack<P: Points<N, M>, const N: usize, const M: usize>(
 }
 
 /// The image and the sizes of one call.
-struct Call<'a> {
-    conv: &'a PackedWinograd,
+pub(crate) struct Call<'a> {
+    pub(crate) conv: &'a PackedWinograd,
     tiling: Tiling,
-    x: &'a [f32],
+    x: Numbers<'a>,
     /// As many as there are input channels.
     zeros: &'a [f32],
     /// Height, width; output height, width.
-    size: [usize; 4],
+    pub(crate) size: [usize; 4],
     /// Images, rows of tiles, tiles in a row.
     grid: [usize; 3],
-    out: Shared<'a, f32>,
-    residual: Option<&'a [f32]>,
+    out: SharedOut<'a>,
+    pub(crate) residual: Option<Numbers<'a>>,
 }
 
 /// Transformed inputs of some tiles, or their products with one panel, as `[point][tile][row]`.
 /// Rows and points lie an odd number of cache lines apart where they would else fall on the same
 /// few places of the first cache level.
 #[derive(Clone, Copy)]
-struct Layout {
+pub(crate) struct Layout {
     /// Floats from tile to tile.
-    row: usize,
+    pub(crate) row: usize,
     /// Floats from point to point.
-    point: usize,
+    pub(crate) point: usize,
 }
 
 impl Layout {
@@ -261,15 +366,16 @@ fn part(len: usize, parts: usize, i: usize) -> Range<usize> {
 }
 
 impl Call<'_> {
-    fn run<P: Points<N, M>, const N: usize, const M: usize>(&self) {
+    fn run<R: Product, P: Points<N, M>, const N: usize, const M: usize>(&self) {
         let (conv, s) = (self.conv, &self.conv.shape);
         let (tiles, panels) = (count(&self.grid), conv.panels());
         let mr = self.tiling.rows(block(conv.isa).0);
         let work = count(&[tiles, s.m]).saturating_mul(N * N * s.c);
         let threads = if work < PAR_MIN { 1 } else { threads() };
         let block = |tiles: Range<usize>, panels: Range<usize>, input| {
-            let marker = PhantomData::<P>;
-            conv.isa.dispatch(Block::<P, N, M> { call: self, tiles, panels, input, marker });
+            let marker = PhantomData::<(R, P)>;
+            let block = Block::<R, P, N, M> { call: self, tiles, panels, input, marker };
+            R::dispatch(conv.isa, block);
         };
         if threads == 1 {
             return block(0..tiles, 0..panels, None);
@@ -280,22 +386,14 @@ impl Call<'_> {
             return for_each(parts, true, |i| block(part(tiles, parts, i), 0..panels, None));
         }
         // Else threads share the tiles, and each has its own panels.
-        let layout = Layout::of(tiles, s.c);
+        let layout = Layout::of(tiles, conv.steps());
         let mut input = layout.lend(N * N);
         let shared = Shared::new(&mut input);
         let parts = tiles.min(2 * threads);
         for_each(parts, true, |i| {
             let tiles = part(tiles, parts, i);
             let at = tiles.start;
-            let marker = PhantomData::<P>;
-            conv.isa.dispatch(Input::<P, N, M> {
-                call: self,
-                tiles,
-                out: shared,
-                at,
-                layout,
-                marker,
-            });
+            self.transform::<R, P, N, M>(tiles, (shared, layout, at));
         });
         let across = panels.min(threads);
         let down = threads.div_ceil(across).min(tiles);
@@ -305,106 +403,47 @@ impl Call<'_> {
         });
     }
 
+    /// Transforms the inputs of tiles to places from `at` on.
+    fn transform<R: Product, P: Points<N, M>, const N: usize, const M: usize>(
+        &self,
+        tiles: Range<usize>,
+        (out, layout, at): (Shared<'_, f32>, Layout, usize),
+    ) {
+        let (call, marker, isa) = (self, PhantomData::<(R, P)>, self.conv.isa);
+        match self.x {
+            Numbers::F32(x) => {
+                let x = (x.as_ptr(), self.zeros.as_ptr());
+                R::dispatch(
+                    isa,
+                    Input::<_, _, _, N, M> { call, x, tiles, out, layout, at, marker },
+                );
+            }
+            Numbers::Bf16(x) => {
+                let x = (x.as_ptr(), self.zeros.as_ptr().cast());
+                R::dispatch(
+                    isa,
+                    Input::<_, _, _, N, M> { call, x, tiles, out, layout, at, marker },
+                );
+            }
+        }
+    }
+
     /// Image, row and column of a tile.
     #[inline(always)]
-    fn place(&self, tile: usize) -> (usize, usize, usize) {
+    pub(crate) fn place(&self, tile: usize) -> (usize, usize, usize) {
         let [_, down, across] = self.grid;
         let row = tile / across;
         (row / down, row % down, tile % across)
     }
 }
 
-/// Transforms the inputs of tiles.
-struct Input<'a, P, const N: usize, const M: usize> {
-    call: &'a Call<'a>,
-    tiles: Range<usize>,
-    /// `N * N` points of the layout.
-    out: Shared<'a, f32>,
-    layout: Layout,
-    /// The place of the first tile.
-    at: usize,
-    marker: PhantomData<P>,
-}
-
-impl<P: Points<N, M>, const N: usize, const M: usize> Kernel for Input<'_, P, N, M> {
-    type Output = ();
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let c = self.call.conv.shape.c;
-        let full = c / S::LANES * S::LANES;
-        for (i, tile) in self.tiles.clone().enumerate() {
-            let pixels = self.pixels(tile);
-            for at in (0..full).step_by(S::LANES) {
-                self.vector::<S, false>(s, &pixels, self.at + i, at);
-            }
-            if full < c {
-                self.vector::<S, true>(s, &pixels, self.at + i, full);
-            }
-        }
-    }
-}
-
-impl<P: Points<N, M>, const N: usize, const M: usize> Input<'_, P, N, M> {
-    /// Where the pixels of a tile lie; zeros where they lie outside the image. Each is followed by
-    /// all its channels.
-    #[inline(always)]
-    fn pixels(&self, tile: usize) -> [[*const f32; N]; N] {
-        let call = self.call;
-        let ([h, w, ..], s) = (call.size, &call.conv.shape);
-        let (image, y, x) = call.place(tile);
-        let (top, left) = ((y * M).wrapping_sub(s.pads[0]), (x * M).wrapping_sub(s.pads[1]));
-        let mut pixels = [[call.zeros.as_ptr(); N]; N];
-        for (i, line) in pixels.iter_mut().enumerate() {
-            let y = top.wrapping_add(i);
-            let row = (image * h).wrapping_add(y).wrapping_mul(w);
-            for (j, pixel) in line.iter_mut().enumerate() {
-                let x = left.wrapping_add(j);
-                if y < h && x < w {
-                    *pixel = call.x.as_ptr().wrapping_add((row + x) * s.c);
-                }
-            }
-        }
-        pixels
-    }
-
-    /// One vector of channels from `at` on, the last of them if `TAIL`.
-    #[inline(always)]
-    fn vector<S: Simd, const TAIL: bool>(
-        &self,
-        s: S,
-        pixels: &[[*const f32; N]; N],
-        tile: usize,
-        at: usize,
-    ) {
-        let Layout { row, point } = self.layout;
-        let n = self.call.conv.shape.c - at;
-        assert!(if TAIL { n < S::LANES } else { n >= S::LANES } && at + S::LANES <= row);
-        let out = self.out.rows(tile * row + at, (N * N, point), S::LANES);
-        // SAFETY: `n` floats are left of each pixel, of which as many as fit a vector are read. For
-        // the output: `rows`. Each tile is transformed by one task, and is read when it is done.
-        unsafe {
-            let mut square = [[s.splat(0.0); N]; N];
-            for (row, pixels) in square.iter_mut().zip(pixels) {
-                for (v, pixel) in row.iter_mut().zip(pixels) {
-                    let pixel = pixel.add(at);
-                    *v = if TAIL { s.load_n(pixel, n) } else { s.load(pixel) };
-                }
-            }
-            let square = input_square::<S, P, N, M>(s, square);
-            for (i, v) in square.as_flattened().iter().enumerate() {
-                s.store(out.add(i * point), *v);
-            }
-        }
-    }
-}
-
 /// Tiles and panels that one task computes, and all transformed inputs if they are made before.
-struct Block<'a, P, const N: usize, const M: usize> {
+struct Block<'a, R, P, const N: usize, const M: usize> {
     call: &'a Call<'a>,
     tiles: Range<usize>,
     panels: Range<usize>,
     input: Option<(&'a [f32], Layout)>,
-    marker: PhantomData<P>,
+    marker: PhantomData<(R, P)>,
 }
 
 /// Transformed inputs.
@@ -416,27 +455,25 @@ struct Inputs<'a> {
     at: usize,
 }
 
-impl<P: Points<N, M>, const N: usize, const M: usize> Kernel for Block<'_, P, N, M> {
+impl<R: Product, P: Points<N, M>, const N: usize, const M: usize> Kernel for Block<'_, R, P, N, M> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, _: S) {
-        let c = self.call.conv.shape.c;
-        let usual = (INPUT_BLOCK / (N * N * c.max(1)) / S::MR).clamp(2, 4) * S::MR;
+        let steps = self.call.conv.steps();
+        let usual = (INPUT_BLOCK / (N * N * steps.max(1)) / S::MR).clamp(2, 4) * S::MR;
         let most = self.call.tiling.scaled(usual).clamp(1, TILES_MAX);
         let blocks = self.tiles.len().div_ceil(most).max(1);
         let size = self.tiles.len().div_ceil(blocks);
         let mut products = Layout::of(size, 2 * S::LANES).lend(N * N);
-        let mut buf = self.input.is_none().then(|| Layout::of(size, c).lend(N * N));
+        let mut buf = self.input.is_none().then(|| Layout::of(size, steps).lend(N * N));
         for i in 0..blocks {
             let part = part(self.tiles.len(), blocks, i);
             let tiles = self.tiles.start + part.start..self.tiles.start + part.end;
             let inputs = match (&mut buf, self.input) {
                 (Some(buf), _) => {
-                    let (call, layout) = (self.call, Layout::of(tiles.len(), c));
-                    let (tiles, out) = (tiles.clone(), Shared::new(&mut *buf));
-                    let marker = PhantomData::<P>;
-                    let input = Input::<P, N, M> { call, tiles, out, layout, at: 0, marker };
-                    S::ISA.dispatch(input);
+                    let layout = Layout::of(tiles.len(), steps);
+                    let out = (Shared::new(&mut *buf), layout, 0);
+                    self.call.transform::<R, P, N, M>(tiles.clone(), out);
                     Inputs { data: buf, layout, at: 0 }
                 }
                 (None, Some((data, layout))) => Inputs { data, layout, at: tiles.start },
@@ -445,16 +482,26 @@ impl<P: Points<N, M>, const N: usize, const M: usize> Kernel for Block<'_, P, N,
             for panel in self.panels.clone() {
                 let layout = Layout::of(tiles.len(), 2 * S::LANES);
                 self.multiply::<S>(tiles.len(), panel, inputs, (&mut products, layout));
-                let (call, marker) = (self.call, PhantomData::<P>);
+                let call = self.call;
                 let (tiles, products) = (tiles.clone(), &products[..]);
-                S::ISA.dispatch(Output { call, tiles, panel, products, layout, marker });
+                match call.out {
+                    SharedOut::F32(out) => {
+                        let marker = PhantomData::<P>;
+                        let all = Output { call, out, tiles, panel, products, layout, marker };
+                        f32::dispatch(S::ISA, all);
+                    }
+                    SharedOut::Bf16(out) => {
+                        let marker = PhantomData::<P>;
+                        let all = Output { call, out, tiles, panel, products, layout, marker };
+                        bf16::dispatch(S::ISA, all);
+                    }
+                }
             }
-            self.activate::<S>(tiles);
         }
     }
 }
 
-impl<P: Points<N, M>, const N: usize, const M: usize> Block<'_, P, N, M> {
+impl<R: Product, P: Points<N, M>, const N: usize, const M: usize> Block<'_, R, P, N, M> {
     /// The product of each point.
     #[inline(always)]
     fn multiply<S: Simd>(
@@ -465,9 +512,9 @@ impl<P: Points<N, M>, const N: usize, const M: usize> Block<'_, P, N, M> {
         (products, to): (&mut [f32], Layout),
     ) {
         let conv = self.call.conv;
-        let (c, nr) = (conv.shape.c, 2 * S::LANES);
+        let (steps, nr) = (conv.steps(), 2 * S::LANES);
         assert!(nr == block(conv.isa).1, "packed for another instruction set");
-        let size = N * N * c * nr;
+        let size = N * N * steps * nr;
         let weights = &conv.weights.as_slice()[panel * size..][..size];
         // Whole vectors: what is in the lanes that do not exist is not stored in the end.
         let nv = (conv.shape.m - panel * nr).min(nr).next_multiple_of(S::LANES);
@@ -477,13 +524,13 @@ impl<P: Points<N, M>, const N: usize, const M: usize> Block<'_, P, N, M> {
         let parts = tiles.div_ceil(self.call.tiling.rows(S::MR));
         let products = Shared::new(products);
         for point in 0..N * N {
-            let b = &weights[point * c * nr..][..c * nr];
+            let b = &weights[point * steps * nr..][..steps * nr];
             for i in 0..parts {
                 let rows = part(tiles, parts, i);
                 let mr = rows.len();
                 let from =
                     point * inputs.layout.point + (inputs.at + rows.start) * inputs.layout.row;
-                let x = &inputs.data[from..from + (mr - 1) * inputs.layout.row + c];
+                let x = &inputs.data[from..from + (mr - 1) * inputs.layout.row + steps];
                 let out = products.rows(point * to.point + rows.start * to.row, (mr, to.row), nv);
                 let tile = PixelTiles {
                     tiles: 1,
@@ -492,10 +539,10 @@ impl<P: Points<N, M>, const N: usize, const M: usize> Block<'_, P, N, M> {
                     x: x.as_ptr(),
                     zeros: std::ptr::null(),
                     first: 0,
-                    channels: c,
+                    channels: steps,
                     taps: 1,
                     b: b.as_ptr(),
-                    next: b.as_ptr().wrapping_add(c * nr),
+                    next: b.as_ptr().wrapping_add(steps * nr),
                     next_step: (0, 1),
                     bias: bias.as_ptr(),
                     out: Outputs {
@@ -508,126 +555,9 @@ impl<P: Points<N, M>, const N: usize, const M: usize> Block<'_, P, N, M> {
                     },
                 };
                 // SAFETY: the table has `mr` entries, at most `S::MR`, behind each of which lie
-                // `c` floats of `x`; none is a border. The panel was sliced to `c` steps of two
+                // `steps` words of `x`; none is a border. The panel was sliced to `steps` of two
                 // vectors. The output is inside (`rows`) and this task's own.
-                unsafe { pixel_tiles::<S, F32>(&tile) }
-            }
-        }
-    }
-
-    /// Activations that are more than bounds, when the panels of these tiles are done.
-    #[inline(always)]
-    fn activate<S: Simd>(&self, tiles: Range<usize>) {
-        let (call, conv) = (self.call, self.call.conv);
-        if conv.act.clamp().is_some() {
-            return;
-        }
-        let ([_, _, oh, ow], m, nr) = (call.size, conv.shape.m, 2 * S::LANES);
-        let columns = self.panels.start * nr..(self.panels.end * nr).min(m);
-        for tile in tiles {
-            let (image, y, x) = call.place(tile);
-            for y in y * M..(y * M + M).min(oh) {
-                let row = (image * oh + y) * ow;
-                let pixels = row + x * M..row + (x * M + M).min(ow);
-                if columns.len() == m {
-                    // SAFETY: these pixels are this task's, and no other reference to them is
-                    // alive.
-                    let all = unsafe { call.out.slice(pixels.start * m, pixels.len() * m) };
-                    activation::apply(S::ISA, conv.act, all);
-                    continue;
-                }
-                for p in pixels {
-                    // SAFETY: these columns of this pixel are this task's, as above.
-                    let some = unsafe { call.out.slice(p * m + columns.start, columns.len()) };
-                    activation::apply(S::ISA, conv.act, some);
-                }
-            }
-        }
-    }
-}
-
-/// Transforms the products of tiles with one panel, and stores the outputs.
-struct Output<'a, P, const N: usize, const M: usize> {
-    call: &'a Call<'a>,
-    tiles: Range<usize>,
-    panel: usize,
-    products: &'a [f32],
-    layout: Layout,
-    marker: PhantomData<P>,
-}
-
-impl<P: Points<N, M>, const N: usize, const M: usize> Kernel for Output<'_, P, N, M> {
-    type Output = ();
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let m = self.call.conv.shape.m;
-        for (i, tile) in self.tiles.clone().enumerate() {
-            for at in [0, S::LANES] {
-                let column = self.panel * 2 * S::LANES + at;
-                if column + S::LANES <= m {
-                    self.vector::<S, false>(s, (i, at), tile, column);
-                } else if column < m {
-                    self.vector::<S, true>(s, (i, at), tile, column);
-                }
-            }
-        }
-    }
-}
-
-impl<P: Points<N, M>, const N: usize, const M: usize> Output<'_, P, N, M> {
-    /// One vector of output channels from `column` on, the last of them if `TAIL`; it is vector
-    /// `at` of row `i` of the products.
-    #[inline(always)]
-    fn vector<S: Simd, const TAIL: bool>(
-        &self,
-        s: S,
-        (i, at): (usize, usize),
-        tile: usize,
-        column: usize,
-    ) {
-        let (call, conv) = (self.call, self.call.conv);
-        let ([_, _, oh, ow], m) = (call.size, conv.shape.m);
-        let n = if TAIL { m - column } else { S::LANES };
-        assert!(n <= S::LANES && n > 0);
-        let (image, y, x) = call.place(tile);
-        let (y, x) = (y * M, x * M);
-        let (rows, columns) = (M.min(oh - y), M.min(ow - x));
-        let start = ((image * oh + y) * ow + x) * m + column;
-        let len = ((rows - 1) * ow + columns - 1) * m + n;
-        let out = call.out.rows(start, (1, 0), len);
-        let residual = call.residual.map(|r| r[start..start + len].as_ptr());
-        let from = i * self.layout.row + at;
-        let last = from + (N * N - 1) * self.layout.point;
-        let products = self.products[from..last + S::LANES].as_ptr();
-        let load = |x: &[f32]| if TAIL { s.loads_tail(&x[..n]) } else { s.loads(x) };
-        let bias = conv.bias.as_ref().map(|bias| load(&bias[column..]));
-        let (lo, hi) = conv.act.clamp().unwrap_or((f32::NEG_INFINITY, f32::INFINITY));
-        // SAFETY: a vector of each point was sliced. The last pixel of the last row ends at the end
-        // of what was sliced of the output and the residual. Tasks have different tiles or panels,
-        // so no other one uses this part of the output.
-        unsafe {
-            let mut square = [[s.splat(0.0); N]; N];
-            for (i, v) in square.as_flattened_mut().iter_mut().enumerate() {
-                *v = s.load(products.add(i * self.layout.point));
-            }
-            let square = output_square::<S, P, N, M>(s, square);
-            for (y, line) in square.iter().enumerate().take(rows) {
-                for (x, v) in line.iter().enumerate().take(columns) {
-                    let (to, mut v) = ((y * ow + x) * m, *v);
-                    if let Some(bias) = bias {
-                        v = s.add(v, bias);
-                    }
-                    if let Some(r) = residual {
-                        let r = r.add(to);
-                        v = s.add(v, if TAIL { s.load_n(r, n) } else { s.load(r) });
-                    }
-                    v = s.min(s.splat(hi), s.max(s.splat(lo), v));
-                    if TAIL {
-                        s.store_n(out.add(to), v, n);
-                    } else {
-                        s.store(out.add(to), v);
-                    }
-                }
+                unsafe { pixel_tiles::<S, R>(&tile) }
             }
         }
     }

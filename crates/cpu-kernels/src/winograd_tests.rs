@@ -2,10 +2,12 @@
 //! kernel's.
 
 use super::*;
+use crate::bf16;
 use crate::conv::tests::naive;
 use crate::nhwc::PackedNhwc;
 use crate::nhwc::tests::last;
 use crate::reference::{ACTS, Rng, act64};
+use crate::winograd_transform::{input_square, output_square};
 use hetra_cpu_base::simd::Portable;
 use hetra_cpu_base::threads::with;
 
@@ -56,6 +58,94 @@ fn check(s: ConvShape, (n, h, w): (usize, usize, usize), seed: u64) {
         let (mr, block) = (rng.below(20), [0, 1, 30, 400, usize::MAX][rng.below(5)]);
         let tiling = Tiling { mr, block, tasks: rng.below(9) };
         assert_eq!(out, run(2, tiling), "{what}: {tiling:?}");
+    }
+}
+
+/// A tile of one channel by the same steps as the kernel, but in f64: with transformed taps and
+/// inputs rounded to bf16.
+fn rounded(
+    s: &ConvShape,
+    x: &[f32],
+    (n, h, w): (usize, usize, usize),
+    weights: &[f32],
+) -> Vec<f64> {
+    let ((oh, ow), token) = (s.out(h, w).expect("fits"), Portable::new());
+    let bf16 = |x: f32| half::bf16::from_f32(x).to_f32();
+    let mut out = vec![0.0; n * oh * ow * s.m];
+    for (image, ty, tx, c) in (0..n).flat_map(|n| {
+        let tiles = move |y| (0..ow.div_ceil(2)).map(move |x| (y, x));
+        let all = (0..oh.div_ceil(2)).flat_map(tiles);
+        all.flat_map(move |(y, x)| (0..s.c).map(move |c| (n, y, x, c)))
+    }) {
+        let at = |i: usize, j: usize| {
+            let y = (2 * ty + i).wrapping_sub(s.pads[0]);
+            let x_at = (2 * tx + j).wrapping_sub(s.pads[1]);
+            let inside = y < h && x_at < w;
+            if inside { x[((image * h + y) * w + x_at) * s.c + c] } else { 0.0 }
+        };
+        let square = std::array::from_fn(|i| std::array::from_fn(|j| token.splat(at(i, j))));
+        let square = input_square::<_, Two, 4, 2>(token, square);
+        for m in 0..s.m {
+            let taps = taps_square::<Two, 4, 2>(&weights[(m * s.c + c) * 9..][..9]);
+            let product = |i: usize, j: usize| {
+                let x = bf16(token.to_array(square[i][j])[0]);
+                token.splat(x * bf16(taps[i][j] as f32))
+            };
+            let products = std::array::from_fn(|i| std::array::from_fn(|j| product(i, j)));
+            let outputs = output_square::<_, Two, 4, 2>(token, products);
+            for (i, row) in outputs.iter().enumerate().take(oh - 2 * ty) {
+                for (j, v) in row.iter().enumerate().take(ow - 2 * tx) {
+                    let to = ((image * oh + 2 * ty + i) * ow + 2 * tx + j) * s.m + m;
+                    out[to] += f64::from(token.to_array(*v)[0]);
+                }
+            }
+        }
+    }
+    out
+}
+
+/// Operands rounded to bf16, with images stored as f32 and as bf16, where there are instructions.
+#[test]
+fn rounded_operands() {
+    let isa = hetra_cpu_base::isa::isa();
+    if bf16::operands(isa) != Operands::Pairs {
+        return;
+    }
+    let mut rng = Rng::new(37);
+    for seed in 0..60 {
+        let s = shape(rng.range(1, 70), rng.range(1, 40), [1, rng.below(3), 1, 1]);
+        let (n, h, w) = (rng.range(1, 2), rng.range(2, 13), rng.range(2, 17));
+        let Some((oh, ow)) = s.out(h, w) else { continue };
+        let low = |x: &[f32]| x.iter().map(|&x| half::bf16::from_f32(x)).collect::<Vec<_>>();
+        let wide = |x: &[half::bf16]| x.iter().map(|x| x.to_f32()).collect::<Vec<_>>();
+        let (x, residual) = (low(&rng.vec(n * h * w * s.c)), low(&rng.vec(n * oh * ow * s.m)));
+        let (f32_x, f32_residual) = (wide(&x), wide(&residual));
+        let (weights, bias) = (rng.vec(s.m * s.c * 9), rng.vec(s.m));
+        let act = ACTS[seed % ACTS.len()];
+        let sums = rounded(&s, &f32_x, (n, h, w), &weights);
+        let want = |adds: bool| {
+            let add = move |i: usize| f64::from(if adds { f32_residual[i] } else { 0.0 });
+            let sums = sums.iter().enumerate();
+            sums.map(|(i, v)| act64(act, v + f64::from(bias[i % s.m]) + add(i))).collect::<Vec<_>>()
+        };
+        let packed = PackedWinograd::bf16(isa, Square::Two, s, &weights, Some(&bias), act);
+        let most = 1e-5 * (s.c * 9) as f64 + 1e-5;
+        for (stored, adds) in [(false, false), (true, seed % 2 == 0)] {
+            let what = format!("{s:?} {n} {h} {w} {act:?} {stored} {adds}");
+            let (size, mut out) = ((n, h, w), vec![f32::NAN; sums.len()]);
+            let mut low_out = vec![half::bf16::NAN; sums.len()];
+            let from = if stored { Numbers::Bf16(&x) } else { Numbers::F32(&f32_x) };
+            let added = adds.then_some(Numbers::Bf16(&residual));
+            let to = NumbersOut::F32(&mut out);
+            with(2, || packed.run_from(Tiling::default(), from, size, added, to));
+            let to = NumbersOut::Bf16(&mut low_out);
+            with(1, || packed.run_from(Tiling::default(), from, size, added, to));
+            for ((got, low), want) in out.iter().zip(&low_out).zip(want.clone()(adds)) {
+                let error = (f64::from(*got) - want).abs();
+                assert!(error <= most, "{what}: {got} not {want}");
+                assert_eq!(half::bf16::from_f32(*got), *low, "{what}: stored");
+            }
+        }
     }
 }
 
@@ -145,13 +235,26 @@ fn errors_are_as_stated() {
             packed.run(usual, &last_x, (1, h, w), None, &mut out);
             assert!(error(&out) < most, "{square:?}: {}", error(&out));
         }
+        if bf16::operands(isa) == Operands::Pairs {
+            let packed = PackedWinograd::bf16(isa, Square::Two, s, &weights, None, none);
+            packed.run(usual, &last_x, (1, h, w), None, &mut out);
+            assert!(error(&out) < 1.5e-3, "rounded: {}", error(&out));
+        }
     }
 }
 
 /// Layers and what was the fastest by far, or not slower by far.
 #[test]
 fn the_fast_form_is_taken() {
-    let best = |c, m, side| pays(&shape(c, m, [1; 4]), side, side);
+    let by = |operands| move |c, m, side| pays(&shape(c, m, [1; 4]), operands, side, side);
+    let best = by(Operands::Pairs);
+    assert_eq!(best(64, 64, 56), Some(Square::Two));
+    assert_eq!(best(512, 512, 7), Some(Square::Two));
+    assert_eq!(best(96, 24, 80), Some(Square::Two));
+    assert_eq!(best(24, 96, 20), None);
+    assert_eq!(best(16, 64, 55), None);
+    assert_eq!(by(Operands::Tiles)(64, 64, 56), None);
+    let best = by(Operands::F32);
     assert_eq!(best(64, 64, 56), Some(Square::Four));
     assert_eq!(best(128, 128, 28), Some(Square::Four));
     assert_eq!(best(16, 32, 160), Some(Square::Four));
@@ -160,8 +263,8 @@ fn the_fast_form_is_taken() {
     assert_eq!(best(3, 32, 224), None);
     assert_eq!(best(0, 8, 8), None);
     let strided = ConvShape { stride: [2, 1], ..shape(64, 64, [1; 4]) };
-    assert_eq!(pays(&strided, 56, 56), None);
-    assert_eq!(pays(&shape(64, 64, [0; 4]), 2, 56), None);
+    assert_eq!(pays(&strided, Operands::F32, 56, 56), None);
+    assert_eq!(pays(&shape(64, 64, [0; 4]), Operands::F32, 2, 56), None);
 }
 
 /// `HETRA_BENCH=1 cargo test --release -p hetra-cpu-kernels winograd_speed -- --nocapture`
@@ -181,32 +284,47 @@ fn winograd_speed() {
         (48, 192, 27),
         (64, 256, 13),
         (24, 24, 40),
+        (96, 24, 40),
+        (24, 96, 20),
     ];
     for (c, m, side) in cases {
         let (s, mut rng, isa) = (shape(c, m, [1; 4]), Rng::new(1), hetra_cpu_base::isa::isa());
         let (x, weights, bias) = (rng.vec(c * side * side), rng.vec(m * c * 9), rng.vec(m));
-        let mut out = vec![0.0; m * side * side];
+        let low: Vec<half::bf16> = x.iter().map(|&x| half::bf16::from_f32(x)).collect();
+        let (mut out, mut low_out) = (vec![0.0; m * side * side], low[..1].repeat(m * side * side));
         let flops = 2.0 * (out.len() * c * 9) as f64;
-        let mut time = |run: &dyn Fn(&mut [f32])| {
+        let (size, act, usual) = ((1, side, side), Activation::Relu, Tiling::default());
+        let mut time = |run: &dyn Fn(Numbers<'_>, NumbersOut<'_>), stored: bool| {
             let mut best = f64::MAX;
             for _ in 0..60 {
+                let (x, out) = match stored {
+                    true => (Numbers::Bf16(&low), NumbersOut::Bf16(&mut low_out)),
+                    false => (Numbers::F32(&x), NumbersOut::F32(&mut out)),
+                };
                 let start = std::time::Instant::now();
-                with(1, || run(&mut out));
+                with(1, || run(x, out));
                 best = best.min(start.elapsed().as_secs_f64());
             }
             flops / best / 1e9
         };
-        let (size, act) = ((1, side, side), Activation::Relu);
         let direct = PackedNhwc::new(isa, s, &weights, Some(&bias), act);
-        let direct = time(&|out| direct.run(Tiling::default(), &x, size, None, out));
+        let direct = time(&|x, out| direct.run_from(usual, (x, false), size, None, out), false);
         let [two, four] = SQUARES.map(|square| {
             let packed = PackedWinograd::new(isa, square, s, &weights, Some(&bias), act);
-            time(&|out| packed.run(Tiling::default(), &x, size, None, out))
+            time(&|x, out| packed.run_from(usual, x, size, None, out), false)
+        });
+        let rounded = (bf16::operands(isa) == Operands::Pairs).then(|| {
+            let direct = PackedNhwc::bf16(isa, s, &weights, Some(&bias), act);
+            let two = PackedWinograd::bf16(isa, Square::Two, s, &weights, Some(&bias), act);
+            let direct = time(&|x, out| direct.run_from(usual, (x, false), size, None, out), true);
+            let two = time(&|x, out| two.run_from(usual, x, size, None, out), true);
+            format!("; bf16 {direct:7.1}, 2x2 {two:7.1}")
         });
         #[expect(clippy::print_stdout, reason = "a measurement for a person")]
         {
             println!(
-                "{c:4} to {m:4} at {side:3}: {direct:7.1} GFLOP/s, 2x2 {two:7.1}, 4x4 {four:7.1}"
+                "{c:4} to {m:4} at {side:3}: {direct:7.1} GFLOP/s, 2x2 {two:7.1}, 4x4 {four:7.1}{}",
+                rounded.unwrap_or_default()
             );
         }
     }

@@ -83,8 +83,8 @@ impl Rows {
     }
 }
 
-/// Where element `i` of an array of this `shape` lies in one of shape `from`, which is repeated along
-/// the axes of extent 1.
+/// Where element `i` of an array of this `shape` lies in one of shape `from`, which is repeated
+/// along the axes of extent 1.
 fn place(mut i: usize, shape: &[usize], from: &[usize]) -> usize {
     let (mut place, mut step) = (0, 1);
     for (&extent, &own) in shape.iter().zip(from).rev() {

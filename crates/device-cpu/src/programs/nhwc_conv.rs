@@ -51,11 +51,14 @@ impl<const SIDE: usize> Packing for Tiled<SIDE> {
         weights: &[f32],
         bias: Option<&[f32]>,
         act: Activation,
-        _: Compute,
+        compute: Compute,
     ) -> Self {
         const { assert!(SIDE == 2 || SIDE == 4, "no such tiles") };
         let square = if SIDE == 2 { Square::Two } else { Square::Four };
-        Tiled(PackedWinograd::new(isa(), square, shape, weights, bias, act))
+        Tiled(match compute {
+            Compute::F32 => PackedWinograd::new(isa(), square, shape, weights, bias, act),
+            Compute::Bf16 => PackedWinograd::bf16(isa(), square, shape, weights, bias, act),
+        })
     }
 }
 
@@ -145,27 +148,19 @@ impl Forms {
         let adds = residual.is_some();
         let task = ConvTask { shape, size, planes, residual: adds, act, compute };
         let Way { square, tiling } = self.way(task);
-        let floats = match (x, residual, out) {
-            (Numbers::F32(x), None, NumbersOut::F32(out)) => Ok((x, None, out)),
-            (Numbers::F32(x), Some(Numbers::F32(residual)), NumbersOut::F32(out)) => {
-                Ok((x, Some(residual), out))
+        match square.filter(|_| !planes) {
+            Some(Square::Two) => {
+                let two = self.two.pack(&shape, weights, bias)?;
+                two.0.run_from(tiling, x, size, residual, out);
             }
-            (.., out) => Err(out),
-        };
-        let direct = |out| -> Result<(), OpError> {
-            let direct = self.direct.pack(&shape, weights, bias)?;
-            direct.run_from(tiling, (x, planes), size, residual, out);
-            Ok(())
-        };
-        match (square, floats) {
-            (Some(Square::Two), Ok((x, residual, out))) if !planes => {
-                self.two.pack(&shape, weights, bias)?.0.run(tiling, x, size, residual, out);
+            Some(Square::Four) => {
+                let four = self.four.pack(&shape, weights, bias)?;
+                four.0.run_from(tiling, x, size, residual, out);
             }
-            (Some(Square::Four), Ok((x, residual, out))) if !planes => {
-                self.four.pack(&shape, weights, bias)?.0.run(tiling, x, size, residual, out);
+            None => {
+                let direct = self.direct.pack(&shape, weights, bias)?;
+                direct.run_from(tiling, (x, planes), size, residual, out);
             }
-            (_, Ok((.., out))) => direct(NumbersOut::F32(out))?,
-            (_, Err(out)) => direct(out)?,
         }
         Ok(())
     }

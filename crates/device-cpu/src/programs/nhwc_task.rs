@@ -10,10 +10,11 @@ use super::nhwc::has_tiles;
 use hetra_cpu_base::activation::Activation;
 use hetra_cpu_base::isa::isa;
 use hetra_cpu_base::threads::threads;
+use hetra_cpu_kernels::bf16::{Operands, operands};
 use hetra_cpu_kernels::conv::ConvShape;
 use hetra_cpu_kernels::nhwc::{by_planes, by_rows, reads_whole_rows};
 use hetra_cpu_kernels::tiling::{Tiling, rows_max};
-use hetra_cpu_kernels::winograd::{Square, pays, takes};
+use hetra_cpu_kernels::winograd::{Square, pays, squares, takes};
 
 /// How a convolution of one size is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +50,7 @@ impl ConvTask {
     /// How it is done when nobody tuned.
     pub(super) fn usual(&self) -> Way {
         let (_, h, w) = self.size;
-        let square = pays(&self.shape, h, w).filter(|_| self.has_forms());
+        let square = pays(&self.shape, self.operands(), h, w).filter(|_| self.has_forms());
         Way { square, tiling: Tiling::default() }
     }
 
@@ -82,9 +83,17 @@ impl ConvTask {
         Way { square, tiling }
     }
 
-    /// Whether there is a choice of forms. A transform of rounded operands would be rounded again.
+    /// Whether there is a choice of forms.
     fn has_forms(&self) -> bool {
-        takes(&self.shape) && !self.planes && self.compute == Compute::F32
+        takes(&self.shape) && !self.planes && !squares(self.operands()).is_empty()
+    }
+
+    /// What products are made of.
+    fn operands(&self) -> Operands {
+        match self.compute {
+            Compute::F32 => Operands::F32,
+            Compute::Bf16 => operands(isa()),
+        }
     }
 
     /// Whether a kernel of rows does it.
@@ -104,7 +113,9 @@ impl ConvTask {
         let most = rows_max(isa()) as i64;
         let mut knobs = Vec::new();
         if self.has_forms() {
-            knobs.push(Knob::new("form", &[1, 2, 4][..], side(self.usual().square))?);
+            let squares = squares(self.operands()).iter().map(|&square| Some(square));
+            let sides: Vec<i64> = std::iter::once(None).chain(squares).map(side).collect();
+            knobs.push(Knob::new("form", sides, side(self.usual().square))?);
         }
         if !self.shape.is_depthwise() && !self.is_by_rows() {
             let rows: Vec<i64> = ((most + 1) / 2..=most).collect();
