@@ -397,25 +397,42 @@ fn table(
     }
     let (row, mut x) = (pixels.start / ow, pixels.start % ow);
     let (mut image, mut y) = (row / oh, row % oh);
-    for i in 0..n {
-        let mut entries = table[i..].iter_mut().step_by(n);
-        for ty in 0..s.kh {
+    // Outputs of one row at a time: those that a tap is inside for lie side by side.
+    let mut done = 0;
+    while done < n {
+        let run = (ow - x).min(n - done);
+        for tap in 0..s.kh * s.kw {
+            let (ty, tx) = (tap / s.kw, tap % s.kw);
+            let entries = &mut table[tap * n + done..][..run];
             let at_y = (y * s.stride[0] + ty * s.dilation[0]).wrapping_sub(s.pads[0]);
+            let inside = if at_y < h { taken(s, tx, w) } else { 0..0 };
+            let first = inside.start.clamp(x, x + run);
+            let past = inside.end.clamp(first, x + run);
+            entries[..first - x].fill(BORDER);
             let line = (image * h).wrapping_add(at_y).wrapping_mul(w);
-            let mut at_x = (x * s.stride[1]).wrapping_sub(s.pads[1]);
-            for entry in entries.by_ref().take(s.kw) {
-                let inside = at_y < h && at_x < w;
-                *entry = if inside { (line + at_x) * pixel } else { BORDER };
-                at_x = at_x.wrapping_add(s.dilation[1]);
+            let at_x = (first * s.stride[1] + tx * s.dilation[1]).wrapping_sub(s.pads[1]);
+            let at = line.wrapping_add(at_x).wrapping_mul(pixel);
+            for (i, entry) in entries[first - x..past - x].iter_mut().enumerate() {
+                *entry = at + i * s.stride[1] * pixel;
             }
+            entries[past - x..].fill(BORDER);
         }
-        x += 1;
-        if x == ow {
-            (x, y) = (0, y + 1);
-            if y == oh {
-                (y, image) = (0, image + 1);
-            }
+        (x, done) = (0, done + run);
+        y += 1;
+        if y == oh {
+            (y, image) = (0, image + 1);
         }
+    }
+}
+
+/// The outputs of a row for which tap `tx` lies in a row of `w` pixels.
+fn taken(s: &ConvShape, tx: usize, w: usize) -> Range<usize> {
+    let (tap, pad) = (tx * s.dilation[1], s.pads[1]);
+    let (before, past) = (pad.saturating_sub(tap), (w + pad).saturating_sub(tap));
+    match s.stride[1] {
+        // Most are; a division takes as long as all the rest.
+        1 => before..past,
+        step => before.div_ceil(step)..past.div_ceil(step),
     }
 }
 

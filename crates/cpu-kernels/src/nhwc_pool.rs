@@ -84,18 +84,9 @@ impl<X: Number> Kernel for Rows<'_, X> {
             let out = unsafe { self.out.slice(line * ow * c, ow * c) };
             let image = &self.x[image * h * w * c..(image + 1) * h * w * c];
             for (column, out) in self.columns.iter().zip(out.chunks_exact_mut(c)) {
-                let mut c0 = 0;
-                while c0 + VECTORS * S::LANES <= c {
-                    self.window::<S, VECTORS>(s, image, (row, column), c0, out);
-                    c0 += VECTORS * S::LANES;
-                }
-                let at = (row, column);
-                match (c - c0).div_ceil(S::LANES) {
-                    0 => {}
-                    1 => self.window::<S, 1>(s, image, at, c0, out),
-                    2 => self.window::<S, 2>(s, image, at, c0, out),
-                    3 => self.window::<S, 3>(s, image, at, c0, out),
-                    _ => self.window::<S, VECTORS>(s, image, at, c0, out),
+                match self.p.kind {
+                    PoolKind::Max => self.pixel::<S, true>(s, image, (row, column), out),
+                    _ => self.pixel::<S, false>(s, image, (row, column), out),
                 }
             }
         }
@@ -103,9 +94,34 @@ impl<X: Number> Kernel for Rows<'_, X> {
 }
 
 impl<X: Number> Rows<'_, X> {
-    /// Channels `c0` to `c0 + V * LANES` of one pixel, or as many as there are.
+    /// One pixel: the greatest numbers of its window, or their means.
     #[inline(always)]
-    fn window<S: Simd, const V: usize>(
+    fn pixel<S: Simd, const MAX: bool>(
+        &self,
+        s: S,
+        image: &[X],
+        at: (&Window, &Window),
+        out: &mut [X],
+    ) {
+        let (c, wide) = (out.len(), VECTORS * S::LANES);
+        let mut c0 = 0;
+        while c0 + wide <= c {
+            self.window::<S, VECTORS, MAX, true>(s, image, at, c0, out);
+            c0 += wide;
+        }
+        while c0 + S::LANES <= c {
+            self.window::<S, 1, MAX, true>(s, image, at, c0, out);
+            c0 += S::LANES;
+        }
+        if c0 < c {
+            self.window::<S, 1, MAX, false>(s, image, at, c0, out);
+        }
+    }
+
+    /// Channels `c0` to `c0 + V * LANES` of one pixel; as many as there are, of the last vector,
+    /// unless they are `WHOLE`.
+    #[inline(always)]
+    fn window<S: Simd, const V: usize, const MAX: bool, const WHOLE: bool>(
         &self,
         s: S,
         image: &[X],
@@ -115,32 +131,40 @@ impl<X: Number> Rows<'_, X> {
     ) {
         let [_, w, c] = self.size;
         let [down, across] = self.p.dilation;
-        let max = self.p.kind == PoolKind::Max;
-        let mut acc = [s.splat(if max { f32::NEG_INFINITY } else { 0.0 }); V];
-        for ty in 0..row.taps {
-            for tx in 0..column.taps {
-                let pixel = (row.first + ty * down) * w + column.first + tx * across;
-                let pixel = &image[pixel * c..(pixel + 1) * c];
-                for (j, acc) in acc.iter_mut().enumerate() {
-                    let run = &pixel[c0 + j * S::LANES..];
-                    // SAFETY: no more numbers are read than there are.
-                    let v = unsafe {
-                        match run.len() >= S::LANES {
-                            true => X::load(s, run.as_ptr()),
-                            false => X::load_n(s, run.as_ptr(), run.len()),
-                        }
-                    };
-                    // Where the number is NaN, `max` gives the second operand.
-                    *acc = if max { s.max(v, *acc) } else { s.add(*acc, v) };
+        let n = (c - c0).min(V * S::LANES);
+        assert!(c0 < c && out.len() == c && (n == V * S::LANES || V == 1 && !WHOLE));
+        let mut acc = [s.splat(if MAX { f32::NEG_INFINITY } else { 0.0 }); V];
+        if row.taps > 0 && column.taps > 0 {
+            let first = (row.first * w + column.first) * c + c0;
+            let (below, beside) = (down * w * c, across * c);
+            let last = first + (row.taps - 1) * below + (column.taps - 1) * beside + n;
+            let image = image[first..last].as_ptr();
+            for ty in 0..row.taps {
+                for tx in 0..column.taps {
+                    let pixel = image.wrapping_add(ty * below + tx * beside);
+                    for (j, acc) in acc.iter_mut().enumerate() {
+                        // SAFETY: `n` numbers of the last tap end where what was cut out does, and
+                        // those of the others before; `n` is `V * LANES` where they are whole.
+                        let v = unsafe {
+                            match WHOLE {
+                                true => X::load(s, pixel.add(j * S::LANES)),
+                                false => X::load_n(s, pixel, n),
+                            }
+                        };
+                        // Where the number is NaN, `max` gives the second operand.
+                        *acc = if MAX { s.max(v, *acc) } else { s.add(*acc, v) };
+                    }
                 }
             }
         }
         let divisor = s.splat(row.divisor * column.divisor);
         for (j, acc) in acc.into_iter().enumerate() {
-            let v = if max { acc } else { s.div(acc, divisor) };
-            let run = &mut out[c0 + j * S::LANES..];
-            // SAFETY: no more numbers are written than there is room for.
-            unsafe { X::store_n(s, run.as_mut_ptr(), v, run.len().min(S::LANES)) };
+            let v = if MAX { acc } else { s.div(acc, divisor) };
+            // SAFETY: `c0 + n` is at most the length of the output.
+            unsafe {
+                let to = out.as_mut_ptr().add(c0 + j * S::LANES);
+                if WHOLE { X::store(s, to, v) } else { X::store_n(s, to, v, n) }
+            }
         }
     }
 }
