@@ -7,6 +7,7 @@ use hetra_cpu_base::activation::{self, Activation, Curve};
 use hetra_cpu_base::numbers::{Number, Numbers, SharedOut};
 use hetra_cpu_base::scratch::{Lent, Shared, count, lend};
 use hetra_cpu_base::simd::Simd;
+use std::ops::Range;
 
 /// Where sums are stored.
 #[derive(Clone, Copy)]
@@ -21,6 +22,17 @@ pub(crate) enum Added {
     None,
     F32(*const f32),
     Bf16(*const bf16),
+}
+
+impl Added {
+    /// Those of `numbers` in `range`, if there are some. Panics if they are not.
+    pub(crate) fn of(numbers: Option<Numbers<'_>>, range: Range<usize>) -> Self {
+        match numbers {
+            None => Added::None,
+            Some(Numbers::F32(x)) => Added::F32(x[range].as_ptr()),
+            Some(Numbers::Bf16(x)) => Added::Bf16(x[range].as_ptr()),
+        }
+    }
 }
 
 /// An activation that is cheap enough to be done in registers, before sums are stored.
@@ -109,13 +121,8 @@ impl Panel<'_> {
             (SharedOut::Bf16(out), None) => (Sink::Bf16(out.rows(at, (rows, step), nv)), step),
         };
         let range = at..at + (rows - 1) * step + nv;
-        let added = match self.added {
-            None => Added::None,
-            // It has no more pixels than there are.
-            _ if self.room > self.rows => Added::None,
-            Some(Numbers::F32(x)) => Added::F32(x[range].as_ptr()),
-            Some(Numbers::Bf16(x)) => Added::Bf16(x[range].as_ptr()),
-        };
+        // It has no more pixels than there are.
+        let added = Added::of(self.added.filter(|_| self.room == self.rows), range);
         let end = End::of(self.act).filter(|_| self.room == self.rows);
         let end = end.unwrap_or(End::NONE);
         Outputs { nv, c, ldc, added, lda: step, end }

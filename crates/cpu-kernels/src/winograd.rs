@@ -48,6 +48,7 @@
 use super::bf16::{F32, Operands, Pairs, Product, pair};
 use super::conv::ConvShape;
 use super::gemm_pack::block;
+use super::nhwc::part;
 use super::nhwc_micro::{PixelTiles, pixel_tiles};
 use super::nhwc_store::{Added, End, Outputs, Sink};
 use super::tiling::Tiling;
@@ -171,34 +172,12 @@ pub fn pays(s: &ConvShape, operands: Operands, h: usize, w: usize) -> Option<Squ
 }
 
 impl PackedWinograd {
-    /// Transforms and packs `weights`, `[m, c, 3, 3]`. Panics if sizes disagree, or the shape is
-    /// none that [`takes`] takes.
+    /// Transforms and packs `weights`, `[m, c, 3, 3]`. What is multiplied, transformed inputs and
+    /// taps, has the form of `operands`. Panics if sizes disagree, the shape is none that [`takes`]
+    /// takes, or the tiles are none of [`squares`].
     pub fn new(
         isa: Isa,
-        square: Square,
-        shape: ConvShape,
-        weights: &[f32],
-        bias: Option<&[f32]>,
-        act: Activation,
-    ) -> Self {
-        Self::of((isa, Operands::F32), square, shape, weights, bias, act)
-    }
-
-    /// As `new`, with what is multiplied, transformed inputs and taps, rounded to bf16. Needs
-    /// AVX512-BF16 ([`Operands::Pairs`]).
-    pub fn bf16(
-        isa: Isa,
-        square: Square,
-        shape: ConvShape,
-        weights: &[f32],
-        bias: Option<&[f32]>,
-        act: Activation,
-    ) -> Self {
-        Self::of((isa, Operands::Pairs), square, shape, weights, bias, act)
-    }
-
-    fn of(
-        (isa, operands): (Isa, Operands),
+        operands: Operands,
         square: Square,
         shape: ConvShape,
         weights: &[f32],
@@ -206,7 +185,7 @@ impl PackedWinograd {
         act: Activation,
     ) -> Self {
         shape.check(weights.len());
-        assert!(takes(&shape), "no Winograd form");
+        assert!(takes(&shape) && squares(operands).contains(&square), "no Winograd form");
         assert!(bias.is_none_or(|b| b.len() == shape.m), "bias of another size");
         let weights = match square {
             Square::Two => pack::<Two, 4, 2>((isa, operands), &shape, weights),
@@ -231,19 +210,6 @@ impl PackedWinograd {
     pub fn run(
         &self,
         tiling: Tiling,
-        x: &[f32],
-        (n, h, w): (usize, usize, usize),
-        residual: Option<&[f32]>,
-        out: &mut [f32],
-    ) {
-        let (x, residual) = (Numbers::F32(x), residual.map(Numbers::F32));
-        self.run_from(tiling, x, (n, h, w), residual, NumbersOut::F32(out));
-    }
-
-    /// As `run`, for numbers that may be bf16.
-    pub fn run_from(
-        &self,
-        tiling: Tiling,
         x: Numbers<'_>,
         (n, h, w): (usize, usize, usize),
         residual: Option<Numbers<'_>>,
@@ -264,10 +230,10 @@ impl PackedWinograd {
         let (size, out) = ([h, w, oh, ow], out.share());
         let call = Call { conv: self, tiling, x, zeros: &zeros, size, grid, out, residual };
         match (self.operands, self.square) {
+            (Operands::F32, Square::Two) => call.run::<F32, Two, 4, 2>(),
+            (Operands::F32, Square::Four) => call.run::<F32, Four, 6, 4>(),
             (Operands::Pairs, Square::Two) => call.run::<Pairs, Two, 4, 2>(),
-            (Operands::Pairs, Square::Four) => call.run::<Pairs, Four, 6, 4>(),
-            (_, Square::Two) => call.run::<F32, Two, 4, 2>(),
-            (_, Square::Four) => call.run::<F32, Four, 6, 4>(),
+            (operands, square) => unreachable!("{square:?} is no form of {operands:?}"),
         }
     }
 
@@ -358,11 +324,6 @@ impl Layout {
     fn lend(self, points: usize) -> Lent {
         lend(count(&[points, self.point]))
     }
-}
-
-/// Part `i` of `parts` nearly equal ones of `0..len`.
-fn part(len: usize, parts: usize, i: usize) -> Range<usize> {
-    len * i / parts..len * (i + 1) / parts
 }
 
 impl Call<'_> {

@@ -40,10 +40,12 @@ fn check(s: ConvShape, (n, h, w): (usize, usize, usize), seed: u64) {
     let x = last(&x, n, s.c);
     for (isa, square) in Isa::available().into_iter().flat_map(|isa| SQUARES.map(|q| (isa, q))) {
         let what = format!("{isa:?} {square:?} {s:?} {n} {h} {w} {act:?}");
-        let packed = PackedWinograd::new(isa, square, s, &weights, bias, act);
+        let packed = PackedWinograd::new(isa, Operands::F32, square, s, &weights, bias, act);
         let run = |threads, tiling| {
             let mut out = vec![f32::NAN; want.len()];
-            with(threads, || packed.run(tiling, &x, (n, h, w), residual, &mut out));
+            let (x, residual) = (Numbers::F32(&x), residual.map(Numbers::F32));
+            let to = NumbersOut::F32(&mut out);
+            with(threads, || packed.run(tiling, x, (n, h, w), residual, to));
             out
         };
         let out = run(1, Tiling::default());
@@ -61,8 +63,8 @@ fn check(s: ConvShape, (n, h, w): (usize, usize, usize), seed: u64) {
     }
 }
 
-/// A tile of one channel by the same steps as the kernel, but in f64: with transformed taps and
-/// inputs rounded to bf16.
+/// The plain sum over channels, in f64, of what their tiles give: with transformed inputs and taps
+/// rounded to bf16.
 fn rounded(
     s: &ConvShape,
     x: &[f32],
@@ -123,12 +125,8 @@ fn rounded_operands() {
         let (weights, bias) = (rng.vec(s.m * s.c * 9), rng.vec(s.m));
         let act = ACTS[seed % ACTS.len()];
         let sums = rounded(&s, &f32_x, (n, h, w), &weights);
-        let want = |adds: bool| {
-            let add = move |i: usize| f64::from(if adds { f32_residual[i] } else { 0.0 });
-            let sums = sums.iter().enumerate();
-            sums.map(|(i, v)| act64(act, v + f64::from(bias[i % s.m]) + add(i))).collect::<Vec<_>>()
-        };
-        let packed = PackedWinograd::bf16(isa, Square::Two, s, &weights, Some(&bias), act);
+        let packed =
+            PackedWinograd::new(isa, Operands::Pairs, Square::Two, s, &weights, Some(&bias), act);
         let most = 1e-5 * (s.c * 9) as f64 + 1e-5;
         for (stored, adds) in [(false, false), (true, seed % 2 == 0)] {
             let what = format!("{s:?} {n} {h} {w} {act:?} {stored} {adds}");
@@ -137,10 +135,12 @@ fn rounded_operands() {
             let from = if stored { Numbers::Bf16(&x) } else { Numbers::F32(&f32_x) };
             let added = adds.then_some(Numbers::Bf16(&residual));
             let to = NumbersOut::F32(&mut out);
-            with(2, || packed.run_from(Tiling::default(), from, size, added, to));
+            with(2, || packed.run(Tiling::default(), from, size, added, to));
             let to = NumbersOut::Bf16(&mut low_out);
-            with(1, || packed.run_from(Tiling::default(), from, size, added, to));
-            for ((got, low), want) in out.iter().zip(&low_out).zip(want.clone()(adds)) {
+            with(1, || packed.run(Tiling::default(), from, size, added, to));
+            for (i, (got, low)) in out.iter().zip(&low_out).enumerate() {
+                let add = f64::from(if adds { f32_residual[i] } else { 0.0 });
+                let want = act64(act, sums[i] + f64::from(bias[i % s.m]) + add);
                 let error = (f64::from(*got) - want).abs();
                 assert!(error <= most, "{what}: {got} not {want}");
                 assert_eq!(half::bf16::from_f32(*got), *low, "{what}: stored");
@@ -212,6 +212,7 @@ fn errors_are_as_stated() {
     let mut rng = Rng::new(41);
     let (x, weights) = (normal(&mut rng, s.c * h * w), normal(&mut rng, s.m * s.c * 9));
     let last_x = last(&x, 1, s.c);
+    let from = Numbers::F32(&last_x);
     let terms = last(&naive(&s, &abs(&x), (1, h, w), &abs(&weights), None), 1, s.m);
     let want = last(&naive(&s, &x, (1, h, w), &weights, None), 1, s.m);
     let error = |out: &[f32]| {
@@ -231,13 +232,14 @@ fn errors_are_as_stated() {
         );
         assert!(error(&out) < 5e-7, "direct: {}", error(&out));
         for (square, most) in [(Square::Two, 3e-7), (Square::Four, 1e-6)] {
-            let packed = PackedWinograd::new(isa, square, s, &weights, None, none);
-            packed.run(usual, &last_x, (1, h, w), None, &mut out);
+            let packed = PackedWinograd::new(isa, Operands::F32, square, s, &weights, None, none);
+            packed.run(usual, from, (1, h, w), None, NumbersOut::F32(&mut out));
             assert!(error(&out) < most, "{square:?}: {}", error(&out));
         }
         if bf16::operands(isa) == Operands::Pairs {
-            let packed = PackedWinograd::bf16(isa, Square::Two, s, &weights, None, none);
-            packed.run(usual, &last_x, (1, h, w), None, &mut out);
+            let packed =
+                PackedWinograd::new(isa, Operands::Pairs, Square::Two, s, &weights, None, none);
+            packed.run(usual, from, (1, h, w), None, NumbersOut::F32(&mut out));
             assert!(error(&out) < 1.5e-3, "rounded: {}", error(&out));
         }
     }
@@ -310,14 +312,23 @@ fn winograd_speed() {
         let direct = PackedNhwc::new(isa, s, &weights, Some(&bias), act);
         let direct = time(&|x, out| direct.run_from(usual, (x, false), size, None, out), false);
         let [two, four] = SQUARES.map(|square| {
-            let packed = PackedWinograd::new(isa, square, s, &weights, Some(&bias), act);
-            time(&|x, out| packed.run_from(usual, x, size, None, out), false)
+            let packed =
+                PackedWinograd::new(isa, Operands::F32, square, s, &weights, Some(&bias), act);
+            time(&|x, out| packed.run(usual, x, size, None, out), false)
         });
         let rounded = (bf16::operands(isa) == Operands::Pairs).then(|| {
             let direct = PackedNhwc::bf16(isa, s, &weights, Some(&bias), act);
-            let two = PackedWinograd::bf16(isa, Square::Two, s, &weights, Some(&bias), act);
+            let two = PackedWinograd::new(
+                isa,
+                Operands::Pairs,
+                Square::Two,
+                s,
+                &weights,
+                Some(&bias),
+                act,
+            );
             let direct = time(&|x, out| direct.run_from(usual, (x, false), size, None, out), true);
-            let two = time(&|x, out| two.run_from(usual, x, size, None, out), true);
+            let two = time(&|x, out| two.run(usual, x, size, None, out), true);
             format!("; bf16 {direct:7.1}, 2x2 {two:7.1}")
         });
         #[expect(clippy::print_stdout, reason = "a measurement for a person")]

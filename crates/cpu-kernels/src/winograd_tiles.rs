@@ -7,7 +7,7 @@ use super::winograd::{Call, Layout};
 use super::winograd_transform::{Points, input_square, output_square};
 use hetra_cpu_base::activation;
 use hetra_cpu_base::isa::Kernel;
-use hetra_cpu_base::numbers::{Number, Numbers};
+use hetra_cpu_base::numbers::Number;
 use hetra_cpu_base::scratch::Shared;
 use hetra_cpu_base::simd::Simd;
 use std::marker::PhantomData;
@@ -157,11 +157,7 @@ impl<O: Number, P: Points<N, M>, const N: usize, const M: usize> Output<'_, O, P
         let start = ((image * oh + y) * ow + x) * m + column;
         let len = ((rows - 1) * ow + columns - 1) * m + n;
         let out = self.out.rows(start, (1, 0), len);
-        let added = match call.residual {
-            None => Added::None,
-            Some(Numbers::F32(r)) => Added::F32(r[start..start + len].as_ptr()),
-            Some(Numbers::Bf16(r)) => Added::Bf16(r[start..start + len].as_ptr()),
-        };
+        let added = Added::of(call.residual, start..start + len);
         let from = i * self.layout.row + at;
         let last = from + (N * N - 1) * self.layout.point;
         let products = self.products[from..last + S::LANES].as_ptr();

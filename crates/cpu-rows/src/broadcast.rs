@@ -34,14 +34,14 @@ pub fn broadcast_strides(from: &[usize], to: &[usize]) -> Option<Vec<usize>> {
 
 /// One merged axis: size, and the two strides.
 #[derive(Clone, Copy, Debug, PartialEq)]
-struct Axis {
+pub(crate) struct Axis {
     size: usize,
     a: usize,
     b: usize,
 }
 
 /// Drops axes of size 1 and merges axes that both arrays walk in step; never empty.
-fn merge(shape: &[usize], a: &[usize], b: &[usize]) -> Vec<Axis> {
+pub(crate) fn merge(shape: &[usize], a: &[usize], b: &[usize]) -> Vec<Axis> {
     assert!(shape.len() == a.len() && shape.len() == b.len(), "one stride for each axis");
     let mut out: Vec<Axis> = Vec::new();
     for i in 0..shape.len() {
@@ -64,15 +64,16 @@ fn merge(shape: &[usize], a: &[usize], b: &[usize]) -> Vec<Axis> {
 
 /// A stretch of outputs whose inputs have one stride each.
 #[derive(Clone, Copy, Debug)]
-struct Row {
-    out: usize,
-    len: usize,
-    a: (usize, usize),
-    b: (usize, usize),
+pub(crate) struct Row {
+    pub(crate) out: usize,
+    pub(crate) len: usize,
+    /// Where it begins in each operand, and the stride there.
+    pub(crate) a: (usize, usize),
+    pub(crate) b: (usize, usize),
 }
 
 /// Calls `f` for every stretch, in parallel; checks first that no read leaves its slice.
-fn rows(
+pub(crate) fn rows(
     axes: &[Axis],
     (a_len, b_len, out_len): (usize, usize, usize),
     f: impl Fn(&[Axis], usize, usize) + Sync + Send,
@@ -97,7 +98,7 @@ fn rows(
 
 /// Walks a range of outputs row by row. Not a function that takes a closure: that closure would be
 /// compiled without the target features of the kernel around it.
-struct Walk<'a> {
+pub(crate) struct Walk<'a> {
     inner: Axis,
     outer: &'a [Axis],
     index: Vec<usize>,
@@ -109,7 +110,7 @@ struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    fn new(axes: &'a [Axis], start: usize, len: usize) -> Self {
+    pub(crate) fn new(axes: &'a [Axis], start: usize, len: usize) -> Self {
         let (inner, outer) = axes.split_last().expect("merge never returns an empty list");
         let mut index = vec![0; outer.len()];
         let mut rest = start / inner.size;
@@ -125,7 +126,7 @@ impl<'a> Walk<'a> {
     }
 
     #[inline]
-    fn next_row(&mut self) -> Option<Row> {
+    pub(crate) fn next_row(&mut self) -> Option<Row> {
         if self.pos == self.end {
             return None;
         }
@@ -175,7 +176,7 @@ pub enum Binary {
 
 impl Binary {
     #[inline(always)]
-    fn vector<S: Simd>(self, s: S, a: S::F, b: S::F) -> S::F {
+    pub(crate) fn vector<S: Simd>(self, s: S, a: S::F, b: S::F) -> S::F {
         match self {
             Binary::Add => s.add(a, b),
             Binary::Sub => s.sub(a, b),

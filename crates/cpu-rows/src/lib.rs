@@ -7,12 +7,12 @@
 
 pub mod arg;
 pub mod broadcast;
+pub mod broadcast_bf16;
 pub mod embed;
 pub mod fourier;
 pub mod lrn;
 pub mod norm;
 pub mod rotary;
-pub mod rows;
 pub mod top;
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use super::{Compile, Form, Outcome, program_over};
 use hetra_cpu_base::activation::Activation;
 use hetra_cpu_base::isa::isa;
 use hetra_cpu_rows::broadcast::{Binary, binary, broadcast_strides};
-use hetra_cpu_rows::rows::Rows;
+use hetra_cpu_rows::broadcast_bf16::binary_bf16;
 
 pub(super) static OPS: &[(&str, Compile)] = &[
     ("Add", compile),
@@ -72,45 +72,30 @@ fn in_place(index: usize, types: &[Option<&Type>]) -> bool {
 }
 
 fn run(call: &mut Call<'_>, op: Binary) -> Outcome {
-    let (ta, tb) = (call.tensor(0)?, call.tensor(1)?);
-    if ta.dtype() == DType::BF16 && tb.dtype() == DType::BF16 {
-        return run_rows(call, op);
-    }
-    if ta.dtype() != DType::F32 || tb.dtype() != DType::F32 {
+    let dtype = call.tensor(0)?.dtype();
+    if call.tensor(1)?.dtype() != dtype || !matches!(dtype, DType::F32 | DType::BF16) {
         return Ok(None);
     }
-    let shape = broadcast(ta.shape(), tb.shape())?;
     for index in [0, 1] {
         if let Some(target) = call.take_in_place(index) {
             return over(call, op, target, index);
         }
     }
     let (a, b) = (call.tensor(0)?.clone(), call.tensor(1)?.clone());
+    let shape = broadcast(a.shape(), b.shape())?;
     let (Some(sa), Some(sb)) =
         (broadcast_strides(a.shape(), &shape), broadcast_strides(b.shape(), &shape))
     else {
         return Ok(None);
     };
-    let mut out = call.output(0, DType::F32, &shape)?;
-    let (left, right) = ((a.as_slice()?, &sa[..]), (b.as_slice()?, &sb[..]));
-    binary(isa(), op, Activation::None, &shape, left, right, out.as_mut_slice()?);
-    Ok(Some(vec![out.into()]))
-}
-
-/// Arrays stored as bf16, whose last axes are equal.
-fn run_rows(call: &mut Call<'_>, op: Binary) -> Outcome {
-    let (a, b) = (call.tensor(0)?.clone(), call.tensor(1)?.clone());
-    let op = match op {
-        Binary::Add => Rows::Add,
-        Binary::Mul => Rows::Mul,
-        _ => return Ok(None),
-    };
-    if a.rank() != b.rank() || a.rank() == 0 || a.shape().last() != b.shape().last() {
-        return Ok(None);
+    let mut out = call.output(0, dtype, &shape)?;
+    if dtype == DType::BF16 {
+        let (left, right) = ((a.as_slice()?, &sa[..]), (b.as_slice()?, &sb[..]));
+        binary_bf16(isa(), op, &shape, left, right, out.as_mut_slice()?);
+    } else {
+        let (left, right) = ((a.as_slice()?, &sa[..]), (b.as_slice()?, &sb[..]));
+        binary(isa(), op, Activation::None, &shape, left, right, out.as_mut_slice()?);
     }
-    let shape = broadcast(a.shape(), b.shape())?;
-    let mut out = call.output(0, DType::BF16, &shape)?;
-    op.run(isa(), (a.as_slice()?, a.shape()), (b.as_slice()?, b.shape()), out.as_mut_slice()?);
     Ok(Some(vec![out.into()]))
 }
 

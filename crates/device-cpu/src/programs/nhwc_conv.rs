@@ -55,10 +55,8 @@ impl<const SIDE: usize> Packing for Tiled<SIDE> {
     ) -> Self {
         const { assert!(SIDE == 2 || SIDE == 4, "no such tiles") };
         let square = if SIDE == 2 { Square::Two } else { Square::Four };
-        Tiled(match compute {
-            Compute::F32 => PackedWinograd::new(isa(), square, shape, weights, bias, act),
-            Compute::Bf16 => PackedWinograd::bf16(isa(), square, shape, weights, bias, act),
-        })
+        let operands = nhwc_task::operands_of(compute);
+        Tiled(PackedWinograd::new(isa(), operands, square, shape, weights, bias, act))
     }
 }
 
@@ -151,11 +149,11 @@ impl Forms {
         match square.filter(|_| !planes) {
             Some(Square::Two) => {
                 let two = self.two.pack(&shape, weights, bias)?;
-                two.0.run_from(tiling, x, size, residual, out);
+                two.0.run(tiling, x, size, residual, out);
             }
             Some(Square::Four) => {
                 let four = self.four.pack(&shape, weights, bias)?;
-                four.0.run_from(tiling, x, size, residual, out);
+                four.0.run(tiling, x, size, residual, out);
             }
             None => {
                 let direct = self.direct.pack(&shape, weights, bias)?;

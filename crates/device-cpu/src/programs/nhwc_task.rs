@@ -6,7 +6,6 @@ use hetra_ops::{Compute, FIRST_INPUT_PLAIN};
 
 use super::Schedules;
 use super::conv::{activation, fixed_shape};
-use super::nhwc::has_tiles;
 use hetra_cpu_base::activation::Activation;
 use hetra_cpu_base::isa::isa;
 use hetra_cpu_base::threads::threads;
@@ -37,6 +36,14 @@ pub(super) struct ConvTask {
     pub(super) compute: Compute,
 }
 
+/// What products are made of, here.
+pub(super) fn operands_of(compute: Compute) -> Operands {
+    match compute {
+        Compute::F32 => Operands::F32,
+        Compute::Bf16 => operands(isa()),
+    }
+}
+
 /// Outputs along an axis of a tile of a form: the choices of the knob `form`.
 fn side(square: Option<Square>) -> i64 {
     match square {
@@ -50,7 +57,8 @@ impl ConvTask {
     /// How it is done when nobody tuned.
     pub(super) fn usual(&self) -> Way {
         let (_, h, w) = self.size;
-        let square = pays(&self.shape, self.operands(), h, w).filter(|_| self.has_forms());
+        let square =
+            pays(&self.shape, operands_of(self.compute), h, w).filter(|_| self.has_forms());
         Way { square, tiling: Tiling::default() }
     }
 
@@ -85,15 +93,7 @@ impl ConvTask {
 
     /// Whether there is a choice of forms.
     fn has_forms(&self) -> bool {
-        takes(&self.shape) && !self.planes && !squares(self.operands()).is_empty()
-    }
-
-    /// What products are made of.
-    fn operands(&self) -> Operands {
-        match self.compute {
-            Compute::F32 => Operands::F32,
-            Compute::Bf16 => operands(isa()),
-        }
+        takes(&self.shape) && !self.planes && !squares(operands_of(self.compute)).is_empty()
     }
 
     /// Whether a kernel of rows does it.
@@ -113,7 +113,7 @@ impl ConvTask {
         let most = rows_max(isa()) as i64;
         let mut knobs = Vec::new();
         if self.has_forms() {
-            let squares = squares(self.operands()).iter().map(|&square| Some(square));
+            let squares = squares(operands_of(self.compute)).iter().map(|&square| Some(square));
             let sides: Vec<i64> = std::iter::once(None).chain(squares).map(side).collect();
             knobs.push(Knob::new("form", sides, side(self.usual().square))?);
         }
@@ -185,7 +185,7 @@ impl ConvTask {
 /// What is to be tuned of a convolution whose types are known.
 pub(super) fn tunes(part: &Part<'_>, node: &Node) -> Option<(Task, Space)> {
     // Matrix registers have blocks of one size, and forms of their own.
-    let task = task(part, node).filter(|task| task.compute == Compute::F32 || !has_tiles())?;
+    let task = task(part, node).filter(|task| operands_of(task.compute) != Operands::Tiles)?;
     Some((task.task()?, task.space().ok()?))
 }
 
