@@ -295,7 +295,8 @@ pub fn groups_round(shape: &ConvShape, operands: Operands) -> bool {
 
 /// Whether rows of so many outputs are done by the kernel of rows, whose blocks have one height.
 pub fn by_rows(isa: Isa, shape: &ConvShape, width: usize) -> bool {
-    reads_whole_rows(shape) && nhwc_rows::fits(shape) && width >= nhwc_rows::widths(isa).0
+    let lanes = block(isa).1 / 2;
+    reads_whole_rows(shape) && nhwc_rows::fits(shape, lanes) && width >= nhwc_rows::widths(isa).0
 }
 
 /// How many parts two ranges are cut into, so that there are about `want` of them. The smaller
@@ -483,7 +484,8 @@ impl Kernel for RowBlock<'_> {
         let (s, nr) = (&call.shape, 2 * S::LANES);
         let ([rows, width], depth) = (strip.outputs, s.kh * s.kw * s.c);
         assert!(nr == block(conv.isa).1, "packed for another instruction set");
-        assert!(nhwc_rows::fits(s) && width >= nhwc_rows::widths(S::ISA).0, "rows are too short");
+        assert!(nhwc_rows::fits(s, S::LANES), "another shape");
+        assert!(width >= nhwc_rows::widths(S::ISA).0, "rows are too short");
         let high = (rows - 1) * s.stride[0] + (s.kh - 1) * s.dilation[0];
         let wide = (width - 1) * s.stride[1] + s.kw - 1;
         let last = high * strip.line + (s.c - 1) * strip.plane + wide * strip.pixel;
@@ -499,6 +501,7 @@ impl Kernel for RowBlock<'_> {
                 channels: s.c,
                 plane: strip.plane,
                 pixel: strip.pixel,
+                taps: s.kw,
                 stride: s.stride[1],
                 width,
                 b: conv.weights.as_slice()[panel * depth * nr..][..depth * nr].as_ptr(),

@@ -1,5 +1,5 @@
-//! The register kernel of convolutions three taps wide, of images with few channels: a row of
-//! neighbouring outputs by one or two vectors of output channels.
+//! The register kernel of convolutions three, five or seven taps wide, of images with few channels: a
+//! row of neighbouring outputs by one vector of output channels, or by two of three taps.
 //!
 //! Each number of the image is loaded once for all outputs of the block that it is a tap of, which
 //! the kernel of `nhwc_micro` loads anew for each tap: with one vector of output channels that one
@@ -10,13 +10,12 @@ use super::nhwc_store::{Outputs, begin, store};
 use hetra_cpu_base::isa::{Isa, Kernel};
 use hetra_cpu_base::simd::Simd;
 
-/// Taps of a row.
-const TAPS: usize = 3;
-
-/// Whether the kernel does convolutions of this shape.
-pub(crate) fn fits(shape: &ConvShape) -> bool {
+/// Whether the kernel does convolutions of this shape, with `lanes` to a vector: of two vectors of
+/// more than three taps there would be no registers for the weights.
+pub(crate) fn fits(shape: &ConvShape, lanes: usize) -> bool {
     let (step, dilation) = (shape.stride[1], shape.dilation[1]);
-    shape.groups == 1 && shape.kw == TAPS && dilation == 1 && (1..=2).contains(&step)
+    let taps = shape.kw == 3 || [5, 7].contains(&shape.kw) && shape.m <= lanes;
+    shape.groups == 1 && taps && dilation == 1 && (1..=2).contains(&step)
 }
 
 /// Outputs of a block of one vector and of one of two: as many as leave registers for the taps.
@@ -29,18 +28,20 @@ pub(crate) fn widths(isa: Isa) -> (usize, usize) {
 #[derive(Clone, Copy)]
 pub(crate) struct RowTiles {
     /// Read: `rows` lines, `line` floats apart; of each `channels` runs, `plane` apart, of
-    /// `(width - 1) * stride + 3` numbers, `pixel` apart.
+    /// `(width - 1) * stride + taps` numbers, `pixel` apart.
     pub(crate) x: *const f32,
     pub(crate) rows: usize,
     pub(crate) line: usize,
     pub(crate) channels: usize,
     pub(crate) plane: usize,
     pub(crate) pixel: usize,
+    /// 3, or 5 or 7 for one vector of outputs.
+    pub(crate) taps: usize,
     /// 1 or 2.
     pub(crate) stride: usize,
     /// Outputs: at least as many as a block has.
     pub(crate) width: usize,
-    /// Read: `rows * 3 * channels` steps of two vectors.
+    /// Read: `rows * taps * channels` steps of two vectors.
     pub(crate) b: *const f32,
     /// Read: two vectors, which sums begin with.
     pub(crate) bias: *const f32,
@@ -53,9 +54,17 @@ pub(crate) struct RowTiles {
 ///
 /// # Safety
 /// The pointers of `t` must cover the sizes that `RowTiles` states, and `t.width >= MR`,
-/// `t.stride == ST`; `t.pixel` is 1 if `DENSE`.
+/// `t.taps == KW`, `t.stride == ST`; `t.pixel` is 1 if
+/// `DENSE`.
 #[inline(always)]
-unsafe fn row<S: Simd, const MR: usize, const NV: usize, const ST: usize, const DENSE: bool>(
+unsafe fn row<
+    S: Simd,
+    const MR: usize,
+    const NV: usize,
+    const KW: usize,
+    const ST: usize,
+    const DENSE: bool,
+>(
     s: S,
     t: &RowTiles,
 ) {
@@ -67,15 +76,15 @@ unsafe fn row<S: Simd, const MR: usize, const NV: usize, const ST: usize, const 
     for block in 0..t.width.div_ceil(MR) {
         let first = (block * MR).min(t.width - MR);
         // SAFETY: `first + MR <= width`: the numbers read are of the outputs' taps. The panel has
-        // `rows * 3 * channels` steps of two vectors and the bias two vectors, and `NV` is at most
+        // `rows * KW * channels` steps of two vectors and the bias two vectors, and `NV` is at most
         // 2. For `store`: as the caller promises.
         unsafe {
             let mut acc: [[S::F; NV]; MR] = begin(s, t.bias);
             for y in 0..t.rows {
                 let mut x = t.x.add(y * t.line + first * ST * pixel);
-                let mut b = t.b.add(y * TAPS * tap);
+                let mut b = t.b.add(y * KW * tap);
                 for _ in 0..t.channels {
-                    let mut weights = [[s.splat(0.0); NV]; TAPS];
+                    let mut weights = [[s.splat(0.0); NV]; KW];
                     for (tx, weights) in weights.iter_mut().enumerate() {
                         for (j, weight) in weights.iter_mut().enumerate() {
                             *weight = s.load(b.add(tx * tap + j * S::LANES));
@@ -83,7 +92,7 @@ unsafe fn row<S: Simd, const MR: usize, const NV: usize, const ST: usize, const 
                     }
                     for (i, sums) in acc.iter_mut().enumerate() {
                         for (tx, weights) in weights.iter().enumerate() {
-                            // The same place for up to three outputs: it is loaded once.
+                            // The same place for up to `KW` outputs: it is loaded once.
                             let v = s.splat(*x.add((i * ST + tx) * pixel));
                             for (sum, &weight) in sums.iter_mut().zip(weights) {
                                 *sum = s.fma(v, weight, *sum);
@@ -101,16 +110,23 @@ unsafe fn row<S: Simd, const MR: usize, const NV: usize, const ST: usize, const 
 
 /// A register kernel as a function of its own: inside a larger one the compiler may run out of
 /// registers and spill the accumulators.
-struct Call<'a, const MR: usize, const NV: usize, const ST: usize, const DENSE: bool>(&'a RowTiles);
+struct Call<
+    'a,
+    const MR: usize,
+    const NV: usize,
+    const KW: usize,
+    const ST: usize,
+    const DENSE: bool,
+>(&'a RowTiles);
 
-impl<const MR: usize, const NV: usize, const ST: usize, const DENSE: bool> Kernel
-    for Call<'_, MR, NV, ST, DENSE>
+impl<const MR: usize, const NV: usize, const KW: usize, const ST: usize, const DENSE: bool> Kernel
+    for Call<'_, MR, NV, KW, ST, DENSE>
 {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         // SAFETY: `Call` is made by `row_tiles` only, which has the same contract.
-        unsafe { row::<S, MR, NV, ST, DENSE>(s, self.0) }
+        unsafe { row::<S, MR, NV, KW, ST, DENSE>(s, self.0) }
     }
 }
 
@@ -122,16 +138,17 @@ impl<const MR: usize, const NV: usize, const ST: usize, const DENSE: bool> Kerne
 #[inline(always)]
 pub(crate) unsafe fn row_tiles<S: Simd>(t: &RowTiles) {
     let (one, two) = widths(S::ISA);
+    let block = if t.out.nv <= S::LANES { (one, 1) } else { (two, 2) };
     macro_rules! forms {
-        ($($mr:literal $nv:literal),+) => {
-            match (if t.out.nv <= S::LANES { (one, 1) } else { (two, 2) }, t.stride, t.pixel == 1) {
-                $((($mr, $nv), 1, true) => S::ISA.dispatch(Call::<$mr, $nv, 1, true>(t)),
-                (($mr, $nv), 1, false) => S::ISA.dispatch(Call::<$mr, $nv, 1, false>(t)),
-                (($mr, $nv), 2, true) => S::ISA.dispatch(Call::<$mr, $nv, 2, true>(t)),
-                (($mr, $nv), 2, false) => S::ISA.dispatch(Call::<$mr, $nv, 2, false>(t)),)+
+        ($($mr:literal $nv:literal $kw:literal),+) => {
+            match (block, t.taps, t.stride, t.pixel == 1) {
+                $((($mr, $nv), $kw, 1, true) => S::ISA.dispatch(Call::<$mr, $nv, $kw, 1, true>(t)),
+                (($mr, $nv), $kw, 1, false) => S::ISA.dispatch(Call::<$mr, $nv, $kw, 1, false>(t)),
+                (($mr, $nv), $kw, 2, true) => S::ISA.dispatch(Call::<$mr, $nv, $kw, 2, true>(t)),
+                (($mr, $nv), $kw, 2, false) => S::ISA.dispatch(Call::<$mr, $nv, $kw, 2, false>(t)),)+
                 form => unreachable!("a block of another form: {form:?}"),
             }
         };
     }
-    forms!(14 1, 12 2, 8 1, 4 2);
+    forms!(14 1 3, 14 1 5, 14 1 7, 12 2 3, 8 1 3, 8 1 5, 8 1 7, 4 2 3);
 }
