@@ -129,6 +129,12 @@ pub fn copy_strided<T: Item>(
     }
     let axes = merged(shape.iter().copied().zip(strides.iter().copied()));
     let (&(inner, [step]), outer) = axes.split_last().expect("merged gives at least one axis");
+    if let (1, &[(rows, [apart])]) = (step, outer)
+        && let Ok(apart) = usize::try_from(apart)
+    {
+        let (src, dst) = ((offset, apart), (0, inner));
+        return copy_blocks(x, y, &Blocks { count: rows, len: inner, src, dst });
+    }
     let pieces = inner.div_ceil(GRAIN);
     let y = Shared::new(y);
     for_ranges(total / inner * pieces, GRAIN * pieces / inner, |start, len| {
@@ -187,6 +193,18 @@ pub fn copy_blocks<T: Item>(x: &[T], y: &mut [T], b: &Blocks) {
     };
     assert!(inside(b.src, x.len()) && inside(b.dst, y.len()), "blocks outside their slices");
     let y = Shared::new(y);
+    if b.len <= SMALL {
+        return for_ranges(b.count, GRAIN / b.len, |start, n| {
+            let b = Blocks {
+                count: n,
+                src: (b.src.0 + start * b.src.1, b.src.1),
+                dst: (b.dst.0 + start * b.dst.1, b.dst.1),
+                ..*b
+            };
+            // SAFETY: blocks of the ones that were checked above; tasks have different ones.
+            unsafe { copy_small(x, y, &b) };
+        });
+    }
     let pieces = b.len.div_ceil(GRAIN);
     for_ranges(b.count * pieces, GRAIN * pieces / b.len, |start, n| {
         for task in start..start + n {
@@ -199,6 +217,34 @@ pub fn copy_blocks<T: Item>(x: &[T], y: &mut [T], b: &Blocks) {
             copy(&x[at..at + len], d);
         }
     });
+}
+
+/// Most elements of blocks that are copied by a loop of their own: to find out how each is to be
+/// copied takes longer than to do it.
+const SMALL: usize = 8;
+
+/// # Safety
+/// The blocks must lie inside `x` and `y` and not overlap, and nothing else may use those of `y`.
+unsafe fn copy_small<T: Item>(x: &[T], y: Shared<'_, T>, b: &Blocks) {
+    macro_rules! lengths {
+        ($($len:literal)+) => {
+            match b.len {
+                $($len => {
+                    let dst = y.rows(b.dst.0, (b.count, b.dst.1), b.len);
+                    for i in 0..b.count {
+                        // SAFETY: block `i < count` of both, which are inside.
+                        unsafe {
+                            let from = x.as_ptr().add(b.src.0 + i * b.src.1).cast::<[T; $len]>();
+                            let to = dst.add(i * b.dst.1).cast::<[T; $len]>();
+                            to.write(from.read());
+                        }
+                    }
+                })+
+                _ => unreachable!("longer blocks are copied by others"),
+            }
+        };
+    }
+    lengths!(1 2 3 4 5 6 7 8);
 }
 
 /// Pads with `value`. `before[k]` elements are added in front of axis `k` (removed if negative);

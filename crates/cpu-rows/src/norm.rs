@@ -7,7 +7,7 @@
 
 use hetra_cpu_base::isa::{Isa, Kernel};
 use hetra_cpu_base::math::exp_v;
-use hetra_cpu_base::scratch::{Shared, count};
+use hetra_cpu_base::scratch::{Shared, count, lend};
 use hetra_cpu_base::simd::Simd;
 use hetra_cpu_base::threads::for_ranges;
 
@@ -269,6 +269,28 @@ fn softmax_row<S: Simd>(s: S, x: &[f32], y: &mut [f32], log: bool) {
     }
 }
 
+/// Rows of fewer numbers than this are turned, so that a vector has one number of each of many.
+const TURNED_MAX: usize = 32;
+/// Rows that are turned together.
+const TURNED: usize = 64;
+
+/// Softmax of short rows, many at a time.
+fn softmax_short(isa: Isa, x: &[f32], y: &mut [f32], axis: usize, log: bool) {
+    let mut columns = lend(2 * axis * TURNED);
+    let (from, to) = columns.split_at_mut(axis * TURNED);
+    for (x, y) in x.chunks(axis * TURNED).zip(y.chunks_mut(axis * TURNED)) {
+        let inner = x.len() / axis;
+        for (j, row) in x.chunks_exact(axis).enumerate() {
+            row.iter().enumerate().for_each(|(a, &v)| from[a * inner + j] = v);
+        }
+        let (x, turned) = (&from[..axis * inner], Shared::new(&mut *to));
+        isa.dispatch(SoftmaxAcross { x, y: turned, at: 0, len: inner, axis, inner, log });
+        for (j, row) in y.chunks_exact_mut(axis).enumerate() {
+            row.iter_mut().enumerate().for_each(|(a, v)| *v = to[a * inner + j]);
+        }
+    }
+}
+
 struct SoftmaxAcross<'a> {
     x: &'a [f32],
     y: Shared<'a, f32>,
@@ -319,11 +341,14 @@ pub fn softmax(isa: Isa, x: &[f32], y: &mut [f32], [outer, axis, inner]: [usize;
     }
     let out = Shared::new(y);
     if inner == 1 {
-        for_ranges(outer, GRAIN / 2 / axis, |start, len| {
+        for_ranges(outer, (GRAIN / 2 / axis).next_multiple_of(TURNED), |start, len| {
             let (at, size) = (start * axis, len * axis);
             // SAFETY: the ranges are disjoint.
             let y = unsafe { out.slice(at, size) };
-            isa.dispatch(SoftmaxRows { x: &x[at..at + size], y, axis, log });
+            match axis < TURNED_MAX && outer > 1 {
+                true => softmax_short(isa, &x[at..at + size], y, axis, log),
+                false => isa.dispatch(SoftmaxRows { x: &x[at..at + size], y, axis, log }),
+            }
         });
         return;
     }

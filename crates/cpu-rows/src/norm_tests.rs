@@ -3,7 +3,7 @@
 use super::*;
 use crate::reference::{Rng, close};
 
-const SHAPES: [[usize; 3]; 9] = [
+const SHAPES: [[usize; 3]; 12] = [
     [1, 1, 1],
     [3, 17, 1],
     [5, 64, 1],
@@ -13,6 +13,9 @@ const SHAPES: [[usize; 3]; 9] = [
     [1, 33, 130],
     [0, 3, 2],
     [40, 1000, 1],
+    [333, 2, 1],
+    [70, 31, 1],
+    [3000, 5, 1],
 ];
 
 fn column(x: &[f32], [_, axis, inner]: [usize; 3], o: usize, j: usize) -> Vec<f64> {
