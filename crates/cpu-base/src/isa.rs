@@ -85,6 +85,15 @@ pub fn isa() -> Isa {
 }
 
 impl Isa {
+    /// 32-bit lanes of a vector.
+    pub fn lanes(self) -> usize {
+        match self {
+            Isa::Portable => 4,
+            Isa::Avx2 => 8,
+            Isa::Avx512 => 16,
+        }
+    }
+
     /// Every instruction set that this machine can run; tests loop over it.
     pub fn available() -> Vec<Isa> {
         [Isa::Portable, Isa::Avx2, Isa::Avx512].into_iter().filter(|i| *i <= detected()).collect()

@@ -244,6 +244,8 @@ pub trait Simd: sealed::Sealed + Copy + Send + Sync + 'static {
     }
     /// The lanes of two vectors in turn: `a` 0, `b` 0, `a` 1 and so on, in two vectors.
     fn zip(self, a: Self::F, b: Self::F) -> [Self::F; 2];
+    /// Lane `i` is lane `lanes[i]` of `a` or, from `LANES` on, of `b`; these are below `2 * LANES`.
+    fn pick(self, a: Self::F, b: Self::F, lanes: Self::I) -> Self::F;
     /// The nearest number that bf16 has, ties to even; NaN stays NaN.
     #[inline(always)]
     fn round_bf16(self, a: Self::F) -> Self::F {
@@ -541,6 +543,11 @@ impl Simd for Portable {
     #[inline(always)]
     fn zip(self, a: [f32; 4], b: [f32; 4]) -> [[f32; 4]; 2] {
         [[a[0], b[0], a[1], b[1]], [a[2], b[2], a[3], b[3]]]
+    }
+    #[inline(always)]
+    fn pick(self, a: [f32; 4], b: [f32; 4], lanes: [i32; 4]) -> [f32; 4] {
+        let both = [a[0], a[1], a[2], a[3], b[0], b[1], b[2], b[3]];
+        lanes.map(|lane| both[lane as usize % 8])
     }
     #[inline(always)]
     fn shl<const N: u32>(self, a: [i32; 4]) -> [i32; 4] {

@@ -276,6 +276,15 @@ impl Simd for Avx2 {
         }
     }
     #[inline(always)]
+    fn pick(self, a: __m256, b: __m256, lanes: __m256i) -> __m256 {
+        // SAFETY: the token proves AVX2.
+        unsafe {
+            let (a, b) = (_mm256_permutevar8x32_ps(a, lanes), _mm256_permutevar8x32_ps(b, lanes));
+            // Bit 3 tells which.
+            _mm256_blendv_ps(a, b, _mm256_castsi256_ps(_mm256_slli_epi32::<28>(lanes)))
+        }
+    }
+    #[inline(always)]
     unsafe fn istore(self, p: *mut i32, v: __m256i) {
         // SAFETY: the caller promises eight writable integers.
         unsafe { _mm256_storeu_si256(p.cast(), v) }
@@ -591,6 +600,11 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
             let high = _mm512_add_epi32(low, _mm512_set1_epi32(8));
             [_mm512_permutex2var_ps(a, low, b), _mm512_permutex2var_ps(a, high, b)]
         }
+    }
+    #[inline(always)]
+    fn pick(self, a: __m512, b: __m512, lanes: __m512i) -> __m512 {
+        // SAFETY: the token proves AVX-512.
+        unsafe { _mm512_permutex2var_ps(a, lanes, b) }
     }
     #[inline(always)]
     fn pair_bf16(self, low: __m512, high: __m512) -> __m512 {

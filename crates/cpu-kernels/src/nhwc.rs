@@ -295,8 +295,9 @@ pub fn groups_round(shape: &ConvShape, operands: Operands) -> bool {
 
 /// Whether rows of so many outputs are done by the kernel of rows, whose blocks have one height.
 pub fn by_rows(isa: Isa, shape: &ConvShape, width: usize) -> bool {
-    let lanes = block(isa).1 / 2;
-    reads_whole_rows(shape) && nhwc_rows::fits(shape, lanes) && width >= nhwc_rows::widths(isa).0
+    reads_whole_rows(shape)
+        && nhwc_rows::fits(shape, isa.lanes())
+        && width >= nhwc_rows::widths(isa).0
 }
 
 /// How many parts two ranges are cut into, so that there are about `want` of them. The smaller

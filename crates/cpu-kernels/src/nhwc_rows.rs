@@ -1,5 +1,5 @@
-//! The register kernel of convolutions three, five or seven taps wide, of images with few channels: a
-//! row of neighbouring outputs by one vector of output channels, or by two of three taps.
+//! The register kernel of convolutions three to seven taps wide, of images with few channels: a row
+//! of neighbouring outputs by one vector of output channels, or by two of three taps.
 //!
 //! Each number of the image is loaded once for all outputs of the block that it is a tap of, which
 //! the kernel of `nhwc_micro` loads anew for each tap: with one vector of output channels that one
@@ -14,7 +14,7 @@ use hetra_cpu_base::simd::Simd;
 /// more than three taps there would be no registers for the weights.
 pub(crate) fn fits(shape: &ConvShape, lanes: usize) -> bool {
     let (step, dilation) = (shape.stride[1], shape.dilation[1]);
-    let taps = shape.kw == 3 || [5, 7].contains(&shape.kw) && shape.m <= lanes;
+    let taps = shape.kw == 3 || (5..=7).contains(&shape.kw) && shape.m <= lanes;
     shape.groups == 1 && taps && dilation == 1 && (1..=2).contains(&step)
 }
 
@@ -35,7 +35,7 @@ pub(crate) struct RowTiles {
     pub(crate) channels: usize,
     pub(crate) plane: usize,
     pub(crate) pixel: usize,
-    /// 3, or 5 or 7 for one vector of outputs.
+    /// 3, or 5 to 7 for one vector of outputs.
     pub(crate) taps: usize,
     /// 1 or 2.
     pub(crate) stride: usize,
@@ -150,5 +150,5 @@ pub(crate) unsafe fn row_tiles<S: Simd>(t: &RowTiles) {
             }
         };
     }
-    forms!(14 1 3, 14 1 5, 14 1 7, 12 2 3, 8 1 3, 8 1 5, 8 1 7, 4 2 3);
+    forms!(14 1 3, 14 1 5, 14 1 6, 14 1 7, 12 2 3, 8 1 3, 8 1 5, 8 1 6, 8 1 7, 4 2 3);
 }

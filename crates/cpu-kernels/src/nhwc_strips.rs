@@ -107,9 +107,10 @@ impl Strips {
             let outputs = y..(y + rows).min(oh);
             let high = (outputs.len() - 1) * s.stride[0] + (s.kh - 1) * s.dilation[0] + 1;
             let mut strip = lend(count(&[high, self.line]));
-            for (i, line) in strip.chunks_exact_mut(self.line).enumerate() {
-                let at = (y * s.stride[0] + i).wrapping_sub(s.pads[0]);
-                self.fill(self.image(x, image), at, line);
+            let first = (y * s.stride[0]).wrapping_sub(s.pads[0]);
+            match self.planes && self.by_rows {
+                true => self.fill_planes(self.image(x, image), first, &mut strip),
+                false => self.fill(self.image(x, image), first, &mut strip),
             }
             let (wide, first) = (self.line / s.c, (image * oh + y) * ow);
             if self.by_rows {
@@ -128,30 +129,44 @@ impl Strips {
         &x[range]
     }
 
-    /// Writes row `y` of an image between zeros; nothing but zeros if it has no such row.
-    fn fill(&self, image: &[f32], y: usize, line: &mut [f32]) {
-        let ([h, w, ..], c) = (self.size, self.shape.c);
-        if self.planes && self.by_rows && y < h {
-            let left = self.shape.pads[1];
-            for (channel, run) in line.chunks_exact_mut(self.line / c).enumerate() {
+    /// Writes rows of an image from `first` on between zeros; nothing but zeros for a row that it
+    /// does not have. Channels stay first: one after the other, as each is a run of the memory.
+    fn fill_planes(&self, image: &[f32], first: usize, strip: &mut [f32]) {
+        let ([h, w, ..], c, left) = (self.size, self.shape.c, self.shape.pads[1]);
+        let wide = self.line / c;
+        for channel in 0..c {
+            for (i, line) in strip.chunks_exact_mut(self.line).enumerate() {
+                let (y, run) = (first.wrapping_add(i), &mut line[channel * wide..][..wide]);
+                if y >= h {
+                    run.fill(0.0);
+                    continue;
+                }
                 run[..left].fill(0.0);
                 copy(&image[(channel * h + y) * w..][..w], &mut run[left..left + w]);
                 run[left + w..].fill(0.0);
             }
-            return;
         }
+    }
+
+    /// The same with the channels of a pixel side by side.
+    fn fill(&self, image: &[f32], first: usize, strip: &mut [f32]) {
+        let ([h, w, ..], c) = (self.size, self.shape.c);
         let (left, right) = (self.shape.pads[1] * c, self.shape.pads[3] * c);
-        if y >= h {
-            return line.fill(0.0);
-        }
-        let end = line.len() - right;
-        line[..left].fill(0.0);
-        line[end..].fill(0.0);
-        let middle = &mut line[left..end];
-        if self.planes {
-            interleave(&image[y * w..], (c, h * w), w, middle);
-        } else {
-            copy(&image[y * w * c..][..w * c], middle);
+        for (i, line) in strip.chunks_exact_mut(self.line).enumerate() {
+            let y = first.wrapping_add(i);
+            if y >= h {
+                line.fill(0.0);
+                continue;
+            }
+            let end = line.len() - right;
+            line[..left].fill(0.0);
+            line[end..].fill(0.0);
+            let middle = &mut line[left..end];
+            if self.planes {
+                interleave(&image[y * w..], (c, h * w), w, middle);
+            } else {
+                copy(&image[y * w * c..][..w * c], middle);
+            }
         }
     }
 }

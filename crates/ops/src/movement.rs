@@ -209,7 +209,7 @@ fn permutation(attrs: &hetra_ir::Attrs, rank: usize) -> Result<Vec<usize>, OpErr
     resolve_axes(perm, rank)
 }
 
-fn infer_concat(ctx: &InferCtx<'_>) -> Result<Vec<Type>, OpError> {
+pub(crate) fn infer_concat(ctx: &InferCtx<'_>) -> Result<Vec<Type>, OpError> {
     let dtype = (0..ctx.len()).find_map(|index| ctx.dtype_opt(index));
     let axis = *ctx.attrs().int("axis")?;
     let Some((first, rank)) = (0..ctx.len()).find_map(|at| Some((at, ctx.rank(at)?))) else {

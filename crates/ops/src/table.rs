@@ -52,6 +52,7 @@ pub static ALL_OPS: &[&[&OpDef]] = &[
     crate::select::OPS,
     crate::scatter::OPS,
     crate::gather::OPS,
+    crate::gather_concat::OPS,
     crate::slice::OPS,
     crate::movement::OPS,
     crate::reshape::OPS,

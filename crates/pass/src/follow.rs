@@ -166,9 +166,10 @@ fn renamed(ed: &mut Editor<'_>, stored: &mut Stored, at: usize, perm: &[usize]) 
     let mut operands = vec![0];
     let mut order = perm.to_vec();
     match node.op.as_str() {
-        "Concat" | "com.microsoft.QLinearConcat" => {
+        "Concat" | "hetra.GatherConcat" | "com.microsoft.QLinearConcat" => {
             // In turn codes, scale and zero point, behind those of the output.
-            let (first, step) = if node.op == "Concat" { (0, 1) } else { (2, 3) };
+            let codes = node.op == "com.microsoft.QLinearConcat";
+            let (first, step) = if codes { (2, 3) } else { (0, 1) };
             operands = (first..node.inputs.len()).step_by(step).collect();
             let axis = axis_of(*node.attrs.int_opt("axis").ok()??)?;
             node.attrs.set("axis", axis as i64);

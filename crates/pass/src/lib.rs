@@ -31,12 +31,15 @@ mod layout;
 mod matmul;
 mod noop;
 mod norm;
+mod pad;
 mod precision;
 mod quant;
 mod quant_move;
 mod quantise;
 mod regroup;
 mod scale;
+mod shuffle;
+mod space_to_depth;
 mod spelling;
 mod weights;
 

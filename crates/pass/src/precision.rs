@@ -111,7 +111,7 @@ fn image_inputs(node: &Node) -> Vec<usize> {
         return form.images(node).collect();
     }
     match node.op.as_str() {
-        "Add" | "Mul" | "Concat" => (0..node.inputs.len()).collect(),
+        "Add" | "Mul" | "Concat" | "hetra.GatherConcat" => (0..node.inputs.len()).collect(),
         "Transpose" | "Slice" | "Split" | "Gather" | "Expand" | "Tile" | "Resize" => vec![0],
         "Reshape" | "Flatten" | "Squeeze" | "Unsqueeze" => vec![0],
         _ => Vec::new(),

@@ -19,6 +19,8 @@ pub static PASSES: &[&Pass] = &[
     &crate::activation::ACTIVATION,
     &crate::norm::LAYER_NORM,
     &crate::attention::ATTENTION,
+    &crate::pad::PAD,
+    &crate::space_to_depth::SPACE_TO_DEPTH,
     &crate::channels::CONV_BATCHNORM,
     &crate::channels::CONV_BIAS,
     &crate::conv::CONV_RESIDUAL,
@@ -29,12 +31,14 @@ pub static PASSES: &[&Pass] = &[
     &crate::matmul::MATMUL_ACTIVATION,
     &crate::scale::ACTIVATION_SCALE,
     &crate::norm::SKIP_LAYER_NORM,
+    &crate::shuffle::SHUFFLE,
     &crate::channels_last::CHANNELS_LAST,
 ];
 
 /// Of these, the ones that run once, when the others find nothing more: they know only the forms
 /// of before. After each of them the passes of [`TIDYING`] run.
-pub(crate) static FINAL: &[&Pass] = &[&crate::channels_last::CHANNELS_LAST];
+pub(crate) static FINAL: &[&Pass] =
+    &[&crate::shuffle::SHUFFLE, &crate::channels_last::CHANNELS_LAST];
 
 /// The passes that remove what others have made superfluous.
 pub(crate) static TIDYING: &[&Pass] =

@@ -2,15 +2,18 @@
 
 use std::sync::Arc;
 
+use half::bf16;
 use hetra_device::{Call, Part, Program};
 use hetra_ir::Node;
-use hetra_ops::{OpError, SliceForm};
+use hetra_ops::{OpError, SliceForm, gathered};
 use hetra_tensor::{DType, Tensor, TensorError, broadcast, to_i64};
 
 use super::extents::{Join, axis_of, product};
 use super::{Compile, Form, Outcome, program};
+use hetra_cpu_base::isa::isa;
 use hetra_cpu_kernels::layout::{Blocks, Item, copy_blocks, copy_strided, gather, transpose};
 use hetra_cpu_rows::broadcast::broadcast_strides;
+use hetra_cpu_rows::gather_concat::{Arrays, gather_concat, pick_concat};
 
 pub(super) static OPS: &[(&str, Compile)] = &[
     ("Transpose", compile_transpose),
@@ -18,6 +21,7 @@ pub(super) static OPS: &[(&str, Compile)] = &[
     ("Split", compile_split),
     ("Gather", compile_gather),
     ("Slice", compile_slice),
+    ("hetra.GatherConcat", compile_gather_concat),
     ("Expand", |_, _| program("move", expand)),
     ("Tile", |_, _| program("move", tile)),
 ];
@@ -107,6 +111,62 @@ fn run_concat(call: &mut Call<'_>, axis: i64) -> Outcome {
         }
         Ok(Some(vec![out.into()]))
     })
+}
+
+fn compile_gather_concat(_: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
+    let axis = *node.attrs.int("axis").ok()?;
+    let indices = node.attrs.ints("indices").ok()?.to_vec();
+    program("move", move |call| run_gather_concat(call, axis, &indices))
+}
+
+fn run_gather_concat(call: &mut Call<'_>, axis: i64, indices: &[i64]) -> Outcome {
+    let parts: Vec<Tensor> = (0..call.inputs.len())
+        .map(|index| call.tensor(index).cloned())
+        .collect::<Result<_, OpError>>()?;
+    let (Some(join), Some(rank)) = (Join::of(&parts, axis), parts.first().map(Tensor::rank)) else {
+        return Ok(None);
+    };
+    let Some(axis) = axis_of(axis, rank) else { return Ok(None) };
+    let extents: Vec<usize> = parts.iter().map(|part| part.shape()[axis]).collect();
+    let mut picks = Vec::with_capacity(indices.len());
+    for mut at in gathered(indices, join.shape[axis])? {
+        let mut part = 0;
+        while at >= extents[part] {
+            (at, part) = (at - extents[part], part + 1);
+        }
+        picks.push((part, at));
+    }
+    let mut shape = join.shape.clone();
+    let sizes = (product(&shape[..axis]), product(&shape[axis + 1..]));
+    shape[axis] = picks.len();
+    let dtype = parts[0].dtype();
+    let mut out = call.output(0, dtype, &shape)?;
+    /// The parts as numbers or as words of their size.
+    macro_rules! arrays {
+        ($T:ident) => {{
+            let parts = parts.iter().zip(&extents);
+            &parts.map(|(x, &n)| (items::<$T>(x), n)).collect::<Vec<_>>()[..]
+        }};
+    }
+    let (single, isa) = (sizes.1 == 1, isa());
+    let done = match dtype {
+        DType::BF16 if single => {
+            let arrays = Arrays { parts: arrays!(bf16), sizes };
+            pick_concat(isa, &arrays, &picks, items_mut(&mut out)?)
+        }
+        dtype if single && dtype.bits() == 32 => {
+            let arrays = Arrays { parts: arrays!(f32), sizes };
+            pick_concat(isa, &arrays, &picks, items_mut(&mut out)?)
+        }
+        _ => false,
+    };
+    if !done {
+        by_width!(dtype, T => {
+            let arrays = Arrays { parts: arrays!(T), sizes };
+            gather_concat(&arrays, &picks, items_mut(&mut out)?);
+        });
+    }
+    Ok(Some(vec![out.into()]))
 }
 
 fn compile_split(_: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {

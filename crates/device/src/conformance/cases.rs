@@ -416,6 +416,7 @@ fn movements(random: &Random, cases: &mut Vec<Case>) {
         let x = random.tensor(dtype, &shape);
         let join = node("Concat").with("axis", random.below(4) as i64);
         cases.push(Case::new("Concat", join, vec![live(x.clone()), live(x.clone())], 1));
+        cases.push(gather_concat(random, dtype, &shape));
         let axis = random.below(4);
         let cut = random.below(shape[axis] + 1);
         let lengths = Tensor::vector(&[cut as i64, (shape[axis] - cut) as i64]);
@@ -448,4 +449,20 @@ fn movements(random: &Random, cases: &mut Vec<Case>) {
         let arguments = vec![live(random.tensor(dtype, &one)), live(Tensor::vector(&wanted))];
         cases.push(Case::new("Expand", node("Expand"), arguments, 1));
     }
+}
+
+/// Slices of two tensors, in turn or in any order.
+fn gather_concat(random: &Random, dtype: DType, shape: &[usize]) -> Case {
+    let axis = random.pick(&[1, 3]);
+    let mut other = shape.to_vec();
+    other[axis] = random.pick(&[1, 5, 40]);
+    let (extent, more) = (shape[axis], other[axis]);
+    let indices: Vec<i64> = match random.below(2) {
+        0 => (0..2 * extent.min(more)).map(|i| (i / 2 + i % 2 * extent) as i64).collect(),
+        _ => (0..1 + random.below(20)).map(|_| random.below(extent + more) as i64).collect(),
+    };
+    let pick = node("hetra.GatherConcat").with("axis", axis as i64);
+    let pick = pick.with("indices", hetra_ir::Attr::Ints(indices));
+    let inputs = vec![live(random.tensor(dtype, shape)), live(random.tensor(dtype, &other))];
+    Case::new("hetra.GatherConcat", pick, inputs, 1)
 }
