@@ -11,10 +11,10 @@ use hetra_cpu_base::isa::{Isa, Kernel};
 use hetra_cpu_base::simd::Simd;
 
 /// Whether the kernel does convolutions of this shape, with `lanes` to a vector: of two vectors of
-/// more than three taps there would be no registers for the weights.
+/// more than three taps there would be no registers for the weights, nor of shorter ones.
 pub(crate) fn fits(shape: &ConvShape, lanes: usize) -> bool {
     let (step, dilation) = (shape.stride[1], shape.dilation[1]);
-    let taps = shape.kw == 3 || (5..=7).contains(&shape.kw) && shape.m <= lanes;
+    let taps = shape.kw == 3 || (5..=7).contains(&shape.kw) && lanes == 16 && shape.m <= lanes;
     shape.groups == 1 && taps && dilation == 1 && (1..=2).contains(&step)
 }
 
@@ -68,7 +68,7 @@ unsafe fn row<
     s: S,
     t: &RowTiles,
 ) {
-    if (MR > 8) != (S::LANES == 16) {
+    if (MR > 8) != (S::LANES == 16) || KW > 3 && S::LANES != 16 {
         return; // Never asked for; keeps the compiler from building it.
     }
     let pixel = if DENSE { 1 } else { t.pixel };
@@ -142,13 +142,16 @@ pub(crate) unsafe fn row_tiles<S: Simd>(t: &RowTiles) {
     macro_rules! forms {
         ($($mr:literal $nv:literal $kw:literal),+) => {
             match (block, t.taps, t.stride, t.pixel == 1) {
-                $((($mr, $nv), $kw, 1, true) => S::ISA.dispatch(Call::<$mr, $nv, $kw, 1, true>(t)),
-                (($mr, $nv), $kw, 1, false) => S::ISA.dispatch(Call::<$mr, $nv, $kw, 1, false>(t)),
-                (($mr, $nv), $kw, 2, true) => S::ISA.dispatch(Call::<$mr, $nv, $kw, 2, true>(t)),
-                (($mr, $nv), $kw, 2, false) => S::ISA.dispatch(Call::<$mr, $nv, $kw, 2, false>(t)),)+
+                $((($mr, $nv), $kw, 1, true) => forms!(@ $mr $nv $kw 1 true),
+                (($mr, $nv), $kw, 1, false) => forms!(@ $mr $nv $kw 1 false),
+                (($mr, $nv), $kw, 2, true) => forms!(@ $mr $nv $kw 2 true),
+                (($mr, $nv), $kw, 2, false) => forms!(@ $mr $nv $kw 2 false),)+
                 form => unreachable!("a block of another form: {form:?}"),
             }
         };
+        (@ $mr:literal $nv:literal $kw:literal $st:literal $dense:literal) => {
+            S::ISA.dispatch(Call::<$mr, $nv, $kw, $st, $dense>(t))
+        };
     }
-    forms!(14 1 3, 14 1 5, 14 1 6, 14 1 7, 12 2 3, 8 1 3, 8 1 5, 8 1 6, 8 1 7, 4 2 3);
+    forms!(14 1 3, 14 1 5, 14 1 6, 14 1 7, 12 2 3, 8 1 3, 4 2 3);
 }

@@ -167,18 +167,32 @@ fn random_shapes() {
 #[test]
 fn few_channels() {
     let mut rng = Rng::new(27);
-    for seed in 0..200 {
+    for seed in 0..300 {
+        let (kw, most) = [(3, 49), (3, 49), (5, 18), (6, 18), (7, 18)][seed as usize % 5];
         let s = ConvShape {
             c: rng.range(1, 17),
-            m: rng.range(1, 49),
+            m: rng.range(1, most),
             kh: rng.range(1, 4),
-            kw: 3,
+            kw,
             stride: [rng.range(1, 2), rng.range(1, 2)],
             dilation: [rng.range(1, 2), 1],
             pads: [rng.below(3), rng.below(3), rng.below(3), rng.below(3)],
             groups: 1,
         };
-        check(s, rng.range(1, 2), rng.range(3, 9), rng.range(3, 50), seed);
+        check(s, rng.range(1, 2), rng.range(3, 9), rng.range(kw, 50), seed);
+    }
+}
+
+/// One tap, which reads pixels as they lie.
+#[test]
+fn pointwise() {
+    let mut rng = Rng::new(28);
+    for seed in 0..100 {
+        let (kh, kw, pads) = (1, 1, [0; 4]);
+        let groups = [1, 1, 2][rng.below(3)];
+        let (c, m) = (groups * rng.range(1, 40), groups * rng.range(1, 70));
+        let s = ConvShape { c, m, kh, kw, stride: [1; 2], dilation: [1; 2], pads, groups };
+        check(s, rng.range(1, 2), rng.range(1, 12), rng.range(1, 12), seed);
     }
 }
 

@@ -148,6 +148,10 @@ impl Writer<'_> {
                 self.table(node, &names, &mut proto);
                 continue;
             }
+            if node.op == "hetra.GatherConcat" {
+                self.gather_concat(node, &names, &mut proto);
+                continue;
+            }
             let mut message = self.node(graph, first.as_ref().unwrap_or(node), &names)?;
             message.metadata_props = metadata.map_or(Vec::new(), |metadata| entries(metadata(id)));
             match form {
@@ -279,6 +283,39 @@ impl Writer<'_> {
             op_type: "Gather".to_string(),
             ..NodeProto::default()
         });
+    }
+
+    /// Writes slices of several tensors as a Gather of what a Concat joins.
+    fn gather_concat(&mut self, node: &Node, names: &Names, proto: &mut GraphProto) {
+        let name =
+            |id: Option<ValueId>| id.and_then(|id| names.get(&id)).cloned().unwrap_or_default();
+        let y = name(node.output(0));
+        let [joined, indices] = ["joined", "indices"].map(|part| format!("{y}/{part}"));
+        let [joined, indices] = [joined, indices].map(|name| self.taken.unique(&name));
+        for op in ["Concat", "Constant", "Gather"] {
+            if let Some(row) = find(op).and_then(|def| def.onnx.first()) {
+                self.domains.entry(row.domain).or_insert_with(|| newest(row));
+            }
+        }
+        let axis = int_attribute("axis", node.attrs.int_or("axis", 0).unwrap_or(0));
+        let places = AttributeProto {
+            name: "value_ints".to_string(),
+            r#type: attr_type::INTS,
+            ints: node.attrs.ints("indices").cloned().unwrap_or_default(),
+            ..AttributeProto::default()
+        };
+        let message = |op: &str, input: Vec<String>, output: String, attribute| NodeProto {
+            input,
+            output: vec![output],
+            op_type: op.to_string(),
+            attribute: vec![attribute],
+            ..NodeProto::default()
+        };
+        let parts = node.inputs.iter().map(|&id| name(id)).collect();
+        proto.node.push(message("Concat", parts, joined.clone(), axis.clone()));
+        proto.node.push(message("Constant", vec![], indices.clone(), places));
+        let gather = message("Gather", vec![joined, indices], y, axis);
+        proto.node.push(NodeProto { name: node.name.clone(), ..gather });
     }
 
     /// Writes an operator on images with channels last as the one that it stands for, which wants

@@ -31,6 +31,7 @@ const JOINING: &[&str] = &[
     "matmul_bias",
     "matmul_activation",
     "skip_layer_norm",
+    "shuffle",
     "channels_last",
 ];
 

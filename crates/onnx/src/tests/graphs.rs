@@ -256,6 +256,25 @@ fn tables_of_codes_are_written_as_gathers() {
 }
 
 #[test]
+fn slices_of_several_tensors_are_written_as_gathers() {
+    let text = r#"graph "g" (%x: f32[2,2,3], %z: f32[2,1,3]) {
+        %y: f32[2,4,3] = hetra.GatherConcat "pick" (%x, %z) {axis = 1, indices = [2, 0, 1, 2]}
+        return (%y)
+    }"#;
+    let graph = hetra_ir::parse(text).unwrap();
+    let bytes = crate::export(&graph, &crate::ExportOptions::default()).unwrap();
+    let read = import(&bytes, &ImportOptions::default()).unwrap();
+    let values: Vec<f32> = (0..18_u8).map(f32::from).collect();
+    let x = Tensor::from_slice(&[2, 2, 3], &values[..12]).unwrap();
+    let z = Tensor::from_slice(&[2, 1, 3], &values[12..]).unwrap();
+    let run = |graph| {
+        let inputs = vec![x.clone().into(), z.clone().into()];
+        hetra_ops::interpret(graph, inputs, &|_| None).unwrap()
+    };
+    assert_eq!(run(&graph), run(&read));
+}
+
+#[test]
 fn how_exactly_to_compute_is_not_written() {
     let text = r#"graph "g" (%x: f32[2,2]) {
         const %w = f32[2,2] [1.0, 2.0, 3.0, 4.0]
