@@ -85,13 +85,17 @@ pub fn isa() -> Isa {
 }
 
 impl Isa {
-    /// 32-bit lanes of a vector.
+    /// 32-bit lanes of the vectors that `dispatch` gives a kernel.
     pub fn lanes(self) -> usize {
-        match self {
-            Isa::Portable => 4,
-            Isa::Avx2 => 8,
-            Isa::Avx512 => 16,
+        struct Lanes;
+        impl Kernel for Lanes {
+            type Output = usize;
+            #[inline(always)]
+            fn run<S: Simd>(self, _: S) -> usize {
+                S::LANES
+            }
         }
+        self.dispatch(Lanes)
     }
 
     /// Every instruction set that this machine can run; tests loop over it.

@@ -6,8 +6,9 @@
 
 use super::bf16::{self, Operands};
 use super::tiles::TileWeights;
-use hetra_cpu_base::isa::Isa;
+use hetra_cpu_base::isa::{Isa, Kernel};
 use hetra_cpu_base::scratch::{AlignedBuf, Shared, count};
+use hetra_cpu_base::simd::Simd;
 use hetra_cpu_base::threads::for_each;
 
 /// Longest k block: a panel pair of it fits the first two cache levels.
@@ -15,11 +16,15 @@ pub(crate) const KC_MAX: usize = 384;
 
 /// Register block of an instruction set: rows and columns.
 pub(crate) fn block(isa: Isa) -> (usize, usize) {
-    match isa.min(hetra_cpu_base::isa::detected()) {
-        Isa::Portable => (4, 8),
-        Isa::Avx2 => (6, 16),
-        Isa::Avx512 => (14, 32),
+    struct Block;
+    impl Kernel for Block {
+        type Output = (usize, usize);
+        #[inline(always)]
+        fn run<S: Simd>(self, _: S) -> (usize, usize) {
+            (S::MR, 2 * S::LANES)
+        }
     }
+    isa.dispatch(Block)
 }
 
 /// Length of the k blocks (the last may be shorter).

@@ -27,6 +27,10 @@ pub(crate) fn strides_of(shape: &[usize]) -> Vec<usize> {
 /// Longest copy, in bytes, that is not left to memcpy, whose call costs as much as it moves.
 const SHORT: usize = 256;
 
+/// Most elements of blocks that are copied by a loop of their own: to find out how each is to be
+/// copied takes longer than to do it.
+const SMALL: usize = 8;
+
 #[inline(always)]
 pub(crate) fn copy<T: Item>(src: &[T], dst: &mut [T]) {
     let bytes = size_of_val(src);
@@ -218,10 +222,6 @@ pub fn copy_blocks<T: Item>(x: &[T], y: &mut [T], b: &Blocks) {
         }
     });
 }
-
-/// Most elements of blocks that are copied by a loop of their own: to find out how each is to be
-/// copied takes longer than to do it.
-const SMALL: usize = 8;
 
 /// # Safety
 /// The blocks must lie inside `x` and `y` and not overlap, and nothing else may use those of `y`.

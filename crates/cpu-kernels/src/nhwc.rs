@@ -295,9 +295,7 @@ pub fn groups_round(shape: &ConvShape, operands: Operands) -> bool {
 
 /// Whether rows of so many outputs are done by the kernel of rows, whose blocks have one height.
 pub fn by_rows(isa: Isa, shape: &ConvShape, width: usize) -> bool {
-    reads_whole_rows(shape)
-        && nhwc_rows::fits(shape, isa.lanes())
-        && width >= nhwc_rows::widths(isa).0
+    reads_whole_rows(shape) && nhwc_rows::fits(isa, shape) && width >= nhwc_rows::widths(isa).0
 }
 
 /// How many parts two ranges are cut into, so that there are about `want` of them. The smaller
@@ -485,7 +483,7 @@ impl Kernel for RowBlock<'_> {
         let (s, nr) = (&call.shape, 2 * S::LANES);
         let ([rows, width], depth) = (strip.outputs, s.kh * s.kw * s.c);
         assert!(nr == block(conv.isa).1, "packed for another instruction set");
-        assert!(nhwc_rows::fits(s, S::LANES), "another shape");
+        assert!(nhwc_rows::fits(S::ISA, s), "another shape");
         assert!(width >= nhwc_rows::widths(S::ISA).0, "rows are too short");
         let high = (rows - 1) * s.stride[0] + (s.kh - 1) * s.dilation[0];
         let wide = (width - 1) * s.stride[1] + s.kw - 1;

@@ -13,7 +13,7 @@ use super::int8_conv::Bytes;
 use super::int8_pack::kg_of;
 use super::nhwc::{cuts, part};
 use super::nhwc_int8_depthwise::{ByteDepthwise, PackedByteDepthwise};
-use super::nhwc_int8_micro::{ByteTile, CodeEnd, byte_tile, halves, lanes, lanes_of, place};
+use super::nhwc_int8_micro::{ByteTile, CodeEnd, byte_tile, halves, lanes_of, place};
 use hetra_cpu_base::isa::{Isa, Kernel};
 use hetra_cpu_base::scratch::{AlignedBuf, Shared, count, lend};
 use hetra_cpu_base::simd::Simd;
@@ -205,7 +205,7 @@ impl PackedNhwcInt8 {
         channel: impl Fn(usize) -> (i32, f32),
         (end, out): (CodeEnd, &mut [u8]),
     ) {
-        let (mg, nr) = (self.shape.per_group().1, 2 * lanes(self.isa));
+        let (mg, nr) = (self.shape.per_group().1, 2 * self.isa.lanes());
         let of_group = mg.div_ceil(nr);
         let slots = packed.panels.len() * nr;
         let (mut fixed, mut scale) = (lend(slots), lend(slots));
@@ -292,7 +292,7 @@ fn copied_image(
 /// The order of the register kernel.
 fn pack(isa: Isa, s: &ConvShape, weights: &[i16]) -> Panels {
     let (cg, mg) = s.per_group();
-    let (taps, nr, kg) = (s.kh * s.kw, 2 * lanes(isa), kg_of(isa));
+    let (taps, nr, kg) = (s.kh * s.kw, 2 * isa.lanes(), kg_of(isa));
     // In a padded copy a row of taps is one run of channels.
     let (steps, run) = if s.row_of_bytes_is_run() { (s.kh, s.kw * cg) } else { (taps, cg) };
     let (of_group, depth, quads) = (mg.div_ceil(nr), taps * cg, run.div_ceil(4));
@@ -518,7 +518,7 @@ impl Block<'_> {
         let (call, s) = (self.call, &self.call.image.shape);
         let (cg, mg) = s.per_group();
         let (taps, quads, nr) = (s.kh * s.kw, s.quads(), 2 * S::LANES);
-        assert!(nr == 2 * lanes(call.isa), "packed for another instruction set");
+        assert!(nr == 2 * call.isa.lanes(), "packed for another instruction set");
         let (group, j0) = (panel / call.of_group, panel % call.of_group * nr);
         assert!(group < s.groups);
         let (at, parts) = call.packed.panels[panel];

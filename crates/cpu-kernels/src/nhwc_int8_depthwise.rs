@@ -11,7 +11,7 @@
 use super::conv::ConvShape;
 use super::int8_pack::kg_of;
 use super::nhwc_int8::{part_of, parts_needed};
-use super::nhwc_int8_micro::{CodeEnd, halves, lanes, lanes_of, split};
+use super::nhwc_int8_micro::{CodeEnd, halves, lanes_of, split};
 use hetra_cpu_base::isa::{Isa, Kernel};
 use hetra_cpu_base::scratch::{AlignedBuf, Shared, count, lend};
 use hetra_cpu_base::simd::Simd;
@@ -23,7 +23,7 @@ const SPAN: usize = 32;
 
 /// Pixels that are summed together, in four vectors.
 fn pixels(isa: Isa, s: &ConvShape) -> usize {
-    let chunk = 4 * lanes(isa);
+    let chunk = 4 * isa.lanes();
     let several = s.c < chunk && chunk.is_multiple_of(s.c) && s.stride[1] == 1;
     if several { chunk / s.c } else { 1 }
 }
@@ -43,7 +43,7 @@ fn place(j: usize, lanes: usize) -> usize {
 impl PackedByteDepthwise {
     /// Packs weights less their zero points, `[c, 1, kh, kw]`.
     pub(crate) fn new(isa: Isa, s: &ConvShape, weights: &[i16]) -> Self {
-        let (lanes, kg, taps) = (lanes(isa), kg_of(isa), s.kh * s.kw);
+        let (lanes, kg, taps) = (isa.lanes(), kg_of(isa), s.kh * s.kw);
         let parts = parts_needed(kg, weights);
         let (quads, chunk, step) = (s.kh.div_ceil(4), 4 * lanes, halves(kg) * 4 * lanes);
         let each = count(&[parts, quads, s.kw, step]);
@@ -81,7 +81,7 @@ fn places(isa: Isa, s: &ConvShape) -> Option<usize> {
 
 /// Bytes of scratch for each thread.
 pub(crate) fn scratch(isa: Isa, s: &ConvShape) -> Option<usize> {
-    let place = halves(kg_of(isa)) * 16 * lanes(isa);
+    let place = halves(kg_of(isa)) * 16 * isa.lanes();
     let ordered = places(isa, s)?.checked_mul(place)?.checked_mul(s.kh.div_ceil(4))?;
     ordered.checked_add(line_bytes(isa, s)?.checked_mul(4)?)
 }
@@ -115,7 +115,7 @@ impl ByteDepthwise<'_> {
         channel: impl Fn(usize) -> (i32, f32),
         out: &mut [u8],
     ) {
-        let (lanes, c) = (lanes(isa), self.shape.c);
+        let (lanes, c) = (isa.lanes(), self.shape.c);
         let chunk = 4 * lanes;
         let channels = c * pixels(isa, self.shape);
         let slots = channels.next_multiple_of(chunk);

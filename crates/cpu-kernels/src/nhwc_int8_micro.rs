@@ -5,7 +5,7 @@
 //! have the same four channels of each output channel in a lane. Where the instruction set
 //! multiplies 16-bit numbers only, the four are taken apart into two pairs.
 
-use hetra_cpu_base::isa::{Isa, Kernel};
+use hetra_cpu_base::isa::Kernel;
 use hetra_cpu_base::simd::Simd;
 
 /// One call of the register kernel. The pointers are used as it is said here, and in no other way.
@@ -235,14 +235,10 @@ pub(crate) unsafe fn byte_tile<S: Simd>(t: &ByteTile) {
     }
 }
 
-/// Lanes of a vector.
-pub(crate) fn lanes(isa: Isa) -> usize {
-    super::gemm_pack::block(isa).1 / 2
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use hetra_cpu_base::isa::Isa;
 
     struct Orders;
     impl Kernel for Orders {

@@ -10,12 +10,21 @@ use super::nhwc_store::{Outputs, begin, store};
 use hetra_cpu_base::isa::{Isa, Kernel};
 use hetra_cpu_base::simd::Simd;
 
-/// Whether the kernel does convolutions of this shape, with `lanes` to a vector: of two vectors of
-/// more than three taps there would be no registers for the weights, nor of shorter ones.
-pub(crate) fn fits(shape: &ConvShape, lanes: usize) -> bool {
-    let (step, dilation) = (shape.stride[1], shape.dilation[1]);
-    let taps = shape.kw == 3 || (5..=7).contains(&shape.kw) && lanes == 16 && shape.m <= lanes;
-    shape.groups == 1 && taps && dilation == 1 && (1..=2).contains(&step)
+/// Whether neighbouring outputs share taps as the kernel wants it.
+fn shares(shape: &ConvShape) -> bool {
+    shape.groups == 1 && shape.dilation[1] == 1 && (1..=2).contains(&shape.stride[1])
+}
+
+/// Whether the kernel does convolutions of this shape by all instruction sets: three taps wide.
+pub(crate) fn fits_all(shape: &ConvShape) -> bool {
+    shares(shape) && shape.kw == 3
+}
+
+/// Whether it does them by this one. More taps need as many registers as AVX-512 has, and leave
+/// none for a second vector of outputs.
+pub(crate) fn fits(isa: Isa, shape: &ConvShape) -> bool {
+    let wide = isa == Isa::Avx512 && (5..=7).contains(&shape.kw) && shape.m <= isa.lanes();
+    fits_all(shape) || shares(shape) && wide
 }
 
 /// Outputs of a block of one vector and of one of two: as many as leave registers for the taps.
@@ -54,8 +63,7 @@ pub(crate) struct RowTiles {
 ///
 /// # Safety
 /// The pointers of `t` must cover the sizes that `RowTiles` states, and `t.width >= MR`,
-/// `t.taps == KW`, `t.stride == ST`; `t.pixel` is 1 if
-/// `DENSE`.
+/// `t.taps == KW`, `t.stride == ST`; `t.pixel` is 1 if `DENSE`.
 #[inline(always)]
 unsafe fn row<
     S: Simd,

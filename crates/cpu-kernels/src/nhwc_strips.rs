@@ -28,9 +28,7 @@ const LINE_MAX: usize = 1 << 20;
 pub fn reads_whole_rows(shape: &ConvShape) -> bool {
     // Two vectors of outputs wait for loads less: steps of two then gain nothing.
     let gains = shape.m <= 16 || shape.m <= 32 && shape.stride[1] == 1;
-    // Three taps wide it does two vectors, however many lanes these have.
-    let by_rows =
-        shape.kw == 3 && nhwc_rows::fits(shape, 0) && gains && shape.c <= ROW_CHANNELS_MAX;
+    let by_rows = nhwc_rows::fits_all(shape) && gains && shape.c <= ROW_CHANNELS_MAX;
     let few = shape.c <= CHANNELS_MAX || by_rows;
     let any = shape.c > 0 && shape.kh > 0;
     any && shape.kw > 1 && shape.groups == 1 && shape.dilation[1] == 1 && few

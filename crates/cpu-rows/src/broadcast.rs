@@ -189,6 +189,18 @@ impl Binary {
     }
 }
 
+/// Runs `all` of a kernel for its operation, which the compiler then knows, so that its `match`
+/// leaves the loop.
+macro_rules! by_op {
+    ($kernel:expr, $s:expr) => {
+        by_op!(@ $kernel, $s, Add Sub Mul Div Min Max Prelu)
+    };
+    (@ $kernel:expr, $s:expr, $($op:ident)+) => {
+        match $kernel.op { $(Binary::$op => $kernel.all($s, Binary::$op),)+ }
+    };
+}
+pub(crate) use by_op;
+
 struct Stretch<'a> {
     op: Binary,
     act: Activation,
@@ -203,17 +215,11 @@ impl Kernel for Stretch<'_> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        macro_rules! ops {
-            ($($op:ident)+) => {
-                match self.op { $(Binary::$op => self.all(s, Binary::$op),)+ }
-            };
-        }
-        ops!(Add Sub Mul Div Min Max Prelu);
+        by_op!(self, s);
     }
 }
 
 impl Stretch<'_> {
-    /// `op` is known to the compiler here, so that its `match` leaves the loop.
     #[inline(always)]
     fn all<S: Simd>(self, s: S, op: Binary) {
         let (a, b, act, start) = (self.a, self.b, self.act, self.start);

@@ -6,7 +6,7 @@ use hetra_cpu_base::numbers::Numbers;
 use hetra_cpu_base::scratch::Shared;
 use hetra_cpu_base::simd::Simd;
 
-use super::broadcast::{Axis, Binary, Operand, Row, Walk, merge, rows};
+use super::broadcast::{Axis, Binary, Operand, Row, Walk, by_op, merge, rows};
 
 /// `out = op(a, b)` over `shape`, rounded; the output is contiguous. Panics if an operand is too
 /// short for its strides.
@@ -42,17 +42,11 @@ impl Kernel for Stretch<'_> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        macro_rules! ops {
-            ($($op:ident)+) => {
-                match self.op { $(Binary::$op => self.all(s, Binary::$op),)+ }
-            };
-        }
-        ops!(Add Sub Mul Div Min Max Prelu);
+        by_op!(self, s);
     }
 }
 
 impl Stretch<'_> {
-    /// `op` is known to the compiler here, so that its `match` leaves the loop.
     #[inline(always)]
     fn all<S: Simd>(self, s: S, op: Binary) {
         let (start, len) = (self.start, self.out.len());

@@ -81,14 +81,15 @@ struct Window {
 /// Which windows make the vectors of a row.
 struct Row {
     windows: Vec<Window>,
-    /// Of each vector how many windows, and how many elements.
+    /// Of each vector how many windows, and how many elements: at most `lanes`.
     vectors: Vec<(usize, usize)>,
+    lanes: usize,
 }
 
 impl Row {
     /// `None` where the slices of a vector lie too far apart.
     fn new<T>(arrays: &Arrays<'_, T>, picks: &[Pick], lanes: usize) -> Option<Row> {
-        let mut row = Row { windows: Vec::new(), vectors: Vec::new() };
+        let mut row = Row { windows: Vec::new(), vectors: Vec::new(), lanes };
         for picks in picks.chunks(lanes) {
             let first = row.windows.len();
             let mut left: Vec<usize> = (0..picks.len()).collect();
@@ -152,6 +153,7 @@ impl<T: Number> Kernel for Picks<'_, T> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
+        assert!(self.row.lanes == S::LANES, "picked for another instruction set");
         for (i, mut y) in self.y.chunks_exact_mut(self.width.max(1)).enumerate() {
             let mut windows = self.row.windows.iter();
             for &(count, width) in &self.row.vectors {
@@ -159,14 +161,15 @@ impl<T: Number> Kernel for Picks<'_, T> {
                 for window in windows.by_ref().take(count) {
                     let (x, extent) = self.arrays.parts[window.part];
                     let x = &x[(self.start + i) * extent + window.at..][..window.len];
-                    // SAFETY: so many numbers were cut out, and there are 16 places of lanes.
+                    // SAFETY: so many numbers were cut out, no more than a vector has; there are 16
+                    // places of lanes, and at most as many lanes.
                     unsafe {
                         let v = T::load_n(s, x.as_ptr(), window.len);
                         sum = s.pick(sum, v, s.iload(window.lanes.as_ptr()));
                     }
                 }
                 let (to, rest) = y.split_at_mut(width);
-                // SAFETY: so many numbers were cut out.
+                // SAFETY: so many numbers were cut out, no more than a vector has.
                 unsafe { T::store_n(s, to.as_mut_ptr(), sum, width) };
                 y = rest;
             }

@@ -341,15 +341,21 @@ pub fn softmax(isa: Isa, x: &[f32], y: &mut [f32], [outer, axis, inner]: [usize;
     }
     let out = Shared::new(y);
     if inner == 1 {
-        for_ranges(outer, (GRAIN / 2 / axis).next_multiple_of(TURNED), |start, len| {
-            let (at, size) = (start * axis, len * axis);
-            // SAFETY: the ranges are disjoint.
-            let y = unsafe { out.slice(at, size) };
-            match axis < TURNED_MAX && outer > 1 {
-                true => softmax_short(isa, &x[at..at + size], y, axis, log),
-                false => isa.dispatch(SoftmaxRows { x: &x[at..at + size], y, axis, log }),
-            }
-        });
+        let short = axis < TURNED_MAX && outer > 1;
+        let grain = GRAIN / 2 / axis;
+        for_ranges(
+            outer,
+            if short { grain.next_multiple_of(TURNED) } else { grain },
+            |start, len| {
+                let (at, size) = (start * axis, len * axis);
+                // SAFETY: the ranges are disjoint.
+                let y = unsafe { out.slice(at, size) };
+                match short {
+                    true => softmax_short(isa, &x[at..at + size], y, axis, log),
+                    false => isa.dispatch(SoftmaxRows { x: &x[at..at + size], y, axis, log }),
+                }
+            },
+        );
         return;
     }
     let pieces = inner.div_ceil(64);

@@ -120,6 +120,11 @@ fn entries(pairs: Vec<(String, String)>) -> Vec<StringStringEntryProto> {
 /// The names of the values of one graph in the file.
 type Names = HashMap<ValueId, String>;
 
+/// The name of an argument; empty if it is left out.
+fn name_of(names: &Names, id: Option<ValueId>) -> String {
+    id.and_then(|id| names.get(&id)).cloned().unwrap_or_default()
+}
+
 struct Writer<'a> {
     options: &'a ExportOptions<'a>,
     /// Names in use: ONNX wants them unique across a graph and its bodies.
@@ -257,18 +262,20 @@ impl Writer<'_> {
         Ok(())
     }
 
+    /// Notes the domains of operators that are written in the place of others.
+    fn uses(&mut self, ops: &[&str]) {
+        for row in ops.iter().filter_map(|op| find(op)?.onnx.first()) {
+            self.domains.entry(row.domain).or_insert_with(|| newest(row));
+        }
+    }
+
     /// Writes a look-up in a table of 256 entries as a Gather: for signed codes, an index below
     /// zero counts from the end, which is where a table by unsigned numbers has them.
     fn table(&mut self, node: &Node, names: &Names, proto: &mut GraphProto) {
-        let name =
-            |id: Option<ValueId>| id.and_then(|id| names.get(&id)).cloned().unwrap_or_default();
+        let name = |id| name_of(names, id);
         let x = name(node.input(0));
         let index = self.taken.unique(&format!("{x}/index"));
-        for op in ["Cast", "Gather"] {
-            if let Some(row) = find(op).and_then(|def| def.onnx.first()) {
-                self.domains.entry(row.domain).or_insert_with(|| newest(row));
-            }
-        }
+        self.uses(&["Cast", "Gather"]);
         proto.node.push(NodeProto {
             input: vec![x],
             output: vec![index.clone()],
@@ -287,16 +294,11 @@ impl Writer<'_> {
 
     /// Writes slices of several tensors as a Gather of what a Concat joins.
     fn gather_concat(&mut self, node: &Node, names: &Names, proto: &mut GraphProto) {
-        let name =
-            |id: Option<ValueId>| id.and_then(|id| names.get(&id)).cloned().unwrap_or_default();
+        let name = |id| name_of(names, id);
         let y = name(node.output(0));
         let [joined, indices] = ["joined", "indices"].map(|part| format!("{y}/{part}"));
         let [joined, indices] = [joined, indices].map(|name| self.taken.unique(&name));
-        for op in ["Concat", "Constant", "Gather"] {
-            if let Some(row) = find(op).and_then(|def| def.onnx.first()) {
-                self.domains.entry(row.domain).or_insert_with(|| newest(row));
-            }
-        }
+        self.uses(&["Concat", "Constant", "Gather"]);
         let axis = int_attribute("axis", node.attrs.int_or("axis", 0).unwrap_or(0));
         let places = AttributeProto {
             name: "value_ints".to_string(),
@@ -378,8 +380,7 @@ impl Writer<'_> {
         }
         let row = find(&node.op).and_then(|def| def.onnx.first()).ok_or_else(fault)?;
         self.domains.entry(row.domain).or_insert_with(|| newest(row));
-        let name =
-            |id: &Option<ValueId>| id.and_then(|id| names.get(&id).cloned()).unwrap_or_default();
+        let name = |id: &Option<ValueId>| name_of(names, *id);
         let mut input: Vec<String> = node.inputs.iter().map(name).collect();
         while input.last().is_some_and(String::is_empty) {
             input.pop();

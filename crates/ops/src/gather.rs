@@ -72,6 +72,19 @@ pub(crate) fn resolve_index(index: i64, extent: usize, input: usize) -> Result<u
     Ok(at as usize)
 }
 
+/// The places that indices name, counted from either end of `extent` of them; `input` is where the
+/// indices come from.
+///
+/// # Errors
+/// For an index outside.
+pub fn resolve_indices(
+    indices: &[i64],
+    extent: usize,
+    input: usize,
+) -> Result<Vec<usize>, OpError> {
+    indices.iter().map(|&index| resolve_index(index, extent, input)).collect()
+}
+
 fn infer_gather(ctx: &InferCtx<'_>) -> Result<Vec<Type>, OpError> {
     check_ints(ctx, 1)?;
     let dtype = ctx.dtype_opt(0);
@@ -86,22 +99,28 @@ fn eval_gather(ctx: &EvalCtx<'_>) -> Result<Vec<Value>, OpError> {
     let (tensor, indices) = (ctx.tensor(0)?, ctx.tensor(1)?);
     let shape = shape_from(ctx, infer_gather)?;
     let axis = resolve_axis(ctx.attrs().int_or("axis", 0)?, tensor.rank())?;
+    let places = resolve_indices(&hetra_tensor::to_i64(indices)?, tensor.shape()[axis], 1)?;
+    Ok(vec![take(tensor, axis, &places, &shape)?.into()])
+}
+
+/// The slices of a tensor at these places along an axis, as a tensor of this shape.
+pub(crate) fn take(
+    tensor: &Tensor,
+    axis: usize,
+    places: &[usize],
+    shape: &[usize],
+) -> Result<Tensor, OpError> {
     let (outer, extent) = (&tensor.shape()[..axis], tensor.shape()[axis]);
     let inner: usize = volume(&tensor.shape()[axis + 1..]);
-    let places: Vec<usize> = hetra_tensor::to_i64(indices)?
-        .into_iter()
-        .map(|index| resolve_index(index, extent, 1))
-        .collect::<Result<_, _>>()?;
-    let out = assemble(tensor.dtype(), &shape, &[tensor], |runs| {
+    assemble(tensor.dtype(), shape, &[tensor], |runs| {
         let mut to = 0;
         for row in 0..volume(outer) {
-            for place in &places {
+            for place in places {
                 runs.copy(0, (row * extent + place) * inner, to, inner);
                 to += inner;
             }
         }
-    })?;
-    Ok(vec![out.into()])
+    })
 }
 
 fn infer_gather_elements(ctx: &InferCtx<'_>) -> Result<Vec<Type>, OpError> {

@@ -6,9 +6,8 @@ use hetra_tensor::{Tensor, Value};
 
 use crate::context::{EvalCtx, InferCtx, resolve_axis};
 use crate::def::{Arity, Kind, OpDef};
-use crate::elements::{assemble, volume};
 use crate::error::OpError;
-use crate::gather::resolve_index;
+use crate::gather::{resolve_indices, take};
 use crate::movement::{concat, infer_concat};
 use crate::work::none;
 
@@ -26,14 +25,6 @@ static GATHER_CONCAT: OpDef = OpDef {
     ..OpDef::DEFAULT
 };
 
-/// Which slices are taken: each one's place in `extent` of them.
-///
-/// # Errors
-/// For an index outside.
-pub fn gathered(indices: &[i64], extent: usize) -> Result<Vec<usize>, OpError> {
-    indices.iter().map(|&index| resolve_index(index, extent, 0)).collect()
-}
-
 fn infer(ctx: &InferCtx<'_>) -> Result<Vec<Type>, OpError> {
     let indices = ctx.attrs().ints("indices")?;
     let mut types = infer_concat(ctx)?;
@@ -43,7 +34,7 @@ fn infer(ctx: &InferCtx<'_>) -> Result<Vec<Type>, OpError> {
         let mut dims = dims.to_vec();
         let axis = resolve_axis(*ctx.attrs().int("axis")?, dims.len())?;
         if let Some(extent) = dims[axis].known() {
-            gathered(indices, extent)?;
+            resolve_indices(indices, extent, 0)?;
         }
         dims[axis] = Dim::Known(indices.len());
         *ty = Type::shaped(dtype, dims);
@@ -57,19 +48,10 @@ fn eval(ctx: &EvalCtx<'_>) -> Result<Vec<Value>, OpError> {
     let axis = *ctx.node.attrs.int("axis")?;
     let joined = concat(&tensors, axis)?;
     let axis = resolve_axis(axis, joined.rank())?;
-    let (outer, extent) = (volume(&joined.shape()[..axis]), joined.shape()[axis]);
-    let inner: usize = volume(&joined.shape()[axis + 1..]);
-    let places = gathered(ctx.node.attrs.ints("indices")?, extent)?;
+    let places = resolve_indices(ctx.node.attrs.ints("indices")?, joined.shape()[axis], 0)?;
     let mut shape = joined.shape().to_vec();
     shape[axis] = places.len();
-    let out = assemble(joined.dtype(), &shape, &[&joined], |runs| {
-        for (to, (row, place)) in
-            (0..outer).flat_map(|row| places.iter().map(move |place| (row, place))).enumerate()
-        {
-            runs.copy(0, (row * extent + place) * inner, to * inner, inner);
-        }
-    })?;
-    Ok(vec![out.into()])
+    Ok(vec![take(&joined, axis, &places, &shape)?.into()])
 }
 
 #[cfg(test)]

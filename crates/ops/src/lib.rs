@@ -117,7 +117,7 @@ pub use embed_norm::EmbedForm;
 pub use error::{NodeError, OpError};
 pub use fourier::{DftForm, StftForm};
 pub use fused_activation::{Epilogue, FusedActivation};
-pub use gather_concat::gathered;
+pub use gather::resolve_indices;
 pub use gradient::{Gradient, gradient};
 pub use interpret::{Interpreter, interpret};
 pub use layer_norm::LayerNormForm;

@@ -101,7 +101,12 @@ fn bytes_made(ed: &Editor<'_>, node: &Node) -> Option<usize> {
     })
 }
 
-fn eval(node: &Node, def: &OpDef, inputs: &[Option<Value>]) -> Result<Vec<Value>, String> {
+/// Runs a node that has no bodies by its reference.
+pub(crate) fn eval(
+    node: &Node,
+    def: &OpDef,
+    inputs: &[Option<Value>],
+) -> Result<Vec<Value>, String> {
     let outer = |_| None;
     let ctx = EvalCtx { node, inputs, outer: &outer, runner: &Interpreter };
     (def.eval)(&ctx).map_err(|error| error.to_string())

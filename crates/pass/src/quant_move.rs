@@ -19,16 +19,17 @@ pub(crate) static QUANT_MOVE: Pass = Pass {
     },
 };
 
-/// Operators whose output holds elements of their first input only, whatever these mean. MaxPool
-/// is one because quantisation keeps the order.
-pub(crate) const MOVERS: &[&str] =
-    &["Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Slice", "Gather", "MaxPool"];
+/// Operators whose output holds elements of their first input only, whatever these mean.
+pub(crate) const MOVES: &[&str] =
+    &["Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Slice", "Gather"];
 
 /// Longest chain of movers between two quantised operators.
 const CHAIN_MAX: usize = 8;
 
+/// Whether a node may change places with a quantiser. MaxPool may as quantisation keeps the order.
 fn is_mover(ed: &Editor<'_>, at: usize) -> bool {
-    MOVERS.contains(&ed.node(at).op.as_str()) && ed.sole_output(at).is_some()
+    let moves = MOVES.contains(&ed.node(at).op.as_str()) || ed.is(at, "MaxPool");
+    moves && ed.sole_output(at).is_some()
 }
 
 /// Whether all that reads a value quantises it, perhaps behind more movers.

@@ -18,7 +18,7 @@ use hetra_ops::{EvalCtx, Interpreter, Kind, find};
 use hetra_tensor::{DType, Tensor, Value, to_f64};
 
 use crate::optimise::{Options, optimise};
-use crate::quant_move::MOVERS;
+use crate::quant_move::MOVES;
 use crate::weights::{Linear, codes};
 
 /// Passes that join a product with what stands behind it: integer operators are found without.
@@ -227,7 +227,8 @@ impl<'a> Layout<'a> {
                 "Concat" => reals.len() == node.inputs.len(),
                 "GlobalAveragePool" => true,
                 "Add" | "Mul" if reals.len() == 2 => ranks(),
-                op if is_mover(op) => node.input(0).is_some_and(|x| reals.contains(&x)),
+                // Codes keep their scale. MaxPool moves them, too, but its kernels are for floats.
+                op if MOVES.contains(&op) => node.input(0).is_some_and(|x| reals.contains(&x)),
                 _ => {
                     def.is_some()
                         && reals.len() == 1
@@ -308,12 +309,6 @@ fn flat<'a>(results: impl Iterator<Item = &'a f64>, step: f32) -> usize {
     end
 }
 
-/// Operators on codes whose output has the scale of their input. There is no MaxPool among them:
-/// its kernels are for floats.
-fn is_mover(op: &str) -> bool {
-    MOVERS.contains(&op) && op != "MaxPool"
-}
-
 /// A tensor that is the same in each run.
 pub(crate) fn constant(graph: &Graph, id: ValueId) -> Option<&Tensor> {
     graph.constant(id).filter(|_| !graph.inputs.contains(&id))
@@ -368,7 +363,8 @@ impl<'a> Writer<'a> {
         if !self.layout.coded.contains(&value) {
             return;
         }
-        let moved = maker.map(|at| &graph.nodes[at]).filter(|node| is_mover(&node.op));
+        let moved =
+            maker.map(|at| &graph.nodes[at]).filter(|node| MOVES.contains(&node.op.as_str()));
         let from = moved.filter(|_| role == Role::Carried).and_then(|node| node.input(0));
         let same = from.and_then(|x| self.pairs.get(&x)).map(|(params, _)| *params);
         let own = || {

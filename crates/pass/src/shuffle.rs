@@ -7,11 +7,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use hetra_ir::{Attr, Node, ValueId};
-use hetra_ops::{EvalCtx, Interpreter, Kind, find};
+use hetra_ops::{Kind, find};
 use hetra_tensor::{Tensor, Value, element_count};
 
 use crate::editor::Editor;
+use crate::fold::eval;
 use crate::optimise::Pass;
+use crate::quant_move::MOVES;
 
 pub(crate) static SHUFFLE: Pass = Pass {
     name: "shuffle",
@@ -26,16 +28,14 @@ pub(crate) static SHUFFLE: Pass = Pass {
     },
 };
 
-/// What goes on inside a chain; a Concat begins it.
-const INNER: &[&str] =
-    &["Reshape", "Squeeze", "Unsqueeze", "Flatten", "Transpose", "Gather", "Slice", "Split"];
 /// Most elements that a chain is run on.
 const ELEMENTS_MAX: usize = 1 << 19;
 /// Most nodes of a chain.
 const NODES_MAX: usize = 12;
 
+/// Whether a node goes on with a chain; a Concat begins one.
 fn is_inner(ed: &Editor<'_>, at: usize) -> bool {
-    INNER.contains(&ed.node(at).op.as_str())
+    MOVES.contains(&ed.node(at).op.as_str()) || ed.is(at, "Split")
 }
 
 /// Whether a node moves elements, and some of what reads it does more than that.
@@ -99,9 +99,7 @@ impl Chain {
                 None => None,
             });
         }
-        let (outer, runner) = (|_| None, &Interpreter);
-        let ctx = EvalCtx { node, inputs: &inputs, outer: &outer, runner };
-        let values = (find(&node.op)?.eval)(&ctx).ok()?;
+        let values = eval(node, find(&node.op)?, &inputs).ok()?;
         for (id, value) in node.outputs.iter().zip(values) {
             if let (Some(id), Value::Tensor(tensor)) = (id, value) {
                 self.made.insert(*id, tensor);

@@ -108,9 +108,8 @@ fn steps(ed: &Editor<'_>, value: ValueId) -> Option<Part> {
             return None;
         }
         for (i, &axis) in axes.iter().enumerate() {
-            let spatial = (if axis < 0 { axis + 4 } else { axis }) - 2;
             let (step, start) = (usize::try_from(steps[i]).ok()?, usize::try_from(starts[i]).ok()?);
-            let axis = usize::try_from(spatial).ok().filter(|&axis| axis < 2)?;
+            let axis = hetra_ops::resolve_axis(axis, 4).ok()?.checked_sub(2)?;
             let far = match &ed.ty(x).dims()?[axis + 2] {
                 Dim::Known(extent) => ends[i] >= *extent as i64,
                 _ => ends[i] >= i64::from(i32::MAX),

@@ -17,6 +17,7 @@ use hetra_tensor::{DType, Tensor, TensorError, strides_of};
 
 use super::extents::product;
 use super::matmul::offsets;
+use super::movement::tensors;
 use super::{Compile, Form, Outcome, program};
 use hetra_cpu_base::activation::Activation;
 use hetra_cpu_base::isa::isa;
@@ -73,9 +74,7 @@ fn extents_of(form: &EinsumForm, tensors: &[Tensor]) -> Option<BTreeMap<u32, usi
 }
 
 fn run(call: &mut Call<'_>) -> Outcome {
-    let tensors: Vec<Tensor> = (0..call.inputs.len())
-        .map(|index| call.tensor(index).cloned())
-        .collect::<Result<_, OpError>>()?;
+    let tensors = tensors(call)?;
     if tensors.iter().any(|tensor| tensor.dtype() != DType::F32 || tensor.is_empty()) {
         return Ok(None);
     }

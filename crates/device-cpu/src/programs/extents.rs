@@ -31,7 +31,7 @@ pub(super) struct Join {
     pub(super) count: usize,
     /// Elements of a block for each index of the axis.
     pub(super) inner: usize,
-    axis: usize,
+    pub(super) axis: usize,
 }
 
 impl Join {

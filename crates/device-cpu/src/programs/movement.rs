@@ -5,7 +5,7 @@ use std::sync::Arc;
 use half::bf16;
 use hetra_device::{Call, Part, Program};
 use hetra_ir::Node;
-use hetra_ops::{OpError, SliceForm, gathered};
+use hetra_ops::{OpError, SliceForm, resolve_indices};
 use hetra_tensor::{DType, Tensor, TensorError, broadcast, to_i64};
 
 use super::extents::{Join, axis_of, product};
@@ -67,6 +67,11 @@ pub(super) fn items_mut<T: Item>(tensor: &mut Tensor) -> Result<&mut [T], Tensor
     Ok(bytemuck::cast_slice_mut(tensor.bytes_mut()?))
 }
 
+/// All inputs of a call.
+pub(super) fn tensors(call: &Call<'_>) -> Result<Vec<Tensor>, OpError> {
+    (0..call.inputs.len()).map(|index| call.tensor(index).cloned()).collect()
+}
+
 fn compile_transpose(_: &Part<'_>, _: &Node) -> Option<Arc<dyn Program>> {
     program("move", |call| {
         let x = call.tensor(0)?.clone();
@@ -95,9 +100,7 @@ fn compile_concat(_: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
 }
 
 fn run_concat(call: &mut Call<'_>, axis: i64) -> Outcome {
-    let parts: Vec<Tensor> = (0..call.inputs.len())
-        .map(|index| call.tensor(index).cloned())
-        .collect::<Result<_, OpError>>()?;
+    let parts = tensors(call)?;
     let Some(join) = Join::of(&parts, axis) else { return Ok(None) };
     let dtype = parts[0].dtype();
     by_width!(dtype, T => {
@@ -120,25 +123,19 @@ fn compile_gather_concat(_: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> 
 }
 
 fn run_gather_concat(call: &mut Call<'_>, axis: i64, indices: &[i64]) -> Outcome {
-    let parts: Vec<Tensor> = (0..call.inputs.len())
-        .map(|index| call.tensor(index).cloned())
-        .collect::<Result<_, OpError>>()?;
-    let (Some(join), Some(rank)) = (Join::of(&parts, axis), parts.first().map(Tensor::rank)) else {
-        return Ok(None);
-    };
-    let Some(axis) = axis_of(axis, rank) else { return Ok(None) };
-    let extents: Vec<usize> = parts.iter().map(|part| part.shape()[axis]).collect();
+    let parts = tensors(call)?;
+    let Some(join) = Join::of(&parts, axis) else { return Ok(None) };
+    let extents: Vec<usize> = parts.iter().map(|part| part.shape()[join.axis]).collect();
     let mut picks = Vec::with_capacity(indices.len());
-    for mut at in gathered(indices, join.shape[axis])? {
+    for mut at in resolve_indices(indices, join.shape[join.axis], 0)? {
         let mut part = 0;
         while at >= extents[part] {
             (at, part) = (at - extents[part], part + 1);
         }
         picks.push((part, at));
     }
-    let mut shape = join.shape.clone();
-    let sizes = (product(&shape[..axis]), product(&shape[axis + 1..]));
-    shape[axis] = picks.len();
+    let (mut shape, sizes) = (join.shape, (join.count, join.inner));
+    shape[join.axis] = picks.len();
     let dtype = parts[0].dtype();
     let mut out = call.output(0, dtype, &shape)?;
     /// The parts as numbers or as words of their size.
