@@ -150,7 +150,7 @@ fn join(ed: &mut Editor<'_>, at: usize) {
 /// The step that gives elements of these numbers, if they are whole channels of what a chain reads.
 fn picked(ed: &Editor<'_>, chain: &Chain, numbers: &Tensor) -> Option<Node> {
     let &[n, channels, ref rest @ ..] = numbers.shape() else { return None };
-    let inner = element_count(rest).ok().filter(|&inner| inner > 0)?;
+    let inner = element_count(rest).ok().filter(|&inner| inner > 0 && channels > 0)?;
     let numbers = numbers.as_slice::<i32>().ok()?;
     let mut leaves = Vec::new();
     for (&id, &first) in &chain.leaves {

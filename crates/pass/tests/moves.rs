@@ -72,6 +72,28 @@ fn halves_of_pixels_are_no_channels() {
 }
 
 #[test]
+fn no_channels_are_picked_from_nothing() {
+    let graph = check::graph(
+        r#"graph "g" (%x: f32[1,4,2,2]) {
+            const %groups = i64[5] [1, 2, 2, 2, 2]
+            const %whole = i64[4] [1, 4, 2, 2]
+            const %four = i64[1] [4]
+            const %one = i64[1] [1]
+            %a = Abs(%x)
+            %b = Reshape(%a, %groups)
+            %c = Transpose(%b) {perm = [0, 2, 1, 3, 4]}
+            %d = Reshape(%c, %whole)
+            %e = Slice(%d, %four, %four, %one)
+            %f = Relu(%e)
+            return (%f)
+        }"#,
+    );
+    let (after, _) = hetra_pass::optimise(&graph, &hetra_pass::Options::default());
+    hetra_ir::verify(&after).unwrap();
+    assert!(after.nodes.iter().all(|node| !node.inputs.is_empty()));
+}
+
+#[test]
 fn zeros_around_an_image_are_pads() {
     check(
         "pad",
