@@ -26,7 +26,8 @@ LACKS = {
 
 # The settings that are not the engine's defaults, or that must be said.
 SETTINGS = {
-    "hetra": "its command line, `hetra bench`; the precision is given where it can be",
+    "hetra": "its command line, `hetra bench`; the precision is given where it can be, "
+    "what was tuned here is left out (HETRA_STORE=off)",
     "onnxruntime": "CPU provider, all optimisations, sequential, spinning threads (default), "
     "inputs and outputs bound",
     "openvino": "CPU plugin, hint LATENCY, one stream, INFERENCE_PRECISION_HINT f32 or bf16 as the "

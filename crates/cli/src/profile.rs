@@ -1,7 +1,7 @@
 //! Where the time of a model goes, step by step, and how near each step is to what the device can.
 
 use anyhow::Result;
-use hetra::{Peak, Session, Trace};
+use hetra::{DType, Peak, Session, Trace};
 use serde::Serialize;
 
 use crate::show;
@@ -25,7 +25,8 @@ pub(crate) struct Row {
     bytes: u64,
     gflop_s: f64,
     gbyte_s: f64,
-    /// Of the operations or of the bytes per second that the device reaches at best, the larger.
+    /// Of the operations on its kind of numbers, or of the bytes, per second that the device
+    /// reaches at best, the larger.
     of_peak: Option<f64>,
 }
 
@@ -73,7 +74,14 @@ fn rows(traces: &[Trace], peak: Option<Peak>) -> Vec<Row> {
             bytes: step.bytes,
             gflop_s: ops / 1e9,
             gbyte_s: bytes / 1e9,
-            of_peak: peak.map(|peak| (ops / peak.ops).max(bytes / peak.bytes)),
+            of_peak: peak.map(|peak| {
+                let most = match step.numbers {
+                    DType::BF16 => peak.bf16_ops,
+                    DType::U8 => peak.byte_ops,
+                    _ => Some(peak.ops),
+                };
+                most.map_or(0.0, |most| ops / most).max(bytes / peak.bytes)
+            }),
         })
     };
     traces
@@ -94,7 +102,12 @@ impl Profile {
     pub(crate) fn print(&self) {
         let total: f64 = self.steps.iter().map(|row| row.median_ms).sum();
         let peak = self.peak.map_or("unavailable".to_string(), |peak| {
-            format!("{:.0} GFLOP/s f32 and {:.1} GB/s", peak.ops / 1e9, peak.bytes / 1e9)
+            let ops = [("f32", Some(peak.ops)), ("bf16", peak.bf16_ops), ("int8", peak.byte_ops)];
+            let ops: Vec<String> = ops
+                .into_iter()
+                .filter_map(|(name, ops)| Some(format!("{name} {:.0}", ops? / 1e9)))
+                .collect();
+            format!("{} GFLOP/s and {:.1} GB/s", ops.join(", "), peak.bytes / 1e9)
         });
         show::heading(&format!(
             "{}, medians of {}; peak of this device, measured: {peak}",
@@ -130,6 +143,8 @@ mod tests {
     #[test]
     fn rates_follow_from_the_median_and_names_are_cut_in_front() {
         let step = |ns: u64| hetra::StepTime {
+            index: 0,
+            numbers: DType::F32,
             node: "conv".into(),
             op: "Conv".into(),
             device: "cpu".into(),
@@ -143,7 +158,8 @@ mod tests {
         };
         let trace = |ns| Trace { steps: vec![step(ns)], ..Trace::default() };
         let traces = [trace(1_000_000), trace(2_000_000), trace(9_000_000)];
-        let rows = rows(&traces, Some(Peak { ops: 8e9, bytes: 1e9 }));
+        let peak = Peak { ops: 8e9, bf16_ops: None, byte_ops: None, bytes: 1e9 };
+        let rows = rows(&traces, Some(peak));
         assert_eq!((rows[0].median_ms, rows[0].min_ms), (2.0, 1.0));
         assert!((rows[0].gflop_s - 2.0).abs() < 1e-9 && (rows[0].gbyte_s - 0.5).abs() < 1e-9);
         assert_eq!(rows[0].of_peak, Some(0.5));

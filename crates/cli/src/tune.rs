@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use hetra::{Moment, Session, Stand, TuneOptions, Tuned, TunedOp};
-use hetra_tune::store::{Store, export};
+use hetra_tune::Pairs;
+use hetra_tune::store::{Store, export, import};
 use serde_json::json;
 
 use crate::inputs::{InputArgs, Inputs};
@@ -40,9 +41,12 @@ pub(crate) struct Args {
     /// folder]
     #[arg(long, value_name = "FILE")]
     store: Option<PathBuf>,
-    /// Measure again what is tuned already
+    /// Forget what was measured, and tune again what is tuned already
     #[arg(long)]
     fresh: bool,
+    /// First take over what --export wrote on a machine like this one
+    #[arg(long, value_name = "FILE")]
+    import: Option<PathBuf>,
     /// Write all that is tuned for this device to a file, as lines of JSON
     #[arg(long, value_name = "FILE")]
     export: Option<PathBuf>,
@@ -53,10 +57,12 @@ pub(crate) struct Args {
 
 /// Longest budget: a day.
 const BUDGET_MAX: Duration = Duration::from_secs(86_400);
-/// The part of the budget that comparing the whole model takes, its most, and its fewest pairs.
+/// The part of the budget that comparing the whole model takes, its most, and its fewest and most
+/// pairs.
 const COMPARE_PART: f64 = 0.1;
 const COMPARE_MAX: Duration = Duration::from_secs(5);
 const PAIRS_MIN: usize = 5;
+const PAIRS_MAX: usize = 10_000;
 
 /// Exit code of what was interrupted, as shells have it for SIGINT.
 const INTERRUPTED: u8 = 130;
@@ -96,6 +102,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     if args.target.calibrates() {
         return Err(usage("tune: --precision int8 and auto are not tuned: f32 or bf16"));
     }
+    if let Some(file) = &args.import {
+        read_choices(&path, file)?;
+    }
     let given = args.inputs.given();
     let before = args.target.open(&given, Tuned::Shipped)?;
     let inputs = args.inputs.load(&before)?;
@@ -108,6 +117,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             Some(compare(&before, &after, &inputs, args.budget)?)
         }
     };
+    let whole = whole.filter(|_| !STOP.load(Ordering::Relaxed));
     if let Some(file) = &args.export {
         write_choices(&path, &before, file)?;
     }
@@ -160,20 +170,19 @@ fn compare(
         session.run(arguments)?;
         Ok(started.elapsed().as_secs_f64() * 1e3)
     };
-    let (mut old, mut new) = (Vec::new(), Vec::new());
-    let begun = Instant::now();
-    while old.len() < PAIRS_MIN || begun.elapsed() < limit {
-        // The order turns, so that neither is always the one behind the other.
-        if old.len().is_multiple_of(2) {
-            old.push(time(before)?);
-            new.push(time(after)?);
-        } else {
-            new.push(time(after)?);
-            old.push(time(before)?);
-        }
-    }
+    let until = Instant::now() + limit;
+    let pairs = Pairs { least: PAIRS_MIN, most: PAIRS_MAX, until, stop: Some(&STOP) };
+    let pairs = pairs.measure(&mut || time(before), &mut || time(after))?;
+    let (old, new) = pairs.into_iter().unzip();
     let median = |samples| Statistics::of(samples).map_or(0.0, |s| s.median_ms);
     Ok((median(old), median(new)))
+}
+
+fn read_choices(store: &Path, file: &Path) -> Result<()> {
+    let name = || file.display().to_string();
+    let lines = std::fs::File::open(file).with_context(name)?;
+    import(&mut Store::open(store)?, &mut std::io::BufReader::new(lines)).with_context(name)?;
+    Ok(())
 }
 
 fn write_choices(store: &Path, session: &Session, file: &Path) -> Result<()> {
@@ -185,9 +194,9 @@ fn write_choices(store: &Path, session: &Session, file: &Path) -> Result<()> {
     std::io::Write::flush(&mut out).with_context(name)
 }
 
-/// How much less time one takes than the other.
+/// How many times as fast one is as the other.
 fn gain(before: f64, after: f64) -> String {
-    format!("{:+.1} %", (after / before.max(1e-12) - 1.0) * 100.0)
+    format!("{:.2}x", before / after.max(1e-12))
 }
 
 fn stand(op: &TunedOp) -> String {

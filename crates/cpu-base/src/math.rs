@@ -34,6 +34,13 @@ const EXP: [f32; 5] = [0.5, 0.166_665_18, 0.041_666_206, 0.008_368_883, 0.001_39
 /// e^x. Overflows to infinity, underflows through the subnormal numbers to 0.
 #[inline(always)]
 pub fn exp_v<S: Simd>(s: S, x: S::F) -> S::F {
+    let (t, n) = exp_parts(s, x);
+    s.scale(s.add(s.splat(1.0), t), n)
+}
+
+/// `t` and a whole `n` with `e^x = (1 + t) 2^n`; `n` is 0 near 0.
+#[inline(always)]
+fn exp_parts<S: Simd>(s: S, x: S::F) -> (S::F, S::F) {
     // Beyond these bounds the result is 0 or infinity anyway; inside, the exponent halves fit.
     let x = s.min(s.splat(90.0), s.max(s.splat(-105.0), x));
     let n = s.round(s.mul(x, s.splat(std::f32::consts::LOG2_E)));
@@ -41,8 +48,15 @@ pub fn exp_v<S: Simd>(s: S, x: S::F) -> S::F {
     let r = s.fma(n, s.splat(-0.693_359_4), x);
     let r = s.fma(n, s.splat(2.121_944_4e-4), r);
     let q = poly(s, r, EXP);
-    let p = s.add(s.splat(1.0), s.fma(s.mul(r, r), q, r));
-    s.scale(p, n)
+    (s.fma(s.mul(r, r), q, r), n)
+}
+
+/// `e^x - 1`, exact near 0, too.
+#[inline(always)]
+fn exp_m1_v<S: Simd>(s: S, x: S::F) -> S::F {
+    let (t, n) = exp_parts(s, x);
+    let one = s.splat(1.0);
+    s.add(s.scale(t, n), s.sub(s.scale(one, n), one))
 }
 
 /// Natural logarithm; -infinity at 0, NaN below.
@@ -286,7 +300,7 @@ impl Func {
             Func::Mish => s.mul(x, tanh_v(s, softplus_v(s, x))),
             Func::Softplus => softplus_v(s, x),
             Func::Elu(a) => {
-                let neg = s.mul(s.splat(a), s.sub(exp_v(s, x), one));
+                let neg = s.mul(s.splat(a), exp_m1_v(s, x));
                 s.select(s.lt(x, zero), neg, x)
             }
             Func::Sqrt => s.sqrt(x),
@@ -455,6 +469,8 @@ mod tests {
             check(Func::Erf, -4.5, 4.5, libm::erf, 2.5);
             check(Func::Erf, -1.1, 1.1, libm::erf, 2.5);
             check(Func::Sin, -0.7, 0.7, f64::sin, 2.0);
+            check(Func::Elu(1.0), -20.0, -1e-8, f64::exp_m1, 2.5);
+            check(Func::Elu(1.0), -1e-3, -1e-8, f64::exp_m1, 2.5);
             check(Func::Atan, -0.5, 0.5, f64::atan, 3.0);
             check(Func::Atan, -1e3, 1e3, f64::atan, 3.0);
         }

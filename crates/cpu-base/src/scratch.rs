@@ -50,7 +50,7 @@ impl AlignedBuf {
 
 /// Buffers that a thread keeps for reuse; more are dropped.
 const KEPT_MAX: usize = 6;
-/// A kept buffer is at most this long (64 MiB), so that one big call does not pin its memory.
+/// Floats of all of them (64 MiB), so that one big call does not pin its memory.
 const KEPT_LEN_MAX: usize = 16 << 20;
 
 thread_local! {
@@ -64,7 +64,17 @@ pub struct Lent(AlignedBuf);
 /// Lends a buffer of `len` floats with unspecified contents. A guard, not a closure: a closure
 /// would be compiled without the target features of the kernel that calls this.
 pub fn lend(len: usize) -> Lent {
-    let mut buf = KEPT.with(|k| k.borrow_mut().pop()).unwrap_or_default();
+    let lines = len.div_ceil(16);
+    let mut buf = KEPT.with(|kept| {
+        let mut kept = kept.borrow_mut();
+        // The shortest one that is long enough, else the longest one, which grows.
+        let key = |buf: &AlignedBuf| match buf.lines.len() {
+            long if long >= lines => (false, long),
+            short => (true, usize::MAX - short),
+        };
+        let best = (0..kept.len()).min_by_key(|&i| key(&kept[i]));
+        best.map(|i| kept.swap_remove(i)).unwrap_or_default()
+    });
     buf.resize(len);
     Lent(buf)
 }
@@ -99,7 +109,9 @@ impl Drop for Lent {
         // The store may be gone already while the thread ends.
         let _gone = KEPT.try_with(|k| {
             let mut kept = k.borrow_mut();
-            if kept.len() < KEPT_MAX && buf.lines.len() * 16 <= KEPT_LEN_MAX {
+            let floats = |buf: &AlignedBuf| buf.lines.len() * 16;
+            let all = kept.iter().map(floats).sum::<usize>() + floats(&buf);
+            if kept.len() < KEPT_MAX && all <= KEPT_LEN_MAX {
                 kept.push(buf);
             }
         });

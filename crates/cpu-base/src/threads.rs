@@ -6,8 +6,8 @@
 //! next task of a model mostly comes within microseconds, and then sleeps.
 //!
 //! All callers share the workers, and get some only as far as the threads of all of them are fewer
-//! than the processors (or than the largest number that one of them asked for): with two sessions
-//! at work on two processors, neither gets a worker.
+//! than the processors (or than the caller asked for): with two sessions at work on two processors,
+//! neither gets a worker.
 //!
 //! A caller may ask that threads stay on their processors ([`with_pinned`]): then workers are
 //! bound, for good, and the caller is as long as it is inside.
@@ -145,15 +145,21 @@ fn busy() -> *mut Job<'static> {
 impl Worker {
     /// Offers a job, and tells whether the worker was idle.
     fn offer(&self, job: *mut Job<'static>) -> bool {
-        let old = self.offer.load(Ordering::Relaxed);
-        if !old.is_null() && old != asleep() {
-            return false;
+        // Twice, as it may fall asleep in between.
+        for _ in 0..2 {
+            let old = self.offer.load(Ordering::Relaxed);
+            if !old.is_null() && old != asleep() {
+                return false;
+            }
+            let done = self.offer.compare_exchange(old, job, Ordering::AcqRel, Ordering::Relaxed);
+            if done.is_ok() {
+                if old == asleep() {
+                    self.thread.unpark();
+                }
+                return true;
+            }
         }
-        let done = self.offer.compare_exchange(old, job, Ordering::AcqRel, Ordering::Relaxed);
-        if done.is_ok() && old == asleep() {
-            self.thread.unpark();
-        }
-        done.is_ok()
+        false
     }
 
     /// Takes an offer back, unless the worker has taken it.
@@ -196,9 +202,10 @@ impl Worker {
                 let job = unsafe { &*offer };
                 job.work(job.number(index));
                 RUNNING.fetch_sub(1, Ordering::Relaxed);
+                // Before its caller goes on, which mostly has the next job at once.
+                self.offer.store(ptr::null_mut(), Ordering::Release);
                 // SAFETY: as above; the last use of the job.
                 unsafe { &(*offer).open }.fetch_sub(1, Ordering::Release);
-                self.offer.store(ptr::null_mut(), Ordering::Release);
                 idle_since = Instant::now();
             }
         }
@@ -221,9 +228,6 @@ static WORKERS: [OnceLock<Option<Worker>>; THREADS_MAX] = [const { OnceLock::new
 
 /// Threads that run kernels: callers inside [`with`], and workers at work.
 static RUNNING: AtomicUsize = AtomicUsize::new(0);
-
-/// The largest number of threads that was asked for.
-static ASKED: AtomicUsize = AtomicUsize::new(0);
 
 /// Whether a caller has asked for threads that stay on their processors.
 static PINNED: AtomicBool = AtomicBool::new(false);
@@ -282,7 +286,6 @@ pub fn with<R>(limit: usize, work: impl FnOnce() -> R) -> R {
         }
     }
     let limit = limit.clamp(1, THREADS_MAX);
-    ASKED.fetch_max(limit, Ordering::Relaxed);
     let running = RUNNING.fetch_add(1, Ordering::Relaxed) + 1;
     let _restore = Restore(LIMIT.replace(limit));
     // Those that sleep take a while to come; the first kernel finds them awake.
@@ -309,8 +312,7 @@ pub fn with_pinned<R>(limit: usize, work: impl FnOnce() -> R) -> R {
 
 /// How many workers a caller may have beside itself.
 fn helpers(limit: usize, running: usize) -> usize {
-    let all = processors().max(ASKED.load(Ordering::Relaxed));
-    (limit - 1).min(all.saturating_sub(running))
+    (limit - 1).min(processors().max(limit).saturating_sub(running))
 }
 
 /// Runs `f(i)` for each `i < n`, in parallel if `parallel` holds and there is more than one.
@@ -473,7 +475,8 @@ mod tests {
                 }
                 std::panic::panic_any(Bomb);
             };
-            let caught = catch_unwind(AssertUnwindSafe(|| with(2, || for_each(2, true, run))));
+            // With room for a worker beside other tests' threads.
+            let caught = catch_unwind(AssertUnwindSafe(|| with(16, || for_each(2, true, run))));
             assert!(caught.is_err_and(|bomb| {
                 let is_bomb = bomb.is::<Bomb>();
                 std::mem::forget(bomb);

@@ -4,7 +4,7 @@
 //! and the fused multiply-add are one instruction each instead of a call into the maths library.
 
 use super::quant::{Byte, Code, multiply};
-use hetra_cpu_base::isa::{Isa, Kernel};
+use hetra_cpu_base::isa::{Isa, Kernel, detected};
 use hetra_cpu_base::scratch::Shared;
 use hetra_cpu_base::simd::Simd;
 use hetra_cpu_base::threads::for_ranges;
@@ -151,7 +151,7 @@ pub fn look_up(isa: Isa, table: &[u8; 256], x: &[u8], y: &mut [u8]) {
         // SAFETY: the ranges are disjoint.
         let (x, y) = (&x[start..start + len], unsafe { out.slice(start, len) });
         #[cfg(target_arch = "x86_64")]
-        if isa == Isa::Avx512 && is_x86_feature_detected!("avx512vbmi") {
+        if isa.min(detected()) == Isa::Avx512 && is_x86_feature_detected!("avx512vbmi") {
             // SAFETY: the machine has what AVX-512 means here, and the table instructions.
             return unsafe { look_up_vbmi(table, x, y) };
         }

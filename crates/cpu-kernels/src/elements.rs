@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::layout::Item;
+use super::layout::{Item, strides_of};
 use hetra_cpu_base::scratch::{Shared, count};
 use hetra_cpu_base::threads::for_ranges;
 
@@ -27,10 +27,7 @@ pub fn gather_elements<T: Item>(
     if total == 0 {
         return true;
     }
-    let mut steps = vec![1; rank];
-    for at in (1..rank).rev() {
-        steps[at - 1] = steps[at] * shape[at];
-    }
+    let mut steps = strides_of(shape);
     let step = std::mem::replace(&mut steps[axis], 0);
     let (row, along) = (extents[rank - 1], steps[rank - 1]);
     let (y, fault) = (Shared::new(y), AtomicBool::new(false));

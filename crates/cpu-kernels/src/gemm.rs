@@ -85,6 +85,8 @@ impl Default for Epilogue<'_> {
 const PAR_MIN: usize = 256 << 10;
 /// Multiply-adds that a task has at least, as far as there are enough for all threads.
 const TASK_MIN: usize = 64 << 10;
+/// Most floats of a copy of B, of which each task else copies what it needs.
+const COPY_MAX: usize = 64 << 20;
 /// Floats of A that a tile keeps in the second cache level.
 const A_BLOCK: usize = 72 << 10;
 /// Column panels in a tile.
@@ -208,7 +210,8 @@ fn with_a(
     // and all is packed first.
     let panels = n.div_ceil(nr);
     let alone = a.m.saturating_mul(n).saturating_mul(a.k) < PAR_MIN || threads() == 1;
-    if alone || panels >= 4 * threads() {
+    let fits = a.k.checked_mul(panels * nr).is_some_and(|floats| floats <= COPY_MAX);
+    if alone || !fits || panels >= 4 * threads() {
         run(BSrc::Panels(live), false);
     } else {
         let mut buf = scratch::lend(count(&[a.k, panels, nr]));

@@ -325,7 +325,8 @@ impl Call<'_> {
         let panels = self.conv.group_panels() * s.groups;
         let work = count(&[pixels, s.m]).saturating_mul(depth);
         let parallel = self.is_parallel(pixels);
-        let tiles = pixels.div_ceil(self.tiling.rows(block(self.conv.isa).0));
+        let rows = self.tiling.rows(block(self.conv.isa).0);
+        let tiles = pixels.div_ceil(rows);
         let want = match parallel {
             true => {
                 (work / TASK_MIN).min(self.tiling.tasks.saturating_mul(threads())).max(threads())
@@ -335,7 +336,9 @@ impl Call<'_> {
         let (down, across) = cuts(want, self.x.len() >= s.m * depth, tiles, panels);
         for_each(down * across, parallel, |t| {
             let (i, j) = (t % down, t / down);
-            let (pixels, panels) = (part(pixels, down, i), part(panels, across, j));
+            // Whole tiles, but for the last one.
+            let (tiles, panels) = (part(tiles, down, i), part(panels, across, j));
+            let pixels = tiles.start * rows..(tiles.end * rows).min(pixels);
             self.dispatch(Block { call: self, pixels, panels });
         });
     }

@@ -21,6 +21,9 @@ const PAD: usize = 16;
 /// Channels of a block: a multiple of all vectors, few enough that the lines and weights of some
 /// outputs fit into the first cache level.
 const BLOCK: usize = 128;
+/// Numbers of the rows that outputs read which stay in the first cache level: blocks of short rows
+/// may have more channels.
+const NEAR: usize = 6 << 10;
 /// Most channels of a block, whatever is asked for: a multiple of all vectors.
 const BLOCKS_MAX: usize = 1 << 16;
 /// Work of a task, about: outputs, and taps at half the price.
@@ -308,9 +311,12 @@ impl<'a, T: Number> Line<'a, T> {
     {
         let (c, [_, w, _, ow]) = (self.call.shape.c, self.call.size);
         let left = self.call.shape.pads[1];
-        // Whole pairs of vectors, so that the same lanes are summed together whatever the blocks.
-        let size =
-            self.call.tiling.scaled(BLOCK).next_multiple_of(2 * PAD).clamp(2 * PAD, BLOCKS_MAX);
+        let rows = (self.call.shape.kh * w).max(1);
+        let about = self.call.tiling.scaled(BLOCK.max(NEAR / rows)).clamp(2 * PAD, BLOCKS_MAX);
+        // All alike, as a short one takes nearly as long. Whole pairs of vectors, so that the same
+        // lanes are summed together whatever the blocks.
+        let blocks = (c + about / 2) / about;
+        let size = c.div_ceil(blocks.max(1)).next_multiple_of(2 * PAD);
         for block in (0..c).step_by(size) {
             let block = block..(block + size).min(c);
             for x in (0..ow).step_by(WIDE) {

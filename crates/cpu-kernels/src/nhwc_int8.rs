@@ -68,11 +68,6 @@ impl std::fmt::Debug for PackedNhwcInt8 {
     }
 }
 
-/// Whether every output channel has its own input channel.
-fn is_depthwise(s: &ConvShape) -> bool {
-    s.groups > 1 && s.groups == s.c && s.m == s.c
-}
-
 /// How many parts these weights need on an instruction set that takes `kg` of them into a lane:
 /// they are within 255, which is two or three times what 8 bits hold.
 pub(crate) fn parts_needed(kg: usize, weights: &[i16]) -> usize {
@@ -112,7 +107,7 @@ impl PackedNhwcInt8 {
         let weights: Vec<i16> = raw.iter().enumerate().map(centred).collect();
         let sum = |kernel: &[i16]| kernel.iter().map(|&v| i32::from(v)).sum();
         let sums = weights.chunks_exact(each.max(1)).map(sum).collect();
-        let kind = match is_depthwise(&shape) {
+        let kind = match shape.is_depthwise() {
             true => Kind::Depthwise(PackedByteDepthwise::new(isa, &shape, &weights)),
             false => Kind::Panels(pack(isa, &shape, &weights)),
         };

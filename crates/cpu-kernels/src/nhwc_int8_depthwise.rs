@@ -237,7 +237,8 @@ impl Span<'_> {
         // Pixels of a line, and those of them that are inside.
         let long = groups * self.together + (shape.kw - 1) * shape.dilation[1];
         let before = shape.pads[1].saturating_sub(self.x0).min(long);
-        let from = (self.x0 + before).saturating_sub(shape.pads[1]);
+        // Right of the image there is nothing but border.
+        let from = (self.x0 + before).saturating_sub(shape.pads[1]).min(w);
         let inside = w.saturating_sub(from).min(long - before);
         for (quad, buf) in buf.chunks_exact_mut(self.places * step).enumerate() {
             for (line, out) in self.lines(quad).iter().zip(lines.chunks_exact_mut(long * c)) {

@@ -123,6 +123,18 @@ fn depthwise() {
     }
 }
 
+/// Spans of outputs that lie right of the image.
+#[test]
+fn depthwise_with_wide_borders() {
+    let mut rng = Rng::new(35);
+    for (seed, (c, far)) in [(16, 300), (16, 129), (8, 70), (40, 200)].into_iter().enumerate() {
+        let pads = [1, rng.below(3), 1, far];
+        let (kh, kw, stride, dilation) = (3, 3, [1, 1], [1, 1]);
+        let s = ConvShape { c, m: c, kh, kw, stride, dilation, pads, groups: c };
+        check(s, (1, 8, rng.range(3, 9)), codes(&mut rng), seed as u64);
+    }
+}
+
 /// One axis: an image of height 1.
 #[test]
 fn signals() {

@@ -12,7 +12,7 @@ use hetra_tensor::{DType, Value};
 
 use crate::programs::{self, Schedules};
 use hetra_cpu_base::isa::{self, Isa, isa};
-use hetra_cpu_base::peak::{bandwidth, flops};
+use hetra_cpu_base::peak::{bandwidth, bf16_flops, byte_ops, flops};
 use hetra_cpu_base::pin;
 use hetra_cpu_base::threads::{self, THREADS_MAX, processors};
 
@@ -58,6 +58,7 @@ fn describe(threads: usize) -> DeviceInfo {
     DeviceInfo {
         id: "cpu".to_string(),
         name: model_name(),
+        revision: revision(),
         driver: "cpu".to_string(),
         version: env!("CARGO_PKG_VERSION").to_string(),
         memory_bytes: memory_bytes(),
@@ -95,6 +96,14 @@ fn proc_field(file: &str, field: &str) -> Option<String> {
     let text = std::fs::read_to_string(file).ok()?;
     let line = text.lines().find(|line| line.starts_with(field))?;
     Some(line.split_once(':')?.1.trim().to_string())
+}
+
+/// The numbers that tell processors of one name apart: several generations are called the same.
+fn revision() -> String {
+    let fields =
+        ["cpu family", "model\t", "stepping", "CPU implementer", "CPU part", "CPU revision"];
+    let found = fields.iter().filter_map(|field| proc_field("/proc/cpuinfo", field));
+    found.collect::<Vec<_>>().join("-")
 }
 
 fn model_name() -> String {
@@ -207,7 +216,14 @@ impl Device for CpuDevice {
     }
 
     fn peak(&self) -> Option<Peak> {
-        threads::with(self.info.threads, || Some(Peak { ops: flops(isa()), bytes: bandwidth() }))
+        threads::with(self.info.threads, || {
+            Some(Peak {
+                ops: flops(isa()),
+                bf16_ops: bf16_flops(isa()),
+                byte_ops: Some(byte_ops(isa())),
+                bytes: bandwidth(),
+            })
+        })
     }
 
     fn scope(&self, work: &mut (dyn FnMut() + Send)) {

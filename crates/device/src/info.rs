@@ -9,6 +9,9 @@ pub struct DeviceInfo {
     pub id: String,
     /// What it is, such as the processor's model name.
     pub name: String,
+    /// Which of those of this name, where the name does not tell: of a processor its family, model
+    /// and stepping.
+    pub revision: String,
     /// The driver that found it.
     pub driver: String,
     /// Version of the driver.
@@ -30,6 +33,10 @@ pub struct DeviceInfo {
 pub struct Peak {
     /// Operations on f32 per second; a multiply-add counts as two.
     pub ops: f64,
+    /// The same on bf16, where there are instructions for it and they can be measured.
+    pub bf16_ops: Option<f64>,
+    /// The same on 8-bit integers.
+    pub byte_ops: Option<f64>,
     /// Bytes per second that a copy of large arrays reads and writes.
     pub bytes: f64,
 }

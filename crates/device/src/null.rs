@@ -22,6 +22,7 @@ impl Default for NullDevice {
     fn default() -> NullDevice {
         NullDevice {
             info: DeviceInfo {
+                revision: String::new(),
                 id: "null".to_string(),
                 name: "runs views only; a skeleton to copy".to_string(),
                 driver: "null".to_string(),

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use hetra_device::{Call, Device, DeviceError, Part, Program, Random, Room, Schedule, Space, Task};
 use hetra_ir::{Graph, NodeId, Type, ValueId};
 use hetra_ops::{Interpreter, NodeError, OpError};
-use hetra_tensor::{DType, Tensor, Value};
+use hetra_tensor::{DType, Tensor, Value, element_count, from_f64};
 
 use crate::engine::Engine;
 
@@ -90,7 +90,7 @@ impl Alone {
     /// Its arguments: the graph's constants, and random numbers from -1 to 1 for the rest.
     ///
     /// # Errors
-    /// When an argument is not f32 of a known shape.
+    /// When an argument is neither f32 nor bf16 of a known shape.
     pub fn arguments(&self) -> Result<Vec<Option<Value>>, OpError> {
         let mut random = Random::new(1);
         let node = self.graph.node(self.node);
@@ -100,13 +100,13 @@ impl Alone {
             if let Some(value) = constant.filter(|_| !self.graph.inputs.contains(&id)) {
                 return Ok(value.clone());
             }
-            let fault = || OpError::input(index, "f32 of a known shape", ty.to_string());
-            let shape = ty.known_shape().filter(|_| ty.dtype() == Some(DType::F32));
-            let mut tensor = Tensor::zeros(DType::F32, &shape.ok_or_else(fault)?)?;
-            for number in tensor.as_mut_slice::<f32>()? {
-                *number = (2.0 * random.unit() - 1.0) as f32;
-            }
-            Ok(Value::from(tensor))
+            let fault = || OpError::input(index, "f32 or bf16 of a known shape", ty.to_string());
+            // Images between nodes may be stored as bf16.
+            let dtype = ty.dtype().filter(|dtype| [DType::F32, DType::BF16].contains(dtype));
+            let (shape, dtype) = ty.known_shape().zip(dtype).ok_or_else(fault)?;
+            let numbers: Vec<f64> =
+                (0..element_count(&shape)?).map(|_| 2.0 * random.unit() - 1.0).collect();
+            Ok(Value::from(from_f64(dtype, &shape, &numbers)?))
         };
         let ids = node.inputs.iter().enumerate();
         ids.map(|(index, id)| id.map(|id| one((index, id))).transpose()).collect()

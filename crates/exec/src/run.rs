@@ -4,10 +4,10 @@ use std::cell::{Cell, RefCell};
 
 use hetra_device::{Call, Room};
 use hetra_ir::{Node, ValueId};
-use hetra_ops::{Kind, NodeError, OpError, find};
+use hetra_ops::{Compute, Kind, NodeError, OpError, find};
 use hetra_pass::work_of;
 use hetra_plan::{Plan, Step};
-use hetra_tensor::{Value, element_count};
+use hetra_tensor::{DType, Value, element_count};
 
 use crate::engine::{Bodies, Engine, Memory};
 use crate::options::RunOptions;
@@ -166,6 +166,7 @@ impl Frame<'_> {
         let output = node.defs().next();
         let (ops, bytes) = self.work(node);
         StepTime {
+            index: step.node.index(),
             node: node.label(graph),
             op: node.op.clone(),
             device: self.engine.device.info().id.clone(),
@@ -175,6 +176,7 @@ impl Frame<'_> {
             },
             output: output.map_or(String::new(), |id| self.plan.types[id.index()].to_string()),
             ops,
+            numbers: self.numbers(node),
             bytes,
             start_ns,
             duration_ns,
@@ -188,13 +190,36 @@ impl Frame<'_> {
         let value = |id: ValueId| self.plan.known.get(&id).or_else(|| graph.constants.get(&id));
         let known = |id: ValueId| value(id)?.as_tensor().cloned();
         let work = work_of(node, |id| self.plan.types[id.index()].clone(), known);
+        let low = Compute::of(&node.attrs).is_ok_and(|compute| compute == Compute::Bf16);
         let bytes = |id: ValueId| {
             let ty = &self.plan.types[id.index()];
             let elements = element_count(&ty.known_shape()?).ok()?;
-            u64::try_from(ty.dtype()?.bytes(elements)?).ok()
+            // Weights were rounded when they were packed.
+            let rounded = low && ty.dtype()? == DType::F32 && graph.constants.contains_key(&id);
+            let dtype = if rounded { DType::BF16 } else { ty.dtype()? };
+            u64::try_from(dtype.bytes(elements)?).ok()
         };
-        let view = find(&node.op).is_some_and(|def| def.kind == Kind::View);
-        let moved = node.uses().chain(node.defs()).filter(|_| !view);
-        (work.ops, moved.filter_map(bytes).sum())
+        let kind = find(&node.op).map(|def| def.kind);
+        let written: u64 = node.defs().filter_map(bytes).sum();
+        let read: u64 = match kind {
+            Some(Kind::View) => return (work.ops, 0),
+            // A gather does not read all of its table.
+            Some(Kind::Move) => node.uses().filter_map(bytes).map(|all| all.min(written)).sum(),
+            _ => node.uses().filter_map(bytes).sum(),
+        };
+        (work.ops, read + written)
+    }
+
+    /// What a node multiplies, see [`StepTime::numbers`].
+    fn numbers(&self, node: &Node) -> DType {
+        let dtype = |index: usize| self.plan.types[node.input(index)?.index()].dtype();
+        let bytes = |dtype: Option<DType>| matches!(dtype, Some(DType::I8 | DType::U8));
+        // Weights of few bits are made floats, one by one.
+        let dynamic = bytes(dtype(1)) && node.op != "com.microsoft.MatMulNBits";
+        match Compute::of(&node.attrs) {
+            Ok(Compute::Bf16) => DType::BF16,
+            _ if bytes(dtype(0)) || dynamic => DType::U8,
+            _ => DType::F32,
+        }
     }
 }

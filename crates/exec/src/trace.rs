@@ -4,7 +4,8 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use serde::Serialize;
+use hetra_tensor::DType;
+use serde::{Serialize, Serializer};
 
 /// Most steps of bodies in one trace, give or take those of one turn: a loop may make millions.
 const BODY_STEPS_MAX: usize = 1 << 16;
@@ -12,6 +13,9 @@ const BODY_STEPS_MAX: usize = 1 << 16;
 /// One step of a run.
 #[derive(Clone, Debug, Serialize)]
 pub struct StepTime {
+    /// Its place among the nodes of its graph: names may be those of several.
+    #[serde(skip)]
+    pub index: usize,
     /// Node name, or its operator and first output.
     pub node: String,
     /// Operator.
@@ -24,8 +28,11 @@ pub struct StepTime {
     pub output: String,
     /// Scalar operations, a multiply-add counted as two; 0 where a shape is not known beforehand.
     pub ops: f64,
-    /// Bytes of its inputs and outputs, as far as their shapes are known beforehand; none for a
-    /// view.
+    /// What it multiplies: f32, bf16, or 8-bit integers.
+    #[serde(serialize_with = "as_text")]
+    pub numbers: DType,
+    /// Bytes that it reads and writes, as far as shapes are known beforehand: those of its inputs
+    /// and outputs, of what it moves as many as it writes, and none for a view.
     pub bytes: u64,
     /// Nanoseconds from the start of the run.
     pub start_ns: u64,
@@ -34,6 +41,10 @@ pub struct StepTime {
     /// Steps of its bodies, turn after turn, in the order they ran.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub inner: Vec<StepTime>,
+}
+
+fn as_text<S: Serializer>(dtype: &DType, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(dtype)
 }
 
 impl StepTime {
@@ -165,6 +176,8 @@ mod tests {
     fn step(op: &str, duration_ns: u64, inner: Vec<StepTime>) -> StepTime {
         let text = |text: &str| text.to_string();
         StepTime {
+            index: 0,
+            numbers: DType::F32,
             node: text("n"),
             op: text(op),
             device: text("cpu"),

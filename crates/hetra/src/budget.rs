@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use hetra_ir::NodeId;
 use hetra_tensor::{Tensor, Value, to_f64};
+use hetra_tune::{Pairs, Rule, Verdict};
 
 use crate::error::Error;
 use crate::outputs::Outputs;
@@ -14,36 +15,43 @@ use crate::session::Session;
 /// Most sets of nodes whose error is measured: each compiles the model anew.
 const TRIALS_MAX: usize = 24;
 /// Pairs of runs that are timed, at most and at least, and the time after which no more begin.
-pub(crate) const ROUNDS_MAX: usize = 21;
-pub(crate) const ROUNDS_MIN: usize = 3;
+const ROUNDS_MAX: usize = 21;
+const ROUNDS_MIN: usize = 5;
 pub(crate) const ROUNDS_TIME: Duration = Duration::from_secs(4);
 
-pub(crate) fn median(mut samples: Vec<u64>) -> Option<u64> {
-    samples.sort_unstable();
-    samples.get(samples.len() / 2).copied()
+/// The model as a whole has to gain this share of its time at least.
+pub(crate) const GAIN: Rule = Rule { margin: 0.01, chance: 0.05 };
+
+/// Runs that are made in turns, so that what else goes on in the machine meets both. No more begin
+/// after `time_max`.
+pub(crate) fn rounds(time_max: Duration) -> Pairs<'static> {
+    let until = Instant::now() + time_max;
+    Pairs { least: ROUNDS_MIN, most: ROUNDS_MAX, until, stop: None }
 }
 
-/// Median nanoseconds of two runs that are made in turns, so that what else goes on in the machine
-/// meets both. No more begin after `time`.
+/// Whether the second session is the faster one on these inputs.
 pub(crate) fn in_turns(
     time_max: Duration,
-    mut first: impl FnMut() -> Result<Outputs, Error>,
-    mut second: impl FnMut() -> Result<Outputs, Error>,
-) -> Result<(u64, u64), Error> {
-    fn time(run: &mut dyn FnMut() -> Result<Outputs, Error>) -> Result<u64, Error> {
+    (first, second): (&Session, &Session),
+    inputs: &Inputs,
+) -> Result<Verdict, Error> {
+    let time = |session: &Session| -> Result<f64, Error> {
+        let inputs = inputs.clone();
         let begun = Instant::now();
-        run()?;
-        Ok(begun.elapsed().as_nanos() as u64)
-    }
-    time(&mut first)?;
-    time(&mut second)?;
-    let (mut one, mut two) = (Vec::new(), Vec::new());
-    let begun = Instant::now();
-    while one.len() < ROUNDS_MIN || (one.len() < ROUNDS_MAX && begun.elapsed() < time_max) {
-        one.push(time(&mut first)?);
-        two.push(time(&mut second)?);
-    }
-    Ok((median(one).unwrap_or(0), median(two).unwrap_or(0)))
+        session.run(inputs)?;
+        Ok(begun.elapsed().as_secs_f64())
+    };
+    // Plans and memory.
+    time(first)?;
+    time(second)?;
+    let pairs = rounds(time_max).measure(&mut || time(first), &mut || time(second))?;
+    Ok(GAIN.judge(&pairs))
+}
+
+/// Median nanoseconds of both.
+pub(crate) fn times_ns(verdict: &Verdict) -> (u64, u64) {
+    let ns = |seconds: f64| (seconds * 1e9) as u64;
+    (ns(verdict.default_seconds), ns(verdict.candidate_seconds))
 }
 
 /// Inputs, and what f32 gives.

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use hetra_ir::NodeId;
 
-use crate::budget::{Cases, ROUNDS_TIME, Search, error_on, in_turns};
+use crate::budget::{Cases, ROUNDS_TIME, Search, error_on, in_turns, times_ns};
 use crate::error::Error;
 use crate::int8::{Calibrated, Unfused};
-use crate::precision::{GAIN_MIN, Int8Report, Verdict};
+use crate::precision::{Int8Report, Verdict};
 use crate::session::Session;
 
 /// Most parts, and the time that each is measured for.
@@ -44,17 +44,14 @@ pub(crate) fn choose(
     let (Some((first, _)), false) = (cases.first(), products.is_empty()) else {
         return Ok((None, report));
     };
-    let times = |session: &Session, time: Duration| {
-        in_turns(time, || f32.run(first.to_vec()), || session.run(first.to_vec()))
-    };
-    let gains = |(f32, int8): (u64, u64)| int8 as f64 <= f32 as f64 * (1.0 - GAIN_MIN);
+    let times = |session: &Session, time: Duration| in_turns(time, (f32, session), first);
     let all: BTreeSet<NodeId> = products.iter().copied().collect();
     let whole = calibrated.session(&all)?;
     let error = error_on(&whole, cases)?;
     (report.error_of_all, report.trials) = (Some(error), 1);
     let taken = times(&whole, ROUNDS_TIME)?;
-    report.times_ns = Some(taken);
-    if error <= max_error && gains(taken) {
+    report.times_ns = Some(times_ns(&taken));
+    if error <= max_error && taken.wins {
         (report.verdict, report.faster) = (Verdict::Lowered, 1);
         report.quantised = calibrated.names(&all).into_iter().collect();
         return Ok((Some((whole, error)), report));
@@ -64,10 +61,10 @@ pub(crate) fn choose(
     for part in products.chunks(products.len().div_ceil(PARTS_MAX)) {
         report.parts = parts.len() + 1;
         let session = calibrated.session(&part.iter().copied().collect())?;
-        let (f32, int8) = times(&session, PART_TIME)?;
-        let gain = f32.saturating_sub(int8).max(1) as f64;
+        let taken = times(&session, PART_TIME)?;
+        let gain = (taken.default_seconds - taken.candidate_seconds).max(1e-9);
         let error = error_on(&session, cases)?;
-        parts.push((error / gain, gains((f32, int8)), part));
+        parts.push((error / gain, taken.wins, part));
     }
     parts.retain(|(_, faster, _)| *faster);
     parts.sort_by(|a, b| a.0.total_cmp(&b.0));
@@ -85,9 +82,9 @@ pub(crate) fn choose(
     let kept = std::mem::take(&mut search.kept);
     let Some((session, error)) = search.best else { return Ok((None, report)) };
     let taken = times(&session, ROUNDS_TIME)?;
-    report.times_ns = Some(taken);
+    report.times_ns = Some(times_ns(&taken));
     report.verdict = Verdict::NotFaster;
-    if !gains(taken) {
+    if !taken.wins {
         return Ok((None, report));
     }
     report.verdict = Verdict::Lowered;

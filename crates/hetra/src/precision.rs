@@ -1,15 +1,13 @@
 //! How exactly a session computes: what is rounded, and what that costs and gains.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Instant;
 
 use hetra_ir::{Graph, Node, NodeId};
 use hetra_ops::Compute;
 use hetra_tensor::Value;
+use hetra_tune::Rule;
 
-use crate::budget::{
-    Cases, ROUNDS_MAX, ROUNDS_MIN, ROUNDS_TIME, Search, error_on, in_turns, median,
-};
+use crate::budget::{Cases, GAIN, ROUNDS_TIME, Search, error_on, in_turns, rounds, times_ns};
 use crate::builder::claim;
 use crate::error::Error;
 use crate::int8::Calibrated;
@@ -152,10 +150,8 @@ impl PrecisionReport {
     }
 }
 
-/// The model as a whole has to gain this share of its time at least: less may be chance.
-pub(crate) const GAIN_MIN: f64 = 0.01;
-/// So does each node: what gains nothing had better not cost accuracy.
-const NODE_GAIN_MIN: f64 = 0.03;
+/// What each node has to gain: what gains nothing had better not cost accuracy.
+const NODE_GAIN: Rule = Rule { margin: 0.03, ..GAIN };
 
 /// Every node that can round its operands.
 pub(crate) fn all(session: &Session) -> Vec<NodeId> {
@@ -182,7 +178,7 @@ pub(crate) fn int8(f32: &Session, calibration: &[Inputs]) -> Result<Session, Err
     let wanted = outputs(f32, calibration)?;
     let error = error_on(&chosen, &calibration.iter().zip(&wanted).collect())?;
     let verdict = if all.is_empty() { Verdict::NoProducts } else { Verdict::Lowered };
-    let times = in_turns(ROUNDS_TIME, || f32.run(first.clone()), || chosen.run(first.clone()))?;
+    let times = times_ns(&in_turns(ROUNDS_TIME, (f32, &chosen), first)?);
     let int8 = Int8Report {
         verdict,
         error_of_all: Some(error),
@@ -231,17 +227,16 @@ pub(crate) fn choose(
     let Some((chosen, error)) = bf16(&base, &cases, &mut report)? else {
         return Ok(base.with_report(report));
     };
-    let run = |session: &Session| session.run(first.clone());
-    let times = in_turns(ROUNDS_TIME, || run(&base), || run(&chosen))?;
-    let no_faster = times.1 as f64 > times.0 as f64 * (1.0 - GAIN_MIN);
+    let verdict = in_turns(ROUNDS_TIME, (&base, &chosen), first)?;
+    let times = times_ns(&verdict);
     // Where integers were chosen, these are not the times of f32.
     report.times_ns = report.times_ns.or(Some(times));
     report.verdict = Verdict::NotFaster;
-    if no_faster {
+    if !verdict.wins {
         return Ok(base.with_report(report));
     }
     if report.times_ns != Some(times) {
-        report.times_ns = Some(in_turns(ROUNDS_TIME, || run(f32), || run(&chosen))?);
+        report.times_ns = Some(times_ns(&in_turns(ROUNDS_TIME, (f32, &chosen), first)?));
     }
     report.verdict = Verdict::Lowered;
     (report.error, report.lowered) = (error, lowered(chosen.graph()));
@@ -283,25 +278,22 @@ fn faster(
     inputs: &Inputs,
     nodes: &[NodeId],
 ) -> Result<Vec<NodeId>, Error> {
-    let mut times: BTreeMap<String, [Vec<u64>; 2]> = BTreeMap::new();
-    let begun = Instant::now();
-    for round in 0..=ROUNDS_MAX {
-        for (index, session) in [base, low].into_iter().enumerate() {
-            let (_, trace) = session.trace(inputs.clone())?;
-            // The first runs make plans and allocate memory.
-            for step in trace.steps.into_iter().filter(|_| round > 0) {
-                times.entry(step.node).or_default()[index].push(step.duration_ns);
-            }
-        }
-        if round >= ROUNDS_MIN && begun.elapsed() > ROUNDS_TIME {
-            break;
-        }
-    }
+    // Nanoseconds of each step, by its node.
+    let steps = |session: &Session| -> Result<BTreeMap<usize, u64>, Error> {
+        let (_, trace) = session.trace(inputs.clone())?;
+        Ok(trace.steps.into_iter().map(|step| (step.index, step.duration_ns)).collect())
+    };
+    // The first runs make plans and allocate memory.
+    steps(base)?;
+    steps(low)?;
+    let pairs = rounds(ROUNDS_TIME).measure(&mut || steps(base), &mut || steps(low))?;
     let gain = |&id: &NodeId| {
-        let label = base.graph().node(id).label(base.graph());
-        let [f32, bf16] = times.remove(&label)?.map(median);
-        let gain = f32?.checked_sub(bf16?)?;
-        (gain as f64 > f32? as f64 * NODE_GAIN_MIN).then_some((gain, id))
+        let of = |times: &BTreeMap<usize, u64>| Some(*times.get(&id.index())? as f64);
+        let own: Option<Vec<(f64, f64)>> =
+            pairs.iter().map(|(f32, bf16)| of(f32).zip(of(bf16))).collect();
+        let verdict = NODE_GAIN.judge(&own?);
+        let gain = (verdict.default_seconds - verdict.candidate_seconds) as u64;
+        verdict.wins.then_some((gain, id))
     };
     let mut gains: Vec<(u64, NodeId)> = nodes.iter().filter_map(gain).collect();
     gains.sort_by_key(|&(gain, id)| (std::cmp::Reverse(gain), id));

@@ -3,20 +3,21 @@
 //!
 //! Nodes are searched one by one, each measured alone ([`job`]): that is quick, and says little of
 //! what the caches hold in the midst of a model. So what a search found is then tried in the model,
-//! all tasks at once, in turn with the model as it was ([`contest`]), and only what wins there is
-//! chosen.
+//! all tasks at once, in turn with the model as it was ([`contest`]), and only what wins there, and
+//! again beside all else that won, is chosen.
 
 mod contest;
 mod job;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use hetra_device::{Schedule, Task};
 use hetra_tensor::Value;
+use hetra_tune::End;
 use hetra_tune::store::{Choice, DeviceKey, Store};
-use hetra_tune::{Outcome, Verdict};
 
 use crate::error::Error;
 use crate::session::Session;
@@ -36,7 +37,7 @@ pub struct TuneOptions<'a> {
     pub store: &'a Path,
     /// How long it may take, about: tasks get parts of it by their part of the model's time.
     pub budget: Duration,
-    /// Tune again what is tuned already, with new measurements.
+    /// Forget what was measured, and tune again what is tuned already.
     pub fresh: bool,
     /// May be set at any time: it ends after the measurement under way. Measurements are kept,
     /// and the next call goes on from there.
@@ -67,7 +68,7 @@ pub struct Moment<'a> {
 pub enum Stand {
     /// Tuned now; the schedule is perhaps the default.
     Tuned,
-    /// Tuned before.
+    /// Tuned before; a search that had no time to end may go on the next time.
     Known,
     /// There was no time for it, or it was stopped.
     Open,
@@ -142,7 +143,7 @@ impl Tuner<'_> {
         self.options.stop.load(Ordering::Relaxed)
     }
 
-    /// Searches for each task that nobody tuned.
+    /// Searches for each task that has something left to search.
     fn search(
         &mut self,
         begun: Instant,
@@ -152,17 +153,20 @@ impl Tuner<'_> {
         let until = begun + options.budget.mul_f64(SEARCH_PART);
         let mut open = 0.0;
         for job in &mut self.jobs {
-            let known = self.store.best(&self.key, job.op.task.key())?;
-            let known = known.filter(|_| !options.fresh);
-            match known.filter(|choice| job.alone().space().contains(&choice.schedule)) {
-                Some(choice) => job.op.chosen(Stand::Known, choice),
-                None => open += job.op.share,
+            if options.fresh {
+                self.store.reopen(&self.key, job.op.task.key())?;
             }
+            let known = self.store.best(&self.key, job.op.task.key())?;
+            if let Some(choice) = known.filter(|c| job.alone().space().contains(&c.schedule)) {
+                (job.wanted, job.known) = (!choice.finished, Some(choice.schedule.clone()));
+                job.op.chosen(Stand::Known, choice);
+            }
+            open += if job.wanted { job.op.share } else { 0.0 };
         }
         for (index, job) in self.jobs.iter_mut().enumerate() {
             let left = until.saturating_duration_since(Instant::now());
             let stop = options.stop.load(Ordering::Relaxed);
-            if job.op.stand != Stand::Open || left.is_zero() || stop {
+            if !job.wanted || left.is_zero() || stop {
                 continue;
             }
             let part = left.mul_f64((job.op.share / f64::max(open, 1e-12)).clamp(0.0, 1.0));
@@ -186,51 +190,88 @@ impl Tuner<'_> {
 
     /// Tries what was found in the model, and chooses.
     fn settle(&mut self, contest: &Contest<'_>, until: Instant) -> Result<(), Error> {
+        let mut won: BTreeMap<usize, Schedule> = BTreeMap::new();
         for round in 0..TRIES {
             if self.stopped() || (round > 0 && Instant::now() >= until) {
                 break;
             }
             let entries: Vec<(usize, Schedule)> = (self.jobs.iter().enumerate())
-                .filter(|(_, job)| job.op.stand == Stand::Open)
+                .filter(|(index, _)| !won.contains_key(index))
                 .filter_map(|(index, job)| Some((index, job.candidate(round)?)))
                 .collect();
             if entries.is_empty() {
                 break;
             }
-            let verdicts = contest.run(&self.jobs, &entries, until, self.options.stop)?;
+            let (verdicts, _) = contest.run(&self.jobs, &entries, until, self.options.stop)?;
             for ((index, schedule), verdict) in entries.into_iter().zip(verdicts) {
                 if verdict.wins {
-                    self.choose(index, schedule, Some(&verdict))?;
+                    won.insert(index, schedule);
                 }
                 self.jobs[index].verdict = Some(verdict);
             }
         }
+        self.validate(contest, until, &mut won)?;
+        if self.stopped() {
+            return Ok(());
+        }
         // Tasks whose search came to nothing stay as they are, and so do those that lost.
         for index in 0..self.jobs.len() {
-            let job = &self.jobs[index];
-            if job.op.stand != Stand::Open || job.outcome.is_none() || self.stopped() {
-                continue;
+            let schedule = won.remove(&index).unwrap_or(self.jobs[index].incumbent.clone());
+            if self.jobs[index].outcome.is_some() {
+                self.choose(index, schedule)?;
             }
-            let (schedule, verdict) = (job.incumbent.clone(), job.verdict.clone());
-            self.choose(index, schedule, verdict.as_ref())?;
         }
         Ok(())
     }
 
-    fn choose(
+    /// Runs the model with all that won, and with what was chosen before, by pairs that chose
+    /// nothing: what is told of them is what these say. What does not win again is taken out, and
+    /// so is all of it where the model as a whole is no faster.
+    fn validate(
         &mut self,
-        index: usize,
-        schedule: Schedule,
-        verdict: Option<&Verdict>,
+        contest: &Contest<'_>,
+        until: Instant,
+        won: &mut BTreeMap<usize, Schedule>,
     ) -> Result<(), Error> {
+        let before = |(index, job): (usize, &Job)| {
+            let known = job.known.clone().filter(|_| job.outcome.is_none());
+            Some((index, known.filter(|schedule| *schedule != job.incumbent)?))
+        };
+        let mut entries: Vec<(usize, Schedule)> =
+            self.jobs.iter().enumerate().filter_map(before).collect();
+        entries.extend(won.clone());
+        if entries.is_empty() || self.stopped() {
+            return Ok(());
+        }
+        let (verdicts, whole) = contest.run(&self.jobs, &entries, until, self.options.stop)?;
+        for ((index, _), verdict) in entries.into_iter().zip(verdicts) {
+            if !verdict.wins || whole.ratio >= 1.0 {
+                won.remove(&index);
+            }
+            let job = &mut self.jobs[index];
+            job.op.default_seconds = Some(verdict.default_seconds);
+            job.op.seconds = Some(verdict.candidate_seconds);
+            job.verdict = Some(verdict);
+        }
+        Ok(())
+    }
+
+    /// Keeps a schedule for the sessions to come, with what was measured of it last.
+    fn choose(&mut self, index: usize, schedule: Schedule) -> Result<(), Error> {
         let job = &mut self.jobs[index];
+        let Some(outcome) = &job.outcome else { return Ok(()) };
+        let nodes = job.op.nodes as f64;
         // By itself, where nothing was tried in the model.
-        let alone = job.outcome.as_ref().map_or(0.0, |outcome: &Outcome| outcome.default.1);
         let default_seconds =
-            verdict.map_or(alone * job.op.nodes as f64, |verdict| verdict.default_seconds);
-        let won = verdict.filter(|verdict| verdict.wins);
-        let seconds = won.map_or(default_seconds, |verdict| verdict.candidate_seconds);
-        let choice = Choice { schedule, seconds, default_seconds, at: now() };
+            job.verdict.as_ref().map_or(outcome.default.1, |v| v.default_seconds / nodes);
+        let new = job.verdict.as_ref().filter(|_| schedule != job.incumbent);
+        let choice = Choice {
+            schedule,
+            seconds: new.map_or(default_seconds, |verdict| verdict.candidate_seconds / nodes),
+            default_seconds,
+            at: now(),
+            finished: outcome.end != End::Budget,
+        };
         self.store.choose(&self.key, &job.op.task, &choice)?;
         job.op.chosen(Stand::Tuned, choice);
         Ok(())
@@ -240,8 +281,8 @@ impl Tuner<'_> {
 impl TunedOp {
     fn chosen(&mut self, stand: Stand, choice: Choice) {
         self.stand = stand;
-        self.default_seconds = Some(choice.default_seconds);
-        self.seconds = Some(choice.seconds);
+        self.default_seconds = Some(choice.default_seconds * self.nodes as f64);
+        self.seconds = Some(choice.seconds * self.nodes as f64);
         self.schedule = Some(choice.schedule);
     }
 }

@@ -38,10 +38,11 @@ fn path_from(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
     Some(cache.join("hetra").join("schedules.sqlite"))
 }
 
-/// What stores know a device by: its name and kernels, its driver, and the version of Hetra.
+/// What stores know a device by: its name, revision and kernels, its driver, and the version of
+/// Hetra.
 pub fn device_key(info: &DeviceInfo) -> DeviceKey {
     DeviceKey {
-        device: format!("{} {}", info.name, info.kernels).trim().to_string(),
+        device: [info.name.as_str(), &info.revision, &info.kernels].join(" ").trim().to_string(),
         driver: format!("{} {}", info.driver, info.version),
         version: env!("CARGO_PKG_VERSION").to_string(),
     }

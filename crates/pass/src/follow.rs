@@ -174,10 +174,9 @@ fn renamed(ed: &mut Editor<'_>, stored: &mut Stored, at: usize, perm: &[usize]) 
             let axis = axis_of(*node.attrs.int_opt("axis").ok()??)?;
             node.attrs.set("axis", axis as i64);
         }
-        "Split" | "Softmax" | "LogSoftmax" | "Hardmax" | "CumSum" => {
-            if node.op == "CumSum" {
-                return None;
-            }
+        // Before version 13 all axes from the one named are one.
+        "Softmax" | "LogSoftmax" | "Hardmax" if node.version < 13 => return None,
+        "Split" | "Softmax" | "LogSoftmax" | "Hardmax" => {
             let default = if node.op == "Split" { 0 } else { -1 };
             let axis = axis_of(node.attrs.int_or("axis", default).ok()?)?;
             node.attrs.set("axis", axis as i64);

@@ -42,8 +42,11 @@ fn same_as(ed: &Editor<'_>, at: usize) -> Option<ValueId> {
             None => ed.rank(x)? < 2,
         },
         // None of these changes the order of elements, so equal shapes are enough.
-        "Reshape" | "Flatten" | "Squeeze" | "Unsqueeze" | "Expand" => {
-            same_shape(ed, x, node.output(0)?)
+        "Reshape" | "Flatten" | "Squeeze" | "Unsqueeze" => same_shape(ed, x, node.output(0)?),
+        // The only one whose output may have more elements: an axis that is not known may be 1.
+        "Expand" => {
+            let (before, after) = (ed.ty(x).dims()?, ed.ty(node.output(0)?).dims()?);
+            before == after && !before.contains(&Dim::Unknown)
         }
         "Concat" | "Sum" | "Max" | "Min" | "Mean" => node.inputs.len() == 1,
         "Slice" => takes_all(ed, at)?,

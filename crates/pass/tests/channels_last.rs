@@ -157,3 +157,31 @@ fn open_extents_and_what_needs_the_order_of_onnx() {
         "#]],
     );
 }
+
+/// Before version 13 it is of all channels and pixels together.
+#[test]
+fn an_old_softmax_is_not_of_one_axis() {
+    check_last(
+        "channels_last",
+        r#"graph "g" (%x: f32[1,4,2,2]) {
+            const %w = f32[4,4,1,1] [-5.0, 2.0, -2.0, 5.0, 1.0, -3.0, 4.0, 0.0, -4.0, 3.0, -1.0, -5.0, 2.0, -2.0, 5.0, 1.0]
+            %a = Conv "a" (%x, %w)
+            %b = Softmax[v11](%a) {axis = 1}
+            %c = Conv "c" (%b, %w)
+            return (%c)
+        }"#,
+        expect![[r#"
+            graph "g" (%x: f32[1,4,2,2]) {
+              const %w = f32[4,4,1,1] ..
+              %v5: f32[1,2,2,4] = hetra.ConvLast "a" (%x, %w) {first_input_plain = 1}
+              %a: f32[1,4,2,2] = Transpose(%v5) {perm = [0, 3, 1, 2]}
+              %b: f32[1,4,2,2] = Softmax[v11](%a) {axis = 1}
+              %v6: f32[1,2,2,4] = hetra.ConvLast "c" (%b, %w) {first_input_plain = 1}
+              %c: f32[1,4,2,2] = Transpose(%v6) {perm = [0, 3, 1, 2]}
+              return (%c)
+            }
+            channels_last: channels last at a
+            channels_last: channels last at c
+        "#]],
+    );
+}

@@ -272,3 +272,26 @@ fn outputs_keep_what_the_file_says_of_them() {
     );
     assert!(print(&after).contains("%y: f32[M,4] = Concat(%b, %b)"), "{}", print(&after));
 }
+
+#[test]
+fn an_expand_may_make_more_of_an_axis_that_is_not_known() {
+    check(
+        "noop",
+        r#"graph "g" (%x: f32[n,3], %z: f32[4,3]) {
+            const %shape = i64[2] [4, 3]
+            %y = Expand(%x, %shape)
+            %a = Relu(%z)
+            %b = Expand(%a, %shape)
+            return (%y, %b)
+        }"#,
+        expect![[r#"
+            graph "g" (%x: f32[n,3], %z: f32[4,3]) {
+              const %shape = i64[2] [4, 3]
+              %y: f32[4,3] = Expand(%x, %shape)
+              %b: f32[4,3] = Relu(%z)
+              return (%y, %b)
+            }
+            noop: removed Expand at Expand -> b
+        "#]],
+    );
+}

@@ -1,11 +1,12 @@
 //! From a search that is cut off to what the next session uses.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use hetra_device::{Knob, Schedule, Space, Task};
 use hetra_tune::store::{Choice, DeviceKey, Measured, Store};
-use hetra_tune::{Budget, End, Options, Outcome, Progress, Rule, search, settle};
+use hetra_tune::{Budget, End, Options, Outcome, Pairs, Progress, Rule, search};
 
 fn space() -> Space {
     let knob = |name, choices: &'static [i64], default| Knob::new(name, choices, default).unwrap();
@@ -56,20 +57,16 @@ fn a_search_that_is_cut_off_goes_on_and_the_next_session_has_its_choice() {
     let first = tune(25);
     assert_eq!((first.end, measured.get()), (End::Stopped, 25));
     let second = tune(usize::MAX);
-    assert_eq!(second.ranked.len() as i64, measured.get(), "nothing is measured twice");
+    assert_eq!(second.ranked.len() as i64 + 1, measured.get(), "the default alone is, twice");
     assert_eq!(second.best.0.to_string(), "kc=256 mr=6 nr=2");
 
-    let pairs = RefCell::new(Vec::new());
-    let mut measure = |schedule: &Schedule| {
-        pairs.borrow_mut().push(schedule.clone());
-        seconds(schedule)
-    };
-    let stop = AtomicBool::new(false);
-    let (schedule, verdict) = settle(&second, 3, Rule::default(), &stop, &mut measure).unwrap();
-    let verdict = verdict.unwrap();
-    assert!(verdict.wins && pairs.borrow().len() == 18, "{verdict:?}");
+    let (default, schedule) = (second.default.0, second.best.0.clone());
+    let pairs = Pairs { least: 9, most: 9, until: Instant::now(), stop: None };
+    let pairs = pairs.measure(&mut || seconds(&default), &mut || seconds(&schedule)).unwrap();
+    let verdict = Rule::default().judge(&pairs);
+    assert!(verdict.wins && verdict.pairs == 9, "{verdict:?}");
     let (seconds, default_seconds) = (verdict.candidate_seconds, verdict.default_seconds);
-    let choice = Choice { schedule, seconds, default_seconds, at: 1 };
+    let choice = Choice { schedule, seconds, default_seconds, at: 1, finished: true };
     Store::open(&path).unwrap().choose(&device, &task, &choice).unwrap();
 
     // The next session reads once and asks nobody.

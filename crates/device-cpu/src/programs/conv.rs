@@ -170,7 +170,9 @@ pub(super) fn scratch_fits(extents: &[usize]) -> bool {
 /// Whether the copies of `channels` planes from which outputs of this size are made fit, and the
 /// window is one that kernels take.
 pub(super) fn window_fits(s: &ConvShape, channels: usize, out: (usize, usize)) -> bool {
-    plane_len(s, out).is_some_and(|plane| scratch_fits(&[channels.max(1), plane]))
+    // For each tap there is an offset, too.
+    let each = |plane: usize| plane.max(2 * s.kh.saturating_mul(s.kw).min(WINDOW_MAX));
+    plane_len(s, out).is_some_and(|plane| scratch_fits(&[channels.max(1), each(plane)]))
         && window_taken(s)
 }
 
@@ -186,10 +188,11 @@ pub(super) fn fits(s: &ConvShape, h: usize, w: usize) -> bool {
 }
 
 /// Whether a kernel makes the output that the operator says. They differ only for empty ones,
-/// which the reference does.
+/// which the reference does, as it does images that are empty themselves.
 pub(super) fn makes(geometry: &ConvGeometry, out: Option<(usize, usize)>) -> bool {
     let wanted = pair(&geometry.output, 1);
-    out.is_some_and(|(h, w)| h > 0 && w > 0 && wanted == Some([h, w]))
+    let image = geometry.channels_in > 0 && !geometry.input.contains(&0);
+    image && out.is_some_and(|(h, w)| h > 0 && w > 0 && wanted == Some([h, w]))
 }
 
 impl<K: Packing> Packed<K> {

@@ -7,7 +7,7 @@ use hetra_ir::{Dim, Node};
 use hetra_ops::{Compute, GemmForm, MatMulForm};
 use hetra_tensor::{DType, Tensor};
 
-use super::conv::{activation, rounding_name};
+use super::conv::{activation, rounding_name, scratch_fits};
 use super::extents::product;
 use super::{Compile, Form, Outcome, program};
 use hetra_cpu_base::activation::Activation;
@@ -21,16 +21,26 @@ pub(super) static OPS: &[(&str, Compile)] = &[
     ("com.microsoft.FusedGemm", compile_gemm),
 ];
 
+/// Columns of the widest panel.
+const PANEL: usize = 32;
+
 /// A constant matrix: k by n, stored transposed or not.
 pub(super) fn pack(tensor: &Tensor, transposed: bool) -> Option<PackedB> {
     pack_for(tensor, transposed, Compute::F32)
+}
+
+/// Whether a packed matrix is not much larger than it is: a narrow one is filled up to the width of
+/// a panel.
+fn panels_fit((rows, cols): (usize, usize), transposed: bool) -> bool {
+    let (k, n) = if transposed { (cols, rows) } else { (rows, cols) };
+    n >= PANEL || scratch_fits(&[k, PANEL])
 }
 
 fn pack_for(tensor: &Tensor, transposed: bool, compute: Compute) -> Option<PackedB> {
     let (&[rows, cols], data) = (tensor.shape(), tensor.as_slice::<f32>().ok()?) else {
         return None;
     };
-    if data.is_empty() {
+    if data.is_empty() || !panels_fit((rows, cols), transposed) {
         return None;
     }
     let mat =

@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use hetra_device::Part;
 use hetra_ir::Node;
 use hetra_ops::{Compute, FIRST_INPUT_PLAIN, OpError};
-use hetra_tensor::Tensor;
+use hetra_tensor::{DType, Tensor};
 
 use super::Schedules;
 use super::conv::{Packed, Packing, activation, fixed_shape};
@@ -104,7 +104,9 @@ impl Forms {
             let (h, w) = image(part, node)?;
             let residual = node.input(3).is_some();
             let (act, compute) = (forms.act, forms.direct.compute);
-            Some(ConvTask { shape, size: (1, h, w), planes: false, residual, act, compute })
+            let (size, planes) = ((1, h, w), false);
+            let stored = nhwc_task::stored(part, node).unwrap_or([DType::F32; 2]);
+            Some(ConvTask { shape, size, planes, residual, act, compute, stored })
         });
         match task.map(|task| forms.way(task).square) {
             // Which form it will be is not known yet.
@@ -144,7 +146,10 @@ impl Forms {
         let &Images { x, planes, size, residual } = images;
         let (shape, act, compute) = (*shape, self.act, self.direct.compute);
         let adds = residual.is_some();
-        let task = ConvTask { shape, size, planes, residual: adds, act, compute };
+        let dtype = |bf16| if bf16 { DType::BF16 } else { DType::F32 };
+        let to_bf16 = matches!(out, NumbersOut::Bf16(_));
+        let stored = [dtype(matches!(x, Numbers::Bf16(_))), dtype(to_bf16)];
+        let task = ConvTask { shape, size, planes, residual: adds, act, compute, stored };
         let Way { square, tiling } = self.way(task);
         match square.filter(|_| !planes) {
             Some(Square::Two) => {

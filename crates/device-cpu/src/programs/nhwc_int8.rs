@@ -61,6 +61,10 @@ fn conv(call: &mut Call<'_>, packed: &OnceLock<Option<PackedNhwcInt8>>) -> Outco
         return Ok(None);
     };
     let size = (geometry.batch, h, width);
+    // Of what is no number the reference makes the zero point.
+    if !terms.factors.iter().all(|factor| factor.is_finite()) {
+        return Ok(None);
+    }
     let scratch = packed.scratch(size).is_some_and(|bytes| scratch_fits(&[bytes.div_ceil(4)]));
     if !scratch || !makes(&geometry, shape.out(h, width)) {
         return Ok(None);

@@ -1,8 +1,9 @@
 //! What can be tuned of a convolution with channels last: its form, and how that is cut.
 
 use hetra_device::{Knob, Part, Schedule, Space, SpaceError, Task};
-use hetra_ir::Node;
+use hetra_ir::{Node, ValueId};
 use hetra_ops::{Compute, FIRST_INPUT_PLAIN};
+use hetra_tensor::DType;
 
 use super::Schedules;
 use super::conv::{activation, fixed_shape};
@@ -12,7 +13,7 @@ use hetra_cpu_base::threads::threads;
 use hetra_cpu_kernels::bf16::{Operands, operands};
 use hetra_cpu_kernels::conv::ConvShape;
 use hetra_cpu_kernels::nhwc::{by_planes, by_rows, reads_whole_rows};
-use hetra_cpu_kernels::tiling::{Tiling, rows_max};
+use hetra_cpu_kernels::tiling::{Tiling, rows_apart, rows_max};
 use hetra_cpu_kernels::winograd::{Square, pays, squares, takes};
 
 /// How a convolution of one size is done.
@@ -34,6 +35,8 @@ pub(super) struct ConvTask {
     pub(super) residual: bool,
     pub(super) act: Activation,
     pub(super) compute: Compute,
+    /// How images are stored that are read and written.
+    pub(super) stored: [DType; 2],
 }
 
 /// What products are made of, here.
@@ -53,13 +56,26 @@ fn side(square: Option<Square>) -> i64 {
     }
 }
 
+/// Tasks that each thread gets of a depthwise convolution.
+const DEPTHWISE_TASKS: usize = 8;
+
 impl ConvTask {
     /// How it is done when nobody tuned.
     pub(super) fn usual(&self) -> Way {
         let (_, h, w) = self.size;
         let square =
             pays(&self.shape, operands_of(self.compute), h, w).filter(|_| self.has_forms());
-        Way { square, tiling: Tiling::default() }
+        Way { square, tiling: self.usual_tiling() }
+    }
+
+    fn usual_tiling(&self) -> Tiling {
+        let (s, usual) = (&self.shape, Tiling::default());
+        if s.is_depthwise() {
+            // Rows at the border take less time than others.
+            return Tiling { tasks: DEPTHWISE_TASKS, ..usual };
+        }
+        let pixel = s.c * self.stored[0].bytes(1).unwrap_or(4);
+        Tiling { mr: rows_apart(isa(), pixel.saturating_mul(s.stride[1])), ..usual }
     }
 
     /// How it is done by the schedule that is known for it.
@@ -109,7 +125,7 @@ impl ConvTask {
     /// The knobs of the kernels that do it ([`Tiling`] says what they mean). `form` is the number
     /// of outputs along an axis of a Winograd tile, 1 for the direct sum: forms differ in rounding.
     fn space(&self) -> Result<Space, SpaceError> {
-        let usual = Tiling::default();
+        let usual = self.usual_tiling();
         let most = rows_max(isa()) as i64;
         let mut knobs = Vec::new();
         if self.has_forms() {
@@ -119,7 +135,7 @@ impl ConvTask {
         }
         if !self.shape.is_depthwise() && !self.is_by_rows() {
             let rows: Vec<i64> = ((most + 1) / 2..=most).collect();
-            knobs.push(Knob::new("mr", rows, most)?);
+            knobs.push(Knob::new("mr", rows, usual.mr as i64)?);
         }
         let blocks = &[12, 25, 50, 100, 200, 400][..];
         knobs.push(Knob::new("block", blocks, usual.block as i64)?);
@@ -146,8 +162,10 @@ impl ConvTask {
             act => (format!(" {act:?}"), false),
         };
         let key = format!(
-            "ConvLast {dtype} {n}x{h}x{w}x{c} {order} w{m}x{cg}x{kh}x{kw} s{sh}x{sw} d{dh}x{dw} \
+            "ConvLast {from} {dtype} {to} {n}x{h}x{w}x{c} {order} w{m}x{cg}x{kh}x{kw} s{sh}x{sw} d{dh}x{dw} \
              p{top},{left},{bottom},{right} g{groups}{residual}{act} t{threads} {isa:?}",
+            from = self.stored[0],
+            to = self.stored[1],
             c = s.c,
             m = s.m,
             cg = s.c / s.groups.max(1),
@@ -174,6 +192,8 @@ impl ConvTask {
             ("residual", usize::from(self.residual)),
             ("clamps", usize::from(clamps)),
             ("rounds", usize::from(self.compute != Compute::F32)),
+            ("read_bits", 8 * self.stored[0].bytes(1).unwrap_or(0)),
+            ("written_bits", 8 * self.stored[1].bytes(1).unwrap_or(0)),
             ("threads", threads()),
             ("rows", rows_max(isa)),
         ];
@@ -204,7 +224,15 @@ pub(super) fn task(part: &Part<'_>, node: &Node) -> Option<ConvTask> {
     };
     shape.out(size.1, size.2)?;
     let (residual, act) = (node.input(3).is_some(), activation(node)?);
-    Some(ConvTask { shape, size, planes, residual, act, compute: Compute::of(&node.attrs).ok()? })
+    let compute = Compute::of(&node.attrs).ok()?;
+    let stored = stored(part, node)?;
+    Some(ConvTask { shape, size, planes, residual, act, compute, stored })
+}
+
+/// How the images are stored that a node reads and writes.
+pub(super) fn stored(part: &Part<'_>, node: &Node) -> Option<[DType; 2]> {
+    let dtype = |id: Option<ValueId>| part.types[id?.index()].dtype();
+    Some([dtype(node.input(0))?, dtype(node.output(0))?])
 }
 
 #[cfg(test)]
@@ -224,8 +252,8 @@ mod tests {
             groups: 1,
         };
         let act = Activation::Relu;
-        let (size, compute) = ((1, 40, 40), Compute::F32);
-        ConvTask { shape, size, planes: false, residual: false, act, compute }
+        let (size, compute, stored) = ((1, 40, 40), Compute::F32, [DType::F32; 2]);
+        ConvTask { shape, size, planes: false, residual: false, act, compute, stored }
     }
 
     #[test]
@@ -270,6 +298,8 @@ mod tests {
             ConvTask { residual: true, ..base },
             ConvTask { act: Activation::Silu, ..base },
             ConvTask { compute: Compute::Bf16, ..base },
+            ConvTask { stored: [DType::BF16, DType::F32], ..base },
+            ConvTask { stored: [DType::F32, DType::BF16], ..base },
             ConvTask { shape: ConvShape { pads: [0, 1, 1, 1], ..base.shape }, ..base },
         ];
         for other in others {

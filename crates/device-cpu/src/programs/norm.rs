@@ -188,6 +188,10 @@ fn run_group(call: &mut Call<'_>, groups: Option<usize>, eps: f32) -> Outcome {
 
 fn compile_lrn(_: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
     let form = LrnForm::of(&node.attrs).ok()?;
+    // The kernel raises positive numbers to a power.
+    if !(form.bias > 0.0 && form.alpha >= 0.0) {
+        return None;
+    }
     program("lrn", move |call| {
         let x = call.tensor(0)?.clone();
         let Some(shape) = planes(&x, &[]) else { return Ok(None) };

@@ -1,12 +1,13 @@
 //! Tries schedules where they are to work: in the model.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::HashMap;
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use hetra_device::Schedule;
 use hetra_exec::{Engine, RunOptions, Trace};
 use hetra_tensor::Value;
-use hetra_tune::{Rule, Verdict};
+use hetra_tune::{Pairs, Rule, Verdict};
 
 use super::job::Job;
 use crate::error::Error;
@@ -15,6 +16,8 @@ use crate::session::Session;
 /// Pairs of runs: as many as a verdict needs at least, and as many as the time allows at most.
 const PAIRS_MIN: usize = 9;
 const PAIRS_MAX: usize = 31;
+/// What a schedule has to gain. What wins is tried again together with all others that won.
+const RULE: Rule = Rule { margin: 0.015, chance: 0.05 };
 
 /// A model with its inputs.
 pub(super) struct Contest<'a> {
@@ -32,15 +35,15 @@ impl<'a> Contest<'a> {
     }
 
     /// Runs the model as it is and with the schedules of all entries (a job, and what is tried for
-    /// it), in turn. Gives a verdict for each entry, of the time of its own nodes; it is lost where
-    /// `stop` is set before there are enough pairs.
+    /// it), in turn. Gives a verdict for each entry, of the time of its own nodes, and one of all
+    /// steps; they are lost where `stop` is set before there are enough pairs.
     pub(super) fn run(
         &self,
         jobs: &[Job],
         entries: &[(usize, Schedule)],
         until: Instant,
         stop: &AtomicBool,
-    ) -> Result<Vec<Verdict>, Error> {
+    ) -> Result<(Vec<Verdict>, Verdict), Error> {
         let mut programs = Vec::new();
         for (index, schedule) in entries {
             for alone in &jobs[*index].nodes {
@@ -49,47 +52,38 @@ impl<'a> Contest<'a> {
         }
         let old = self.session.engine();
         let new = old.with_programs(programs);
-        let labels: Vec<Vec<String>> = entries
-            .iter()
-            .map(|(index, _)| jobs[*index].nodes.iter().map(|alone| alone.label()).collect())
-            .collect();
+        // For each step's node the entry that it is of.
+        let of = |(entry, (index, _)): (usize, &(usize, Schedule))| {
+            let nodes = jobs[*index].nodes.iter();
+            nodes.map(move |alone| (alone.node().index(), entry)).collect::<Vec<_>>()
+        };
+        let owners: HashMap<usize, usize> = entries.iter().enumerate().flat_map(of).collect();
+        // Seconds of each entry, and of all steps behind them.
         let time = |engine: &Engine| -> Result<Vec<f64>, Error> {
             let mut trace = Trace::default();
             let outputs = &engine.graph().outputs;
             let options = RunOptions::default();
             engine.run(self.inputs.clone(), outputs, &options, Some(&mut trace))?;
-            Ok(labels.iter().map(|labels| seconds(&trace, labels)).collect())
+            let mut seconds = vec![0.0; entries.len() + 1];
+            for step in &trace.steps {
+                let own = step.duration_ns as f64 / 1e9;
+                seconds[entries.len()] += own;
+                if let Some(&entry) = owners.get(&step.index) {
+                    seconds[entry] += own;
+                }
+            }
+            Ok(seconds)
         };
         // Plans and memory.
         time(old)?;
         time(&new)?;
-        let mut pairs: Vec<(Vec<f64>, Vec<f64>)> = Vec::new();
-        while pairs.len() < PAIRS_MIN || (pairs.len() < PAIRS_MAX && Instant::now() < until) {
-            if stop.load(Ordering::Relaxed) && !pairs.is_empty() {
-                break;
-            }
-            // Whatever the first of a pair does to the second happens to both.
-            pairs.push(if pairs.len().is_multiple_of(2) {
-                let first = time(old)?;
-                (first, time(&new)?)
-            } else {
-                let first = time(&new)?;
-                (time(old)?, first)
-            });
-        }
-        let enough = pairs.len() >= PAIRS_MIN;
+        let pairs = Pairs { least: PAIRS_MIN, most: PAIRS_MAX, until, stop: Some(stop) };
+        let pairs = pairs.measure(&mut || time(old), &mut || time(&new))?;
         let verdict = |entry: usize| {
             let of = |(old, new): &(Vec<f64>, Vec<f64>)| (old[entry], new[entry]);
-            let (old, new): (Vec<f64>, Vec<f64>) = pairs.iter().map(of).unzip();
-            let verdict = Rule::default().judge(&old, &new);
-            Verdict { wins: verdict.wins && enough, ..verdict }
+            let verdict = RULE.judge(&pairs.iter().map(of).collect::<Vec<_>>());
+            Verdict { wins: verdict.wins && pairs.len() >= PAIRS_MIN, ..verdict }
         };
-        Ok((0..entries.len()).map(verdict).collect())
+        Ok(((0..entries.len()).map(verdict).collect(), verdict(entries.len())))
     }
-}
-
-/// Seconds of the steps of these nodes.
-fn seconds(trace: &Trace, labels: &[String]) -> f64 {
-    let own = trace.steps.iter().filter(|step| labels.contains(&step.node));
-    own.map(|step| step.duration_ns as f64 / 1e9).sum()
 }

@@ -35,6 +35,10 @@ pub(super) struct Job {
     pub(super) op: TunedOp,
     /// What the session works by now.
     pub(super) incumbent: Schedule,
+    /// What was chosen before.
+    pub(super) known: Option<Schedule>,
+    /// Whether there is something left to search.
+    pub(super) wanted: bool,
     /// What the search found, if it was not stopped.
     pub(super) outcome: Option<Outcome>,
     /// Of the last try in the model.
@@ -57,7 +61,7 @@ pub(super) fn jobs(session: &Session, inputs: &[(String, Value)]) -> Result<Vec<
     let total: f64 = times.values().sum();
     let mut jobs: Vec<Job> = Vec::new();
     for alone in session.engine().tunable(&types).map_err(ExecError::from)? {
-        let share = times.get(&alone.label()).copied().unwrap_or(0.0) / total.max(1e-12);
+        let share = times.get(&alone.node().index()).copied().unwrap_or(0.0) / total.max(1e-12);
         let same = jobs.iter_mut().find(|job| job.op.task.key() == alone.task().key());
         match same {
             Some(job) => job.add(alone, share),
@@ -68,15 +72,15 @@ pub(super) fn jobs(session: &Session, inputs: &[(String, Value)]) -> Result<Vec<
     Ok(jobs)
 }
 
-/// Seconds of each step of a run, by the names of their nodes: the least of a few.
-fn times(session: &Session, inputs: &[(String, Value)]) -> Result<BTreeMap<String, f64>, Error> {
+/// Seconds of each step of a run, by the places of their nodes: the least of a few.
+fn times(session: &Session, inputs: &[(String, Value)]) -> Result<BTreeMap<usize, f64>, Error> {
     session.warm_up(inputs.to_vec(), 1)?;
     let mut least = BTreeMap::new();
     for _ in 0..TRACES {
         let (_, trace) = session.trace(inputs.to_vec())?;
         for step in trace.steps {
             let seconds = step.duration_ns as f64 / 1e9;
-            let entry = least.entry(step.node).or_insert(f64::INFINITY);
+            let entry = least.entry(step.index).or_insert(f64::INFINITY);
             *entry = entry.min(seconds);
         }
     }
@@ -99,7 +103,8 @@ impl Job {
             trials: 0,
         };
         let incumbent = Schedule::default();
-        Job { nodes: vec![alone], op, incumbent, outcome: None, verdict: None }
+        let (known, wanted) = (None, true);
+        Job { nodes: vec![alone], op, incumbent, known, wanted, outcome: None, verdict: None }
     }
 
     fn add(&mut self, alone: Alone, share: f64) {
@@ -118,13 +123,15 @@ impl Job {
         space.nth(space.default_point()).unwrap_or_default()
     }
 
-    /// What is to be tried in the model in this round: the schedule of this rank among those that
-    /// were faster than the default, by themselves.
+    /// What is to be tried in the model in this round: what was chosen before, then those that were
+    /// faster than the default, by themselves, the fastest first.
     pub(super) fn candidate(&self, round: usize) -> Option<Schedule> {
         let outcome = self.outcome.as_ref()?;
         let better = outcome.ranked.iter().filter(|(_, seconds)| *seconds < outcome.default.1);
-        let mut others = better.map(|(schedule, _)| schedule).filter(|s| **s != self.incumbent);
-        others.nth(round).cloned()
+        let better =
+            better.map(|(schedule, _)| schedule).filter(|s| Some(*s) != self.known.as_ref());
+        let mut all = self.known.iter().chain(better).filter(|s| **s != self.incumbent);
+        all.nth(round).cloned()
     }
 
     /// Searches for so long, and stores every measurement.
@@ -151,8 +158,7 @@ impl Job {
             last.set((spread, samples));
             Ok::<f64, Error>(seconds)
         };
-        let mut prior = store.rows(key, task.key(), OTHERS_MAX)?;
-        prior.retain(|row| !options.fresh || row.task.key() != task.key());
+        let prior = store.rows(key, task.key(), OTHERS_MAX)?;
         let mut fault = None;
         let mut keep = |progress: &Progress<'_>| {
             let (spread, samples) = last.take();

@@ -221,18 +221,23 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// Measures the default unless its time is known.
+    /// Measures the default. What was measured before, perhaps when the machine had other things
+    /// to do, counts by how it compared with the default then.
     fn default(&mut self) -> Result<(), SearchError> {
         let point = self.space.default_point();
-        if self.known.get(&point).is_some_and(Option::is_some) {
-            return Ok(());
-        }
+        let before = self.known.get(&point).copied().flatten();
         if self.budget.stopped() {
             return Err(SearchError::Stopped);
         }
         let schedule = self.space.nth(point).unwrap_or_default();
         match (self.measure)(&schedule) {
-            Ok(seconds) => self.add(point, schedule, Ok(seconds)),
+            Ok(seconds) => {
+                if let Some(before) = before {
+                    let others = self.known.values_mut().flatten();
+                    others.for_each(|other| *other *= seconds / before);
+                }
+                self.add(point, schedule, Ok(seconds));
+            }
             Err(reason) => {
                 let task = self.task.key().to_string();
                 return Err(SearchError::Default { task, schedule, reason });

@@ -6,7 +6,7 @@ use std::io::{BufRead, Read, Write};
 use hetra_device::{ScheduleTable, Task};
 use serde::{Deserialize, Serialize};
 
-use super::{CHOICES_MAX, Choice, DeviceKey, Store, StoreError, set_choice};
+use super::{CHOICES_MAX, Choice, DeviceKey, Store, StoreError, best, set_choice};
 
 /// Most bytes of a line.
 const LINE_BYTES_MAX: u64 = 16 << 10;
@@ -53,16 +53,13 @@ pub fn export(store: &Store, device: &DeviceKey, out: &mut dyn Write) -> Result<
 /// be written.
 pub fn import(store: &mut Store, input: &mut dyn BufRead) -> Result<usize, StoreError> {
     let lines = read(input)?;
-    let mut newer = Vec::new();
-    for line in &lines {
-        let old = store.best(&line.device, line.task.key())?;
-        if old.is_none_or(|old| old.at <= line.choice.at) {
-            newer.push(line);
-        }
-    }
     store.write(|transaction| {
-        let set = |line: &&Line| set_choice(transaction, &line.device, &line.task, &line.choice);
-        newer.iter().try_for_each(set)
+        lines.iter().try_for_each(|Line { device, task, choice }| {
+            match best(transaction, device, task.key())? {
+                Some(old) if old.at > choice.at => Ok(()),
+                _ => set_choice(transaction, device, task, choice),
+            }
+        })
     })?;
     Ok(lines.len())
 }

@@ -105,12 +105,19 @@ pub struct Measured {
 pub struct Choice {
     /// The schedule, perhaps the default.
     pub schedule: Schedule,
-    /// Its seconds.
+    /// Its seconds, for one node.
     pub seconds: f64,
     /// Seconds of the default, measured in turn with it.
     pub default_seconds: f64,
     /// When it was chosen, in seconds since 1970.
     pub at: i64,
+    /// Whether the search came to its end: else another one goes on from what was measured.
+    #[serde(default = "finished")]
+    pub finished: bool,
+}
+
+fn finished() -> bool {
+    true
 }
 
 /// An open store.
@@ -156,10 +163,14 @@ impl Store {
             return Ok(None);
         }
         let store = Store::connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
-        let (ours, version) =
-            schema::stamps(&store.connection).map_err(|error| store.fault(error))?;
+        let (ours, version, empty) = match schema::look(&store.connection) {
+            Ok(found) => found,
+            // A writer was killed in the midst of a transaction, which whoever may write undoes.
+            Err(error) if is_half_written(&error) => return Store::open(path).map(Some),
+            Err(error) => return Err(store.fault(error)),
+        };
         match version {
-            0 if schema::is_empty(&store.connection).map_err(|e| store.fault(e))? => Ok(None),
+            0 if empty => Ok(None),
             _ if !ours => Err(store.foreign()),
             schema::VERSION => Ok(Some(store)),
             found if found > schema::VERSION => Err(store.newer(found)),
@@ -256,15 +267,30 @@ impl Store {
         self.write(|transaction| set_choice(transaction, device, task, choice))
     }
 
+    /// Forgets what was measured of a task, so that its next search begins anew. What sessions use
+    /// stays until then.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn reopen(&mut self, device: &DeviceKey, task: &str) -> Result<(), StoreError> {
+        let DeviceKey { device, driver, version } = device;
+        let of_task = "task = (SELECT task.id FROM task JOIN device ON device.id = task.device \
+                       WHERE device.device = ?1 AND device.driver = ?2 AND device.version = ?3 \
+                       AND task.key = ?4)";
+        self.write(|transaction| {
+            let values = params![device, driver, version, task];
+            transaction.execute(&format!("DELETE FROM measured WHERE {of_task}"), values)?;
+            let sql = format!("UPDATE choice SET finished = 0 WHERE {of_task}");
+            transaction.execute(&sql, values).map(|_| ())
+        })
+    }
+
     /// What sessions use for a task; `None` where nobody tuned it.
     ///
     /// # Errors
     /// When the file cannot be read or is damaged.
     pub fn best(&self, device: &DeviceKey, task: &str) -> Result<Option<Choice>, StoreError> {
-        let sql = format!("{CHOICES} AND task.key = ?4");
-        let DeviceKey { device, driver, version } = device;
-        let found = self.connection.query_row(&sql, params![device, driver, version, task], choice);
-        Ok(found.optional().map_err(|error| self.fault(error))?.map(|(_, choice)| choice))
+        best(&self.connection, device, task).map_err(|error| self.fault(error))
     }
 
     /// Everything that sessions use on a device, by the task's key.
@@ -354,9 +380,20 @@ impl Store {
     }
 }
 
+fn best(
+    connection: &Connection,
+    device: &DeviceKey,
+    task: &str,
+) -> rusqlite::Result<Option<Choice>> {
+    let sql = format!("{CHOICES} AND task.key = ?4");
+    let DeviceKey { device, driver, version } = device;
+    let found = connection.query_row(&sql, params![device, driver, version, task], choice);
+    Ok(found.optional()?.map(|(_, choice)| choice))
+}
+
 /// Choices of a device, each with its task.
 const CHOICES: &str = "SELECT task.key, task.features, choice.schedule, choice.seconds, \
-     choice.default_seconds, choice.at FROM choice JOIN task ON task.id = choice.task \
+     choice.default_seconds, choice.at, choice.finished FROM choice JOIN task ON task.id = choice.task \
      JOIN device ON device.id = task.device \
      WHERE device.device = ?1 AND device.driver = ?2 AND device.version = ?3";
 
@@ -368,7 +405,7 @@ const ROWS: &str = "SELECT task.key, task.features, measured.schedule, measured.
 fn choice(row: &rusqlite::Row<'_>) -> rusqlite::Result<(Task, Choice)> {
     let (task, schedule) = (task(row)?, schedule(row)?);
     let (seconds, default_seconds, at) = (row.get(3)?, row.get(4)?, row.get(5)?);
-    Ok((task, Choice { schedule, seconds, default_seconds, at }))
+    Ok((task, Choice { schedule, seconds, default_seconds, at, finished: row.get(6)? }))
 }
 
 fn row(row: &rusqlite::Row<'_>) -> rusqlite::Result<Row> {
@@ -421,16 +458,23 @@ fn set_choice(
     choice: &Choice,
 ) -> rusqlite::Result<()> {
     let task = task_id(transaction, device, task)?;
-    let sql = "INSERT OR REPLACE INTO choice (task, schedule, seconds, default_seconds, at) \
-               VALUES (?1, ?2, ?3, ?4, ?5)";
-    let Choice { schedule, seconds, default_seconds, at } = choice;
-    let row = params![task, schedule.to_string(), seconds, default_seconds, at];
+    let sql = "INSERT OR REPLACE INTO choice \
+               (task, schedule, seconds, default_seconds, at, finished) \
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+    let Choice { schedule, seconds, default_seconds, at, finished } = choice;
+    let row = params![task, schedule.to_string(), seconds, default_seconds, at, finished];
     transaction.prepare(sql)?.execute(row).map(|_| ())
 }
 
 /// The start of a text, at most so many bytes.
 fn cut(text: &str, bytes_max: usize) -> &str {
     &text[..text.floor_char_boundary(bytes_max)]
+}
+
+/// Whether reading needs a transaction to be undone first.
+fn is_half_written(error: &rusqlite::Error) -> bool {
+    let code = error.sqlite_error().map(|error| error.extended_code);
+    code == Some(rusqlite::ffi::SQLITE_READONLY_ROLLBACK)
 }
 
 /// What an error of SQLite means to a user.

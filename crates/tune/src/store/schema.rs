@@ -10,7 +10,8 @@ const APPLICATION: i64 = 0x4854_5241;
 
 /// What makes each form from the one before. A step that was released is never edited: a new form
 /// is a new step.
-pub(super) const STEPS: [&str; 1] = ["
+pub(super) const STEPS: [&str; 2] = [
+    "
     CREATE TABLE device (
         id INTEGER PRIMARY KEY,
         device TEXT NOT NULL,
@@ -43,7 +44,11 @@ pub(super) const STEPS: [&str; 1] = ["
         default_seconds REAL NOT NULL,
         at INTEGER NOT NULL
     ) STRICT;
-"];
+",
+    "
+    ALTER TABLE choice ADD COLUMN finished INTEGER NOT NULL DEFAULT 1;
+",
+];
 
 /// What a file is, after [`migrate`].
 #[derive(Debug, PartialEq, Eq)]
@@ -54,6 +59,13 @@ pub(super) enum State {
     Newer(i64),
     /// Not ours.
     Foreign,
+}
+
+/// [`stamps`] and [`is_empty`], as they were at one time.
+pub(super) fn look(connection: &Connection) -> rusqlite::Result<(bool, i64, bool)> {
+    let transaction = connection.unchecked_transaction()?;
+    let (ours, version) = stamps(&transaction)?;
+    Ok((ours, version, is_empty(&transaction)?))
 }
 
 /// Whether a file says that it is ours, and its form; 0 for one without tables.

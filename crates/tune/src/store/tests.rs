@@ -38,7 +38,13 @@ fn measured(seconds: f64, at: i64) -> Measured {
 }
 
 fn choice(schedule: &str, at: i64) -> Choice {
-    Choice { schedule: schedule.parse().unwrap(), seconds: 0.5, default_seconds: 1.0, at }
+    Choice {
+        schedule: schedule.parse().unwrap(),
+        seconds: 0.5,
+        default_seconds: 1.0,
+        at,
+        finished: true,
+    }
 }
 
 /// Schedules and times of rows.
