@@ -2,8 +2,8 @@
 //!
 //! A kernel declares a [`hetra_device::Space`]; [`search`] measures a few of its schedules, led by
 //! a learned model ([`boost`]); [`Rule`] lets the winner replace the default only when it wins
-//! again, in turn with it ([`Pairs`]); [`store::Store`] keeps what was measured and what was chosen,
-//! and gives a session its [`hetra_device::ScheduleTable`].
+//! again, in turn with it ([`Pairs`]); [`store::Store`] keeps what was measured and what was
+//! chosen, and gives a session its [`hetra_device::ScheduleTable`].
 //!
 //! The crate knows no kernel, no graph and no device: how a schedule is measured is a closure. It
 //! has a clock only to know when its time is up.
