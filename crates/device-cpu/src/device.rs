@@ -1,6 +1,6 @@
 //! The CPU as a device: finds a kernel for each node, or runs the reference.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use hetra_device::{
     Call, Device, DeviceError, DeviceInfo, Driver, DriverState, Found, HostThreads, Part, Peak,
@@ -92,8 +92,13 @@ fn features() -> Vec<String> {
     Vec::new()
 }
 
-fn proc_field(file: &str, field: &str) -> Option<String> {
-    let text = std::fs::read_to_string(file).ok()?;
+/// What the system says of its processors: the same at all times, and slow to read.
+fn cpuinfo() -> &'static str {
+    static TEXT: OnceLock<String> = OnceLock::new();
+    TEXT.get_or_init(|| std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default())
+}
+
+fn field_of(text: &str, field: &str) -> Option<String> {
     let line = text.lines().find(|line| line.starts_with(field))?;
     Some(line.split_once(':')?.1.trim().to_string())
 }
@@ -102,17 +107,17 @@ fn proc_field(file: &str, field: &str) -> Option<String> {
 fn revision() -> String {
     let fields =
         ["cpu family", "model\t", "stepping", "CPU implementer", "CPU part", "CPU revision"];
-    let found = fields.iter().filter_map(|field| proc_field("/proc/cpuinfo", field));
+    let found = fields.iter().filter_map(|field| field_of(cpuinfo(), field));
     found.collect::<Vec<_>>().join("-")
 }
 
 fn model_name() -> String {
-    proc_field("/proc/cpuinfo", "model name")
+    field_of(cpuinfo(), "model name")
         .unwrap_or_else(|| format!("{} processor", std::env::consts::ARCH))
 }
 
 fn memory_bytes() -> Option<u64> {
-    let text = proc_field("/proc/meminfo", "MemTotal")?;
+    let text = field_of(&std::fs::read_to_string("/proc/meminfo").ok()?, "MemTotal")?;
     let kibibytes: u64 = text.split_whitespace().next()?.parse().ok()?;
     kibibytes.checked_mul(1024)
 }
