@@ -9,8 +9,6 @@ use crate::statistics::Statistics;
 
 /// Most traced runs.
 const RUNS_MAX: usize = 200;
-/// Longest node names that a table shows whole.
-const NAME_MAX: usize = 32;
 
 /// One step over several runs.
 #[derive(Serialize)]
@@ -89,15 +87,6 @@ fn rows(traces: &[Trace], peak: Option<Peak>) -> Vec<Row> {
         .map_or(Vec::new(), |first| first.steps.iter().enumerate().filter_map(of_step).collect())
 }
 
-/// The end of a long name: its beginning is what all nodes of a part share.
-fn short(name: &str) -> String {
-    let length = name.chars().count();
-    match length > NAME_MAX {
-        true => format!("…{}", name.chars().skip(length - NAME_MAX + 1).collect::<String>()),
-        false => name.to_string(),
-    }
-}
-
 impl Profile {
     pub(crate) fn print(&self) {
         let total: f64 = self.steps.iter().map(|row| row.median_ms).sum();
@@ -121,7 +110,7 @@ impl Profile {
             let figure = |value: f64| if value > 0.0 { format!("{value:.1}") } else { "-".into() };
             table.add_row([
                 index.to_string(),
-                short(&row.node),
+                show::short(&row.node),
                 row.op.clone(),
                 row.kernel.clone(),
                 row.output.clone(),
@@ -163,7 +152,7 @@ mod tests {
         assert_eq!((rows[0].median_ms, rows[0].min_ms), (2.0, 1.0));
         assert!((rows[0].gflop_s - 2.0).abs() < 1e-9 && (rows[0].gbyte_s - 0.5).abs() < 1e-9);
         assert_eq!(rows[0].of_peak, Some(0.5));
-        assert_eq!(short("abc"), "abc");
-        assert_eq!(short(&"x".repeat(40)).chars().count(), NAME_MAX);
+        assert_eq!(show::short("abc"), "abc");
+        assert_eq!(show::short(&"x".repeat(40)).chars().count(), 32);
     }
 }

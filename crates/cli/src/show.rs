@@ -46,6 +46,18 @@ pub(crate) fn warn(text: &str) {
     eprintln!("{} {text}", console::style("warning:").yellow().bold().for_stderr());
 }
 
+/// Longest names of nodes that a table shows whole.
+const NAME_MAX: usize = 32;
+
+/// The end of a long name: its beginning is what all nodes of a part share.
+pub(crate) fn short(name: &str) -> String {
+    let length = name.chars().count();
+    match length > NAME_MAX {
+        true => format!("…{}", name.chars().skip(length - NAME_MAX + 1).collect::<String>()),
+        false => name.to_string(),
+    }
+}
+
 /// A number of things: `1 thread`, `2 threads`.
 pub(crate) fn plural(count: usize, thing: &str) -> String {
     format!("{count} {thing}{}", if count == 1 { "" } else { "s" })

@@ -86,6 +86,6 @@ impl Together {
         let Together { sessions, one_by_one, at_once, ratio } = self;
         let sessions = show::plural(*sessions, "session");
         println!("{sessions} one by one: {one_by_one:.1} per second; at once: {at_once:.1}");
-        println!("at once / one by one: {ratio:.2}");
+        println!("at once / one by one: {ratio:.2} (median of pairs)");
     }
 }

@@ -7,14 +7,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use hetra::{Moment, Session, Stand, TuneOptions, Tuned, TunedOp};
-use hetra_tune::Pairs;
-use hetra_tune::store::{Store, export, import};
+use hetra_tune::store::{Store, export, import, table_of_lines};
+use hetra_tune::{Pairs, Rule, Verdict};
 use serde_json::json;
 
 use crate::inputs::{InputArgs, Inputs};
 use crate::session::Target;
 use crate::show;
-use crate::statistics::Statistics;
 use crate::usage::usage;
 
 /// Measure which schedules run a model fastest here, and keep them for later runs
@@ -27,7 +26,8 @@ Examples:
 
 What is found holds for this device, these shapes and this number of threads; `run`, `bench` and
 every session find it by themselves. Ctrl-C ends it early: measurements are kept, and the next call
-goes on from there.")]
+goes on from there, as it does where the budget was too short. --precision int8 and auto are not
+tuned.")]
 pub(crate) struct Args {
     #[command(flatten)]
     target: Target,
@@ -102,24 +102,28 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     if args.target.calibrates() {
         return Err(usage("tune: --precision int8 and auto are not tuned: f32 or bf16"));
     }
-    if let Some(file) = &args.import {
-        read_choices(&path, file)?;
-    }
     let given = args.inputs.given();
     let before = args.target.open(&given, Tuned::Shipped)?;
+    if let Some(file) = &args.import {
+        read_choices(&path, &before, file).with_context(|| file.display().to_string())?;
+    }
     let inputs = args.inputs.load(&before)?;
     inputs.run(&before, &args.target.model)?;
+    // Before what may take long.
+    let export = args.export.as_deref().map(create).transpose()?;
     let ops = tune(args, &before, &inputs, &path)?;
-    let whole = match STOP.load(Ordering::Relaxed) {
-        true => None,
-        false => {
+    let changed = ops.iter().any(|op| op.seconds != op.default_seconds);
+    let whole = match changed && !STOP.load(Ordering::Relaxed) {
+        true => {
             let after = args.target.open(&given, Tuned::Store(path.clone()))?;
             Some(compare(&before, &after, &inputs, args.budget)?)
         }
+        false => None,
     };
     let whole = whole.filter(|_| !STOP.load(Ordering::Relaxed));
-    if let Some(file) = &args.export {
-        write_choices(&path, &before, file)?;
+    if let Some((name, file)) = export {
+        write_choices(&path, &before, file).with_context(|| name.clone())?;
+        eprintln!("what is tuned for this device is in {name}");
     }
     if args.json {
         print_json(args, &before, &path, &ops, whole);
@@ -127,6 +131,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         print(args, &before, &path, &ops, whole);
     }
     let stopped = STOP.load(Ordering::Relaxed);
+    if stopped {
+        eprintln!("interrupted: the next call goes on from here");
+    }
     Ok(if stopped { ExitCode::from(INTERRUPTED) } else { ExitCode::SUCCESS })
 }
 
@@ -153,13 +160,13 @@ fn tune(args: &Args, session: &Session, inputs: &Inputs, store: &Path) -> Result
     })
 }
 
-/// Milliseconds of both sessions, medians of runs in turn.
+/// Runs of both sessions in turn.
 fn compare(
     before: &Session,
     after: &Session,
     inputs: &Inputs,
     budget: Duration,
-) -> Result<(f64, f64)> {
+) -> Result<Verdict> {
     let limit = budget.mul_f64(COMPARE_PART).min(COMPARE_MAX);
     for session in [before, after] {
         session.warm_up(inputs.values.clone(), 2)?;
@@ -168,30 +175,37 @@ fn compare(
         let arguments = inputs.values.clone();
         let started = Instant::now();
         session.run(arguments)?;
-        Ok(started.elapsed().as_secs_f64() * 1e3)
+        Ok(started.elapsed().as_secs_f64())
     };
     let until = Instant::now() + limit;
     let pairs = Pairs { least: PAIRS_MIN, most: PAIRS_MAX, until, stop: Some(&STOP) };
     let pairs = pairs.measure(&mut || time(before), &mut || time(after))?;
-    let (old, new) = pairs.into_iter().unzip();
-    let median = |samples| Statistics::of(samples).map_or(0.0, |s| s.median_ms);
-    Ok((median(old), median(new)))
+    Ok(Rule::default().judge(&pairs))
 }
 
-fn read_choices(store: &Path, file: &Path) -> Result<()> {
-    let name = || file.display().to_string();
-    let lines = std::fs::File::open(file).with_context(name)?;
-    import(&mut Store::open(store)?, &mut std::io::BufReader::new(lines)).with_context(name)?;
+/// Takes over the choices of a file, and tells how many are for this device.
+fn read_choices(store: &Path, session: &Session, file: &Path) -> Result<()> {
+    let key = hetra::device_key(session.device());
+    let text = std::fs::read_to_string(file)?;
+    let own = table_of_lines(&text, &|device| *device == key)?.len();
+    let all = import(&mut Store::open(store)?, &mut text.as_bytes())?;
+    let name = file.display();
+    eprintln!("{} in {name}, {own} of them for this device and version", show::plural(all, "task"));
     Ok(())
 }
 
-fn write_choices(store: &Path, session: &Session, file: &Path) -> Result<()> {
-    let name = || file.display().to_string();
-    let mut out = std::io::BufWriter::new(std::fs::File::create(file).with_context(name)?);
+fn create(file: &Path) -> Result<(String, std::fs::File)> {
+    let name = file.display().to_string();
+    let created = std::fs::File::create(file).with_context(|| name.clone())?;
+    Ok((name, created))
+}
+
+fn write_choices(store: &Path, session: &Session, file: std::fs::File) -> Result<()> {
+    let mut out = std::io::BufWriter::new(file);
     if let Some(store) = Store::open_to_read(store)? {
-        export(&store, &hetra::device_key(session.device()), &mut out).with_context(name)?;
+        export(&store, &hetra::device_key(session.device()), &mut out)?;
     }
-    std::io::Write::flush(&mut out).with_context(name)
+    Ok(std::io::Write::flush(&mut out)?)
 }
 
 /// How many times as fast one is as the other.
@@ -200,10 +214,11 @@ fn gain(before: f64, after: f64) -> String {
 }
 
 fn stand(op: &TunedOp) -> String {
+    let more = if op.finished { "" } else { ", not to the end" };
     match &op.stand {
-        Stand::Tuned => "tuned".to_string(),
-        Stand::Known => "tuned before".to_string(),
-        Stand::Open => "open".to_string(),
+        Stand::Tuned => format!("tuned{more}"),
+        Stand::Known => format!("tuned before{more}"),
+        Stand::Open => "not tuned".to_string(),
         Stand::Failed(reason) => format!("failed: {reason}"),
     }
 }
@@ -213,7 +228,7 @@ fn print_json(
     session: &Session,
     store: &Path,
     ops: &[TunedOp],
-    whole: Option<(f64, f64)>,
+    whole: Option<Verdict>,
 ) {
     let ms = |seconds: Option<f64>| seconds.map(|seconds| seconds * 1e3);
     let rows: Vec<_> = ops
@@ -223,7 +238,7 @@ fn print_json(
                 "task": op.task.key(), "op": op.op, "output": op.output, "node": op.node,
                 "nodes": op.nodes, "share": op.share, "stand": stand(op), "trials": op.trials,
                 "before_ms": ms(op.default_seconds), "after_ms": ms(op.seconds),
-                "schedule": op.schedule,
+                "schedule": op.schedule, "finished": op.finished,
             })
         })
         .collect();
@@ -231,13 +246,16 @@ fn print_json(
     let report = json!({
         "model": args.target.model.display().to_string(), "device": device.id,
         "threads": device.threads, "store": store.display().to_string(),
-        "interrupted": whole.is_none(), "tasks": rows,
-        "before_ms": whole.map(|(before, _)| before), "after_ms": whole.map(|(_, after)| after),
+        "interrupted": STOP.load(Ordering::Relaxed), "tasks": rows,
+        "before_ms": ms(whole.as_ref().map(|whole| whole.default_seconds)),
+        "after_ms": ms(whole.as_ref().map(|whole| whole.candidate_seconds)),
+        "gain": whole.as_ref().map(|whole| 1.0 / whole.ratio),
+        "spread": whole.map(|whole| whole.spread),
     });
     println!("{report}");
 }
 
-fn print(args: &Args, session: &Session, store: &Path, ops: &[TunedOp], whole: Option<(f64, f64)>) {
+fn print(args: &Args, session: &Session, store: &Path, ops: &[TunedOp], whole: Option<Verdict>) {
     let device = session.device();
     let threads = show::plural(device.threads, "thread");
     println!("{} on {} ({}), {threads}", args.target.model.display(), device.id, device.name);
@@ -245,8 +263,10 @@ fn print(args: &Args, session: &Session, store: &Path, ops: &[TunedOp], whole: O
         println!("nothing in this model has schedules to tune on this device");
         return;
     }
-    let header =
-        ["op", "output", "nodes", "share", "before", "after", "gain", "trials", "schedule", ""];
+    let header = [
+        "node", "output", "nodes", "share", "before", "after", "gain", "trials", "schedule",
+        "state",
+    ];
     let mut table = show::table(&header, &[2, 3, 4, 5, 6, 7]);
     for op in ops {
         let millis = |seconds: Option<f64>| {
@@ -254,7 +274,7 @@ fn print(args: &Args, session: &Session, store: &Path, ops: &[TunedOp], whole: O
         };
         let gain = op.default_seconds.zip(op.seconds).map(|(before, after)| gain(before, after));
         table.add_row([
-            op.op.clone(),
+            show::short(&op.node),
             op.output.clone(),
             op.nodes.to_string(),
             format!("{:.1} %", op.share * 100.0),
@@ -267,9 +287,23 @@ fn print(args: &Args, session: &Session, store: &Path, ops: &[TunedOp], whole: O
         ]);
     }
     println!("{table}");
-    if let Some((before, after)) = whole {
-        let (old, new) = (show::millis(before), show::millis(after));
-        println!("the whole model: {old} before, {new} after ({})", gain(before, after));
+    match whole {
+        Some(whole) => {
+            let millis = |seconds: f64| show::millis(seconds * 1e3);
+            let (old, new) = (millis(whole.default_seconds), millis(whole.candidate_seconds));
+            // Of pairs, whose noise both have: not of the medians.
+            let (gain, spread) = (1.0 / whole.ratio, whole.spread * 100.0);
+            println!(
+                "the whole model: {old} before, {new} after ({gain:.2}x, spread {spread:.0} %)"
+            );
+        }
+        None if !STOP.load(Ordering::Relaxed) => println!("every schedule stays the default"),
+        None => {}
+    }
+    let open =
+        ops.iter().filter(|op| !op.finished && !matches!(op.stand, Stand::Failed(_))).count();
+    if open > 0 {
+        println!("{} not searched to the end: run it again to go on", show::plural(open, "task"));
     }
     println!("kept in {}", store.display());
 }

@@ -372,11 +372,23 @@ fn what_is_tuned_is_kept_and_used() {
     assert_eq!(code, 0, "{err}");
     let report: serde_json::Value = serde_json::from_str(&out).expect("JSON alone on stdout");
     let tasks = report["tasks"].as_array().expect("tasks");
-    assert!(!tasks.is_empty() && report["after_ms"].as_f64() > Some(0.0), "{out}");
-    assert!(tasks.iter().all(|task| task["stand"] == "tuned"), "{out}");
+    assert!(!tasks.is_empty() && report["interrupted"] == false, "{out}");
+    let tuned =
+        |task: &serde_json::Value| task["stand"].as_str().is_some_and(|s| s.starts_with("tuned"));
+    assert!(tasks.iter().all(tuned), "{out}");
     assert_eq!(fs::read_to_string(&lines).expect("lines").lines().count(), tasks.len());
     let (code, out, _) = hetra(&tune[..tune.len() - 1]);
-    assert!(code == 0 && out.contains("tuned before") && out.contains("the whole model"), "{out}");
+    let whole = ["the whole model", "every schedule stays"].iter().any(|line| out.contains(line));
+    assert!(code == 0 && out.contains("tuned") && whole, "{out}");
+    // What is exported can be taken over.
+    let other = folder.join("other.sqlite").display().to_string();
+    let take = ["tune", &model, "--threads", "1", "--budget", "0s", "--store", &other];
+    let (code, out, err) = hetra(&[&take[..], &["--import", &lines]].concat());
+    assert!(code == 0 && out.contains("tuned before"), "{out}");
+    let of_device = format!("{} of them for this device", tasks.len());
+    assert!(err.contains(&of_device), "{err}");
+    let (code, _, err) = hetra(&[&take[..], &["--export", &folder.display().to_string()]].concat());
+    assert!(code == 1 && err.contains("directory"), "{err}");
     // A store that is none is a warning.
     fs::write(&store, "no database".repeat(1000)).expect("a file");
     for (args, warned) in [(&["run", &model][..], true), (&["run", &model, "--untuned"], false)] {

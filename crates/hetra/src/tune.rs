@@ -100,8 +100,10 @@ pub struct TunedOp {
     pub seconds: Option<f64>,
     /// That schedule, where one was chosen.
     pub schedule: Option<Schedule>,
-    /// Measurements of the search.
+    /// Measurements of the search, in this call.
     pub trials: usize,
+    /// Whether the search came to its end: else another call goes on.
+    pub finished: bool,
 }
 
 /// Tunes the nodes of a session that have knobs, for these inputs, those that take the most time
@@ -281,6 +283,7 @@ impl Tuner<'_> {
 impl TunedOp {
     fn chosen(&mut self, stand: Stand, choice: Choice) {
         self.stand = stand;
+        self.finished = choice.finished;
         self.default_seconds = Some(choice.default_seconds * self.nodes as f64);
         self.seconds = Some(choice.seconds * self.nodes as f64);
         self.schedule = Some(choice.schedule);

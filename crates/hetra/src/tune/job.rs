@@ -101,6 +101,7 @@ impl Job {
             seconds: None,
             schedule: None,
             trials: 0,
+            finished: false,
         };
         let incumbent = Schedule::default();
         let (known, wanted) = (None, true);
