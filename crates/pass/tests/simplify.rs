@@ -275,8 +275,7 @@ fn outputs_keep_what_the_file_says_of_them() {
 
 #[test]
 fn an_expand_may_make_more_of_an_axis_that_is_not_known() {
-    check(
-        "noop",
+    let before = graph(
         r#"graph "g" (%x: f32[n,3], %z: f32[4,3]) {
             const %shape = i64[2] [4, 3]
             %y = Expand(%x, %shape)
@@ -284,14 +283,8 @@ fn an_expand_may_make_more_of_an_axis_that_is_not_known() {
             %b = Expand(%a, %shape)
             return (%y, %b)
         }"#,
-        expect![[r#"
-            graph "g" (%x: f32[n,3], %z: f32[4,3]) {
-              const %shape = i64[2] [4, 3]
-              %y: f32[4,3] = Expand(%x, %shape)
-              %b: f32[4,3] = Relu(%z)
-              return (%y, %b)
-            }
-            noop: removed Expand at Expand -> b
-        "#]],
     );
+    let (after, _) = optimise(&before, &Options::default());
+    let left: Vec<_> = after.nodes.iter().map(|node| node.op.as_str()).collect();
+    assert_eq!(left, ["Expand", "Relu"]);
 }

@@ -190,9 +190,11 @@ fn what_is_known_is_not_measured_again() {
     let second = run(&surface, &prior, Some(30), 0.0, 1);
     let known: BTreeSet<&Schedule> = first.trials.iter().map(|trial| &trial.schedule).collect();
     assert_eq!(second.trials.len(), 30);
-    assert!(second.trials.iter().all(|trial| !known.contains(&trial.schedule)));
+    // Only the default is, to compare the others with it.
+    let new = second.trials.iter().filter(|trial| !known.contains(&trial.schedule));
+    assert_eq!(new.count(), 29);
     assert!(second.best.1 <= first.best.1);
-    assert_eq!((second.default.clone(), second.ranked.len()), (first.default, 60));
+    assert_eq!((second.default.clone(), second.ranked.len()), (first.default, 59));
     // The end of the space, in two pieces.
     let prior = [prior, rows(&task("t", &[]), &second)].concat();
     let small = Options { patience: usize::MAX, ..Options::default() };
@@ -207,11 +209,11 @@ fn what_is_known_is_not_measured_again() {
         &mut measure,
         &mut |progress| {
             count += 1;
-            assert_eq!((progress.trials, progress.trials_max), (count, 420));
+            assert_eq!((progress.trials, progress.trials_max), (count, 422));
         },
     );
     let rest = rest.unwrap();
-    assert_eq!((rest.end, rest.trials.len()), (End::Exhausted, 420));
+    assert_eq!((rest.end, rest.trials.len()), (End::Exhausted, 422));
     assert_eq!(rest.best.1, surface.least());
 }
 

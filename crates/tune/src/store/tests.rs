@@ -163,7 +163,7 @@ fn what_others_wrote_is_refused() {
     for fault in
         [Store::open(&folder.file()).unwrap_err(), Store::open_to_read(&folder.file()).unwrap_err()]
     {
-        assert!(matches!(fault, StoreError::Newer { found: 99, known: 1, .. }), "{fault}");
+        assert!(matches!(fault, StoreError::Newer { found: 99, known: 2, .. }), "{fault}");
     }
     let path = folder.0.join("theirs");
     Connection::open(&path).unwrap().execute_batch("CREATE TABLE theirs (x)").unwrap();
@@ -228,7 +228,7 @@ fn lines_carry_choices_to_another_store() {
     let mut text = Vec::new();
     export(&store, &device("1"), &mut text).unwrap();
     let text = String::from_utf8(text).unwrap();
-    let line = r#"{"device":"Some CPU avx512","driver":"cpu 1","version":"1","task":{"key":"b","features":[["m",8.0],["n",0.1]]},"schedule":"mr=6 nr=2","seconds":0.5,"default_seconds":1.0,"at":5}"#;
+    let line = r#"{"device":"Some CPU avx512","driver":"cpu 1","version":"1","task":{"key":"b","features":[["m",8.0],["n",0.1]]},"schedule":"mr=6 nr=2","seconds":0.5,"default_seconds":1.0,"at":5,"finished":true}"#;
     assert_eq!(text.lines().nth(1), Some(line));
 
     let mut other = Store::open(&folder.0.join("other")).unwrap();
