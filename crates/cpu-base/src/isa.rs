@@ -183,15 +183,6 @@ fn run_avx512_bf16<K: Kernel>(kernel: K) -> K::Output {
 mod tests {
     use super::*;
 
-    struct Lanes;
-    impl Kernel for Lanes {
-        type Output = usize;
-        #[inline(always)]
-        fn run<S: Simd>(self, _: S) -> usize {
-            S::LANES
-        }
-    }
-
     #[test]
     fn each_level_runs_its_own_width() {
         for isa in Isa::available() {
@@ -200,7 +191,7 @@ mod tests {
                 Isa::Avx2 => 8,
                 Isa::Avx512 => 16,
             };
-            assert_eq!(isa.dispatch(Lanes), want);
+            assert_eq!(isa.lanes(), want);
         }
         assert!(isa() <= detected());
     }

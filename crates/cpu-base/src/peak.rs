@@ -20,28 +20,10 @@ const FLOATS: usize = 16 << 20;
 /// Copies of the arrays; the best one counts.
 const COPIES: usize = 5;
 
-struct Sums(f32);
+/// Sums of products of f32 numbers, or of pairs of bf16 numbers.
+struct Sums<const PAIRS: bool>(f32);
 
-impl Kernel for Sums {
-    type Output = f32;
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) -> f32 {
-        let (a, b) = (s.splat(self.0), s.splat(1.0 - self.0));
-        let mut sums = [s.splat(0.0); SUMS];
-        for _ in 0..STEPS {
-            for sum in &mut sums {
-                *sum = s.fma(*sum, a, b);
-            }
-        }
-        let all = sums.into_iter().fold(s.splat(0.0), |all, sum| s.add(all, sum));
-        s.hsum(all)
-    }
-}
-
-/// Sums of products of pairs of bf16 numbers.
-struct PairSums(f32);
-
-impl Kernel for PairSums {
+impl<const PAIRS: bool> Kernel for Sums<PAIRS> {
     type Output = f32;
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> f32 {
@@ -49,7 +31,7 @@ impl Kernel for PairSums {
         let mut sums = [s.splat(0.0); SUMS];
         for _ in 0..STEPS {
             for sum in &mut sums {
-                *sum = s.dot_bf16(a, a, *sum);
+                *sum = if PAIRS { s.dot_bf16(a, a, *sum) } else { s.fma(*sum, a, a) };
             }
         }
         let all = sums.into_iter().fold(s.splat(0.0), |all, sum| s.add(all, sum));
@@ -92,14 +74,14 @@ fn rate(lanes: usize, each: usize, kernel: impl Fn() + Sync + Send) -> f64 {
 /// together with the vectors of `isa`, measured in some milliseconds.
 pub fn flops(isa: Isa) -> f64 {
     rate(isa.lanes(), 1, || {
-        std::hint::black_box(isa.dispatch(Sums(std::hint::black_box(0.5))));
+        std::hint::black_box(isa.dispatch(Sums::<false>(std::hint::black_box(0.5))));
     })
 }
 
 /// The same on bf16 by the instructions for it; `None` where there are none, or matrix registers,
 /// which are faster.
 pub fn bf16_flops(isa: Isa) -> Option<f64> {
-    let run = || with_bf16(PairSums(std::hint::black_box(f32::from_bits(0x3f00_3f00))));
+    let run = || with_bf16(Sums::<true>(std::hint::black_box(f32::from_bits(0x3f00_3f00))));
     if isa != Isa::Avx512 || amx::available() {
         return None;
     }

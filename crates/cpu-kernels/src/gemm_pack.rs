@@ -199,11 +199,14 @@ pub struct PackedB {
 }
 
 impl PackedB {
+    /// Columns that `n` are filled up to: whole panels.
+    pub fn columns(isa: Isa, n: usize) -> usize {
+        n.next_multiple_of(block(isa).1)
+    }
     /// Packs `b` for the kernels of `isa`.
     pub fn new(isa: Isa, b: Mat<'_>) -> Self {
         let (k, n) = (b.rows, b.cols);
-        let nr = block(isa).1;
-        let mut data = AlignedBuf::zeroed(count(&[k, n.next_multiple_of(nr)]));
+        let mut data = AlignedBuf::zeroed(count(&[k, Self::columns(isa, n)]));
         pack_b_all(isa, &b, k, n, data.as_mut_slice());
         PackedB { data, k, n, operands: Operands::F32, tiles: None, isa }
     }
@@ -213,7 +216,7 @@ impl PackedB {
     }
     /// As `bf16`, in one of the forms of such operands.
     pub(crate) fn rounded(isa: Isa, operands: Operands, b: Mat<'_>) -> Self {
-        let (k, n, nr) = (b.rows, b.cols, block(isa).1);
+        let (k, n) = (b.rows, b.cols);
         if operands == Operands::Tiles && k > 0 {
             let tiles = TileWeights::new(k, n, |i, j| b.data[b.at(i, j)]);
             return PackedB {
@@ -227,7 +230,7 @@ impl PackedB {
         }
         let operands = if operands == Operands::Tiles { Operands::Wide } else { operands };
         let steps = operands.steps(k);
-        let mut data = AlignedBuf::zeroed(count(&[steps, n.next_multiple_of(nr)]));
+        let mut data = AlignedBuf::zeroed(count(&[steps, Self::columns(isa, n)]));
         pack_b_all(isa, &PairRows(b), steps, n, data.as_mut_slice());
         PackedB { data, k, n, operands, tiles: None, isa }
     }

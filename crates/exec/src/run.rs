@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 
 use hetra_device::{Call, Room};
 use hetra_ir::{Node, ValueId};
-use hetra_ops::{Compute, Kind, NodeError, OpError, find};
+use hetra_ops::{Compute, Kind, NodeError, OpError, find, multiplied};
 use hetra_pass::work_of;
 use hetra_plan::{Plan, Step};
 use hetra_tensor::{DType, Value, element_count};
@@ -176,7 +176,7 @@ impl Frame<'_> {
             },
             output: output.map_or(String::new(), |id| self.plan.types[id.index()].to_string()),
             ops,
-            numbers: self.numbers(node),
+            numbers: multiplied(node, |id| self.plan.types[id.index()].dtype()),
             bytes,
             start_ns,
             duration_ns,
@@ -208,18 +208,5 @@ impl Frame<'_> {
             _ => node.uses().filter_map(bytes).sum(),
         };
         (work.ops, read + written)
-    }
-
-    /// What a node multiplies, see [`StepTime::numbers`].
-    fn numbers(&self, node: &Node) -> DType {
-        let dtype = |index: usize| self.plan.types[node.input(index)?.index()].dtype();
-        let bytes = |dtype: Option<DType>| matches!(dtype, Some(DType::I8 | DType::U8));
-        // Weights of few bits are made floats, one by one.
-        let dynamic = bytes(dtype(1)) && node.op != "com.microsoft.MatMulNBits";
-        match Compute::of(&node.attrs) {
-            Ok(Compute::Bf16) => DType::BF16,
-            _ if bytes(dtype(0)) || dynamic => DType::U8,
-            _ => DType::F32,
-        }
     }
 }

@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 
-use hetra_ir::{Attrs, Node};
+use hetra_ir::{Attrs, Node, ValueId};
 use hetra_tensor::{DType, Element, Rounding, Tensor, cast};
 
 use crate::error::OpError;
@@ -57,6 +57,22 @@ impl Compute {
         }
         let rounded = cast(tensor, DType::BF16, true, Rounding::NearestEven)?;
         Ok(Cow::Owned(elements_as::<T>(index, &rounded)?.into_owned()))
+    }
+}
+
+/// What a node multiplies, by its attributes and the dtypes of its inputs: f32, bf16, or 8-bit
+/// integers, for which u8 stands.
+pub fn multiplied(node: &Node, dtype: impl Fn(ValueId) -> Option<DType>) -> DType {
+    let bytes = |index: usize| {
+        let dtype = node.input(index).and_then(&dtype);
+        matches!(dtype, Some(DType::I8 | DType::U8))
+    };
+    // Weights of few bits are made floats, one by one.
+    let dynamic = bytes(1) && node.op != "com.microsoft.MatMulNBits";
+    match Compute::of(&node.attrs) {
+        Ok(Compute::Bf16) => DType::BF16,
+        _ if bytes(0) || dynamic => DType::U8,
+        _ => DType::F32,
     }
 }
 

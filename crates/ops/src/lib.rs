@@ -107,7 +107,7 @@ pub use channel_norm::LrnForm;
 pub use channels_last::{
     ChannelsLast, FIRST_INPUT_PLAIN, channels_first_perm, channels_last_perm, set_stored, stored,
 };
-pub use compute::Compute;
+pub use compute::{Compute, multiplied};
 pub use context::{EvalCtx, InferBody, InferCtx, Outer, Runner, resolve_axis};
 pub use control::{meet, set_turns_max, turns_max, without_shape};
 pub use conv::ConvGeometry;

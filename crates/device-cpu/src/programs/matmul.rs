@@ -21,9 +21,6 @@ pub(super) static OPS: &[(&str, Compile)] = &[
     ("com.microsoft.FusedGemm", compile_gemm),
 ];
 
-/// Columns of the widest panel.
-const PANEL: usize = 32;
-
 /// A constant matrix: k by n, stored transposed or not.
 pub(super) fn pack(tensor: &Tensor, transposed: bool) -> Option<PackedB> {
     pack_for(tensor, transposed, Compute::F32)
@@ -33,7 +30,8 @@ pub(super) fn pack(tensor: &Tensor, transposed: bool) -> Option<PackedB> {
 /// a panel.
 fn panels_fit((rows, cols): (usize, usize), transposed: bool) -> bool {
     let (k, n) = if transposed { (cols, rows) } else { (rows, cols) };
-    n >= PANEL || scratch_fits(&[k, PANEL])
+    let panel = PackedB::columns(isa(), 1);
+    n >= panel || scratch_fits(&[k, panel])
 }
 
 fn pack_for(tensor: &Tensor, transposed: bool, compute: Compute) -> Option<PackedB> {
