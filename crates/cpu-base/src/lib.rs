@@ -16,3 +16,6 @@ pub mod scratch;
 pub mod simd;
 pub mod threads;
 mod trigonometry;
+
+/// A number for each axis, of usual ranks not on the heap: a run makes many, and allocates nothing.
+pub type Axes<T = usize> = smallvec::SmallVec<[T; 6]>;

@@ -3,8 +3,10 @@
 //! The functions are generic over the element, of which only the size matters: callers view their
 //! data as `u8`, `u16`, `u32` or `u64`.
 
+use hetra_cpu_base::Axes;
 use hetra_cpu_base::scratch::{Shared, count};
 use hetra_cpu_base::threads::for_ranges;
+use smallvec::smallvec;
 
 pub use super::transpose::transpose;
 
@@ -16,8 +18,8 @@ pub trait Item: bytemuck::Pod + Send + Sync + Default {}
 impl<T: bytemuck::Pod + Send + Sync + Default> Item for T {}
 
 /// Row-major strides.
-pub(crate) fn strides_of(shape: &[usize]) -> Vec<usize> {
-    let mut out = vec![1; shape.len()];
+pub(crate) fn strides_of(shape: &[usize]) -> Axes {
+    let mut out: Axes = smallvec![1; shape.len()];
     for i in (1..shape.len()).rev() {
         out[i - 1] = out[i] * shape[i];
     }
@@ -70,13 +72,13 @@ unsafe fn copy_short(src: *const u8, dst: *mut u8, n: usize) {
 
 /// A position in arrays of the same sizes, each with strides of its own.
 pub(crate) struct Odometer<const N: usize> {
-    index: Vec<usize>,
+    index: Axes,
     pub(crate) offsets: [isize; N],
 }
 
 impl<const N: usize> Odometer<N> {
     pub(crate) fn new(axes: &[(usize, [isize; N])], mut at: usize) -> Self {
-        let mut index = vec![0; axes.len()];
+        let mut index: Axes = smallvec![0; axes.len()];
         let mut offsets = [0; N];
         for (i, (size, steps)) in axes.iter().enumerate().rev() {
             index[i] = at % size;
@@ -101,8 +103,8 @@ impl<const N: usize> Odometer<N> {
 }
 
 /// Drops axes of size one and merges axes that are walked as one; never empty.
-pub(crate) fn merged(axes: impl Iterator<Item = (usize, isize)>) -> Vec<(usize, [isize; 1])> {
-    let mut out: Vec<(usize, [isize; 1])> = Vec::new();
+pub(crate) fn merged(axes: impl Iterator<Item = (usize, isize)>) -> Axes<(usize, [isize; 1])> {
+    let mut out: Axes<(usize, [isize; 1])> = Axes::new();
     for (size, step) in axes.filter(|axis| axis.0 != 1) {
         match out.last_mut() {
             Some(o) if o.1[0] == step * size as isize => *o = (o.0 * size, [step]),

@@ -15,7 +15,7 @@ use super::nhwc::{cuts, part};
 use super::nhwc_int8_depthwise::{ByteDepthwise, PackedByteDepthwise};
 use super::nhwc_int8_micro::{ByteTile, CodeEnd, byte_tile, halves, lanes_of, place};
 use hetra_cpu_base::isa::{Isa, Kernel};
-use hetra_cpu_base::scratch::{AlignedBuf, Shared, count, lend};
+use hetra_cpu_base::scratch::{AlignedBuf, Lent, Shared, count, lend};
 use hetra_cpu_base::simd::Simd;
 use hetra_cpu_base::threads::{for_each, for_ranges, threads};
 use std::ops::Range;
@@ -254,7 +254,7 @@ fn copied_image(
     (n, h, row): (usize, usize, usize),
     (c, [top, left, bottom, right]): (usize, [usize; 4]),
     (border, flip): (u8, u8),
-) -> (hetra_cpu_base::scratch::Lent, usize) {
+) -> (Lent, usize) {
     let (high, padded) = (top + h + bottom, left * c + row + right * c);
     let len = count(&[n, high, padded]);
     let mut copy = lend((len + 8).div_ceil(4));
@@ -344,7 +344,7 @@ struct Image<'a> {
 /// What is read in the place of taps in the border and of the last pixels: steps of four channels
 /// would reach past the end of the image.
 struct Edge {
-    bytes: Vec<u8>,
+    bytes: Lent,
     /// Where the copy of the end of the image begins, in `bytes` and in the image.
     tail: (usize, usize),
 }
@@ -359,9 +359,13 @@ impl Image<'_> {
     fn edge(&self) -> Edge {
         let reach = self.reach();
         let from = self.x.len().saturating_sub(reach + self.pixel) / self.pixel * self.pixel;
-        let mut bytes = vec![self.border; reach];
-        bytes.extend_from_slice(&self.x[from..]);
-        bytes.resize(bytes.len() + reach, 0);
+        let last = &self.x[from..];
+        let mut bytes = lend((2 * reach + last.len()).div_ceil(4));
+        let (border, rest) = bytes.bytes_mut().split_at_mut(reach);
+        let (tail, behind) = rest.split_at_mut(last.len());
+        border.fill(self.border);
+        tail.copy_from_slice(last);
+        behind.fill(0);
         Edge { bytes, tail: (reach, from) }
     }
 
@@ -523,7 +527,7 @@ impl Block<'_> {
             table: std::ptr::null(),
             x: call.image.x.as_ptr(),
             len: call.image.x.len(),
-            edge: call.edge.bytes.as_ptr(),
+            edge: call.edge.bytes.bytes().as_ptr(),
             first: group * cg,
             quads,
             taps,

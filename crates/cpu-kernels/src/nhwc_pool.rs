@@ -7,6 +7,7 @@ use hetra_cpu_base::numbers::Number;
 use hetra_cpu_base::scratch::{Shared, count};
 use hetra_cpu_base::simd::Simd;
 use hetra_cpu_base::threads::for_ranges;
+use smallvec::SmallVec;
 use std::ops::Range;
 
 /// Vectors of channels that are reduced together.
@@ -27,7 +28,7 @@ pub fn pool_nhwc<X: Number>(
     if outputs == 0 {
         return;
     }
-    let windows = |axis: usize, n: usize, size: usize| -> Vec<Window> {
+    let windows = |axis: usize, n: usize, size: usize| -> SmallVec<[Window; 64]> {
         (0..n).map(|o| Window::new(p, axis, o, size)).collect()
     };
     let (rows, columns) = (windows(0, oh, h), windows(1, ow, w));

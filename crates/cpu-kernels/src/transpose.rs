@@ -7,8 +7,10 @@
 //! than a register has elements (colours, channels that are shuffled) are woven from their rows.
 
 use super::layout::{GRAIN, Item, Odometer, copy, merged, strides_of};
+use hetra_cpu_base::Axes;
 use hetra_cpu_base::scratch::{Shared, count};
 use hetra_cpu_base::threads::for_ranges;
+use smallvec::smallvec;
 
 /// Bytes of a register, and of a cache line.
 const REGISTER: usize = 16;
@@ -17,7 +19,7 @@ const LINE: usize = 64;
 /// `y[i_perm] = x[i]`: axis `k` of the output is axis `perm[k]` of the input. Panics if `perm` is
 /// not a permutation of the axes or a slice is too short.
 pub fn transpose<T: Item>(x: &[T], shape: &[usize], perm: &[usize], y: &mut [T]) {
-    let mut seen = vec![false; shape.len()];
+    let mut seen: Axes<bool> = smallvec![false; shape.len()];
     perm.iter().for_each(|&p| seen[p] = true);
     assert!(perm.len() == shape.len() && seen.iter().all(|s| *s), "not a permutation");
     let total = count(shape);
@@ -51,12 +53,12 @@ pub fn transpose<T: Item>(x: &[T], shape: &[usize], perm: &[usize], y: &mut [T])
 
 /// Transposes the matrices of the output's last axis and of that which was the input's last one.
 fn swap<T: Item>(x: &[T], axes: &[(usize, [isize; 1])], y: Shared<'_, T>) {
-    let steps = strides_of(&axes.iter().map(|axis| axis.0).collect::<Vec<_>>());
+    let steps = strides_of(&axes.iter().map(|axis| axis.0).collect::<Axes>());
     let n = axes.len() - 1;
     let q = axes.iter().position(|axis| axis.1 == [1]).expect("some axis was the input's last");
     let rows = Axis { size: axes[n].0, step: axes[n].1[0] as usize };
     let cols = Axis { size: axes[q].0, step: steps[q] };
-    let others: Vec<_> = (0..n)
+    let others: Axes<_> = (0..n)
         .filter(|&i| i != q)
         .map(|i| (axes[i].0, [axes[i].1[0], steps[i] as isize]))
         .collect();

@@ -5,20 +5,22 @@
 //! The inner loop then has one of four forms (vector or number on each side); a rare fifth takes
 //! any stride. Rows, or pieces of a long row, are shared among threads.
 
+use hetra_cpu_base::Axes;
 use hetra_cpu_base::activation::{self, Activation};
 use hetra_cpu_base::isa::{Isa, Kernel};
 use hetra_cpu_base::scratch::Shared;
 use hetra_cpu_base::simd::Simd;
 use hetra_cpu_base::threads::for_ranges;
+use smallvec::smallvec;
 
 /// Outputs below which one thread does it all, and the piece of a task above.
 const GRAIN: usize = 16 << 10;
 
 /// Strides, in elements, with which an array of shape `from` is read under shape `to`: zero where
 /// it is repeated. `None` if `from` does not broadcast to `to`.
-pub fn broadcast_strides(from: &[usize], to: &[usize]) -> Option<Vec<usize>> {
+pub fn broadcast_strides(from: &[usize], to: &[usize]) -> Option<Axes> {
     let lead = to.len().checked_sub(from.len())?;
-    let mut strides = vec![0; to.len()];
+    let mut strides: Axes = smallvec![0; to.len()];
     let mut step = 1;
     for i in (0..from.len()).rev() {
         if from[i] != 1 && from[i] != to[lead + i] {
@@ -41,9 +43,9 @@ pub(crate) struct Axis {
 }
 
 /// Drops axes of size 1 and merges axes that both arrays walk in step; never empty.
-pub(crate) fn merge(shape: &[usize], a: &[usize], b: &[usize]) -> Vec<Axis> {
+pub(crate) fn merge(shape: &[usize], a: &[usize], b: &[usize]) -> Axes<Axis> {
     assert!(shape.len() == a.len() && shape.len() == b.len(), "one stride for each axis");
-    let mut out: Vec<Axis> = Vec::new();
+    let mut out: Axes<Axis> = Axes::new();
     for i in 0..shape.len() {
         let axis = Axis { size: shape[i], a: a[i], b: b[i] };
         if axis.size == 1 {
@@ -101,7 +103,7 @@ pub(crate) fn rows(
 pub(crate) struct Walk<'a> {
     inner: Axis,
     outer: &'a [Axis],
-    index: Vec<usize>,
+    index: Axes,
     a: usize,
     b: usize,
     x: usize,
@@ -112,7 +114,7 @@ pub(crate) struct Walk<'a> {
 impl<'a> Walk<'a> {
     pub(crate) fn new(axes: &'a [Axis], start: usize, len: usize) -> Self {
         let (inner, outer) = axes.split_last().expect("merge never returns an empty list");
-        let mut index = vec![0; outer.len()];
+        let mut index: Axes = smallvec![0; outer.len()];
         let mut rest = start / inner.size;
         let (mut a, mut b) = (0, 0);
         for (i, axis) in outer.iter().enumerate().rev() {

@@ -4,13 +4,14 @@ use std::sync::{Arc, OnceLock};
 
 use hetra_device::{
     Call, Device, DeviceError, DeviceInfo, Driver, DriverState, Found, HostThreads, Part, Peak,
-    Program, Schedule, ScheduleTable, Space, Support, Task,
+    Program, Schedule, ScheduleTable, Space, Support, Task, Values,
 };
-use hetra_ir::{Graph, Node, ValueId};
+use hetra_ir::{Graph, Node};
 use hetra_ops::{Kind, OpError, find};
-use hetra_tensor::{DType, Value};
+use hetra_tensor::{Shape, Value};
+use smallvec::smallvec;
 
-use crate::programs::{self, Schedules};
+use crate::programs::{self, Last, Schedules};
 use hetra_cpu_base::isa::{self, Isa, isa};
 use hetra_cpu_base::peak::{bandwidth, bf16_flops, byte_ops, flops};
 use hetra_cpu_base::pin;
@@ -244,33 +245,30 @@ impl Device for CpuDevice {
     }
 }
 
-/// Gives the first input the shape of the output, where both are known and nothing else decides.
+/// Gives the first input another shape, which follows from that of the input alone.
 struct View {
-    dtype: DType,
-    from: Vec<usize>,
-    to: Vec<usize>,
+    last: Last<Shape>,
 }
 
 impl View {
     fn of(part: &Part<'_>, node: &Node) -> Option<View> {
-        let ty = |id: Option<ValueId>| Some(&part.types[id?.index()]);
-        let (from, to) = (ty(node.input(0))?, ty(node.output(0))?);
-        let dtype = to.dtype().filter(|&dtype| from.dtype() == Some(dtype))?;
-        let fixed = (1..node.inputs.len())
-            .all(|index| node.input(index).is_none() || part.constant(node, index).is_some());
-        let shapes = (from.known_shape()?, to.known_shape()?);
-        (fixed && node.outputs.len() == 1).then_some(View { dtype, from: shapes.0, to: shapes.1 })
+        let follows = Last::<Shape>::suits(part, node) && node.outputs.len() == 1;
+        follows.then(|| View { last: Last::new() })
     }
 }
 
 impl Program for View {
-    fn run(&self, call: Call<'_>) -> Result<Vec<Value>, OpError> {
-        let x = call.tensor(0)?;
-        // The types of a loop's body need not be those of each turn.
-        if x.dtype() == self.dtype && x.shape() == self.from {
-            return Ok(vec![x.reshape(&self.to)?.into()]);
+    fn run(&self, call: Call<'_>) -> Result<Values, OpError> {
+        let x = call.tensor_opt(0);
+        if let Some((x, to)) = x.and_then(|x| Some((x, self.last.get(x.shape())?))) {
+            return Ok(smallvec![x.reshape(&to)?.into()]);
         }
-        call.reference()
+        let values = call.reference()?;
+        let y = values.first().and_then(Value::as_tensor);
+        if let Some((x, y)) = x.zip(y).filter(|(x, y)| x.shares_storage(y)) {
+            self.last.set(x.shape(), y.shape().into());
+        }
+        Ok(values)
     }
 
     fn kernel(&self) -> &'static str {
@@ -284,7 +282,7 @@ struct Reference {
 }
 
 impl Program for Reference {
-    fn run(&self, call: Call<'_>) -> Result<Vec<Value>, OpError> {
+    fn run(&self, call: Call<'_>) -> Result<Values, OpError> {
         call.reference()
     }
 

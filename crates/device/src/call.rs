@@ -1,10 +1,12 @@
 //! A part to compile, and one call of the compiled program.
 
 use std::cell::Cell;
+use std::sync::Arc;
 
 use hetra_ir::{Graph, Node, NodeId, Type, ValueId};
 use hetra_ops::{EvalCtx, OpError, Outer, Runner};
 use hetra_tensor::{Buffer, DType, Tensor, TensorError, Value, element_count};
+use smallvec::SmallVec;
 
 /// Why a device cannot do what it was asked.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -42,13 +44,16 @@ impl<'a> Part<'a> {
     }
 }
 
+/// What a program gives: as a rule one tensor, which then takes no memory but that of its elements.
+pub type Values = SmallVec<[Value; 1]>;
+
 /// A compiled part.
 pub trait Program: Send + Sync {
     /// Runs on host values; returns the part's outputs in order.
     ///
     /// # Errors
     /// When the arguments contradict the operator, or memory runs out.
-    fn run(&self, call: Call<'_>) -> Result<Vec<Value>, OpError>;
+    fn run(&self, call: Call<'_>) -> Result<Values, OpError>;
 
     /// Name of the kernel, for traces: `gemm avx512`, `reference`.
     fn kernel(&self) -> &str;
@@ -65,17 +70,17 @@ pub trait Program: Send + Sync {
 #[derive(Default)]
 pub struct Room {
     /// The block, which may hold old data; made when it is first asked for.
-    pub block: Option<Buffer>,
+    pub block: Option<Arc<Buffer>>,
     /// Bytes that a new block gets at least: it will hold larger values of other steps, too.
     pub bytes: usize,
 }
 
 impl Room {
     /// The block for an output of `bytes`: the one there is, or a new one.
-    fn take(&mut self, bytes: usize) -> Result<Buffer, TensorError> {
+    fn take(&mut self, bytes: usize) -> Result<Arc<Buffer>, TensorError> {
         match self.block.take() {
             Some(block) if block.capacity() >= bytes => Ok(block),
-            _ => Buffer::zeroed(bytes.max(self.bytes)),
+            _ => Ok(Arc::new(Buffer::zeroed(bytes.max(self.bytes))?)),
         }
     }
 }
@@ -85,7 +90,7 @@ pub struct Call<'a> {
     /// The node that the part was made of (the last one of a larger part).
     pub node: &'a Node,
     /// Inputs; an input that dies here is the last reference to its tensor.
-    pub inputs: Vec<Option<Value>>,
+    pub inputs: &'a mut [Option<Value>],
     /// The planner's leave to write output 0 over this input.
     pub in_place: Option<usize>,
     /// Memory for each output. Blocks that are not taken stay the caller's.
@@ -153,14 +158,14 @@ impl Call<'_> {
     ///
     /// # Errors
     /// As the operator's `eval`.
-    pub fn reference(&self) -> Result<Vec<Value>, OpError> {
+    pub fn reference(&self) -> Result<Values, OpError> {
         let def = hetra_ops::find(&self.node.op)
             .ok_or_else(|| OpError::unsupported("unknown operator"))?;
-        (def.eval)(&self.context())
+        Ok((def.eval)(&self.context())?.into())
     }
 
     /// The arguments in the form that the rows of operators take.
     pub fn context(&self) -> EvalCtx<'_> {
-        EvalCtx { node: self.node, inputs: &self.inputs, outer: self.outer, runner: self.runner }
+        EvalCtx { node: self.node, inputs: self.inputs, outer: self.outer, runner: self.runner }
     }
 }

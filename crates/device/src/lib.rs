@@ -18,7 +18,7 @@ mod random;
 mod schedule;
 mod space;
 
-pub use call::{Call, DeviceError, Part, Program, Room};
+pub use call::{Call, DeviceError, Part, Program, Room, Values};
 pub use info::{DeviceInfo, DriverState, Found, Peak};
 pub use null::NullDevice;
 pub use random::Random;

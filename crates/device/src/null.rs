@@ -9,9 +9,8 @@ use std::sync::Arc;
 
 use hetra_ir::{Graph, Node};
 use hetra_ops::{Kind, OpError, find};
-use hetra_tensor::Value;
 
-use crate::{Call, Device, DeviceError, DeviceInfo, Part, Program, Support};
+use crate::{Call, Device, DeviceError, DeviceInfo, Part, Program, Support, Values};
 
 /// A device that runs views only.
 pub struct NullDevice {
@@ -69,7 +68,7 @@ impl Device for NullDevice {
 struct View;
 
 impl Program for View {
-    fn run(&self, call: Call<'_>) -> Result<Vec<Value>, OpError> {
+    fn run(&self, call: Call<'_>) -> Result<Values, OpError> {
         call.reference()
     }
 

@@ -156,9 +156,10 @@ impl Alone {
             read(&sweep);
             self.computed(arguments).for_each(|tensor| read(tensor.bytes()));
             let fell_back = Cell::new(false);
+            let mut inputs = arguments.to_vec();
             let call = Call {
                 node,
-                inputs: arguments.to_vec(),
+                inputs: &mut inputs,
                 in_place: None,
                 rooms: &mut rooms,
                 outer: &|_| None,

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use hetra_device::{Device, DeviceError, Part, Program, Support};
+use hetra_device::{Device, DeviceError, Part, Program, Room, Support};
 use hetra_ir::{Graph, NodeId, Type, ValueId};
 use hetra_ops::{NodeError, OpError, Outer, Runner};
 use hetra_plan::{Hints, Plan};
@@ -57,8 +57,16 @@ pub struct Engine {
     memories: Mutex<Vec<Memory>>,
 }
 
-/// The blocks of the slots of one run, kept for the next.
-pub(crate) type Memory = Vec<Option<Buffer>>;
+/// What one run needs beside its values, kept for the next, which then allocates nothing.
+#[derive(Default)]
+pub(crate) struct Memory {
+    /// The block of each slot, while no value has it.
+    pub(crate) blocks: Vec<Option<Arc<Buffer>>>,
+    /// Empty lists, for the values that are alive and for the arguments of a step.
+    pub(crate) env: Vec<Option<Value>>,
+    pub(crate) inputs: Vec<Option<Value>>,
+    pub(crate) rooms: Vec<Room>,
+}
 
 /// A cache stays usable after a panic elsewhere: its entries are whole.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -191,6 +199,30 @@ impl Engine {
         Ok(plan)
     }
 
+    /// The plan for these values. Their types are only written out for a new one.
+    fn plan_for(
+        &self,
+        inputs: &[Value],
+        captured: &[Option<Value>],
+        outputs: &[ValueId],
+    ) -> Result<Arc<Plan>, NodeError> {
+        let given = || inputs.iter().map(Some).chain(captured.iter().map(Option::as_ref));
+        let of = |(ty, value): (&Type, Option<&Value>)| match value {
+            Some(value) => ty.is_of(value),
+            None => *ty == Type::Unknown,
+        };
+        let same = |(key, plan): &&(Vec<Type>, Arc<Plan>)| {
+            key.len() == inputs.len() + captured.len()
+                && plan.outputs == outputs
+                && key.iter().zip(given()).all(of)
+        };
+        if let Some((_, plan)) = lock(&self.plans).iter().find(same) {
+            return Ok(plan.clone());
+        }
+        let types: Vec<Type> = given().map(|v| v.map_or(Type::Unknown, Type::of)).collect();
+        self.plan(&types, outputs)
+    }
+
     /// Runs on inputs in the order of the graph's; `None` takes the default of an input that has
     /// one. Gives `outputs`, of those of the graph, and runs only what they depend on. Times of
     /// each step go to `trace` where it is given.
@@ -260,12 +292,10 @@ impl Engine {
         let started = context.recorder.map(|_| Instant::now());
         let captured: Vec<Option<Value>> =
             self.graph.captures.iter().map(|capture| outer.find(capture.outer)).collect();
-        let mut types: Vec<Type> = inputs.iter().map(Type::of).collect();
-        types.extend(captured.iter().map(|v| v.as_ref().map_or(Type::Unknown, Type::of)));
-        let plan = self.plan(&types, outputs)?;
+        let plan = self.plan_for(&inputs, &captured, outputs)?;
         let plan_ns = started.map_or(0, |started| started.elapsed().as_nanos() as u64);
         let mut memory = lock(&self.memories).pop().unwrap_or_default();
-        memory.resize_with(plan.slots.len(), || None);
+        memory.blocks.resize_with(plan.slots.len(), || None);
         let result = run::run(self, &plan, &mut memory, inputs, captured, context);
         let mut memories = lock(&self.memories);
         if memories.len() < MEMORIES_MAX {

@@ -39,7 +39,8 @@ pub(crate) fn run(
     context: RunContext<'_>,
 ) -> Result<(Vec<Value>, Vec<StepTime>), NodeError> {
     let graph = &engine.graph;
-    let mut env = vec![None; graph.values.len()];
+    let mut env = std::mem::take(&mut memory.env);
+    env.resize(graph.values.len(), None);
     for (&id, value) in graph.inputs.iter().zip(inputs) {
         env[id.index()] = Some(value);
     }
@@ -55,7 +56,11 @@ pub(crate) fn run(
             times.push(frame.time(step, did, start_ns, recorder.now_ns() - start_ns));
         }
     }
-    Ok((frame.outputs()?, times))
+    let outputs = frame.outputs()?;
+    let Frame { mut env, memory, .. } = frame;
+    env.clear();
+    memory.env = env;
+    Ok((outputs, times))
 }
 
 /// What became of a step.
@@ -81,7 +86,9 @@ impl Frame<'_> {
     fn step(&mut self, step: &Step) -> Result<Did, NodeError> {
         let node = self.engine.graph.node(step.node);
         self.context.options.check().map_err(|stop| self.fault(node, stop))?;
-        let mut inputs = Vec::with_capacity(node.inputs.len());
+        // After a failure they are gone; the next run makes new ones.
+        let mut inputs = std::mem::take(&mut self.memory.inputs);
+        let mut rooms = std::mem::take(&mut self.memory.rooms);
         for (index, input) in node.inputs.iter().enumerate() {
             let Some(id) = *input else {
                 inputs.push(None);
@@ -99,17 +106,19 @@ impl Frame<'_> {
             inputs.push(value);
         }
         let room = |slot: &Option<usize>| match *slot {
-            Some(slot) => Room { block: self.memory[slot].take(), bytes: self.plan.slots[slot] },
+            Some(slot) => {
+                Room { block: self.memory.blocks[slot].take(), bytes: self.plan.slots[slot] }
+            }
             None => Room::default(),
         };
-        let mut rooms: Vec<Room> = step.slots.iter().map(room).collect();
+        rooms.extend(step.slots.iter().map(room));
         let outer = |id: ValueId| self.value(id);
         let fell_back = Cell::new(false);
         let steps = RefCell::default();
         let runner = Bodies { engine: self.engine, context: self.context, steps };
         let call = Call {
             node,
-            inputs,
+            inputs: &mut inputs,
             in_place: step.in_place,
             rooms: &mut rooms,
             outer: &outer,
@@ -117,6 +126,7 @@ impl Frame<'_> {
             fell_back: &fell_back,
         };
         let result = self.engine.programs[step.node.index()].run(call);
+        inputs.clear();
         let values = result.map_err(|source| self.fault(node, source))?;
         for (id, value) in node.outputs.iter().zip(values) {
             if let Some(id) = id {
@@ -124,11 +134,13 @@ impl Frame<'_> {
             }
         }
         // A program that made its outputs elsewhere (a reference does) has left its blocks.
-        for (slot, room) in step.slots.iter().zip(rooms) {
+        for (slot, room) in step.slots.iter().zip(rooms.drain(..)) {
             if let (Some(slot), Some(block)) = (slot, room.block) {
-                self.memory[*slot] = Some(block);
+                self.memory.blocks[*slot] = Some(block);
             }
         }
+        self.memory.inputs = inputs;
+        self.memory.rooms = rooms;
         let did = Did { fell_back: fell_back.get(), inner: runner.steps.take() };
         self.release(step);
         Ok(did)
@@ -142,8 +154,8 @@ impl Frame<'_> {
             else {
                 continue;
             };
-            if self.memory[slot].is_none() {
-                self.memory[slot] = tensor.into_buffer();
+            if self.memory.blocks[slot].is_none() {
+                self.memory.blocks[slot] = tensor.into_buffer();
             }
         }
     }

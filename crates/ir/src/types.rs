@@ -111,6 +111,22 @@ impl Type {
         }
     }
 
+    /// Whether it is what [`Type::of`] gives for this value.
+    pub fn is_of(&self, value: &Value) -> bool {
+        match (self, value) {
+            (Type::Tensor(ty), Value::Tensor(tensor)) => {
+                let known = |(dim, extent): (&Dim, &usize)| dim.known() == Some(*extent);
+                let dims = ty.shape.as_deref();
+                ty.dtype == tensor.dtype()
+                    && dims.is_some_and(|dims| {
+                        dims.len() == tensor.rank() && dims.iter().zip(tensor.shape()).all(known)
+                    })
+            }
+            (_, Value::Tensor(_)) => false,
+            _ => *self == Type::of(value),
+        }
+    }
+
     /// The tensor type, if this is one.
     pub fn as_tensor(&self) -> Option<&TensorType> {
         match self {

@@ -321,7 +321,7 @@ fn gelu_tanh_slope(x: Var<'_>) -> Var<'_> {
 
 /// The second operand must broadcast to the shape of the first.
 fn fits(x: &Tensor, other: &Tensor) -> Result<(), OpError> {
-    if broadcast(x.shape(), other.shape())? == x.shape() {
+    if broadcast(x.shape(), other.shape())?[..] == *x.shape() {
         return Ok(());
     }
     Err(OpError::input(1, format!("what broadcasts to {}", x.describe()), other.describe()))

@@ -1,7 +1,8 @@
 //! Convolution: Conv and its fused form.
 
 use hetra_ir::{Attrs, Dim, Type};
-use hetra_tensor::{DType, Tensor, element_count};
+use hetra_tensor::{Axes, DType, Shape, Tensor, element_count};
+use smallvec::smallvec;
 
 use crate::compute::Compute;
 use crate::context::{EvalCtx, InferCtx};
@@ -47,9 +48,9 @@ pub struct ConvGeometry {
     /// Groups that the channels are split into.
     pub groups: usize,
     /// Spatial extents of the input.
-    pub input: Vec<usize>,
+    pub input: Axes,
     /// Spatial extents of the output.
-    pub output: Vec<usize>,
+    pub output: Axes,
     /// The window; for a transposed convolution it slides over the output.
     pub window: Window,
 }
@@ -80,15 +81,15 @@ impl ConvGeometry {
             channels_in: x[1],
             channels_out: w[0],
             groups,
-            input: x[2..].to_vec(),
+            input: x[2..].into(),
             output,
             window,
         })
     }
 
     /// Shape of the output.
-    pub fn output_shape(&self) -> Vec<usize> {
-        [&[self.batch, self.channels_out], self.output.as_slice()].concat()
+    pub fn output_shape(&self) -> Shape {
+        [self.batch, self.channels_out].into_iter().chain(self.output.iter().copied()).collect()
     }
 
     /// Input channels that each output channel reads.
@@ -116,14 +117,14 @@ impl ConvGeometry {
     fn flattened(&self) -> Result<ConvGeometry, OpError> {
         let mut flat = self.clone();
         if self.is_pointwise() || self.window.rank() == 0 {
-            flat.input = vec![element_count(&self.input)?];
+            flat.input = smallvec![element_count(&self.input)?];
             flat.output = flat.input.clone();
             flat.window = Window {
-                kernel: vec![1],
-                strides: vec![1],
-                dilations: vec![1],
-                pads_begin: vec![0],
-                pads_end: vec![0],
+                kernel: smallvec![1],
+                strides: smallvec![1],
+                dilations: smallvec![1],
+                pads_begin: smallvec![0],
+                pads_end: smallvec![0],
                 ceil: false,
             };
         }
@@ -270,10 +271,7 @@ fn infer_conv(ctx: &InferCtx<'_>) -> Result<Vec<Type>, OpError> {
 }
 
 /// The taps of a convolution, from the type of its weights or from `kernel_shape`.
-pub(crate) fn known_kernel(
-    ctx: &InferCtx<'_>,
-    weights: &[Dim],
-) -> Result<Option<Vec<usize>>, OpError> {
+pub(crate) fn known_kernel(ctx: &InferCtx<'_>, weights: &[Dim]) -> Result<Option<Axes>, OpError> {
     if let Some(kernel) = weights.iter().map(Dim::known).collect() {
         return Ok(Some(kernel));
     }

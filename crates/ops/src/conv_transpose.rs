@@ -1,7 +1,8 @@
 //! Transposed convolution: each input element adds a scaled kernel to the output.
 
 use hetra_ir::{Attrs, Dim, Type};
-use hetra_tensor::{Tensor, element_count};
+use hetra_tensor::{Axes, Tensor, element_count};
+use smallvec::smallvec;
 
 use crate::context::{EvalCtx, InferCtx};
 use crate::conv::{ConvGeometry, bias_of, float_dtype, groups, known_kernel};
@@ -56,7 +57,7 @@ impl ConvGeometry {
             channels_in: x[1],
             channels_out,
             groups,
-            input: x[2..].to_vec(),
+            input: x[2..].into(),
             output,
             window,
         })
@@ -68,7 +69,7 @@ fn transposed_window(
     attrs: &Attrs,
     input: &[usize],
     kernel: &[usize],
-) -> Result<(Window, Vec<usize>), OpError> {
+) -> Result<(Window, Axes), OpError> {
     let rank = kernel.len();
     let (mut window, auto) = Window::unpadded(attrs, kernel)?;
     let extra = per_axis(attrs, "output_padding", rank, 0, 0)?;
@@ -82,7 +83,7 @@ fn transposed_window(
         }
         _ => None,
     };
-    let mut output = vec![0usize; rank];
+    let mut output: Axes = smallvec![0; rank];
     for axis in 0..rank {
         let stride = window.strides[axis] as i128;
         let span = (kernel[axis] as i128 - 1) * window.dilations[axis] as i128 + 1;

@@ -6,7 +6,7 @@
 //! slices. `f16` and `bf16` compute in `f32` or `f64` and round once.
 
 use hetra_ir::{Dim, Type};
-use hetra_tensor::{DType, Element, Rounding, Tensor, Value, broadcast, cast, strides_of};
+use hetra_tensor::{DType, Element, Rounding, Shape, Tensor, Value, broadcast, cast, strides_of};
 
 use crate::context::{EvalCtx, InferCtx, broadcast_dims, infer_broadcast};
 use crate::def::Upgrade;
@@ -106,7 +106,7 @@ pub(crate) fn zip<A: Copy, B: Copy, R: Copy>(
 }
 
 /// The shape that two tensors broadcast to, and the walk over it.
-pub(crate) fn walk2(a: &Tensor, b: &Tensor) -> Result<(Vec<usize>, Walk<2>), OpError> {
+pub(crate) fn walk2(a: &Tensor, b: &Tensor) -> Result<(Shape, Walk<2>), OpError> {
     let shape = broadcast(a.shape(), b.shape())?;
     let walk = Walk::new(&shape, [a.shape(), b.shape()]);
     Ok((shape, walk))

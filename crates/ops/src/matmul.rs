@@ -1,7 +1,7 @@
 //! Products of matrices: MatMul, Gemm and their fused forms.
 
 use hetra_ir::{Attrs, Dim, Type};
-use hetra_tensor::{DType, Tensor, broadcast, element_count, strides_of};
+use hetra_tensor::{Axes, DType, Shape, Tensor, broadcast, element_count, strides_of};
 
 use crate::compute::Compute;
 use crate::context::{EvalCtx, InferCtx, broadcast_dims};
@@ -108,7 +108,7 @@ static FUSED_GEMM: OpDef = OpDef {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Operand {
     /// Step along each batch axis of the output; 0 where broadcast.
-    pub batch_strides: Vec<usize>,
+    pub batch_strides: Axes,
     /// Step from one row to the next.
     pub row_stride: usize,
     /// Step from one column to the next.
@@ -119,7 +119,7 @@ pub struct Operand {
 #[derive(Clone, Debug, PartialEq)]
 pub struct MatMulForm {
     /// Extents of the batch axes.
-    pub batch: Vec<usize>,
+    pub batch: Axes,
     /// Rows of the output.
     pub m: usize,
     /// Terms of each sum.
@@ -131,7 +131,7 @@ pub struct MatMulForm {
     /// The right operand.
     pub b: Operand,
     /// Shape of the output (a vector operand gives no axis).
-    pub output: Vec<usize>,
+    pub output: Shape,
     /// Factor of the product.
     pub alpha: f32,
 }
@@ -177,7 +177,7 @@ impl MatMulForm {
     pub fn resolve(attrs: &Attrs, a: &[usize], b: &[usize]) -> Result<MatMulForm, OpError> {
         let (turn_a, turn_b) = turns(attrs)?;
         let with_strides = |shape: &[usize], turn: Turn| {
-            let mut axes: Vec<_> = shape.iter().copied().zip(strides_of(shape)).collect();
+            let mut axes: Axes<_> = shape.iter().copied().zip(strides_of(shape)).collect();
             turn.apply(&mut axes);
             axes
         };
@@ -192,13 +192,14 @@ impl MatMulForm {
         if b.len() == 1 {
             right.push((1, 0));
         }
-        let (rows, right_rows) = (left.split_off(left.len() - 2), right.split_off(right.len() - 2));
+        let (left, rows) = left.split_at(left.len() - 2);
+        let (right, right_rows) = right.split_at(right.len() - 2);
         let (m, k, n) = (rows[0].0, rows[1].0, right_rows[1].0);
         if right_rows[0].0 != k {
             return Err(OpError::input(1, format!("{k} rows"), format!("shape {b:?}")));
         }
-        let extents = |axes: &[(usize, usize)]| axes.iter().map(|axis| axis.0).collect::<Vec<_>>();
-        let batch = broadcast(&extents(&left), &extents(&right))?;
+        let extents = |axes: &[(usize, usize)]| axes.iter().map(|axis| axis.0).collect::<Axes>();
+        let batch = broadcast(&extents(left), &extents(right))?;
         let operand = |axes: &[(usize, usize)], last: &[(usize, usize)]| {
             let lead = batch.len() - axes.len();
             let stride = |axis: &(usize, usize)| if axis.0 == 1 { 0 } else { axis.1 };
@@ -209,7 +210,7 @@ impl MatMulForm {
                 col_stride: last[1].1,
             }
         };
-        let (a_operand, b_operand) = (operand(&left, &rows), operand(&right, &right_rows));
+        let (a_operand, b_operand) = (operand(left, rows), operand(right, right_rows));
         let mut output = batch.clone();
         output.extend((a.len() > 1).then_some(m));
         output.extend((b.len() > 1).then_some(n));

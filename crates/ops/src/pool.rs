@@ -1,7 +1,7 @@
 //! Pooling over sliding windows: MaxPool, AveragePool, LpPool.
 
 use hetra_ir::{Attr, Attrs, Dim, Type};
-use hetra_tensor::{DType, Element, Tensor, Value, element_count};
+use hetra_tensor::{Axes, DType, Element, Tensor, Value, element_count};
 
 use crate::context::{EvalCtx, InferCtx};
 use crate::def::{Arity, Kind, OpDef, Upgrade, onnx};
@@ -105,9 +105,9 @@ pub struct PoolGeometry {
     /// Images times channels.
     pub planes: usize,
     /// Spatial extents of the input.
-    pub input: Vec<usize>,
+    pub input: Axes,
     /// Spatial extents of the output.
-    pub output: Vec<usize>,
+    pub output: Axes,
     /// The window.
     pub window: Window,
 }
@@ -123,7 +123,7 @@ impl PoolGeometry {
         let output = window.pooled_extents(&shape[2..])?;
         Ok(PoolGeometry {
             planes: element_count(&shape[..2])?,
-            input: shape[2..].to_vec(),
+            input: shape[2..].into(),
             output,
             window,
         })

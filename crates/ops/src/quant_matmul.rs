@@ -1,7 +1,7 @@
 //! Matrix products of 8-bit integers: MatMulInteger, QLinearMatMul and those of com.microsoft.
 
 use hetra_ir::{Dim, Type};
-use hetra_tensor::{DType, Rounding, Tensor, TensorError, Value, broadcast, cast};
+use hetra_tensor::{DType, Rounding, Shape, Tensor, TensorError, Value, broadcast, cast};
 
 use crate::context::{EvalCtx, InferCtx, broadcast_dims};
 use crate::def::{Arity, Kind, OpDef, onnx};
@@ -92,7 +92,7 @@ pub(crate) fn dynamic_centred(values: &[f32]) -> (Vec<i32>, f32) {
 /// Extents of a product as numpy's matmul has them.
 pub(crate) struct ProductShape {
     /// Shape of the result.
-    pub(crate) out: Vec<usize>,
+    pub(crate) out: Shape,
     pub(crate) m: usize,
     pub(crate) k: usize,
     pub(crate) n: usize,

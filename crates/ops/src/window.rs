@@ -6,6 +6,8 @@
 use std::ops::Range;
 
 use hetra_ir::{Attrs, Dim};
+use hetra_tensor::Axes;
+use smallvec::smallvec;
 
 use crate::error::OpError;
 
@@ -19,15 +21,15 @@ const VALUE_MAX: i64 = 1 << 31;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Window {
     /// Taps.
-    pub kernel: Vec<usize>,
+    pub kernel: Axes,
     /// Steps between windows, at least 1.
-    pub strides: Vec<usize>,
+    pub strides: Axes,
     /// Steps between taps, at least 1.
-    pub dilations: Vec<usize>,
+    pub dilations: Axes,
     /// Padding before the first element.
-    pub pads_begin: Vec<usize>,
+    pub pads_begin: Axes,
     /// Padding after the last element.
-    pub pads_end: Vec<usize>,
+    pub pads_end: Axes,
     /// Output extents round up, as long as the last window starts in the input or the padding
     /// before it.
     pub ceil: bool,
@@ -94,7 +96,7 @@ impl Window {
             return Err(OpError::unsupported(format!("{rank} spatial axes")));
         }
         if let Some(given) = attrs.ints_opt("kernel_shape")?
-            && *given != kernel.iter().map(|&taps| taps as i64).collect::<Vec<_>>()
+            && !given.iter().copied().eq(kernel.iter().map(|&taps| taps as i64))
         {
             return Err(OpError::invalid(format!("kernel_shape {given:?}, weights {kernel:?}")));
         }
@@ -105,14 +107,14 @@ impl Window {
         // Some exporters write `pads` beside `auto_pad`; the latter wins.
         let pads = match auto {
             AutoPad::Explicit => per_axis(attrs, "pads", 2 * rank, 0, 0)?,
-            _ => vec![0; 2 * rank],
+            _ => smallvec![0; 2 * rank],
         };
         let window = Window {
-            kernel: kernel.to_vec(),
+            kernel: kernel.into(),
             strides: per_axis(attrs, "strides", rank, 1, 1)?,
             dilations: per_axis(attrs, "dilations", rank, 1, 1)?,
-            pads_begin: pads[..rank].to_vec(),
-            pads_end: pads[rank..].to_vec(),
+            pads_begin: pads[..rank].into(),
+            pads_end: pads[rank..].into(),
             ceil: attrs.flag_or("ceil_mode", false)?,
         };
         Ok((window, auto))
@@ -132,7 +134,7 @@ impl Window {
     ///
     /// # Errors
     /// When the window is larger than the padded input.
-    pub fn output_extents(&self, input: &[usize]) -> Result<Vec<usize>, OpError> {
+    pub fn output_extents(&self, input: &[usize]) -> Result<Axes, OpError> {
         input.iter().enumerate().map(|(axis, &extent)| self.output_extent(axis, extent)).collect()
     }
 
@@ -161,7 +163,7 @@ impl Window {
     ///
     /// # Errors
     /// As [`Window::output_extents`].
-    pub(crate) fn pooled_extents(&self, input: &[usize]) -> Result<Vec<usize>, OpError> {
+    pub(crate) fn pooled_extents(&self, input: &[usize]) -> Result<Axes, OpError> {
         let outputs = self.output_extents(input)?;
         let pooled = outputs.iter().zip(input).enumerate().map(|(axis, (&output, &extent))| {
             let pads = (self.pads_begin[axis] + self.pads_end[axis]) as i128;
@@ -245,9 +247,9 @@ pub(crate) fn per_axis(
     count: usize,
     default: usize,
     least: i64,
-) -> Result<Vec<usize>, OpError> {
+) -> Result<Axes, OpError> {
     let Some(values) = attrs.ints_opt(name)?.filter(|values| !values.is_empty()) else {
-        return Ok(vec![default; count]);
+        return Ok(smallvec![default; count]);
     };
     if values.len() != count {
         let wanted = format!("wanted {count} numbers");
@@ -264,7 +266,7 @@ pub(crate) fn per_axis(
 ///
 /// # Errors
 /// When the attribute is missing or not positive.
-pub(crate) fn kernel_shape(attrs: &Attrs) -> Result<Vec<usize>, OpError> {
+pub(crate) fn kernel_shape(attrs: &Attrs) -> Result<Axes, OpError> {
     let count = attrs.ints("kernel_shape")?.len();
     per_axis(attrs, "kernel_shape", count, 1, 1)
 }
@@ -300,7 +302,7 @@ mod tests {
         let check = |list: &[(&str, &[i64])], auto, ceil, extent: usize, taps, wanted: usize| {
             let attrs = attrs(list, auto, ceil);
             let window = Window::of(&attrs, &[extent], &[taps]).unwrap();
-            assert_eq!(window.output_extents(&[extent]).unwrap(), [wanted], "{attrs:?}");
+            assert_eq!(window.output_extents(&[extent]).unwrap()[..], [wanted], "{attrs:?}");
             let dims = Window::output_dims(&attrs, &[Dim::Known(extent)], &[taps]).unwrap();
             assert_eq!(dims, [Dim::Known(wanted)]);
         };

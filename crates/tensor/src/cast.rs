@@ -190,7 +190,7 @@ fn writable(to: DType, from: DType, shape: &[usize], got: usize) -> Result<Tenso
     }
     let wanted = element_count(shape)?;
     if wanted != got {
-        return Err(TensorError::Count { shape: shape.to_vec(), wanted, got });
+        return Err(TensorError::Count { shape: shape.into(), wanted, got });
     }
     Tensor::zeros(to, shape)
 }

@@ -26,7 +26,7 @@ pub(crate) struct Lazy {
     len: usize,
     /// Bytes at which the elements must lie: a slice of them is one of numbers.
     align: usize,
-    loaded: OnceLock<Buffer>,
+    loaded: OnceLock<Arc<Buffer>>,
 }
 
 impl Lazy {
@@ -62,12 +62,12 @@ impl Lazy {
         &self.loaded.get_or_init(|| self.load()).bytes()[..self.len]
     }
 
-    fn load(&self) -> Buffer {
+    fn load(&self) -> Arc<Buffer> {
         let copy = |bytes: &[u8]| {
             // The length was held against the limit when the tensor was made.
             let mut block = Buffer::zeroed(self.len).expect("no memory for a tensor of a model");
             block.bytes_mut()[..self.len].copy_from_slice(bytes);
-            block
+            Arc::new(block)
         };
         match &self.origin {
             Origin::Made(make) => {

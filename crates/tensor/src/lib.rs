@@ -23,7 +23,7 @@ pub use buffer::{Buffer, bytes_max, set_bytes_max};
 pub use cast::{Rounding, cast, from_f64, from_i64, to_f64, to_i64};
 pub use dtype::{DType, Element};
 pub use float8::{decode_narrow, encode_narrow};
-pub use shape::{Shape, broadcast, element_count, strides_of};
+pub use shape::{Axes, Shape, broadcast, element_count, strides_of};
 pub use tensor::{Tensor, TensorError};
 pub use value::Value;
 pub use view::TensorView;

@@ -1,9 +1,15 @@
 //! Shapes, strides and broadcasting, with checked arithmetic.
 
+use smallvec::{SmallVec, smallvec};
+
 use crate::tensor::TensorError;
 
-/// The extent of each axis, outermost first.
-pub type Shape = Vec<usize>;
+/// A number for each axis, outermost first. Those of usual ranks are not on the heap: a run makes
+/// many, and allocates nothing.
+pub type Axes<T = usize> = SmallVec<[T; 6]>;
+
+/// The extent of each axis.
+pub type Shape = Axes;
 
 /// Number of elements of a shape.
 ///
@@ -20,8 +26,8 @@ pub fn element_count(shape: &[usize]) -> Result<usize, TensorError> {
 }
 
 /// Row-major strides of a shape, in elements.
-pub fn strides_of(shape: &[usize]) -> Vec<usize> {
-    let mut strides = vec![1usize; shape.len()];
+pub fn strides_of(shape: &[usize]) -> Axes {
+    let mut strides: Axes = smallvec![1usize; shape.len()];
     for axis in (1..shape.len()).rev() {
         strides[axis - 1] = strides[axis].saturating_mul(shape[axis].max(1));
     }
@@ -42,7 +48,7 @@ pub fn broadcast(a: &[usize], b: &[usize]) -> Result<Shape, TensorError> {
             (x, y) if x == y => Ok(x),
             (1, y) => Ok(y),
             (x, 1) => Ok(x),
-            _ => Err(TensorError::Broadcast { left: a.to_vec(), right: b.to_vec() }),
+            _ => Err(TensorError::Broadcast { left: a.into(), right: b.into() }),
         })
         .collect()
 }
@@ -53,8 +59,8 @@ mod tests {
 
     #[test]
     fn broadcasting_follows_the_right_edge() {
-        assert_eq!(broadcast(&[2, 1, 4], &[3, 1]).unwrap(), [2, 3, 4]);
-        assert_eq!(broadcast(&[], &[0]).unwrap(), [0]);
+        assert_eq!(broadcast(&[2, 1, 4], &[3, 1]).unwrap()[..], [2, 3, 4]);
+        assert_eq!(broadcast(&[], &[0]).unwrap()[..], [0]);
         assert!(broadcast(&[2], &[3]).is_err());
     }
 
@@ -62,6 +68,6 @@ mod tests {
     fn counts_are_checked() {
         assert_eq!(element_count(&[usize::MAX, 0]).unwrap(), 0);
         assert!(element_count(&[usize::MAX, 2]).is_err());
-        assert_eq!(strides_of(&[2, 3, 4]), [12, 4, 1]);
+        assert_eq!(strides_of(&[2, 3, 4])[..], [12, 4, 1]);
     }
 }

@@ -74,26 +74,31 @@ impl Tensor {
         } else {
             Data::Bytes(Arc::new(Buffer::zeroed(byte_size(dtype, count)?)?))
         };
-        Ok(Tensor { dtype, shape: shape.to_vec(), count, data })
+        Ok(Tensor { dtype, shape: shape.into(), count, data })
     }
 
     /// A tensor over a block that may hold old data: every element must be written before it is
-    /// read. Takes the block when it is large enough, else allocates.
+    /// read. Takes the block when it is large enough and nobody else has it, else allocates.
     ///
     /// # Errors
     /// `TooLarge` when the size overflows or is over the limit.
-    pub fn in_buffer(dtype: DType, shape: &[usize], block: Buffer) -> Result<Tensor, TensorError> {
+    pub fn in_buffer(
+        dtype: DType,
+        shape: &[usize],
+        block: Arc<Buffer>,
+    ) -> Result<Tensor, TensorError> {
         let count = element_count(shape)?;
-        if dtype == DType::String || block.capacity() < byte_size(dtype, count)? {
+        let own = Arc::strong_count(&block) == 1;
+        if dtype == DType::String || !own || block.capacity() < byte_size(dtype, count)? {
             return Tensor::zeros(dtype, shape);
         }
-        Ok(Tensor { dtype, shape: shape.to_vec(), count, data: Data::Bytes(Arc::new(block)) })
+        Ok(Tensor { dtype, shape: shape.into(), count, data: Data::Bytes(block) })
     }
 
     /// Gives the block back if nobody else shares it.
-    pub fn into_buffer(self) -> Option<Buffer> {
+    pub fn into_buffer(self) -> Option<Arc<Buffer>> {
         match self.data {
-            Data::Bytes(block) => Arc::into_inner(block),
+            Data::Bytes(mut block) => Arc::get_mut(&mut block).is_some().then_some(block),
             Data::Lazy(_) | Data::Strings(_) => None,
         }
     }
@@ -135,11 +140,11 @@ impl Tensor {
     pub fn from_strings(shape: &[usize], values: Vec<String>) -> Result<Tensor, TensorError> {
         let count = element_count(shape)?;
         if count != values.len() {
-            let shape = shape.to_vec();
+            let shape = shape.into();
             return Err(TensorError::Count { shape, wanted: count, got: values.len() });
         }
         let data = Data::Strings(Arc::new(values));
-        Ok(Tensor { dtype: DType::String, shape: shape.to_vec(), count, data })
+        Ok(Tensor { dtype: DType::String, shape: shape.into(), count, data })
     }
 
     /// A tensor from its bytes: little endian, row-major, packed when narrower than a byte.
@@ -151,7 +156,7 @@ impl Tensor {
         let wanted = byte_size(dtype, count)?;
         if wanted != bytes.len() || dtype == DType::String {
             let got = bytes.len() * 8 / dtype.bits().max(1);
-            return Err(TensorError::Count { shape: shape.to_vec(), wanted: count, got });
+            return Err(TensorError::Count { shape: shape.into(), wanted: count, got });
         }
         let mut block = Buffer::zeroed(wanted)?;
         block.bytes_mut()[..wanted].copy_from_slice(bytes);
@@ -159,7 +164,7 @@ impl Tensor {
             // Any other byte than 0 means true; we keep the invariant that storage is 0 or 1.
             block.bytes_mut()[..wanted].iter_mut().for_each(|byte| *byte = u8::from(*byte != 0));
         }
-        Ok(Tensor { dtype, shape: shape.to_vec(), count, data: Data::Bytes(Arc::new(block)) })
+        Ok(Tensor { dtype, shape: shape.into(), count, data: Data::Bytes(Arc::new(block)) })
     }
 
     /// A tensor whose elements stay where they are, little endian and row-major, and are copied
@@ -179,7 +184,7 @@ impl Tensor {
             return Err(TensorError::TooLarge { bytes: wanted as u128 });
         }
         let lazy = Lazy::of_blob(blob, dtype.bits() / 8);
-        Ok(Tensor { dtype, shape: shape.to_vec(), count, data: Data::Lazy(Arc::new(lazy)) })
+        Ok(Tensor { dtype, shape: shape.into(), count, data: Data::Lazy(Arc::new(lazy)) })
     }
 
     /// A tensor that `make` makes when its elements are first read, and again when they are read
@@ -201,7 +206,7 @@ impl Tensor {
             return Err(TensorError::TooLarge { bytes: bytes as u128 });
         }
         let data = Data::Lazy(Arc::new(Lazy::made(bytes, make)));
-        Ok(Tensor { dtype, shape: shape.to_vec(), count, data })
+        Ok(Tensor { dtype, shape: shape.into(), count, data })
     }
 
     /// The same tensor without the memory that was taken to read its elements, if they can be had
@@ -376,10 +381,10 @@ impl Tensor {
     pub fn reshape(&self, shape: &[usize]) -> Result<Tensor, TensorError> {
         let count = element_count(shape)?;
         if count != self.count {
-            let shape = shape.to_vec();
+            let shape = shape.into();
             return Err(TensorError::Count { shape, wanted: count, got: self.count });
         }
-        Ok(Tensor { shape: shape.to_vec(), ..self.clone() })
+        Ok(Tensor { shape: shape.into(), ..self.clone() })
     }
 
     /// The same bytes read as another dtype of the same width (bit cast); shares the storage.
@@ -485,7 +490,7 @@ mod tests {
 
     #[test]
     fn buffers_go_round() {
-        let a = Tensor::in_buffer(DType::F32, &[4], Buffer::zeroed(64).unwrap()).unwrap();
+        let a = Tensor::in_buffer(DType::F32, &[4], Arc::new(Buffer::zeroed(64).unwrap())).unwrap();
         let shared = a.clone();
         assert!(a.into_buffer().is_none());
         assert!(shared.into_buffer().is_some());

@@ -2,8 +2,10 @@
 
 use std::ops::Range;
 
+use smallvec::smallvec;
+
 use crate::dtype::{DType, Element};
-use crate::shape::{Shape, element_count, strides_of};
+use crate::shape::{Axes, Shape, element_count, strides_of};
 use crate::tensor::{Tensor, TensorError};
 
 /// What a view looks at.
@@ -19,7 +21,7 @@ enum Storage<'a> {
 pub struct TensorView<'a> {
     storage: Storage<'a>,
     shape: Shape,
-    strides: Vec<isize>,
+    strides: Axes<isize>,
     offset: usize,
 }
 
@@ -27,7 +29,7 @@ impl<'a> TensorView<'a> {
     pub(crate) fn of(tensor: &'a Tensor) -> TensorView<'a> {
         let strides = strides_of(tensor.shape()).iter().map(|&stride| stride as isize).collect();
         let storage = Storage::Tensor(tensor);
-        TensorView { storage, shape: tensor.shape().to_vec(), strides, offset: 0 }
+        TensorView { storage, shape: tensor.shape().into(), strides, offset: 0 }
     }
 
     /// A view of elements in row-major order, which stay where they are.
@@ -40,11 +42,11 @@ impl<'a> TensorView<'a> {
     ) -> Result<TensorView<'a>, TensorError> {
         let wanted = element_count(shape)?;
         if wanted != values.len() {
-            return Err(TensorError::Count { shape: shape.to_vec(), wanted, got: values.len() });
+            return Err(TensorError::Count { shape: shape.into(), wanted, got: values.len() });
         }
         let strides = strides_of(shape).iter().map(|&stride| stride as isize).collect();
         let storage = Storage::Slice(T::DTYPE, bytemuck::cast_slice(values));
-        Ok(TensorView { storage, shape: shape.to_vec(), strides, offset: 0 })
+        Ok(TensorView { storage, shape: shape.into(), strides, offset: 0 })
     }
 
     /// The element type.
@@ -66,7 +68,7 @@ impl<'a> TensorView<'a> {
     /// The tensor, where this is a view of all of it, as it is.
     fn whole(&self) -> Option<&'a Tensor> {
         let Storage::Tensor(tensor) = self.storage else { return None };
-        let same = self.offset == 0 && self.shape == tensor.shape() && self.run_axes() == 0;
+        let same = self.offset == 0 && self.shape[..] == *tensor.shape() && self.run_axes() == 0;
         same.then_some(tensor)
     }
 
@@ -132,9 +134,9 @@ impl<'a> TensorView<'a> {
     /// # Errors
     /// `Broadcast` when an axis cannot stretch.
     pub fn broadcast_to(mut self, shape: &[usize]) -> Result<TensorView<'a>, TensorError> {
-        let fault = || TensorError::Broadcast { left: self.shape.clone(), right: shape.to_vec() };
+        let fault = || TensorError::Broadcast { left: self.shape.clone(), right: shape.into() };
         let lead = shape.len().checked_sub(self.shape.len()).ok_or_else(fault)?;
-        let mut strides = vec![0isize; shape.len()];
+        let mut strides: Axes<isize> = smallvec![0; shape.len()];
         for (axis, &extent) in self.shape.iter().enumerate() {
             if extent == shape[lead + axis] {
                 strides[lead + axis] = self.strides[axis];
@@ -142,7 +144,7 @@ impl<'a> TensorView<'a> {
                 return Err(fault());
             }
         }
-        self.shape = shape.to_vec();
+        self.shape = shape.into();
         self.strides = strides;
         Ok(self)
     }
@@ -299,7 +301,7 @@ mod tests {
         let turned = view.permute(&[1, 0]).unwrap().to_tensor().unwrap();
         assert_eq!(turned.as_slice::<i32>().unwrap(), [1, 4, 2, 5, 3, 6]);
         let fault = TensorView::from_slice(&[4], &values).unwrap_err();
-        assert_eq!(fault, TensorError::Count { shape: vec![4], wanted: 4, got: 6 });
+        assert_eq!(fault, TensorError::Count { shape: [4][..].into(), wanted: 4, got: 6 });
         assert!(TensorView::from_slice(&[0, 3], &values[..0]).unwrap().to_tensor().is_ok());
         let huge = TensorView::from_slice::<i32>(&[usize::MAX, 3], &[]);
         assert!(matches!(huge, Err(TensorError::TooLarge { .. })));

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use hetra_device::{Call, Part, Program};
 use hetra_ir::Node;
 use hetra_ops::{Heads, MicrosoftAttentionForm, OpError, Padding};
-use hetra_tensor::{DType, Tensor, broadcast};
+use hetra_tensor::{DType, Shape, Tensor, broadcast};
+use smallvec::smallvec;
 
 use super::conv::scratch_fits;
 use super::extents::product;
@@ -89,7 +90,7 @@ fn padded<'a>(
         Padding::Numbers { by_query: 1.., .. } => queries,
         _ => 1,
     };
-    let mut shape = vec![batch, 1, rows, keys];
+    let mut shape: Shape = smallvec![batch, 1, rows, keys];
     if !scratch_fits(&shape) {
         return None;
     }
@@ -107,7 +108,7 @@ fn padded<'a>(
         binary(isa(), Binary::Add, Activation::None, &both, own, its, &mut sum);
         (*room, shape) = (sum, both);
     }
-    let strides = broadcast_strides(&shape, scores)?.try_into().ok()?;
+    let strides = broadcast_strides(&shape, scores)?.as_slice().try_into().ok()?;
     Some(Mask { data: room, strides })
 }
 

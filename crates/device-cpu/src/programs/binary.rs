@@ -6,7 +6,7 @@ use hetra_device::{Call, Part, Program};
 use hetra_ir::{Dim, Node, Type};
 use hetra_tensor::{DType, Tensor, broadcast};
 
-use super::{Compile, Form, Outcome, program_over};
+use super::{Compile, Form, Outcome, one, program_over};
 use hetra_cpu_base::activation::Activation;
 use hetra_cpu_base::isa::isa;
 use hetra_cpu_rows::broadcast::{Binary, binary, broadcast_strides};
@@ -96,7 +96,7 @@ fn run(call: &mut Call<'_>, op: Binary) -> Outcome {
         let (left, right) = ((a.as_slice()?, &sa[..]), (b.as_slice()?, &sb[..]));
         binary(isa(), op, Activation::None, &shape, left, right, out.as_mut_slice()?);
     }
-    Ok(Some(vec![out.into()]))
+    one(out)
 }
 
 /// Writes over input `index`; the other input has its shape, or is one number. The kernel reads
@@ -117,5 +117,5 @@ fn over(call: &mut Call<'_>, op: Binary, mut target: Tensor, index: usize) -> Ou
         let (a, b) = if index == 0 { (mine, its) } else { (its, mine) };
         binary(isa(), op, Activation::None, &[len], a, b, values);
     }
-    Ok(Some(vec![target.into()]))
+    one(target)
 }

@@ -10,7 +10,7 @@ use hetra_tensor::{DType, Tensor};
 use super::conv::scratch_fits;
 use super::extents::{Join, axis_of, product};
 use super::quantised::{CODES, at, inputs, scales, single, zeros};
-use super::{Compile, Form, Outcome, program};
+use super::{Compile, Form, Outcome, one, program};
 use hetra_cpu_base::isa::isa;
 use hetra_cpu_base::scratch::lend;
 use hetra_cpu_kernels::codes::{CodeOp, ROWS_MAX, code_op, look_up, plane_means, row_means};
@@ -59,7 +59,7 @@ fn entries(call: &mut Call<'_>) -> Outcome {
     }
     let mut out = call.output(0, table.dtype(), x.shape())?;
     look_up(isa(), entries, x.bytes(), out.bytes_mut()?);
-    Ok(Some(vec![out.into()]))
+    one(out)
 }
 
 /// Scale and zero point, of codes of this type, at `index` and `index + 1`.
@@ -117,7 +117,7 @@ fn on_codes(call: &mut Call<'_>, op: CodeOp) -> Outcome {
             code_op(isa(), op, many, (few, inner), swapped, out.as_mut_slice()?);
         }
     }
-    Ok(Some(vec![out.into()]))
+    one(out)
 }
 
 /// Inputs: scale and zero point of the output, then a tensor, its scale and zero point each.
@@ -170,7 +170,7 @@ fn concat(call: &mut Call<'_>, axis: i64) -> Outcome {
         }
         offset += len;
     }
-    Ok(Some(vec![out.into()]))
+    one(out)
 }
 
 fn average(call: &mut Call<'_>) -> Outcome {
@@ -220,7 +220,7 @@ fn average_by(call: &mut Call<'_>, last: bool) -> Outcome {
             row_means::<i8>(isa(), x.as_slice()?, size, from.1, (factor, to.1), y)
         }
     }
-    Ok(Some(vec![out.into()]))
+    one(out)
 }
 
 fn compile_softmax(_: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
@@ -265,5 +265,5 @@ fn softmax_codes(call: &mut Call<'_>, axis: i64, joined: bool) -> Outcome {
         DType::U8 => multiply::<u8>(isa(), &chances, steps, to.1, out.as_mut_slice()?),
         _ => multiply::<i8>(isa(), &chances, steps, to.1, out.as_mut_slice()?),
     }
-    Ok(Some(vec![out.into()]))
+    one(out)
 }

@@ -8,7 +8,7 @@ use hetra_ops::{Compute, ConvGeometry, Epilogue, OpError};
 use hetra_tensor::{DType, Tensor};
 
 use super::extents::pair;
-use super::{Compile, Form, Outcome, conv_volume, program};
+use super::{Compile, Form, Outcome, conv_volume, one, program};
 use hetra_cpu_base::activation::{Activation, Curve};
 use hetra_cpu_base::isa::isa;
 use hetra_cpu_kernels::conv::plane_len;
@@ -279,7 +279,7 @@ impl Packed<PackedConv> {
             return Ok(None);
         }
         let output = geometry.output_shape();
-        if residual.as_ref().is_some_and(|z| z.shape() != output) {
+        if residual.as_ref().is_some_and(|z| *z.shape() != *output) {
             return Ok(None);
         }
         let Some([h, w_in]) = pair(&geometry.input, 1) else { return Ok(None) };
@@ -291,7 +291,7 @@ impl Packed<PackedConv> {
         let residual = residual.as_ref().map(Tensor::as_slice::<f32>).transpose()?;
         let size = (geometry.batch, h, w_in);
         packed.run(x.as_slice()?, size, residual, out.as_mut_slice()?);
-        Ok(Some(vec![out.into()]))
+        one(out)
     }
 }
 

@@ -9,7 +9,7 @@ use hetra_tensor::{DType, Tensor};
 
 use super::conv::{makes, scratch_fits, shape_of, window_taken};
 use super::extents::pair;
-use super::{Compile, Form, Outcome, program};
+use super::{Compile, Form, Outcome, one, program};
 use hetra_cpu_base::activation::Activation;
 use hetra_cpu_base::isa::isa;
 use hetra_cpu_kernels::conv_transpose::PackedConvTranspose;
@@ -82,5 +82,5 @@ fn run(call: &mut Call<'_>, packed: &OnceLock<Option<PackedConvTranspose>>) -> O
     }
     let mut out = call.output(0, DType::F32, &geometry.output_shape())?;
     packed.run(x.as_slice()?, (geometry.batch, h, width), out.as_mut_slice()?);
-    Ok(Some(vec![out.into()]))
+    one(out)
 }

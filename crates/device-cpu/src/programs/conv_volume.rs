@@ -8,7 +8,7 @@ use hetra_ops::ConvGeometry;
 use hetra_tensor::{DType, Tensor};
 
 use super::conv::{activation, attrs, join, window_fits};
-use super::{Outcome, program};
+use super::{Outcome, one, program};
 use hetra_cpu_base::activation::Activation;
 use hetra_cpu_base::isa::isa;
 use hetra_cpu_kernels::conv::ConvShape;
@@ -88,7 +88,7 @@ fn run(call: &mut Call<'_>, packed: Option<&PackedVolume>, act: Activation) -> O
     if !makes
         || !fits(&depth, &plane, [d, h, width])
         || bias.as_ref().is_some_and(|bias| bias.len() != plane.m)
-        || residual.as_ref().is_some_and(|z| z.shape() != output)
+        || residual.as_ref().is_some_and(|z| *z.shape() != *output)
     {
         return Ok(None);
     }
@@ -107,5 +107,5 @@ fn run(call: &mut Call<'_>, packed: Option<&PackedVolume>, act: Activation) -> O
     let mut out = call.output(0, DType::F32, &output)?;
     let size = (geometry.batch, [d, h, width]);
     conv_volume(weights, &conv, x.as_slice()?, size, out.as_mut_slice()?);
-    Ok(Some(vec![out.into()]))
+    one(out)
 }

@@ -18,7 +18,7 @@ use hetra_tensor::{DType, Tensor, TensorError, strides_of};
 use super::extents::product;
 use super::matmul::offsets;
 use super::movement::tensors;
-use super::{Compile, Form, Outcome, program};
+use super::{Compile, Form, Outcome, one, program};
 use hetra_cpu_base::activation::Activation;
 use hetra_cpu_base::isa::isa;
 use hetra_cpu_kernels::gemm::{Batch, Epilogue, gemm_batch};
@@ -90,7 +90,7 @@ fn run(call: &mut Call<'_>) -> Outcome {
     let terms: Vec<Term> = form.operands.iter().zip(&tensors).map(Term::new).collect();
     let mut out = |extents: &[usize]| call.output(0, DType::F32, extents);
     let Some(result) = contract_all(terms, &wanted, &mut out)? else { return Ok(None) };
-    Ok(Some(vec![result.values.reshape(&shape)?.into()]))
+    one(result.values.reshape(&shape)?)
 }
 
 /// Makes a tensor of some extents.

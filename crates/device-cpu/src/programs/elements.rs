@@ -5,6 +5,7 @@ use std::sync::Arc;
 use hetra_device::{Call, Part, Program};
 use hetra_ir::Node;
 use hetra_tensor::{DType, to_i64};
+use smallvec::smallvec;
 
 use super::extents::axis_of;
 use super::{Compile, Outcome, program};
@@ -45,5 +46,5 @@ fn run<T: Item>(call: &mut Call<'_>, axis: i64) -> Outcome {
     let source = (bytemuck::cast_slice::<u8, T>(x.bytes()), shape);
     let target = bytemuck::cast_slice_mut::<u8, T>(out.bytes_mut()?);
     // An index outside is the reference's to report.
-    Ok(gather_elements(source, axis, (chosen, extents), target).then(|| vec![out.into()]))
+    Ok(gather_elements(source, axis, (chosen, extents), target).then(|| smallvec![out.into()]))
 }

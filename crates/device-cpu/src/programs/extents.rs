@@ -1,6 +1,6 @@
 //! What several programs ask of shapes and axes.
 
-use hetra_tensor::Tensor;
+use hetra_tensor::{Shape, Tensor};
 
 /// Product of extents of a tensor that is in memory.
 pub(super) fn product(extents: &[usize]) -> usize {
@@ -12,6 +12,11 @@ pub(super) fn product(extents: &[usize]) -> usize {
 pub(super) fn axis_of(axis: i64, rank: usize) -> Option<usize> {
     let axis = if axis < 0 { axis.checked_add(i64::try_from(rank).ok()?)? } else { axis };
     usize::try_from(axis).ok().filter(|&axis| axis < rank)
+}
+
+/// The extents of these one after the other.
+pub(super) fn chained<const N: usize>(parts: [&[usize]; N]) -> Shape {
+    parts.into_iter().flatten().copied().collect()
 }
 
 /// What an operator says of one or two spatial axes, as the 2-D kernels want it: a single axis is
@@ -26,7 +31,7 @@ pub(super) fn pair(list: &[usize], lead: usize) -> Option<[usize; 2]> {
 
 /// Tensors joined along an axis: the shape of the whole, and what one step of the axis holds.
 pub(super) struct Join {
-    pub(super) shape: Vec<usize>,
+    pub(super) shape: Shape,
     /// Blocks: the product of the extents before the axis.
     pub(super) count: usize,
     /// Elements of a block for each index of the axis.
@@ -48,7 +53,7 @@ impl Join {
         if !parts.iter().all(same) {
             return None;
         }
-        let mut shape = first.shape().to_vec();
+        let mut shape = Shape::from_slice(first.shape());
         let mut extents = parts.iter().map(|part| part.shape()[axis]);
         shape[axis] = extents.try_fold(0usize, |sum, extent| sum.checked_add(extent))?;
         let (count, inner) = (product(&shape[..axis]), product(&shape[axis + 1..]));

@@ -7,7 +7,7 @@ use hetra_ir::Node;
 use hetra_ops::{DftForm, StftForm};
 use hetra_tensor::{DType, Tensor};
 
-use super::{Compile, Outcome, program};
+use super::{Compile, Outcome, one, program};
 use hetra_cpu_rows::fourier::Plan;
 
 pub(super) static OPS: &[(&str, Compile)] = &[("DFT", compile_dft), ("STFT", compile_stft)];
@@ -56,7 +56,7 @@ fn run_dft(call: &mut Call<'_>, kept: &Kept) -> Outcome {
         },
         out.as_mut_slice()?,
     );
-    Ok(Some(vec![out.into()]))
+    one(out)
 }
 
 fn compile_stft(_: &Part<'_>, _: &Node) -> Option<Arc<dyn Program>> {
@@ -91,5 +91,5 @@ fn run_stft(call: &mut Call<'_>, kept: &Kept) -> Outcome {
         },
         out.as_mut_slice()?,
     );
-    Ok(Some(vec![out.into()]))
+    one(out)
 }

@@ -1,7 +1,7 @@
 //! Queries, keys and values as views by batch, head and token, whatever their layout, and the
 //! attention of such views.
 
-use hetra_device::Call;
+use hetra_device::{Call, Values};
 use hetra_ops::OpError;
 use hetra_tensor::{DType, Tensor, TensorError, Value};
 
@@ -151,7 +151,7 @@ impl Cache {
     }
 
     /// The outputs of the node of which `first` is the first one.
-    pub(super) fn outputs(self, call: &Call<'_>, first: Tensor) -> Vec<Value> {
+    pub(super) fn outputs(self, call: &Call<'_>, first: Tensor) -> Values {
         let present = self.0.filter(|_| call.node.outputs.len() > 1);
         std::iter::once(first).chain(present.into_iter().flatten()).map(Value::from).collect()
     }
@@ -207,7 +207,7 @@ pub(super) fn mask_of<'a>(
     if mask.is_empty() || mask.shape().last() != scores.last() {
         return None;
     }
-    let strides = broadcast_strides(mask.shape(), scores)?.try_into().ok()?;
+    let strides = broadcast_strides(mask.shape(), scores)?.as_slice().try_into().ok()?;
     let data = match mask.dtype() {
         DType::F32 => mask.as_slice::<f32>().ok()?,
         DType::Bool => {

@@ -6,10 +6,11 @@ use hetra_device::{Call, Part, Program};
 use hetra_ir::{Dim, Node};
 use hetra_ops::{Compute, GemmForm, MatMulForm};
 use hetra_tensor::{DType, Tensor};
+use smallvec::{SmallVec, smallvec};
 
 use super::conv::{activation, rounding_name, scratch_fits};
 use super::extents::product;
-use super::{Compile, Form, Outcome, program};
+use super::{Compile, Form, Outcome, one, program};
 use hetra_cpu_base::activation::Activation;
 use hetra_cpu_base::isa::isa;
 use hetra_cpu_kernels::gemm::{Batch, Bias, Epilogue, Lhs, Mat, PackedB, Rhs, gemm, gemm_batch};
@@ -163,12 +164,15 @@ fn run_matmul(
         };
         gemm_batch(isa(), &batch, left, b.as_slice()?, c, &ep);
     }
-    Ok(Some(vec![out.into()]))
+    one(out)
 }
 
+/// As many as a layer has heads are not on the heap.
+type Offsets = SmallVec<[usize; 16]>;
+
 /// Start of each matrix of a batch, in row-major order of the batch axes.
-pub(super) fn offsets(batch: &[usize], strides: &[usize]) -> Vec<usize> {
-    let mut all = vec![0];
+pub(super) fn offsets(batch: &[usize], strides: &[usize]) -> Offsets {
+    let mut all: Offsets = smallvec![0];
     for (&extent, &stride) in batch.iter().zip(strides) {
         all = all
             .iter()
@@ -220,5 +224,5 @@ fn run_gemm(call: &mut Call<'_>, packed: Option<&PackedB>, act: Activation) -> O
     };
     let ep = Epilogue { alpha: form.alpha, bias, residual, act, ..Epilogue::default() };
     gemm(isa(), Lhs::View(left), rhs, out.as_mut_slice()?, form.n, &ep);
-    Ok(Some(vec![out.into()]))
+    one(out)
 }

@@ -18,6 +18,7 @@ mod embed;
 mod extents;
 mod fourier;
 mod heads;
+mod last;
 mod matmul;
 mod movement;
 mod nbits;
@@ -38,11 +39,13 @@ mod top;
 
 use std::sync::Arc;
 
-use hetra_device::{Call, Part, Program, Space, Task};
+use hetra_device::{Call, Part, Program, Space, Task, Values};
 use hetra_ir::{Dim, Graph, Node, Type, ValueId};
 use hetra_ops::{FIRST_INPUT_PLAIN, OpError};
-use hetra_tensor::{DType, Value};
+use hetra_tensor::{DType, Tensor};
+use smallvec::smallvec;
 
+pub(crate) use last::Last;
 pub(crate) use schedules::Schedules;
 
 /// Builds the program of a node that its family takes; `None` when an attribute is malformed.
@@ -181,7 +184,12 @@ pub(crate) fn tunes(part: &Part<'_>, node: &Node) -> Option<(Task, Space)> {
 }
 
 /// What a kernel gives: its outputs, or `None` when the reference has to run.
-pub(crate) type Outcome = Result<Option<Vec<Value>>, OpError>;
+pub(crate) type Outcome = Result<Option<Values>, OpError>;
+
+/// The outcome of a kernel with one output.
+fn one(out: Tensor) -> Outcome {
+    Ok(Some(smallvec![out.into()]))
+}
 
 /// A program made of a closure.
 struct Fast<F> {
@@ -191,7 +199,7 @@ struct Fast<F> {
 }
 
 impl<F: Fn(&mut Call<'_>) -> Outcome + Send + Sync> Program for Fast<F> {
-    fn run(&self, mut call: Call<'_>) -> Result<Vec<Value>, OpError> {
+    fn run(&self, mut call: Call<'_>) -> Result<Values, OpError> {
         match (self.run)(&mut call)? {
             Some(values) => Ok(values),
             None => {

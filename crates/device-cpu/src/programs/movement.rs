@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use half::bf16;
-use hetra_device::{Call, Part, Program};
+use hetra_device::{Call, Part, Program, Values};
 use hetra_ir::Node;
 use hetra_ops::{OpError, SliceForm, resolve_indices};
-use hetra_tensor::{DType, Tensor, TensorError, broadcast, to_i64};
+use hetra_tensor::{Axes, DType, Shape, Tensor, TensorError, broadcast, to_i64};
+use smallvec::{SmallVec, smallvec};
 
-use super::extents::{Join, axis_of, product};
-use super::{Compile, Form, Outcome, program};
+use super::extents::{Join, axis_of, chained, product};
+use super::{Compile, Form, Outcome, one, program};
 use hetra_cpu_base::isa::isa;
 use hetra_cpu_kernels::layout::{Blocks, Item, copy_blocks, copy_strided, gather, transpose};
 use hetra_cpu_rows::broadcast::broadcast_strides;
@@ -68,7 +69,7 @@ pub(super) fn items_mut<T: Item>(tensor: &mut Tensor) -> Result<&mut [T], Tensor
 }
 
 /// All inputs of a call.
-pub(super) fn tensors(call: &Call<'_>) -> Result<Vec<Tensor>, OpError> {
+pub(super) fn tensors(call: &Call<'_>) -> Result<SmallVec<[Tensor; 4]>, OpError> {
     (0..call.inputs.len()).map(|index| call.tensor(index).cloned()).collect()
 }
 
@@ -76,7 +77,7 @@ fn compile_transpose(_: &Part<'_>, _: &Node) -> Option<Arc<dyn Program>> {
     program("move", |call| {
         let x = call.tensor(0)?.clone();
         let rank = x.rank();
-        let perm: Vec<usize> = match call.node.attrs.ints_opt("perm")? {
+        let perm: Axes = match call.node.attrs.ints_opt("perm")? {
             Some(perm) => perm.iter().filter_map(|&axis| usize::try_from(axis).ok()).collect(),
             None => (0..rank).rev().collect(),
         };
@@ -85,11 +86,11 @@ fn compile_transpose(_: &Part<'_>, _: &Node) -> Option<Arc<dyn Program>> {
         if x.is_empty() || !sorted.iter().copied().eq(0..rank) {
             return Ok(None);
         }
-        let shape: Vec<usize> = perm.iter().map(|&axis| x.shape()[axis]).collect();
+        let shape: Shape = perm.iter().map(|&axis| x.shape()[axis]).collect();
         by_width!(x.dtype(), T => {
             let mut out = call.output(0, x.dtype(), &shape)?;
             transpose::<T>(items(&x), x.shape(), &perm, items_mut(&mut out)?);
-            Ok(Some(vec![out.into()]))
+            one(out)
         })
     })
 }
@@ -112,7 +113,7 @@ fn run_concat(call: &mut Call<'_>, axis: i64) -> Outcome {
             copy_blocks::<T>(items(part), items_mut(&mut out)?, &blocks);
             at += len;
         }
-        Ok(Some(vec![out.into()]))
+        one(out)
     })
 }
 
@@ -125,7 +126,7 @@ fn compile_gather_concat(_: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> 
 fn run_gather_concat(call: &mut Call<'_>, axis: i64, indices: &[i64]) -> Outcome {
     let parts = tensors(call)?;
     let Some(join) = Join::of(&parts, axis) else { return Ok(None) };
-    let extents: Vec<usize> = parts.iter().map(|part| part.shape()[join.axis]).collect();
+    let extents: Axes = parts.iter().map(|part| part.shape()[join.axis]).collect();
     let mut picks = Vec::with_capacity(indices.len());
     for mut at in resolve_indices(indices, join.shape[join.axis], 0)? {
         let mut part = 0;
@@ -142,7 +143,7 @@ fn run_gather_concat(call: &mut Call<'_>, axis: i64, indices: &[i64]) -> Outcome
     macro_rules! arrays {
         ($T:ident) => {{
             let parts = parts.iter().zip(&extents);
-            &parts.map(|(x, &n)| (items::<$T>(x), n)).collect::<Vec<_>>()[..]
+            &parts.map(|(x, &n)| (items::<$T>(x), n)).collect::<Axes<_>>()[..]
         }};
     }
     let (single, isa) = (sizes.1 == 1, isa());
@@ -163,7 +164,7 @@ fn run_gather_concat(call: &mut Call<'_>, axis: i64, indices: &[i64]) -> Outcome
             gather_concat(&arrays, &picks, items_mut(&mut out)?);
         });
     }
-    Ok(Some(vec![out.into()]))
+    one(out)
 }
 
 fn compile_split(_: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
@@ -172,15 +173,15 @@ fn compile_split(_: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
 }
 
 /// Lengths of the parts; `None` for forms that the reference checks.
-fn split_lengths(call: &Call<'_>, extent: usize) -> Option<Vec<usize>> {
+fn split_lengths(call: &Call<'_>, extent: usize) -> Option<Axes> {
     let count = call.node.outputs.len();
     if let Some(lengths) = call.tensor_opt(1) {
         let lengths = to_i64(lengths).ok()?;
-        let lengths: Vec<usize> = lengths.iter().filter_map(|&n| usize::try_from(n).ok()).collect();
+        let lengths: Axes = lengths.iter().filter_map(|&n| usize::try_from(n).ok()).collect();
         let total = lengths.iter().try_fold(0usize, |sum, &n| sum.checked_add(n))?;
         return (lengths.len() == count && total == extent).then_some(lengths);
     }
-    (count > 0 && extent.is_multiple_of(count)).then(|| vec![extent / count; count])
+    (count > 0 && extent.is_multiple_of(count)).then(|| smallvec![extent / count; count])
 }
 
 fn run_split(call: &mut Call<'_>, axis: i64) -> Outcome {
@@ -191,9 +192,9 @@ fn run_split(call: &mut Call<'_>, axis: i64) -> Outcome {
     let row = x.shape()[axis] * inner;
     by_width!(x.dtype(), T => {
         let mut at = 0;
-        let mut parts = Vec::with_capacity(lengths.len());
+        let mut parts = Values::with_capacity(lengths.len());
         for (index, length) in lengths.into_iter().enumerate() {
-            let mut shape = x.shape().to_vec();
+            let mut shape = Shape::from_slice(x.shape());
             shape[axis] = length;
             let len = length * inner;
             let mut out = call.output(index, x.dtype(), &shape)?;
@@ -222,12 +223,12 @@ fn run_gather(call: &mut Call<'_>, axis: i64) -> Outcome {
         to_i64(&indices)?.into_iter().map(|index| axis_of(index, extent)).collect();
     let Some(chosen) = chosen else { return Ok(None) };
     let (before, after) = (&x.shape()[..axis], &x.shape()[axis + 1..]);
-    let shape = [before, indices.shape(), after].concat();
+    let shape = chained([before, indices.shape(), after]);
     let sizes = [product(before), extent, product(after)];
     by_width!(x.dtype(), T => {
         let mut out = call.output(0, x.dtype(), &shape)?;
         gather::<T>(items(&x), sizes, &chosen, items_mut(&mut out)?);
-        Ok(Some(vec![out.into()]))
+        one(out)
     })
 }
 
@@ -242,7 +243,7 @@ fn compile_slice(_: &Part<'_>, _: &Node) -> Option<Arc<dyn Program>> {
             let mut out = call.output(0, x.dtype(), &form.shape)?;
             let target = items_mut(&mut out)?;
             copy_strided::<T>(items(&x), form.offset, &form.shape, &form.strides, target);
-            Ok(Some(vec![out.into()]))
+            one(out)
         })
     })
 }
@@ -296,6 +297,6 @@ fn repeat(
     by_width!(x.dtype(), T => {
         let mut out = call.output(0, x.dtype(), shape)?;
         copy_strided::<T>(items(x), 0, walk, strides, items_mut(&mut out)?);
-        Ok(Some(vec![out.into()]))
+        one(out)
     })
 }

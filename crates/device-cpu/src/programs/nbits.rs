@@ -7,7 +7,7 @@ use hetra_ir::Node;
 use hetra_ops::NBitsForm;
 use hetra_tensor::{DType, Tensor};
 
-use super::{Compile, Form, Outcome, program};
+use super::{Compile, Form, Outcome, one, program};
 use hetra_cpu_base::isa::isa;
 use hetra_cpu_kernels::nbits::{BLOCK_MAX, NBits, matmul_nbits};
 
@@ -61,5 +61,5 @@ fn run(call: &mut Call<'_>, form: &NBitsForm) -> Outcome {
     };
     let bias = bias.as_ref().map(Tensor::as_slice).transpose()?;
     matmul_nbits(isa(), a.as_slice()?, a.len() / form.k, &weights, bias, out.as_mut_slice()?);
-    Ok(Some(vec![out.into()]))
+    one(out)
 }

@@ -5,18 +5,17 @@ use std::sync::Arc;
 use half::bf16;
 use hetra_device::{Call, Part, Program};
 use hetra_ir::Node;
-use hetra_ops::{
-    Compute, ConvGeometry, FIRST_INPUT_PLAIN, OpError, PoolGeometry, channels_last_perm, stored,
-};
-use hetra_tensor::{DType, Tensor};
+use hetra_ops::{Compute, ConvGeometry, FIRST_INPUT_PLAIN, OpError, PoolGeometry, stored};
+use hetra_tensor::{DType, Shape, Tensor};
+use smallvec::smallvec;
 
 use super::conv::{
     activation, fixed_shape, kernel_name, makes, rounding_name, shape_of, window_taken,
 };
-use super::extents::pair;
+use super::extents::{chained, pair};
 use super::nhwc_conv::{Forms, Images};
 use super::pool::planar;
-use super::{Compile, Form, Outcome, Schedules, program};
+use super::{Compile, Form, Outcome, Schedules, one, program};
 use hetra_cpu_base::isa::isa;
 use hetra_cpu_base::numbers::{Numbers, NumbersOut};
 use hetra_cpu_kernels::bf16::{Operands, operands};
@@ -138,16 +137,19 @@ fn reads_planes(form: &Form<'_>) -> Option<bool> {
 }
 
 /// A shape with its channels put first, behind the batch.
-pub(super) fn channels_first(shape: &[usize]) -> Vec<usize> {
+pub(super) fn channels_first(shape: &[usize]) -> Shape {
     match shape {
-        [n, spatial @ .., c] => [&[*n, *c], spatial].concat(),
-        _ => shape.to_vec(),
+        [n, spatial @ .., c] => chained([&[*n, *c], spatial]),
+        _ => shape.into(),
     }
 }
 
 /// A shape with its channels put last.
-pub(super) fn channels_last(shape: &[usize]) -> Vec<usize> {
-    channels_last_perm(shape.len()).into_iter().map(|axis| shape[axis]).collect()
+pub(super) fn channels_last(shape: &[usize]) -> Shape {
+    match shape {
+        [n, c, spatial @ ..] => chained([&[*n], spatial, &[*c]]),
+        _ => shape.into(),
+    }
 }
 
 fn conv(part: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
@@ -180,14 +182,14 @@ fn run_conv(call: &mut Call<'_>, forms: &Forms, compute: Compute) -> Outcome {
     let (Some(pixels), added) = (numbers(&x, from)?, residual.as_ref()) else { return Ok(None) };
     let added = added.map(|residual| numbers(residual, stored)).transpose()?;
     let Some(added) = added.map_or(Some(None), |added| added.map(Some)) else { return Ok(None) };
-    let image = if planes { x.shape().to_vec() } else { channels_first(x.shape()) };
+    let image = if planes { x.shape().into() } else { channels_first(x.shape()) };
     let geometry = ConvGeometry::resolve(&call.node.attrs, &image, w.shape())?;
     let (Some(shape), Some([h, w_in])) = (shape_of(&geometry), pair(&geometry.input, 1)) else {
         return Ok(None);
     };
     let output = channels_last(&geometry.output_shape());
     let misfit = bias.as_ref().is_some_and(|bias| bias.len() != shape.m)
-        || residual.as_ref().is_some_and(|z| z.shape() != output);
+        || residual.as_ref().is_some_and(|z| *z.shape() != *output);
     let direct = match compute {
         Compute::Bf16 if has_tiles() => pieces_fit(&shape),
         _ => !planes || copies_fit(&shape, w_in),
@@ -204,7 +206,7 @@ fn run_conv(call: &mut Call<'_>, forms: &Forms, compute: Compute) -> Outcome {
         _ => NumbersOut::F32(out.as_mut_slice()?),
     };
     forms.run(&shape, (&w, bias.as_ref()), &images, sink)?;
-    Ok(Some(vec![out.into()]))
+    one(out)
 }
 
 /// The numbers of an image, or `None` where they are others than kernels read.
@@ -242,7 +244,7 @@ fn run_window(call: &mut Call<'_>, kind: PoolKind) -> Outcome {
     }
     let first = channels_first(x.shape());
     let geometry = PoolGeometry::resolve(&call.node.attrs, &first)?;
-    let shape = channels_last(&[&first[..2], geometry.output.as_slice()].concat());
+    let shape = channels_last(&chained([&first[..2], &geometry.output]));
     let (Some(form), Some([h, w]), Some(size)) =
         (planar(&geometry.window, kind), pair(&geometry.input, 1), pair(&geometry.output, 1))
     else {
@@ -272,7 +274,7 @@ fn pooled(
         }
         _ => return Ok(None),
     }
-    Ok(Some(vec![out.into()]))
+    one(out)
 }
 
 fn run_global(call: &mut Call<'_>, op: Reduce) -> Outcome {
@@ -282,7 +284,7 @@ fn run_global(call: &mut Call<'_>, op: Reduce) -> Outcome {
         return Ok(None);
     }
     let (n, c) = (x.shape()[0], x.shape()[x.rank() - 1]);
-    let mut shape = vec![1; x.rank()];
+    let mut shape: Shape = smallvec![1; x.rank()];
     (shape[0], shape[x.rank() - 1]) = (n, c);
     let pixels = x.len() / (n * c);
     if stored == DType::BF16 {
@@ -297,5 +299,5 @@ fn run_global(call: &mut Call<'_>, op: Reduce) -> Outcome {
     }
     let mut out = call.output(0, DType::F32, &shape)?;
     reduce(isa(), op, x.as_slice()?, [n, pixels, c], out.as_mut_slice()?);
-    Ok(Some(vec![out.into()]))
+    one(out)
 }

@@ -10,8 +10,8 @@ use hetra_tensor::DType;
 use super::conv::{makes, scratch_fits, shape_of, window_taken};
 use super::extents::pair;
 use super::nhwc::{channels_first, channels_last, fills_vectors};
-use super::quantised::{at, bytes, conv_terms, inputs, zeros};
-use super::{Compile, Form, Outcome, program};
+use super::quantised::{KeptTerms, bytes, zeros};
+use super::{Compile, Form, Outcome, one, program};
 use hetra_cpu_base::isa::isa;
 use hetra_cpu_kernels::nhwc_int8::{CodesOut, PackedNhwcInt8};
 
@@ -27,14 +27,17 @@ pub(super) fn takes(form: &Form<'_>) -> bool {
     first && rank && constant && fills && pad.is_ok_and(|pad| pad == "NOTSET")
 }
 
-fn compile(_: &Part<'_>, _: &Node) -> Option<Arc<dyn Program>> {
-    let packed = OnceLock::new();
-    program("conv int8 nhwc", move |call| conv(call, &packed))
+fn compile(part: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
+    let (packed, terms) = (OnceLock::new(), KeptTerms::new(part, node));
+    program("conv int8 nhwc", move |call| conv(call, &terms, &packed))
 }
 
 /// A convolution with fixed weights: packed at the first run, when the input's rank is known.
-fn conv(call: &mut Call<'_>, packed: &OnceLock<Option<PackedNhwcInt8>>) -> Outcome {
-    let inputs = inputs(call);
+fn conv(
+    call: &mut Call<'_>,
+    terms: &KeptTerms,
+    packed: &OnceLock<Option<PackedNhwcInt8>>,
+) -> Outcome {
     let (x, w) = (call.tensor(0)?.clone(), call.tensor(3)?.clone());
     if x.rank() < 3 {
         return Ok(None);
@@ -47,7 +50,7 @@ fn conv(call: &mut Call<'_>, packed: &OnceLock<Option<PackedNhwcInt8>>) -> Outco
     // again, so it is not done inside `get_or_init`.
     if packed.get().is_none() {
         let pack = || {
-            let zero = zeros(at(&inputs, 5), w.dtype())?;
+            let zero = zeros(call.tensor_opt(5), w.dtype())?;
             let fits = (zero.len() == 1 || zero.len() == shape.m) && window_taken(&shape);
             fits.then(|| Some(PackedNhwcInt8::new(isa(), shape, bytes(&w)?, &zero)))?
         };
@@ -56,7 +59,7 @@ fn conv(call: &mut Call<'_>, packed: &OnceLock<Option<PackedNhwcInt8>>) -> Outco
     }
     let packed = packed.get().and_then(Option::as_ref).filter(|packed| *packed.shape() == shape);
     let (Some(packed), Some(source), Some(terms)) =
-        (packed, bytes(&x), conv_terms(&inputs, &x, shape.m)?)
+        (packed, bytes(&x), terms.get(call, x.dtype(), shape.m))
     else {
         return Ok(None);
     };
@@ -74,6 +77,6 @@ fn conv(call: &mut Call<'_>, packed: &OnceLock<Option<PackedNhwcInt8>>) -> Outco
         DType::U8 => CodesOut::U8(out.as_mut_slice()?, terms.y_zero),
         _ => CodesOut::I8(out.as_mut_slice()?, terms.y_zero),
     };
-    packed.run(source, terms.x_zero, size, (terms.bias, &terms.factors), &mut sink);
-    Ok(Some(vec![out.into()]))
+    packed.run(source, terms.x_zero, size, (terms.bias()?, &terms.factors), &mut sink);
+    one(out)
 }

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use hetra_device::{Call, Part, Program};
+use hetra_device::{Call, Part, Program, Values};
 use hetra_ir::Node;
 use hetra_ops::{LayerNormForm, LrnForm, SoftmaxForm};
 use hetra_tensor::{DType, Tensor};
+use smallvec::smallvec;
 
-use super::{Compile, Form, Outcome, program};
+use super::{Compile, Form, Outcome, one, program};
 use hetra_cpu_base::isa::isa;
 use hetra_cpu_rows::lrn::{Lrn, lrn};
 use hetra_cpu_rows::norm::{GroupNorm, LayerNorm, channel_affine, group_norm, layer_norm, softmax};
@@ -64,7 +65,7 @@ fn compile_softmax(_: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
         let mut out = call.output(0, DType::F32, x.shape())?;
         let sizes = [form.outer, form.length, form.inner];
         softmax(isa(), x.as_slice()?, out.as_mut_slice()?, sizes, log);
-        Ok(Some(vec![out.into()]))
+        one(out)
     })
 }
 
@@ -97,7 +98,7 @@ fn compile_layer_norm(_: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
             skip_bias: None,
         };
         layer_norm(isa(), &norm, x.as_slice()?, out.as_mut_slice()?, None);
-        Ok(Some(vec![out.into()]))
+        one(out)
     })
 }
 
@@ -137,7 +138,7 @@ fn run_skip(call: &mut Call<'_>, rms: bool) -> Outcome {
     };
     let sum_out = sum.as_mut().map(Tensor::as_mut_slice).transpose()?;
     layer_norm(isa(), &norm, x.as_slice()?, out.as_mut_slice()?, sum_out);
-    let mut values = vec![out.into()];
+    let mut values: Values = smallvec![out.into()];
     if let Some(sum) = sum {
         // Outputs 1 and 2 are not wanted; they hold their places.
         values.extend([
@@ -183,7 +184,7 @@ fn run_group(call: &mut Call<'_>, groups: Option<usize>, eps: f32) -> Outcome {
     let (scale, bias) = (scale.as_slice()?, bias.as_slice()?);
     let norm = GroupNorm { shape, groups, eps, scale, bias };
     group_norm(isa(), &norm, x.as_slice()?, out.as_mut_slice()?);
-    Ok(Some(vec![out.into()]))
+    one(out)
 }
 
 fn compile_lrn(_: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
@@ -202,7 +203,7 @@ fn compile_lrn(_: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
         let LrnForm { back, forward, alpha, beta, bias } = form;
         let norm = Lrn { shape, back, ahead: forward, alpha: alpha as f32, beta, bias };
         lrn(isa(), &norm, x.as_slice()?, out.as_mut_slice()?);
-        Ok(Some(vec![out.into()]))
+        one(out)
     })
 }
 
@@ -226,6 +227,6 @@ fn compile_batch(_: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
             .collect();
         let mut out = call.output(0, DType::F32, x.shape())?;
         channel_affine(isa(), shape, &factors, &shifts, x.as_slice()?, out.as_mut_slice()?);
-        Ok(Some(vec![out.into()]))
+        one(out)
     })
 }

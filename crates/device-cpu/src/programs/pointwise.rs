@@ -6,7 +6,7 @@ use hetra_device::{Call, Part, Program};
 use hetra_ir::{Node, Type};
 use hetra_tensor::DType;
 
-use super::{Compile, Form, Outcome, program, program_over};
+use super::{Compile, Form, Outcome, one, program, program_over};
 use hetra_cpu_base::activation::Activation;
 use hetra_cpu_base::isa::isa;
 use hetra_cpu_base::math::{Func, map, map_in_place, map_rows};
@@ -126,7 +126,7 @@ fn with_bias(part: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
         }
         let mut out = call.output(0, DType::F32, x.shape())?;
         map_rows(isa(), function, x.as_slice()?, bias.as_slice()?, out.as_mut_slice()?);
-        Ok(Some(vec![out.into()]))
+        one(out)
     })
 }
 
@@ -152,12 +152,12 @@ fn apply(call: &mut Call<'_>, function: Func) -> Outcome {
     }
     if let Some(mut tensor) = call.take_in_place(0) {
         map_in_place(isa(), function, tensor.as_mut_slice()?);
-        return Ok(Some(vec![tensor.into()]));
+        return one(tensor);
     }
     let x = call.tensor(0)?.clone();
     let mut out = call.output(0, DType::F32, x.shape())?;
     map(isa(), function, x.as_slice()?, out.as_mut_slice()?);
-    Ok(Some(vec![out.into()]))
+    one(out)
 }
 
 /// Clip's bounds are inputs: read at each run, they are scalars.

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use hetra_device::{Call, Part, Program};
 use hetra_ir::Node;
 use hetra_ops::{PoolGeometry, Window};
-use hetra_tensor::DType;
+use hetra_tensor::{DType, Shape};
+use smallvec::smallvec;
 
 use super::conv::{scratch_fits, window_fits};
-use super::extents::pair;
-use super::{Compile, Form, Outcome, program};
+use super::extents::{chained, pair};
+use super::{Compile, Form, Outcome, one, program};
 use hetra_cpu_base::isa::isa;
 use hetra_cpu_base::scratch::lend;
 use hetra_cpu_kernels::pool::{Pool, PoolKind, pool};
@@ -65,11 +66,11 @@ fn stages(w: &Window, kind: PoolKind) -> Option<[Pool; 2]> {
         return None;
     }
     let axes = |from: usize, to: usize| Window {
-        kernel: w.kernel[from..to].to_vec(),
-        strides: w.strides[from..to].to_vec(),
-        dilations: w.dilations[from..to].to_vec(),
-        pads_begin: w.pads_begin[from..to].to_vec(),
-        pads_end: w.pads_end[from..to].to_vec(),
+        kernel: w.kernel[from..to].into(),
+        strides: w.strides[from..to].into(),
+        dilations: w.dilations[from..to].into(),
+        pads_begin: w.pads_begin[from..to].into(),
+        pads_end: w.pads_end[from..to].into(),
         ceil: w.ceil,
     };
     // A single axis is taken for the width.
@@ -92,7 +93,7 @@ fn run(call: &mut Call<'_>, kind: PoolKind) -> Outcome {
         return Ok(None);
     }
     let geometry = PoolGeometry::resolve(&call.node.attrs, x.shape())?;
-    let shape = [&x.shape()[..2], geometry.output.as_slice()].concat();
+    let shape = chained([&x.shape()[..2], &geometry.output]);
     let fits = |form: &Pool, out: (usize, usize)| window_fits(&form.window(), 1, out);
     if shape.contains(&0) {
         return Ok(None);
@@ -109,7 +110,7 @@ fn run(call: &mut Call<'_>, kind: PoolKind) -> Outcome {
         let mut pooled = lend(planes * d * row);
         pool(isa(), &plane, source, (planes * d, h, w), (oh, ow), &mut pooled);
         pool(isa(), &depth, &pooled, (planes, d, row), (od, row), out.as_mut_slice()?);
-        return Ok(Some(vec![out.into()]));
+        return one(out);
     }
     let (Some(form), Some([h, w]), Some(size)) =
         (planar(&geometry.window, kind), pair(&geometry.input, 1), pair(&geometry.output, 1))
@@ -121,7 +122,7 @@ fn run(call: &mut Call<'_>, kind: PoolKind) -> Outcome {
     }
     let mut out = call.output(0, DType::F32, &shape)?;
     pool(isa(), &form, source, (planes, h, w), size.into(), out.as_mut_slice()?);
-    Ok(Some(vec![out.into()]))
+    one(out)
 }
 
 fn run_global(call: &mut Call<'_>, op: Reduce) -> Outcome {
@@ -130,9 +131,9 @@ fn run_global(call: &mut Call<'_>, op: Reduce) -> Outcome {
         return Ok(None);
     }
     let planes = x.shape()[0] * x.shape()[1];
-    let mut shape = vec![1; x.rank()];
+    let mut shape: Shape = smallvec![1; x.rank()];
     shape[..2].copy_from_slice(&x.shape()[..2]);
     let mut out = call.output(0, DType::F32, &shape)?;
     reduce(isa(), op, x.as_slice()?, [planes, x.len() / planes, 1], out.as_mut_slice()?);
-    Ok(Some(vec![out.into()]))
+    one(out)
 }

@@ -4,12 +4,13 @@ use std::sync::{Arc, OnceLock};
 
 use hetra_device::{Call, Part, Program};
 use hetra_ir::Node;
-use hetra_ops::{ConvGeometry, MatMulForm, QuantAxis, dynamic_params};
+use hetra_ops::{ConvGeometry, MatMulForm, OpError, QuantAxis, dynamic_params};
 use hetra_tensor::{DType, Tensor, to_i64};
+use smallvec::smallvec;
 
 use super::conv::{self, shape_of};
 use super::extents::{pair, product};
-use super::{Compile, Form, Outcome, program};
+use super::{Compile, Form, Last, Outcome, one, program};
 use hetra_cpu_base::activation::Activation;
 use hetra_cpu_base::isa::isa;
 use hetra_cpu_kernels::int8::{
@@ -98,28 +99,22 @@ pub(super) fn takes(form: &Form<'_>) -> bool {
     }
 }
 
-fn compile_conv(_: &Part<'_>, _: &Node) -> Option<Arc<dyn Program>> {
-    let packed = OnceLock::new();
-    program("conv int8", move |call| {
-        let inputs = inputs(call);
-        match conv(call, &inputs, &packed)? {
-            Some(out) => Ok(Some(vec![out.into()])),
-            None => Ok(None),
-        }
-    })
+fn compile_conv(part: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
+    let (packed, terms) = (OnceLock::new(), KeptTerms::new(part, node));
+    program("conv int8", move |call| conv(call, &terms, &packed))
 }
 
 /// A convolution with fixed weights: packed at the first run, when the input's rank is known.
 fn conv(
     call: &mut Call<'_>,
-    inputs: &[Option<Tensor>],
+    terms: &KeptTerms,
     packed: &OnceLock<Option<PackedIntConv>>,
-) -> Result<Option<Tensor>, hetra_ops::OpError> {
+) -> Outcome {
     let (x, w) = (call.tensor(0)?.clone(), call.tensor(3)?.clone());
     let geometry = ConvGeometry::resolve(&call.node.attrs, x.shape(), w.shape())?;
     let pack = || {
         let shape = shape_of(&geometry)?;
-        let zero = zeros(at(inputs, 5), w.dtype())?;
+        let zero = zeros(call.tensor_opt(5), w.dtype())?;
         if zero.len() != 1 && zero.len() != shape.m {
             return None;
         }
@@ -135,7 +130,7 @@ fn conv(
     let (Some(packed), Some(source), Some(shape)) = (packed, bytes(&x), shape_of(&geometry)) else {
         return Ok(None);
     };
-    let Some(terms) = conv_terms(inputs, &x, shape.m)? else { return Ok(None) };
+    let Some(terms) = terms.get(call, x.dtype(), shape.m) else { return Ok(None) };
     let Some([h, width]) = pair(&geometry.input, 1) else { return Ok(None) };
     let makes = conv::makes(&geometry, shape.out(h, width));
     if *packed.shape() != shape || !makes || !conv::fits(&shape, h, width) {
@@ -147,47 +142,70 @@ fn conv(
         DType::U8 => IntOut::U8(out.as_mut_slice()?, factors, terms.y_zero),
         _ => IntOut::I8(out.as_mut_slice()?, factors, terms.y_zero),
     };
-    packed.run(source, terms.x_zero, (geometry.batch, h, width), terms.bias, &mut sink);
-    Ok(Some(out))
+    packed.run(source, terms.x_zero, (geometry.batch, h, width), terms.bias()?, &mut sink);
+    one(out)
 }
 
 /// What a quantised convolution does with its sums.
-pub(super) struct ConvTerms<'a> {
+pub(super) struct ConvTerms {
     pub(super) x_zero: i32,
+    /// Of the codes that this zero point is of; any, without one.
+    x_dtype: Option<DType>,
     pub(super) y_zero: i32,
     /// One, or one for each output channel.
     pub(super) factors: Vec<f32>,
-    pub(super) bias: Option<&'a [i32]>,
+    bias: Option<Tensor>,
     /// That of the output: u8 or i8.
     pub(super) dtype: DType,
 }
 
-/// The terms of a QLinearConv with `m` output channels, if they are such as the kernels take.
-pub(super) fn conv_terms<'a>(
-    inputs: &'a [Option<Tensor>],
-    x: &Tensor,
-    m: usize,
-) -> Result<Option<ConvTerms<'a>>, hetra_ops::OpError> {
-    let (Some(of_x), Some(of_w), Some(of_y), Some(output)) = (
-        at(inputs, 1).and_then(scales).and_then(single),
-        at(inputs, 4).and_then(scales),
-        at(inputs, 6).and_then(scales).and_then(single),
-        at(inputs, 7),
-    ) else {
-        return Ok(None);
-    };
-    let dtype = output.dtype();
-    let (Some(x_zero), Some(y_zero)) = (
-        zeros(at(inputs, 2), x.dtype()).as_deref().and_then(single),
-        zeros(Some(output), dtype).as_deref().and_then(single),
-    ) else {
-        return Ok(None);
-    };
-    let bias = at(inputs, 8).map(Tensor::as_slice::<i32>).transpose()?;
-    let fits = bias.is_none_or(|bias| bias.len() == m) && (of_w.len() == 1 || of_w.len() == m);
-    let factors = of_w.iter().map(|w| of_x * w / of_y).collect();
-    let terms = ConvTerms { x_zero, y_zero, factors, bias, dtype };
-    Ok((fits && CODES.contains(&dtype)).then_some(terms))
+impl ConvTerms {
+    /// The terms of a QLinearConv with `m` output channels, if they are such as the kernels take.
+    fn of(call: &Call<'_>, x: DType, m: usize) -> Option<ConvTerms> {
+        let at = |index: usize| call.tensor_opt(index);
+        let of_x = at(1).and_then(scales).and_then(single)?;
+        let of_y = at(6).and_then(scales).and_then(single)?;
+        let (of_w, output) = (at(4).and_then(scales)?, at(7)?);
+        let dtype = output.dtype();
+        let x_zero = zeros(at(2), x).as_deref().and_then(single)?;
+        let y_zero = zeros(Some(output), dtype).as_deref().and_then(single)?;
+        let bias = at(8).cloned();
+        let sums = |bias: &Tensor| bias.dtype() == DType::I32 && bias.len() == m;
+        let fits = bias.as_ref().is_none_or(sums) && (of_w.len() == 1 || of_w.len() == m);
+        let factors = of_w.iter().map(|w| of_x * w / of_y).collect();
+        let x_dtype = at(2).map(Tensor::dtype);
+        let terms = ConvTerms { x_zero, x_dtype, y_zero, factors, bias, dtype };
+        (fits && CODES.contains(&dtype)).then_some(terms)
+    }
+
+    pub(super) fn bias(&self) -> Result<Option<&[i32]>, OpError> {
+        Ok(self.bias.as_ref().map(Tensor::as_slice).transpose()?)
+    }
+}
+
+/// The terms of a convolution, kept where they are constant.
+pub(super) struct KeptTerms {
+    constant: bool,
+    kept: OnceLock<Arc<ConvTerms>>,
+}
+
+impl KeptTerms {
+    pub(super) fn new(part: &Part<'_>, node: &Node) -> KeptTerms {
+        KeptTerms { constant: Last::<ConvTerms>::suits(part, node), kept: OnceLock::new() }
+    }
+
+    pub(super) fn get(&self, call: &Call<'_>, x: DType, m: usize) -> Option<Arc<ConvTerms>> {
+        let kept = self.kept.get().filter(|kept| kept.x_dtype.is_none_or(|dtype| dtype == x));
+        if let Some(kept) = kept {
+            return Some(kept.clone());
+        }
+        let terms = Arc::new(ConvTerms::of(call, x, m)?);
+        if self.constant {
+            // Another run may have been first; its terms are the same.
+            let _ = self.kept.set(terms.clone());
+        }
+        Some(terms)
+    }
 }
 
 pub(super) fn matrix(
@@ -245,9 +263,9 @@ fn compile_matmul(part: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
         let inputs = inputs(call);
         let (a, b) = (call.tensor(0)?.clone(), call.tensor(3)?.clone());
         let Some((form, rows)) = tall(&a, &b) else { return Ok(None) };
-        let one = |index: usize| at(&inputs, index).and_then(scales).and_then(single);
+        let scale = |index: usize| at(&inputs, index).and_then(scales).and_then(single);
         let (Some(of_a), Some(of_b), Some(of_y)) =
-            (one(1), at(&inputs, 4).and_then(scales), one(6))
+            (scale(1), at(&inputs, 4).and_then(scales), scale(6))
         else {
             return Ok(None);
         };
@@ -277,7 +295,7 @@ fn compile_matmul(part: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
             _ => return Ok(None),
         };
         gemm_int8(isa(), IntLhs::View(left), IntRhs::Packed(&packed), &terms, &mut sink);
-        Ok(Some(vec![out.into()]))
+        one(out)
     })
 }
 
@@ -308,7 +326,7 @@ fn run_matmul_integer(call: &mut Call<'_>, packed: &PackedIntB) -> Outcome {
     let mut out = call.output(0, DType::I32, &form.output)?;
     let mut sink = IntOut::I32(out.as_mut_slice()?);
     gemm_int8(isa(), IntLhs::View(left), IntRhs::Packed(packed), &terms, &mut sink);
-    Ok(Some(vec![out.into()]))
+    one(out)
 }
 
 /// The middle axis along which scales go; `None` for blocks.
@@ -370,7 +388,7 @@ fn compile_quantize(_: &Part<'_>, _: &Node) -> Option<Arc<dyn Program>> {
             DType::I8 => quantize_linear::<i8>(isa(), source, &form, out.as_mut_slice()?),
             _ => return Ok(None),
         }
-        Ok(Some(vec![out.into()]))
+        one(out)
     })
 }
 
@@ -401,7 +419,7 @@ fn compile_dequantize(_: &Part<'_>, _: &Node) -> Option<Arc<dyn Program>> {
             DType::I32 => dequantize_linear(isa(), x.as_slice::<i32>()?, &form, target),
             _ => return Ok(None),
         }
-        Ok(Some(vec![out.into()]))
+        one(out)
     })
 }
 
@@ -424,7 +442,7 @@ fn compile_dynamic(_: &Part<'_>, _: &Node) -> Option<Arc<dyn Program>> {
             Scales { scale: &[scale], zero: &[i32::from(zero)], shape: [1, 1, source.len()] };
         let mut out = call.output(0, DType::U8, x.shape())?;
         quantize_linear::<u8>(isa(), source, &form, out.as_mut_slice()?);
-        Ok(Some(vec![out.into(), Tensor::scalar(scale).into(), Tensor::scalar(zero).into()]))
+        Ok(Some(smallvec![out.into(), Tensor::scalar(scale).into(), Tensor::scalar(zero).into()]))
     })
 }
 
@@ -451,11 +469,11 @@ fn run_gemm(call: &mut Call<'_>, (left, right): (bool, bool), alpha: f32) -> Out
     let (a, b) = (call.tensor(0)?.clone(), call.tensor(3)?.clone());
     let (Some(a), Some(b)) = (turned(&a, left), turned(&b, right)) else { return Ok(None) };
     let (m, n) = (a.rows(), b.cols());
-    let one = |index: usize| at(&inputs, index).and_then(scales).and_then(single);
+    let scale = |index: usize| at(&inputs, index).and_then(scales).and_then(single);
     let (a_type, b_type) = (call.tensor(0)?.dtype(), call.tensor(3)?.dtype());
     let zero = |index, dtype| zeros(at(&inputs, index), dtype).as_deref().and_then(single);
     let (Some(of_a), Some(a_zero), Some(of_b), Some(b_zero)) =
-        (one(1), zero(2, a_type), at(&inputs, 4).and_then(scales), zeros(at(&inputs, 5), b_type))
+        (scale(1), zero(2, a_type), at(&inputs, 4).and_then(scales), zeros(at(&inputs, 5), b_type))
     else {
         return Ok(None);
     };
@@ -474,7 +492,7 @@ fn run_gemm(call: &mut Call<'_>, (left, right): (bool, bool), alpha: f32) -> Out
     let (y_scale, dtype) = match at(&inputs, 7) {
         None => (None, DType::F32),
         Some(_) => {
-            let Some(scale) = one(7) else { return Ok(None) };
+            let Some(scale) = scale(7) else { return Ok(None) };
             (Some(scale), at(&inputs, 8).map_or(a_type, Tensor::dtype))
         }
     };
@@ -494,5 +512,5 @@ fn run_gemm(call: &mut Call<'_>, (left, right): (bool, bool), alpha: f32) -> Out
         _ => return Ok(None),
     };
     gemm_int8(isa(), IntLhs::View(a), IntRhs::View(b), &terms, &mut sink);
-    Ok(Some(vec![out.into()]))
+    one(out)
 }

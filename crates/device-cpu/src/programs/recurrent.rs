@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use hetra_device::{Call, Part, Program};
+use hetra_device::{Call, Part, Program, Values};
 use hetra_ir::Node;
 use hetra_ops::{Activation as Op, Cell, OpError, RecurrentForm};
 use hetra_tensor::{DType, Tensor, to_i64};
+use smallvec::smallvec;
 
 use super::conv::scratch_fits;
 use super::{Compile, Form, Outcome, program};
@@ -209,7 +210,7 @@ fn run(call: &mut Call<'_>, form: &RecurrentForm, packed: Option<&[Weights]>) ->
             targets[at..at + hidden].copy_from_slice(values);
         });
     }
-    let mut values = vec![y.into(), h.into()];
+    let mut values: Values = smallvec![y.into(), h.into()];
     values.extend(is_lstm.then(|| c.into()));
     Ok(Some(values))
 }

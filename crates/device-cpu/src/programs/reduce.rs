@@ -5,11 +5,12 @@ use std::sync::Arc;
 use hetra_device::{Call, Part, Program};
 use hetra_ir::Node;
 use hetra_ops::OpError;
-use hetra_tensor::{DType, Tensor, to_i64};
+use hetra_tensor::{Axes, DType, Shape, Tensor, to_i64};
+use smallvec::smallvec;
 
 use super::conv::scratch_fits;
-use super::extents::{axis_of, product};
-use super::{Compile, program};
+use super::extents::{axis_of, chained, product};
+use super::{Compile, one, program};
 use hetra_cpu_base::isa::isa;
 use hetra_cpu_base::math::{Func, map_in_place};
 use hetra_cpu_base::scratch::lend;
@@ -55,18 +56,18 @@ fn compile(_: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
             }
             map_in_place(isa(), Func::Sqrt, out.as_mut_slice()?);
         }
-        Ok(Some(vec![out.into()]))
+        one(out)
     })
 }
 
 /// The axes as flags: when none is listed, all or (`noop`) none. `None` when they are malformed,
 /// which is the reference's business.
-fn axes(call: &Call<'_>, rank: usize, noop: bool) -> Option<Vec<bool>> {
+fn axes(call: &Call<'_>, rank: usize, noop: bool) -> Option<Axes<bool>> {
     let listed = match call.tensor_opt(1) {
         Some(axes) => to_i64(axes).ok()?,
         None => Vec::new(),
     };
-    let mut chosen = vec![listed.is_empty() && !noop; rank];
+    let mut chosen: Axes<bool> = smallvec![listed.is_empty() && !noop; rank];
     for axis in listed {
         chosen[axis_of(axis, rank)?] = true;
     }
@@ -96,7 +97,7 @@ fn run(call: &mut Call<'_>, op: Reduce, keep: bool, noop: bool) -> Result<Option
         return Ok(None);
     }
     let kept = x.shape().iter().zip(&chosen);
-    let shape: Vec<usize> = if keep {
+    let shape: Shape = if keep {
         kept.map(|(&extent, &gone)| if gone { 1 } else { extent }).collect()
     } else {
         kept.filter(|(_, gone)| !**gone).map(|(&extent, _)| extent).collect()
@@ -107,7 +108,7 @@ fn run(call: &mut Call<'_>, op: Reduce, keep: bool, noop: bool) -> Result<Option
         reduce(isa(), op, values, sizes, target);
         return Ok(Some(out));
     }
-    let mut order: Vec<usize> = (0..x.rank()).collect();
+    let mut order: Axes = (0..x.rank()).collect();
     order.sort_by_key(|&axis| chosen[axis]);
     let mut moved = lend(x.len());
     transpose(values, x.shape(), &order, &mut moved);
@@ -132,13 +133,13 @@ fn compile_arg(_: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
             return Ok(None);
         }
         let (before, after) = (&x.shape()[..axis], &x.shape()[axis + 1..]);
-        let shape: Vec<usize> = match keep {
-            true => [before, &[1], after].concat(),
-            false => [before, after].concat(),
+        let shape = match keep {
+            true => chained([before, &[1], after]),
+            false => chained([before, after]),
         };
         let sizes = [product(before), x.shape()[axis], product(after)];
         let mut out = call.output(0, DType::I64, &shape)?;
         arg_extreme(isa(), pick, x.as_slice()?, sizes, out.as_mut_slice()?);
-        Ok(Some(vec![out.into()]))
+        one(out)
     })
 }

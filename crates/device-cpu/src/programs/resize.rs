@@ -10,7 +10,7 @@ use hetra_tensor::{DType, Tensor};
 
 use super::extents::product;
 use super::movement::{self, by_width, items, items_mut};
-use super::{Compile, Form, Outcome, program};
+use super::{Compile, Form, Last, Outcome, one, program};
 use hetra_cpu_base::isa::isa;
 use hetra_cpu_kernels::resize::{Tap, linear, nearest, nearest_pixels};
 
@@ -24,8 +24,9 @@ pub(super) fn takes(form: &Form<'_>) -> bool {
     }
 }
 
-fn compile(_: &Part<'_>, _: &Node) -> Option<Arc<dyn Program>> {
-    program("resize", run)
+fn compile(part: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
+    let last = Last::<ResizeForm>::suits(part, node).then(Last::new);
+    program("resize", move |call| run(call, last.as_ref()))
 }
 
 /// Planes, height and width of a tensor whose planes are its last two axes; a vector is one row.
@@ -37,9 +38,18 @@ fn planes(shape: &[usize]) -> Option<(usize, usize, usize)> {
     }
 }
 
-fn run(call: &mut Call<'_>) -> Outcome {
+fn run(call: &mut Call<'_>, last: Option<&Last<ResizeForm>>) -> Outcome {
     let x = call.tensor(0)?.clone();
-    let form = ResizeForm::resolve(&call.context())?;
+    let form = match last.and_then(|last| last.get(x.shape())) {
+        Some(form) => form,
+        None => {
+            let form = ResizeForm::resolve(&call.context())?;
+            match last {
+                Some(last) => last.set(x.shape(), form),
+                None => Arc::new(form),
+            }
+        }
+    };
     match &form.sampling {
         Sampling::Empty => Ok(None),
         Sampling::Places(places) => run_nearest(call, &x, &form.shape, places),
@@ -84,7 +94,7 @@ fn run_nearest(call: &mut Call<'_>, x: &Tensor, shape: &[usize], places: &[Vec<u
             let (n, h, w) = sizes;
             nearest_pixels::<T>(items(x), (n, h, w, inner), rows, cols, items_mut(&mut out)?);
         }
-        Ok(Some(vec![out.into()]))
+        one(out)
     })
 }
 
@@ -114,5 +124,5 @@ fn run_linear(call: &mut Call<'_>, x: &Tensor, shape: &[usize], taps: &[Taps]) -
     }
     let mut out = call.output(0, DType::F32, shape)?;
     linear(isa(), x.as_slice()?, sizes, &rows, &cols, out.as_mut_slice()?);
-    Ok(Some(vec![out.into()]))
+    one(out)
 }

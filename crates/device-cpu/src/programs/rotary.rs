@@ -7,7 +7,7 @@ use hetra_ir::Node;
 use hetra_ops::{Pairing, RotaryForm};
 use hetra_tensor::DType;
 
-use super::{Compile, Outcome, program};
+use super::{Compile, Outcome, one, program};
 use hetra_cpu_rows::rotary::{Rotary, rotate};
 
 pub(super) static OPS: &[(&str, Compile)] =
@@ -37,5 +37,5 @@ fn run(call: &mut Call<'_>) -> Outcome {
     };
     let place = |row: usize| (row * form.width, Some(form.line(row)));
     rotate(&p, x.len() / form.width, x.as_slice()?, place, out.as_mut_slice()?);
-    Ok(Some(vec![out.into()]))
+    one(out)
 }

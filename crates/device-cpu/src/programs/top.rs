@@ -5,6 +5,7 @@ use std::sync::Arc;
 use hetra_device::{Call, Part, Program};
 use hetra_ir::Node;
 use hetra_tensor::{DType, to_i64};
+use smallvec::smallvec;
 
 use super::extents::{axis_of, product};
 use super::{Compile, Outcome, program};
@@ -42,5 +43,5 @@ fn run(call: &mut Call<'_>, axis: i64, largest: bool) -> Outcome {
     let mut values = call.output(0, DType::F32, &shape)?;
     let mut places = call.output(1, DType::I64, &shape)?;
     top(&form, x.as_slice()?, values.as_mut_slice()?, places.as_mut_slice()?);
-    Ok(Some(vec![values.into(), places.into()]))
+    Ok(Some(smallvec![values.into(), places.into()]))
 }

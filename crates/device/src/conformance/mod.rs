@@ -16,6 +16,7 @@ mod signal;
 pub use cases::cases;
 
 use std::cell::Cell;
+use std::sync::Arc;
 
 use hetra_ir::{Graph, Node, NodeId, Type, ValueId};
 use hetra_ops::{Compute, Interpreter, interpret};
@@ -132,10 +133,10 @@ pub fn check(device: &dyn Device, case: &Case, tolerance: f64) -> Outcome {
 
 /// A block for an output, full of old data as those of a planner are: a kernel that leaves out an
 /// element gives a NaN, or -1.
-fn dirty(want: Option<&Value>) -> Option<Buffer> {
+fn dirty(want: Option<&Value>) -> Option<Arc<Buffer>> {
     let mut block = Buffer::zeroed(want?.as_tensor()?.byte_len()).ok()?;
     block.bytes_mut().fill(u8::MAX);
-    Some(block)
+    Some(Arc::new(block))
 }
 
 /// The outputs, and the name of what ran.
@@ -145,7 +146,7 @@ fn run(device: &dyn Device, case: &Case, want: &[Value]) -> Result<(Vec<Value>, 
     let program = device.compile(&part).map_err(|error| error.to_string())?;
     let node = &case.graph.nodes[0];
     let mut given = case.graph.inputs.iter().zip(&case.inputs);
-    let inputs = node
+    let inputs: Vec<_> = node
         .inputs
         .iter()
         .map(|id| {
@@ -159,14 +160,21 @@ fn run(device: &dyn Device, case: &Case, want: &[Value]) -> Result<(Vec<Value>, 
     let mut result = Err("the device did not run".to_string());
     let mut inputs = Some((inputs, rooms));
     device.scope(&mut || {
-        let Some((inputs, mut rooms)) = inputs.take() else { return };
+        let Some((mut inputs, mut rooms)) = inputs.take() else { return };
         let (outer, runner) = (&|_| None, &Interpreter);
         let fell_back = &Cell::new(false);
-        let call =
-            Call { node, inputs, in_place: None, rooms: &mut rooms, outer, runner, fell_back };
+        let call = Call {
+            node,
+            inputs: &mut inputs,
+            in_place: None,
+            rooms: &mut rooms,
+            outer,
+            runner,
+            fell_back,
+        };
         result = program.run(call).map_err(|error| error.to_string()).map(|values| {
             let kernel = if fell_back.get() { "reference" } else { program.kernel() };
-            (values, kernel.to_string())
+            (values.into_vec(), kernel.to_string())
         });
     });
     result
