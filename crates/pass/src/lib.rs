@@ -39,6 +39,7 @@ mod quantise;
 mod regroup;
 mod scale;
 mod shuffle;
+mod siblings;
 mod space_to_depth;
 mod spelling;
 mod weights;

@@ -31,6 +31,7 @@ pub static PASSES: &[&Pass] = &[
     &crate::matmul::MATMUL_ACTIVATION,
     &crate::scale::ACTIVATION_SCALE,
     &crate::norm::SKIP_LAYER_NORM,
+    &crate::siblings::SIBLINGS,
     &crate::shuffle::SHUFFLE,
     &crate::channels_last::CHANNELS_LAST,
 ];
@@ -38,7 +39,7 @@ pub static PASSES: &[&Pass] = &[
 /// Of these, the ones that run once, when the others find nothing more: they know only the forms
 /// of before. After each of them the passes of [`TIDYING`] run.
 pub(crate) static FINAL: &[&Pass] =
-    &[&crate::shuffle::SHUFFLE, &crate::channels_last::CHANNELS_LAST];
+    &[&crate::siblings::SIBLINGS, &crate::shuffle::SHUFFLE, &crate::channels_last::CHANNELS_LAST];
 
 /// The passes that remove what others have made superfluous.
 pub(crate) static TIDYING: &[&Pass] =
