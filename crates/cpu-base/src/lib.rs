@@ -10,6 +10,7 @@ pub mod amx;
 pub mod isa;
 pub mod math;
 pub mod numbers;
+mod pages;
 pub mod peak;
 pub mod pin;
 pub mod scratch;

@@ -3,40 +3,99 @@
 use std::cell::RefCell;
 use std::marker::PhantomData;
 
+use crate::pages::Block;
+
 /// A cache line of floats; the unit that gives buffers their alignment.
 #[repr(C, align(64))]
 #[derive(Clone, Copy, Debug)]
 struct Line([f32; 16]);
 
-/// A float buffer that starts on a cache line, so that full vectors never straddle two lines.
-#[derive(Clone, Debug, Default)]
+/// A float buffer that starts on a cache line, so that full vectors never straddle two lines. Large
+/// ones lie on huge pages.
+#[derive(Default)]
 pub struct AlignedBuf {
-    lines: Vec<Line>,
+    memory: Memory,
     len: usize,
 }
 
+enum Memory {
+    Heap(Box<[Line]>),
+    Pages(Block),
+}
+
+impl Default for Memory {
+    fn default() -> Memory {
+        Memory::Heap(Box::default())
+    }
+}
+
+impl std::fmt::Debug for AlignedBuf {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} floats", self.len)
+    }
+}
+
+/// Of what stays, fewer bytes are left to the heap.
+const STAYING_MIN: usize = 32 << 10;
+
+/// Of what is lent, fewer bytes are left to the heap.
+const LENT_MIN: usize = 1 << 20;
+
 impl AlignedBuf {
-    /// `len` zeros.
+    /// `len` zeros, which stay: weights.
     pub fn zeroed(len: usize) -> Self {
-        AlignedBuf { lines: vec![Line([0.0; 16]); len.div_ceil(16)], len }
+        AlignedBuf::with(len, |bytes| match bytes {
+            STAYING_MIN.. => Block::zeroed(bytes),
+            _ => None,
+        })
     }
-    /// Makes the length `len`; elements past the old length are unspecified numbers.
-    pub fn resize(&mut self, len: usize) {
-        if len > self.lines.len() * 16 {
-            self.lines.resize(len.div_ceil(16), Line([0.0; 16]));
+
+    /// `len` zeros, which come and go.
+    fn to_lend(len: usize) -> Self {
+        AlignedBuf::with(len, |bytes| match bytes {
+            LENT_MIN.. => Block::alone(bytes),
+            _ => None,
+        })
+    }
+
+    fn with(len: usize, pages: impl Fn(usize) -> Option<Block>) -> Self {
+        // Where there are no pages, the heap has none either, and ends the process as it does for
+        // any other allocation.
+        let heap = || Memory::Heap(vec![Line([0.0; 16]); len.div_ceil(16)].into());
+        let bytes = count(&[len.next_multiple_of(16), size_of::<f32>()]);
+        AlignedBuf { memory: pages(bytes).map_or_else(heap, Memory::Pages), len }
+    }
+
+    /// How many floats there is memory for.
+    fn capacity(&self) -> usize {
+        match &self.memory {
+            Memory::Heap(lines) => lines.len() * 16,
+            Memory::Pages(block) => block.bytes().len() / size_of::<f32>(),
         }
-        self.len = len;
     }
+
     /// The floats.
     pub fn as_slice(&self) -> &[f32] {
-        // SAFETY: `Line` is sixteen floats without padding, all of them written when the line was
-        // made, and `zeroed` and `resize` keep `len <= 16 * lines.len()`.
-        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.len) }
+        let all: &[f32] = match &self.memory {
+            // SAFETY: `Line` is sixteen floats without padding, all of them written when it was
+            // made.
+            Memory::Heap(lines) => unsafe {
+                std::slice::from_raw_parts(lines.as_ptr().cast(), lines.len() * 16)
+            },
+            Memory::Pages(block) => bytemuck::cast_slice(block.bytes()),
+        };
+        &all[..self.len]
     }
     /// The floats, writable.
     pub fn as_mut_slice(&mut self) -> &mut [f32] {
-        // SAFETY: as in `as_slice`, and the borrow is unique.
-        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.len) }
+        let all: &mut [f32] = match &mut self.memory {
+            // SAFETY: as in `as_slice`, and the borrow is unique.
+            Memory::Heap(lines) => unsafe {
+                std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast(), lines.len() * 16)
+            },
+            Memory::Pages(block) => bytemuck::cast_slice_mut(block.bytes_mut()),
+        };
+        &mut all[..self.len]
     }
     /// The same memory as bytes.
     pub fn as_bytes(&self) -> &[u8] {
@@ -64,18 +123,22 @@ pub struct Lent(AlignedBuf);
 /// Lends a buffer of `len` floats with unspecified contents. A guard, not a closure: a closure
 /// would be compiled without the target features of the kernel that calls this.
 pub fn lend(len: usize) -> Lent {
-    let lines = len.div_ceil(16);
     let mut buf = KEPT.with(|kept| {
         let mut kept = kept.borrow_mut();
-        // The shortest one that is long enough, else the longest one, which grows.
-        let key = |buf: &AlignedBuf| match buf.lines.len() {
-            long if long >= lines => (false, long),
+        // The shortest one that is long enough, else the longest one, which makes room.
+        let key = |buf: &AlignedBuf| match buf.capacity() {
+            long if long >= len => (false, long),
             short => (true, usize::MAX - short),
         };
         let best = (0..kept.len()).min_by_key(|&i| key(&kept[i]));
         best.map(|i| kept.swap_remove(i)).unwrap_or_default()
     });
-    buf.resize(len);
+    if buf.capacity() < len {
+        // Not before the old one is gone: there is memory for one of them.
+        drop(std::mem::take(&mut buf));
+        buf = AlignedBuf::to_lend(len);
+    }
+    buf.len = len;
     Lent(buf)
 }
 
@@ -95,11 +158,11 @@ impl std::ops::DerefMut for Lent {
 impl Lent {
     /// The same memory as bytes.
     pub fn bytes(&self) -> &[u8] {
-        self.0.as_bytes()
+        bytemuck::cast_slice(self)
     }
     /// The same memory as writable bytes.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
-        self.0.as_bytes_mut()
+        bytemuck::cast_slice_mut(self)
     }
 }
 
@@ -109,8 +172,7 @@ impl Drop for Lent {
         // The store may be gone already while the thread ends.
         let _gone = KEPT.try_with(|k| {
             let mut kept = k.borrow_mut();
-            let floats = |buf: &AlignedBuf| buf.lines.len() * 16;
-            let all = kept.iter().map(floats).sum::<usize>() + floats(&buf);
+            let all = kept.iter().map(AlignedBuf::capacity).sum::<usize>() + buf.capacity();
             if kept.len() < KEPT_MAX && all <= KEPT_LEN_MAX {
                 kept.push(buf);
             }

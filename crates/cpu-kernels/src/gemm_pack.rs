@@ -91,7 +91,7 @@ impl<'a> Mat<'a> {
 }
 
 /// A left operand in kernel order. Pack constant weights once.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct PackedA {
     pub(crate) data: AlignedBuf,
     pub(crate) m: usize,
@@ -187,7 +187,7 @@ fn pack_rows(a: Mat<'_>, i0: usize, rows: usize, k0: usize, d: &mut [f32]) {
 }
 
 /// A right operand in kernel order. Pack constant weights once.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct PackedB {
     pub(crate) data: AlignedBuf,
     pub(crate) k: usize,

@@ -98,7 +98,7 @@ fn pack_row(kg: usize, row: &[u8], flip: u8, signed: bool, d: &mut [i32], step: 
 }
 
 /// A left operand in kernel order, with its row sums.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct PackedIntA {
     pub(crate) data: AlignedBuf,
     pub(crate) m: usize,
@@ -241,7 +241,7 @@ impl IntPanels for MatPanels<'_> {
 }
 
 /// A right operand in kernel order.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct PackedIntB {
     pub(crate) data: AlignedBuf,
     pub(crate) k: usize,

@@ -34,7 +34,7 @@ const PAR_MIN: usize = 2 << 20;
 const TASK_MIN: usize = 512 << 10;
 
 /// A constant right operand: for each 32 columns, pair after pair of terms, a word for each column.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct TileWeights {
     pub(crate) k: usize,
     pub(crate) n: usize,

@@ -125,17 +125,22 @@ pub(super) fn join(kernel: &[usize]) -> String {
 
 /// The shape of a convolution whose padding does not depend on the size of its input.
 pub(super) fn fixed_shape(part: &Part<'_>, node: &Node) -> Option<ConvShape> {
-    let auto = node.attrs.str_or("auto_pad", "NOTSET").ok()?;
     let weights = part.constant(node, 1).filter(|w| w.dtype() == DType::F32)?;
-    if auto != "NOTSET" || !(3..=4).contains(&weights.rank()) {
+    fixed_by(node, weights.shape())
+}
+
+/// The same of a convolution with weights of this shape.
+pub(super) fn fixed_by(node: &Node, weights: &[usize]) -> Option<ConvShape> {
+    let auto = node.attrs.str_or("auto_pad", "NOTSET").ok()?;
+    if auto != "NOTSET" || !(3..=4).contains(&weights.len()) {
         return None;
     }
     // Any input large enough for the kernel resolves the same padding.
-    let mut input = vec![1 << 20; weights.rank()];
+    let mut input = vec![1 << 20; weights.len()];
     let group = usize::try_from(node.attrs.int_or("group", 1).ok()?).ok()?;
     input[0] = 1;
-    input[1] = weights.shape()[1].checked_mul(group)?;
-    ConvGeometry::resolve(&node.attrs, &input, weights.shape()).ok().and_then(|g| shape_of(&g))
+    input[1] = weights[1].checked_mul(group)?;
+    ConvGeometry::resolve(&node.attrs, &input, weights).ok().and_then(|g| shape_of(&g))
 }
 
 /// The kernel's form of a 1-D or 2-D convolution.

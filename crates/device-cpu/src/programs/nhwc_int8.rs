@@ -5,14 +5,15 @@ use std::sync::{Arc, OnceLock};
 use hetra_device::{Call, Part, Program};
 use hetra_ir::Node;
 use hetra_ops::ConvGeometry;
-use hetra_tensor::DType;
+use hetra_tensor::{DType, Tensor};
 
-use super::conv::{makes, scratch_fits, shape_of, window_taken};
+use super::conv::{fixed_by, makes, scratch_fits, shape_of, window_taken};
 use super::extents::pair;
 use super::nhwc::{channels_first, channels_last, fills_vectors};
 use super::quantised::{KeptTerms, bytes, zeros};
 use super::{Compile, Form, Outcome, one, program};
 use hetra_cpu_base::isa::isa;
+use hetra_cpu_kernels::conv::ConvShape;
 use hetra_cpu_kernels::nhwc_int8::{CodesOut, PackedNhwcInt8};
 
 pub(super) static OPS: &[(&str, Compile)] = &[("hetra.QLinearConvLast", compile)];
@@ -29,10 +30,24 @@ pub(super) fn takes(form: &Form<'_>) -> bool {
 
 fn compile(part: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
     let (packed, terms) = (OnceLock::new(), KeptTerms::new(part, node));
+    let constants = part.constant(node, 3).zip(part.constant(node, 5));
+    if let Some((w, zero)) = constants
+        && let Some(shape) = fixed_by(node, w.shape())
+    {
+        let _ = packed.set(pack(shape, w, Some(zero)));
+    }
     program("conv int8 nhwc", move |call| conv(call, &terms, &packed))
 }
 
-/// A convolution with fixed weights: packed at the first run, when the input's rank is known.
+/// `None` for weights that the kernel does not take.
+fn pack(shape: ConvShape, w: &Tensor, zero: Option<&Tensor>) -> Option<PackedNhwcInt8> {
+    let zero = zeros(zero, w.dtype())?;
+    let fits = (zero.len() == 1 || zero.len() == shape.m) && window_taken(&shape);
+    fits.then(|| Some(PackedNhwcInt8::new(isa(), shape, bytes(w)?, &zero)))?
+}
+
+/// A convolution with fixed weights: packed at the first run at the latest, when the input's rank
+/// is known.
 fn conv(
     call: &mut Call<'_>,
     terms: &KeptTerms,
@@ -49,13 +64,8 @@ fn conv(
     // Packing is parallel: a thread that waits in it may take up another run, which comes here
     // again, so it is not done inside `get_or_init`.
     if packed.get().is_none() {
-        let pack = || {
-            let zero = zeros(call.tensor_opt(5), w.dtype())?;
-            let fits = (zero.len() == 1 || zero.len() == shape.m) && window_taken(&shape);
-            fits.then(|| Some(PackedNhwcInt8::new(isa(), shape, bytes(&w)?, &zero)))?
-        };
         // Another run may have been first; both packings are the same.
-        let _ = packed.set(pack());
+        let _ = packed.set(pack(shape, &w, call.tensor_opt(5)));
     }
     let packed = packed.get().and_then(Option::as_ref).filter(|packed| *packed.shape() == shape);
     let (Some(packed), Some(source), Some(terms)) =

@@ -13,6 +13,7 @@ use super::extents::{pair, product};
 use super::{Compile, Form, Last, Outcome, one, program};
 use hetra_cpu_base::activation::Activation;
 use hetra_cpu_base::isa::isa;
+use hetra_cpu_kernels::conv::ConvShape;
 use hetra_cpu_kernels::int8::{
     IntLhs, IntMat, IntOut, IntRhs, IntTerms, PackedIntB, Per, gemm_int8,
 };
@@ -101,10 +102,24 @@ pub(super) fn takes(form: &Form<'_>) -> bool {
 
 fn compile_conv(part: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
     let (packed, terms) = (OnceLock::new(), KeptTerms::new(part, node));
+    let constants = part.constant(node, 3).zip(part.constant(node, 5));
+    if let Some((w, zero)) = constants
+        && let Some(shape) = conv::fixed_by(node, w.shape())
+    {
+        let _ = packed.set(pack_conv(shape, w, Some(zero)));
+    }
     program("conv int8", move |call| conv(call, &terms, &packed))
 }
 
-/// A convolution with fixed weights: packed at the first run, when the input's rank is known.
+/// `None` for weights that the kernel does not take.
+fn pack_conv(shape: ConvShape, w: &Tensor, zero: Option<&Tensor>) -> Option<PackedIntConv> {
+    let zero = zeros(zero, w.dtype())?;
+    let fits = zero.len() == 1 || zero.len() == shape.m;
+    fits.then(|| Some(PackedIntConv::new(isa(), shape, bytes(w)?, &zero)))?
+}
+
+/// A convolution with fixed weights: packed at the first run at the latest, when the input's rank
+/// is known.
 fn conv(
     call: &mut Call<'_>,
     terms: &KeptTerms,
@@ -112,19 +127,12 @@ fn conv(
 ) -> Outcome {
     let (x, w) = (call.tensor(0)?.clone(), call.tensor(3)?.clone());
     let geometry = ConvGeometry::resolve(&call.node.attrs, x.shape(), w.shape())?;
-    let pack = || {
-        let shape = shape_of(&geometry)?;
-        let zero = zeros(call.tensor_opt(5), w.dtype())?;
-        if zero.len() != 1 && zero.len() != shape.m {
-            return None;
-        }
-        Some(PackedIntConv::new(isa(), shape, bytes(&w)?, &zero))
-    };
     // Packing is parallel: a thread that waits in it may take up another run, which comes here
     // again, so it is not done inside `get_or_init`.
     if packed.get().is_none() {
         // Another run may have been first; both packings are the same.
-        let _ = packed.set(pack());
+        let shape = shape_of(&geometry);
+        let _ = packed.set(shape.and_then(|shape| pack_conv(shape, &w, call.tensor_opt(5))));
     }
     let packed = packed.get().and_then(Option::as_ref);
     let (Some(packed), Some(source), Some(shape)) = (packed, bytes(&x), shape_of(&geometry)) else {
