@@ -1,18 +1,13 @@
 //! Memory for what stays, on huge pages where the system gives them.
 //!
-//! Weights are read from end to end by every run and written once. On pages of 4 KiB a model of
-//! 50 MB is 12,000 of them, each a fault at load (a third of it, measured) and an entry that a run
-//! misses in the tables of addresses. So blocks of some size are cut from chunks of whole huge
-//! pages, one after the other; a chunk goes back to the system with the last block of it.
+//! Weights are read from end to end by every run and written once. Blocks of some size are cut from
+//! chunks of whole huge pages, one after the other; a chunk goes back to the system with the last
+//! block of it.
 
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use memmap2::MmapMut;
-
-/// Bytes of a huge page.
-const HUGE: usize = 2 << 20;
+use hetra_memory::{HUGE, Mapping};
 
 /// Bytes of a chunk that blocks share.
 const CHUNK: usize = 2 * HUGE;
@@ -26,7 +21,7 @@ const LINE: usize = 64;
 /// Memory of the process, zeros at first.
 struct Chunk {
     /// Owns what is below; nobody reads or writes through it.
-    _map: MmapMut,
+    _map: Mapping,
     /// On a line of the cache.
     start: NonNull<u8>,
     len: usize,
@@ -37,26 +32,11 @@ unsafe impl Send for Chunk {}
 // SAFETY: as above: nothing of a chunk changes after it was made.
 unsafe impl Sync for Chunk {}
 
-/// How far one chunk begins behind a huge page more than the one before it: blocks that all began
-/// on one would lie in the same sets of the caches. A page and the golden part of one.
-const STAGGER: usize = 4096 + 39 * LINE;
-const STAGGERS: usize = 16;
-
 impl Chunk {
     /// `None` where the system has no memory of this size.
     fn new(len: usize) -> Option<Chunk> {
-        static COUNT: AtomicUsize = AtomicUsize::new(0);
-        let behind = COUNT.fetch_add(1, Ordering::Relaxed) % STAGGERS * STAGGER;
-        let mut map = MmapMut::map_anon(len.checked_add(behind)?.checked_add(HUGE)?).ok()?;
-        let page = map.as_ptr().align_offset(HUGE);
-        // A last page that would be mostly empty stays small.
-        #[cfg(target_os = "linux")]
-        {
-            let huge = (behind + len + HUGE / 2) / HUGE * HUGE;
-            // That the advice is not taken is no fault: the memory is there all the same.
-            let _ = map.advise_range(memmap2::Advice::HugePage, page, huge);
-        }
-        let start = NonNull::new(map.get_mut(page + behind..)?.get_mut(..len)?.as_mut_ptr())?;
+        let mut map = Mapping::zeroed(len)?;
+        let start = NonNull::new(map.bytes_mut().as_mut_ptr())?;
         Some(Chunk { _map: map, start, len })
     }
 }

@@ -99,12 +99,15 @@ impl PackedNhwcInt8 {
         shape.check(raw.len());
         assert!(w_zero.len() == 1 || w_zero.len() == shape.m, "one zero point for each channel");
         let each = raw.len() / shape.m.max(1);
-        let centred = |(i, &byte): (usize, &u8)| {
-            let code = if signed { i32::from(byte as i8) } else { i32::from(byte) };
+        let mut weights = Vec::with_capacity(raw.len());
+        for (m, kernel) in raw.chunks_exact(each.max(1)).enumerate() {
             // Zero points are codes, too.
-            (code - w_zero[(i / each).min(w_zero.len() - 1)]) as i16
-        };
-        let weights: Vec<i16> = raw.iter().enumerate().map(centred).collect();
+            let zero = w_zero[m.min(w_zero.len() - 1)];
+            weights.extend(kernel.iter().map(|&byte| match signed {
+                true => (i32::from(byte as i8) - zero) as i16,
+                false => (i32::from(byte) - zero) as i16,
+            }));
+        }
         let sum = |kernel: &[i16]| kernel.iter().map(|&v| i32::from(v)).sum();
         let sums = weights.chunks_exact(each.max(1)).map(sum).collect();
         let kind = match shape.is_depthwise() {
@@ -309,20 +312,24 @@ fn pack(isa: Isa, s: &ConvShape, weights: &[i16]) -> Panels {
         let panel = unsafe { data.slice(at, count(&[parts, steps, quads, step])) };
         for j in 0..nv {
             let kernel = &weights[(first + j) * depth..][..depth];
-            for (i, row) in panel.chunks_exact_mut(step).enumerate() {
-                let (part, tap, q) = (i / quads / steps, i / quads % steps, i % quads);
-                let weight = |k: usize| {
-                    let k = 4 * q + k;
-                    if k >= run {
-                        return 0;
+            let at = place(j, nv, nr / 2);
+            let mut rows = panel.chunks_exact_mut(step);
+            let order = (0..parts).flat_map(|part| (0..steps).map(move |tap| (part, tap)));
+            for (part, tap) in order {
+                for (q, row) in rows.by_ref().take(quads).enumerate() {
+                    let weight = |k: usize| match 4 * q + k {
+                        k if k >= run => 0,
+                        k if run == cg => part_of(kernel[k * taps + tap], part, parts),
+                        // Channel `k % cg` of a tap.
+                        k => {
+                            let tap = tap * (run / cg) + k / cg;
+                            part_of(kernel[k % cg * taps + tap], part, parts)
+                        }
+                    };
+                    let lanes = lanes_of(kg, [0, 1, 2, 3].map(weight));
+                    for (half, lane) in lanes.into_iter().enumerate().take(halves(kg)) {
+                        row[half * nr + at] = lane;
                     }
-                    // Channel `k % cg` of a tap.
-                    let tap = tap * (run / cg) + k / cg;
-                    part_of(kernel[k % cg * taps + tap], part, parts)
-                };
-                let lanes = lanes_of(kg, [0, 1, 2, 3].map(weight));
-                for (half, lane) in lanes.into_iter().enumerate().take(halves(kg)) {
-                    row[half * nr + place(j, nv, nr / 2)] = lane;
                 }
             }
         }

@@ -54,12 +54,14 @@ impl Conv {
         };
         let channels = *weights.shape().first()?;
         let plain = |bias: &Tensor| bias.shape() == [channels] && bias.dtype() == DType::F32;
-        let fits = weights.dtype() == DType::F32 && bias.as_ref().is_none_or(plain);
+        // Without weights nothing bounds what a file says of channels.
+        let known = weights.dtype() == DType::F32 && !weights.is_empty();
+        let fits = known && bias.as_ref().is_none_or(plain);
         let groups = usize::try_from(node.attrs.int_or("group", 1).ok()?).ok()?;
         let ranks = ed.rank(y) == Some(weights.rank()) && weights.rank() > 2;
         let mut attrs = node.attrs.clone();
         drop(attrs.take("group"));
-        (fits && ranks && channels > 0).then_some(Conv { at, y, weights, bias, groups, attrs })
+        (fits && ranks).then_some(Conv { at, y, weights, bias, groups, attrs })
     }
 
     fn channels(&self) -> usize {
@@ -95,12 +97,12 @@ fn beside(ed: &mut Editor<'_>, at: usize) -> bool {
     let others = ed.users(x).iter().filter(|&&user| user != at && ed.input(user, 0) == Some(x));
     let others = others.filter_map(|&user| Conv::of(ed, user)).filter(suits);
     let mut all: Vec<Conv> = others.filter(|other| first.goes_with(other, ed)).collect();
-    if all.is_empty() {
-        return false;
-    }
     all.push(first);
     all.sort_by_key(|conv| conv.at);
-    join(ed, x, &all, 1)
+    // A node that reads the value twice is its user twice.
+    all.dedup_by_key(|conv| conv.at);
+    // Their first one stands for all, so that they are tried once.
+    all.len() > 1 && all[0].at == at && saves(&all) && join(ed, x, &all, 1)
 }
 
 /// Puts one convolution before a split in the place of one behind each of its parts.
@@ -117,11 +119,18 @@ fn behind(ed: &mut Editor<'_>, at: usize) -> bool {
     };
     let parts: Option<Vec<Conv>> = ed.node(at).outputs.iter().map(part).collect();
     let Some(all) = parts.filter(|parts| second && parts.len() > 1) else { return false };
-    if !all.iter().any(Conv::is_narrow) || !all.iter().all(|conv| conv.goes_with(&all[0], ed)) {
+    if !saves(&all) || !all.iter().all(|conv| conv.goes_with(&all[0], ed)) {
         return false;
     }
     let groups = all.iter().map(Conv::channels).sum();
     join(ed, x, &all, groups)
+}
+
+/// Whether their channels fill fewer vectors together than apart.
+fn saves(all: &[Conv]) -> bool {
+    let apart: usize = all.iter().map(|conv| conv.channels().div_ceil(CHANNELS_MIN)).sum();
+    let channels: usize = all.iter().map(Conv::channels).sum();
+    channels.div_ceil(CHANNELS_MIN) < apart
 }
 
 /// One convolution of `x` and a split in the place of all these.
@@ -178,12 +187,15 @@ fn weights_of(all: &[Conv]) -> Option<Tensor> {
 
 /// The biases one after the other; zeros where there is none.
 fn bias_of(all: &[Conv]) -> Option<Tensor> {
-    let mut bias = Vec::new();
+    let channels: usize = all.iter().map(Conv::channels).sum();
+    let mut bias = Tensor::zeros(DType::F32, &[channels]).ok()?;
+    let mut rest = bias.as_mut_slice::<f32>().ok()?;
     for conv in all {
-        match &conv.bias {
-            Some(own) => bias.extend_from_slice(own.as_slice::<f32>().ok()?),
-            None => bias.resize(bias.len() + conv.channels(), 0.0f32),
+        let (here, behind) = rest.split_at_mut(conv.channels());
+        if let Some(own) = &conv.bias {
+            here.copy_from_slice(own.as_slice::<f32>().ok()?);
         }
+        rest = behind;
     }
-    Some(Tensor::vector(&bias))
+    Some(bias)
 }

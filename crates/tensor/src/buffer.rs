@@ -1,9 +1,8 @@
 //! Aligned memory blocks, with a limit on what one block may take.
 
-use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use memmap2::MmapMut;
+use hetra_memory::Mapping;
 
 use crate::tensor::TensorError;
 
@@ -35,38 +34,12 @@ pub fn set_bytes_max(bytes: usize) {
 /// them, and go back to the system at once.
 const MAPPED_BYTES_MIN: usize = 1 << 20;
 
-/// Bytes of a huge page.
-const HUGE: usize = 2 << 20;
-
 /// A block of memory that starts on a 64-byte boundary.
 pub struct Buffer(Memory);
 
 enum Memory {
     Heap(Box<[Line]>),
-    /// The bytes of these that are the block's.
-    Mapped(MmapMut, Range<usize>),
-}
-
-/// How far one block begins behind a huge page more than the one before it: blocks that all began
-/// on one would lie in the same sets of the caches. A page and the golden part of one.
-const STAGGER: usize = 4096 + 39 * 64;
-const STAGGERS: usize = 16;
-
-/// A mapping for a block, from just behind the start of a huge page; `None` where the system has
-/// none.
-fn mapped(bytes: usize) -> Option<Memory> {
-    static COUNT: AtomicUsize = AtomicUsize::new(0);
-    let behind = COUNT.fetch_add(1, Ordering::Relaxed) % STAGGERS * STAGGER;
-    let len = bytes.checked_next_multiple_of(size_of::<Line>())?;
-    let map = MmapMut::map_anon(len.checked_add(behind)?.checked_add(HUGE)?).ok()?;
-    let page = map.as_ptr().align_offset(HUGE);
-    let start = page + behind;
-    // A last page that would be mostly empty stays small. That the advice is not taken is no
-    // fault: the memory is there all the same.
-    #[cfg(target_os = "linux")]
-    let _ =
-        map.advise_range(memmap2::Advice::HugePage, page, (behind + len + HUGE / 2) / HUGE * HUGE);
-    Some(Memory::Mapped(map, start..start + len))
+    Mapped(Mapping),
 }
 
 impl Buffer {
@@ -79,9 +52,10 @@ impl Buffer {
             return Err(TensorError::TooLarge { bytes: bytes as u128 });
         }
         if bytes >= MAPPED_BYTES_MIN
-            && let Some(memory) = mapped(bytes)
+            && let Some(len) = bytes.checked_next_multiple_of(size_of::<Line>())
+            && let Some(mapping) = Mapping::zeroed(len)
         {
-            return Ok(Buffer(memory));
+            return Ok(Buffer(Memory::Mapped(mapping)));
         }
         match bytemuck::allocation::try_zeroed_slice_box::<Line>(bytes.div_ceil(64)) {
             Ok(lines) => Ok(Buffer(Memory::Heap(lines))),
@@ -98,7 +72,7 @@ impl Buffer {
     pub fn bytes(&self) -> &[u8] {
         match &self.0 {
             Memory::Heap(lines) => bytemuck::cast_slice(lines),
-            Memory::Mapped(map, range) => &map[range.clone()],
+            Memory::Mapped(mapping) => mapping.bytes(),
         }
     }
 
@@ -106,7 +80,7 @@ impl Buffer {
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         match &mut self.0 {
             Memory::Heap(lines) => bytemuck::cast_slice_mut(lines),
-            Memory::Mapped(map, range) => &mut map[range.clone()],
+            Memory::Mapped(mapping) => mapping.bytes_mut(),
         }
     }
 }
@@ -120,7 +94,7 @@ mod tests {
         let block = Buffer::zeroed(65).unwrap();
         assert_eq!(block.capacity(), 128);
         assert_eq!(block.bytes().as_ptr() as usize % 64, 0);
-        for bytes in [MAPPED_BYTES_MIN - 1, MAPPED_BYTES_MIN, 3 * HUGE + 1] {
+        for bytes in [MAPPED_BYTES_MIN - 1, MAPPED_BYTES_MIN, (6 << 20) + 1] {
             let mut block = Buffer::zeroed(bytes).unwrap();
             assert_eq!(block.capacity(), bytes.next_multiple_of(64));
             assert_eq!(block.bytes().as_ptr() as usize % 64, 0);

@@ -8,7 +8,7 @@ use crate::workspace::{Metadata, Result, Workspace};
 
 /// Folders under `crates/`, by floor, each floor from left to right.
 const FLOORS: [&[&str]; 8] = [
-    &["tensor"],
+    &["memory", "tensor"],
     &["ir", "kernel", "machine"],
     &["ops"],
     &[

@@ -167,27 +167,32 @@ fn run_gather_concat(call: &mut Call<'_>, axis: i64, indices: &[i64]) -> Outcome
     one(out)
 }
 
-fn compile_split(_: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
+fn compile_split(part: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
     let axis = node.attrs.int_or("axis", 0).ok()?;
-    program("move", move |call| run_split(call, axis))
+    let lengths = part.constant(node, 1).and_then(whole_numbers);
+    program("move", move |call| run_split(call, axis, lengths.as_ref()))
+}
+
+/// Numbers that are extents.
+fn whole_numbers(tensor: &Tensor) -> Option<Axes> {
+    to_i64(tensor).ok()?.into_iter().map(|n| usize::try_from(n).ok()).collect()
 }
 
 /// Lengths of the parts; `None` for forms that the reference checks.
-fn split_lengths(call: &Call<'_>, extent: usize) -> Option<Axes> {
+fn split_lengths(call: &Call<'_>, extent: usize, known: Option<&Axes>) -> Option<Axes> {
     let count = call.node.outputs.len();
     if let Some(lengths) = call.tensor_opt(1) {
-        let lengths = to_i64(lengths).ok()?;
-        let lengths: Axes = lengths.iter().filter_map(|&n| usize::try_from(n).ok()).collect();
+        let lengths = known.cloned().or_else(|| whole_numbers(lengths))?;
         let total = lengths.iter().try_fold(0usize, |sum, &n| sum.checked_add(n))?;
         return (lengths.len() == count && total == extent).then_some(lengths);
     }
     (count > 0 && extent.is_multiple_of(count)).then(|| smallvec![extent / count; count])
 }
 
-fn run_split(call: &mut Call<'_>, axis: i64) -> Outcome {
+fn run_split(call: &mut Call<'_>, axis: i64, known: Option<&Axes>) -> Outcome {
     let x = call.tensor(0)?.clone();
     let Some(axis) = axis_of(axis, x.rank()) else { return Ok(None) };
-    let Some(lengths) = split_lengths(call, x.shape()[axis]) else { return Ok(None) };
+    let Some(lengths) = split_lengths(call, x.shape()[axis], known) else { return Ok(None) };
     let (count, inner) = (product(&x.shape()[..axis]), product(&x.shape()[axis + 1..]));
     let row = x.shape()[axis] * inner;
     by_width!(x.dtype(), T => {

@@ -42,7 +42,9 @@ fn compile(part: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
 /// `None` for weights that the kernel does not take.
 fn pack(shape: ConvShape, w: &Tensor, zero: Option<&Tensor>) -> Option<PackedNhwcInt8> {
     let zero = zeros(zero, w.dtype())?;
-    let fits = (zero.len() == 1 || zero.len() == shape.m) && window_taken(&shape);
+    let zeros_fit = zero.len() == 1 || zero.len() == shape.m;
+    // Without weights nothing bounds what a file says of groups and channels.
+    let fits = zeros_fit && !w.is_empty() && window_taken(&shape);
     fits.then(|| Some(PackedNhwcInt8::new(isa(), shape, bytes(w)?, &zero)))?
 }
 

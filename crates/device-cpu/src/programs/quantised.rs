@@ -114,7 +114,9 @@ fn compile_conv(part: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
 /// `None` for weights that the kernel does not take.
 fn pack_conv(shape: ConvShape, w: &Tensor, zero: Option<&Tensor>) -> Option<PackedIntConv> {
     let zero = zeros(zero, w.dtype())?;
-    let fits = zero.len() == 1 || zero.len() == shape.m;
+    let zeros_fit = zero.len() == 1 || zero.len() == shape.m;
+    // Without weights nothing bounds what a file says of groups and channels.
+    let fits = zeros_fit && !w.is_empty() && conv::window_taken(&shape);
     fits.then(|| Some(PackedIntConv::new(isa(), shape, bytes(w)?, &zero)))?
 }
 
