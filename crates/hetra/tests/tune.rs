@@ -47,7 +47,7 @@ fn what_is_tuned_is_found_by_the_next_session() {
     let (path, stop) = (store("found"), AtomicBool::new(false));
     let untuned = session(Tuned::Shipped);
     let mut options =
-        TuneOptions { store: &path, budget: Duration::from_secs(2), fresh: false, stop: &stop };
+        TuneOptions { store: &path, budget: Duration::from_secs(60), fresh: false, stop: &stop };
     let mut trials = 0;
     let ops = tune(&untuned, &inputs(), &options, &mut |moment| {
         trials += 1;
@@ -90,7 +90,7 @@ fn what_is_tuned_is_found_by_the_next_session() {
 fn what_is_stopped_goes_on_where_it_was() {
     let (path, stop) = (store("stopped"), AtomicBool::new(false));
     let untuned = session(Tuned::Shipped);
-    let budget = Duration::from_secs(2);
+    let budget = Duration::from_secs(60);
     let options = TuneOptions { store: &path, budget, fresh: false, stop: &stop };
     let ops = tune(&untuned, &inputs(), &options, &mut |moment| {
         stop.store(moment.trials >= 5, Ordering::Relaxed);
