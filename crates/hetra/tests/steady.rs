@@ -5,7 +5,7 @@ use hetra::{Attr, DType, Dim, GraphBuilder, Model, ModelInfo, Node, Session, Ten
 
 /// Most blocks of memory that a run takes: the inputs by name, an output and its list, twice, and
 /// the list of a step that has several outputs.
-const BLOCKS_MAX: u64 = 8;
+const BLOCKS_MAX: u64 = 10;
 
 /// Most bytes of them; a value between nodes is 256 KiB.
 const BYTES_MAX: u64 = 4 << 10;
