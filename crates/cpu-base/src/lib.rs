@@ -5,6 +5,8 @@
 //! [`scratch`] lends aligned buffers, [`threads`] runs tasks, [`pin`] binds threads, [`peak`]
 //! measures what there is to reach, [`amx`] multiplies by matrix registers.
 
+pub use hetra_memory::Axes;
+
 pub mod activation;
 pub mod amx;
 pub mod isa;
@@ -17,6 +19,3 @@ pub mod scratch;
 pub mod simd;
 pub mod threads;
 mod trigonometry;
-
-/// A number for each axis, of usual ranks not on the heap: a run makes many, and allocates nothing.
-pub type Axes<T = usize> = smallvec::SmallVec<[T; 6]>;

@@ -11,7 +11,7 @@ use hetra_ops::{Kind, OpError, find};
 use hetra_tensor::{Shape, Value};
 use smallvec::smallvec;
 
-use crate::programs::{self, Last, Schedules};
+use crate::programs::{self, LastShape, Schedules, only_first_varies};
 use hetra_cpu_base::isa::{self, Isa, isa};
 use hetra_cpu_base::peak::{bandwidth, bf16_flops, byte_ops, flops};
 use hetra_cpu_base::pin;
@@ -247,13 +247,13 @@ impl Device for CpuDevice {
 
 /// Gives the first input another shape, which follows from that of the input alone.
 struct View {
-    last: Last<Shape>,
+    last: LastShape<Shape>,
 }
 
 impl View {
     fn of(part: &Part<'_>, node: &Node) -> Option<View> {
-        let follows = Last::<Shape>::suits(part, node) && node.outputs.len() == 1;
-        follows.then(|| View { last: Last::new() })
+        let follows = only_first_varies(part, node) && node.outputs.len() == 1;
+        follows.then(|| View { last: LastShape::new() })
     }
 }
 

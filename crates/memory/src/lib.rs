@@ -1,4 +1,5 @@
-//! Large blocks of memory, on huge pages where the system gives them.
+//! Large blocks of memory, on huge pages where the system gives them, and short lists that are not
+//! on the heap.
 //!
 //! On pages of 4 KiB a model of 50 MB is 12,000 of them: each is a fault when it is loaded, and an
 //! entry that a run misses in the tables of addresses.
@@ -7,6 +8,11 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use memmap2::MmapMut;
+use smallvec::SmallVec;
+
+/// A number for each axis, outermost first. Those of usual ranks are not on the heap: a run makes
+/// many, and allocates nothing.
+pub type Axes<T = usize> = SmallVec<[T; 6]>;
 
 /// Bytes of a huge page.
 pub const HUGE: usize = 2 << 20;

@@ -141,7 +141,12 @@ fn join(ed: &mut Editor<'_>, x: ValueId, all: &[Conv], groups: usize) -> bool {
     let Some(mut dims) = ty.shape else { return false };
     dims[1] = Dim::Known(channels);
     let name = ed.graph().value(first.y).name.clone();
-    let (Some(weights), Some(bias)) = (weights_of(all), bias_of(all)) else { return false };
+    let mut shape = first.weights.shape().to_vec();
+    shape[0] = channels;
+    let weights = all.iter().map(|conv| (conv.weights.len(), Some(&conv.weights)));
+    let biases = all.iter().map(|conv| (conv.channels(), conv.bias.as_ref()));
+    let both = stacked(&shape, weights).zip(stacked(&[channels], biases));
+    let Some((weights, bias)) = both else { return false };
     let w = ed.add_constant(&format!("{name}.weights"), weights);
     let b = ed.add_constant(&format!("{name}.bias"), bias);
     let y = ed.value(&format!("{name}.all"), Type::shaped(ty.dtype, dims));
@@ -170,32 +175,19 @@ fn join(ed: &mut Editor<'_>, x: ValueId, all: &[Conv], groups: usize) -> bool {
     true
 }
 
-/// The weights one after the other.
-fn weights_of(all: &[Conv]) -> Option<Tensor> {
-    let mut shape = all[0].weights.shape().to_vec();
-    shape[0] = all.iter().map(Conv::channels).sum();
-    let mut weights = Tensor::zeros(DType::F32, &shape).ok()?;
-    let mut rest = weights.as_mut_slice::<f32>().ok()?;
-    for conv in all {
-        let own = conv.weights.as_slice::<f32>().ok()?;
-        let (here, behind) = rest.split_at_mut(own.len());
-        here.copy_from_slice(own);
-        rest = behind;
-    }
-    Some(weights)
-}
-
-/// The biases one after the other; zeros where there is none.
-fn bias_of(all: &[Conv]) -> Option<Tensor> {
-    let channels: usize = all.iter().map(Conv::channels).sum();
-    let mut bias = Tensor::zeros(DType::F32, &[channels]).ok()?;
-    let mut rest = bias.as_mut_slice::<f32>().ok()?;
-    for conv in all {
-        let (here, behind) = rest.split_at_mut(conv.channels());
-        if let Some(own) = &conv.bias {
-            here.copy_from_slice(own.as_slice::<f32>().ok()?);
+/// Tensors one after the other, each of so many numbers; zeros where there is none.
+fn stacked<'a>(
+    shape: &[usize],
+    parts: impl Iterator<Item = (usize, Option<&'a Tensor>)>,
+) -> Option<Tensor> {
+    let mut whole = Tensor::zeros(DType::F32, shape).ok()?;
+    let mut rest = whole.as_mut_slice::<f32>().ok()?;
+    for (len, part) in parts {
+        let (here, behind) = rest.split_at_mut(len);
+        if let Some(part) = part {
+            here.copy_from_slice(part.as_slice::<f32>().ok()?);
         }
         rest = behind;
     }
-    Some(bias)
+    Some(whole)
 }

@@ -1,12 +1,9 @@
 //! Shapes, strides and broadcasting, with checked arithmetic.
 
-use smallvec::{SmallVec, smallvec};
+use hetra_memory::Axes;
+use smallvec::smallvec;
 
 use crate::tensor::TensorError;
-
-/// A number for each axis, outermost first. Those of usual ranks are not on the heap: a run makes
-/// many, and allocates nothing.
-pub type Axes<T = usize> = SmallVec<[T; 6]>;
 
 /// The extent of each axis.
 pub type Shape = Axes;

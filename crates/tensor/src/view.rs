@@ -2,10 +2,11 @@
 
 use std::ops::Range;
 
+use hetra_memory::Axes;
 use smallvec::smallvec;
 
 use crate::dtype::{DType, Element};
-use crate::shape::{Axes, Shape, element_count, strides_of};
+use crate::shape::{Shape, element_count, strides_of};
 use crate::tensor::{Tensor, TensorError};
 
 /// What a view looks at.

@@ -18,7 +18,8 @@ mod embed;
 mod extents;
 mod fourier;
 mod heads;
-mod last;
+mod int8_conv;
+mod last_shape;
 mod matmul;
 mod movement;
 mod nbits;
@@ -45,7 +46,7 @@ use hetra_ops::{FIRST_INPUT_PLAIN, OpError};
 use hetra_tensor::{DType, Tensor};
 use smallvec::smallvec;
 
-pub(crate) use last::Last;
+pub(crate) use last_shape::{LastShape, only_first_varies};
 pub(crate) use schedules::Schedules;
 
 /// Builds the program of a node that its family takes; `None` when an attribute is malformed.

@@ -1,19 +1,18 @@
 //! Convolution of 8-bit images with their channels last.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use hetra_device::{Call, Part, Program};
 use hetra_ir::Node;
 use hetra_ops::ConvGeometry;
-use hetra_tensor::{DType, Tensor};
+use hetra_tensor::DType;
 
-use super::conv::{fixed_by, makes, scratch_fits, shape_of, window_taken};
+use super::conv::{makes, scratch_fits, shape_of};
 use super::extents::pair;
+use super::int8_conv::IntConv;
 use super::nhwc::{channels_first, channels_last, fills_vectors};
-use super::quantised::{KeptTerms, bytes, zeros};
+use super::quantised::bytes;
 use super::{Compile, Form, Outcome, one, program};
-use hetra_cpu_base::isa::isa;
-use hetra_cpu_kernels::conv::ConvShape;
 use hetra_cpu_kernels::nhwc_int8::{CodesOut, PackedNhwcInt8};
 
 pub(super) static OPS: &[(&str, Compile)] = &[("hetra.QLinearConvLast", compile)];
@@ -29,32 +28,11 @@ pub(super) fn takes(form: &Form<'_>) -> bool {
 }
 
 fn compile(part: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
-    let (packed, terms) = (OnceLock::new(), KeptTerms::new(part, node));
-    let constants = part.constant(node, 3).zip(part.constant(node, 5));
-    if let Some((w, zero)) = constants
-        && let Some(shape) = fixed_by(node, w.shape())
-    {
-        let _ = packed.set(pack(shape, w, Some(zero)));
-    }
-    program("conv int8 nhwc", move |call| conv(call, &terms, &packed))
+    let kept = IntConv::of(part, node, PackedNhwcInt8::new);
+    program("conv int8 nhwc", move |call| conv(call, &kept))
 }
 
-/// `None` for weights that the kernel does not take.
-fn pack(shape: ConvShape, w: &Tensor, zero: Option<&Tensor>) -> Option<PackedNhwcInt8> {
-    let zero = zeros(zero, w.dtype())?;
-    let zeros_fit = zero.len() == 1 || zero.len() == shape.m;
-    // Without weights nothing bounds what a file says of groups and channels.
-    let fits = zeros_fit && !w.is_empty() && window_taken(&shape);
-    fits.then(|| Some(PackedNhwcInt8::new(isa(), shape, bytes(w)?, &zero)))?
-}
-
-/// A convolution with fixed weights: packed at the first run at the latest, when the input's rank
-/// is known.
-fn conv(
-    call: &mut Call<'_>,
-    terms: &KeptTerms,
-    packed: &OnceLock<Option<PackedNhwcInt8>>,
-) -> Outcome {
+fn conv(call: &mut Call<'_>, kept: &IntConv<PackedNhwcInt8>) -> Outcome {
     let (x, w) = (call.tensor(0)?.clone(), call.tensor(3)?.clone());
     if x.rank() < 3 {
         return Ok(None);
@@ -63,15 +41,8 @@ fn conv(
     let (Some(shape), Some([h, width])) = (shape_of(&geometry), pair(&geometry.input, 1)) else {
         return Ok(None);
     };
-    // Packing is parallel: a thread that waits in it may take up another run, which comes here
-    // again, so it is not done inside `get_or_init`.
-    if packed.get().is_none() {
-        // Another run may have been first; both packings are the same.
-        let _ = packed.set(pack(shape, &w, call.tensor_opt(5)));
-    }
-    let packed = packed.get().and_then(Option::as_ref).filter(|packed| *packed.shape() == shape);
     let (Some(packed), Some(source), Some(terms)) =
-        (packed, bytes(&x), terms.get(call, x.dtype(), shape.m))
+        (kept.weights(call, &w, shape), bytes(&x), kept.terms(call, x.dtype(), shape.m))
     else {
         return Ok(None);
     };

@@ -1,19 +1,19 @@
 //! Integer convolution and products, and the conversions around them.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use hetra_device::{Call, Part, Program};
 use hetra_ir::Node;
-use hetra_ops::{ConvGeometry, MatMulForm, OpError, QuantAxis, dynamic_params};
+use hetra_ops::{ConvGeometry, MatMulForm, QuantAxis, dynamic_params};
 use hetra_tensor::{DType, Tensor, to_i64};
 use smallvec::smallvec;
 
 use super::conv::{self, shape_of};
 use super::extents::{pair, product};
-use super::{Compile, Form, Last, Outcome, one, program};
+use super::int8_conv::IntConv;
+use super::{Compile, Form, Outcome, one, program};
 use hetra_cpu_base::activation::Activation;
 use hetra_cpu_base::isa::isa;
-use hetra_cpu_kernels::conv::ConvShape;
 use hetra_cpu_kernels::int8::{
     IntLhs, IntMat, IntOut, IntRhs, IntTerms, PackedIntB, Per, gemm_int8,
 };
@@ -101,46 +101,19 @@ pub(super) fn takes(form: &Form<'_>) -> bool {
 }
 
 fn compile_conv(part: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
-    let (packed, terms) = (OnceLock::new(), KeptTerms::new(part, node));
-    let constants = part.constant(node, 3).zip(part.constant(node, 5));
-    if let Some((w, zero)) = constants
-        && let Some(shape) = conv::fixed_by(node, w.shape())
-    {
-        let _ = packed.set(pack_conv(shape, w, Some(zero)));
-    }
-    program("conv int8", move |call| conv(call, &terms, &packed))
+    let kept = IntConv::of(part, node, PackedIntConv::new);
+    program("conv int8", move |call| conv(call, &kept))
 }
 
-/// `None` for weights that the kernel does not take.
-fn pack_conv(shape: ConvShape, w: &Tensor, zero: Option<&Tensor>) -> Option<PackedIntConv> {
-    let zero = zeros(zero, w.dtype())?;
-    let zeros_fit = zero.len() == 1 || zero.len() == shape.m;
-    // Without weights nothing bounds what a file says of groups and channels.
-    let fits = zeros_fit && !w.is_empty() && conv::window_taken(&shape);
-    fits.then(|| Some(PackedIntConv::new(isa(), shape, bytes(w)?, &zero)))?
-}
-
-/// A convolution with fixed weights: packed at the first run at the latest, when the input's rank
-/// is known.
-fn conv(
-    call: &mut Call<'_>,
-    terms: &KeptTerms,
-    packed: &OnceLock<Option<PackedIntConv>>,
-) -> Outcome {
+fn conv(call: &mut Call<'_>, kept: &IntConv<PackedIntConv>) -> Outcome {
     let (x, w) = (call.tensor(0)?.clone(), call.tensor(3)?.clone());
     let geometry = ConvGeometry::resolve(&call.node.attrs, x.shape(), w.shape())?;
-    // Packing is parallel: a thread that waits in it may take up another run, which comes here
-    // again, so it is not done inside `get_or_init`.
-    if packed.get().is_none() {
-        // Another run may have been first; both packings are the same.
-        let shape = shape_of(&geometry);
-        let _ = packed.set(shape.and_then(|shape| pack_conv(shape, &w, call.tensor_opt(5))));
-    }
-    let packed = packed.get().and_then(Option::as_ref);
-    let (Some(packed), Some(source), Some(shape)) = (packed, bytes(&x), shape_of(&geometry)) else {
+    let Some(shape) = shape_of(&geometry) else { return Ok(None) };
+    let (Some(packed), Some(source), Some(terms)) =
+        (kept.weights(call, &w, shape), bytes(&x), kept.terms(call, x.dtype(), shape.m))
+    else {
         return Ok(None);
     };
-    let Some(terms) = terms.get(call, x.dtype(), shape.m) else { return Ok(None) };
     let Some([h, width]) = pair(&geometry.input, 1) else { return Ok(None) };
     let makes = conv::makes(&geometry, shape.out(h, width));
     if *packed.shape() != shape || !makes || !conv::fits(&shape, h, width) {
@@ -154,68 +127,6 @@ fn conv(
     };
     packed.run(source, terms.x_zero, (geometry.batch, h, width), terms.bias()?, &mut sink);
     one(out)
-}
-
-/// What a quantised convolution does with its sums.
-pub(super) struct ConvTerms {
-    pub(super) x_zero: i32,
-    /// Of the codes that this zero point is of; any, without one.
-    x_dtype: Option<DType>,
-    pub(super) y_zero: i32,
-    /// One, or one for each output channel.
-    pub(super) factors: Vec<f32>,
-    bias: Option<Tensor>,
-    /// That of the output: u8 or i8.
-    pub(super) dtype: DType,
-}
-
-impl ConvTerms {
-    /// The terms of a QLinearConv with `m` output channels, if they are such as the kernels take.
-    fn of(call: &Call<'_>, x: DType, m: usize) -> Option<ConvTerms> {
-        let at = |index: usize| call.tensor_opt(index);
-        let of_x = at(1).and_then(scales).and_then(single)?;
-        let of_y = at(6).and_then(scales).and_then(single)?;
-        let (of_w, output) = (at(4).and_then(scales)?, at(7)?);
-        let dtype = output.dtype();
-        let x_zero = zeros(at(2), x).as_deref().and_then(single)?;
-        let y_zero = zeros(Some(output), dtype).as_deref().and_then(single)?;
-        let bias = at(8).cloned();
-        let sums = |bias: &Tensor| bias.dtype() == DType::I32 && bias.len() == m;
-        let fits = bias.as_ref().is_none_or(sums) && (of_w.len() == 1 || of_w.len() == m);
-        let factors = of_w.iter().map(|w| of_x * w / of_y).collect();
-        let x_dtype = at(2).map(Tensor::dtype);
-        let terms = ConvTerms { x_zero, x_dtype, y_zero, factors, bias, dtype };
-        (fits && CODES.contains(&dtype)).then_some(terms)
-    }
-
-    pub(super) fn bias(&self) -> Result<Option<&[i32]>, OpError> {
-        Ok(self.bias.as_ref().map(Tensor::as_slice).transpose()?)
-    }
-}
-
-/// The terms of a convolution, kept where they are constant.
-pub(super) struct KeptTerms {
-    constant: bool,
-    kept: OnceLock<Arc<ConvTerms>>,
-}
-
-impl KeptTerms {
-    pub(super) fn new(part: &Part<'_>, node: &Node) -> KeptTerms {
-        KeptTerms { constant: Last::<ConvTerms>::suits(part, node), kept: OnceLock::new() }
-    }
-
-    pub(super) fn get(&self, call: &Call<'_>, x: DType, m: usize) -> Option<Arc<ConvTerms>> {
-        let kept = self.kept.get().filter(|kept| kept.x_dtype.is_none_or(|dtype| dtype == x));
-        if let Some(kept) = kept {
-            return Some(kept.clone());
-        }
-        let terms = Arc::new(ConvTerms::of(call, x, m)?);
-        if self.constant {
-            // Another run may have been first; its terms are the same.
-            let _ = self.kept.set(terms.clone());
-        }
-        Some(terms)
-    }
 }
 
 pub(super) fn matrix(

@@ -10,7 +10,7 @@ use hetra_tensor::{DType, Tensor};
 
 use super::extents::product;
 use super::movement::{self, by_width, items, items_mut};
-use super::{Compile, Form, Last, Outcome, one, program};
+use super::{Compile, Form, LastShape, Outcome, one, only_first_varies, program};
 use hetra_cpu_base::isa::isa;
 use hetra_cpu_kernels::resize::{Tap, linear, nearest, nearest_pixels};
 
@@ -25,7 +25,7 @@ pub(super) fn takes(form: &Form<'_>) -> bool {
 }
 
 fn compile(part: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
-    let last = Last::<ResizeForm>::suits(part, node).then(Last::new);
+    let last = only_first_varies(part, node).then(LastShape::new);
     program("resize", move |call| run(call, last.as_ref()))
 }
 
@@ -38,7 +38,7 @@ fn planes(shape: &[usize]) -> Option<(usize, usize, usize)> {
     }
 }
 
-fn run(call: &mut Call<'_>, last: Option<&Last<ResizeForm>>) -> Outcome {
+fn run(call: &mut Call<'_>, last: Option<&LastShape<ResizeForm>>) -> Outcome {
     let x = call.tensor(0)?.clone();
     let form = match last.and_then(|last| last.get(x.shape())) {
         Some(form) => form,

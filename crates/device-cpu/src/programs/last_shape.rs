@@ -8,17 +8,11 @@ use hetra_tensor::Shape;
 
 /// What follows from the shape of the first input, kept for the next run: as a rule the shape stays
 /// the same, and a steady run allocates nothing.
-pub(crate) struct Last<T>(Mutex<Option<(Shape, Arc<T>)>>);
+pub(crate) struct LastShape<T>(Mutex<Option<(Shape, Arc<T>)>>);
 
-impl<T> Last<T> {
-    pub(crate) fn new() -> Last<T> {
-        Last(Mutex::new(None))
-    }
-
-    /// Whether nothing but the first input decides: the others are constant.
-    pub(crate) fn suits(part: &Part<'_>, node: &Node) -> bool {
-        let constant = |index| node.input(index).is_none() || part.constant(node, index).is_some();
-        (1..node.inputs.len()).all(constant)
+impl<T> LastShape<T> {
+    pub(crate) fn new() -> LastShape<T> {
+        LastShape(Mutex::new(None))
     }
 
     /// What was kept for this shape.
@@ -34,4 +28,10 @@ impl<T> Last<T> {
             Some((shape.into(), value.clone()));
         value
     }
+}
+
+/// Whether the first input alone differs from run to run: the others are constant.
+pub(crate) fn only_first_varies(part: &Part<'_>, node: &Node) -> bool {
+    let constant = |index| node.input(index).is_none() || part.constant(node, index).is_some();
+    (1..node.inputs.len()).all(constant)
 }
