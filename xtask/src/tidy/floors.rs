@@ -9,7 +9,7 @@ use crate::workspace::{Metadata, Result, Workspace};
 /// Folders under `crates/`, by floor, each floor from left to right.
 const FLOORS: [&[&str]; 8] = [
     &["memory", "tensor"],
-    &["ir", "kernel", "machine"],
+    &["ir", "kernel-macros", "kernel", "machine"],
     &["ops"],
     &[
         "cpu-base",

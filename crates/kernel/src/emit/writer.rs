@@ -1,0 +1,358 @@
+//! The walk over a kernel that all languages share.
+
+use std::collections::{BTreeSet, HashSet};
+use std::fmt::Write as _;
+
+use super::Options;
+use crate::function::{Binary, Function, Group, Unary};
+use crate::ir::{
+    Array, ArrayId, Atomic, ExprId, Id, Kernel, Op, Param, ParamId, ParamKind, Place, Space, Stmt,
+    VarId, each_stmt,
+};
+use crate::native::ARRAYS_FROM;
+use crate::types::{Literal, Scalar, Type};
+
+/// How a language writes numbers and what is computed of them. Operands are texts that bind as
+/// tightly as a name.
+pub(super) trait Numbers {
+    /// The name of a type.
+    fn ty(&self, ty: Type) -> String;
+    /// A constant.
+    fn literal(&self, literal: Literal) -> String;
+    /// A function of one operand.
+    fn unary(&self, op: Unary, ty: Type, a: &str) -> String;
+    /// A function of two. Divisors are not the literal zero, and shifts by a literal below 32.
+    fn binary(&self, op: Binary, ty: Type, a: &str, b: &str) -> String;
+    /// A mathematical function.
+    fn call(&self, function: Function, ty: Type, operands: &[String]) -> String;
+    /// The number in another kind.
+    fn cast(&self, from: Type, to: Type, a: &str) -> String;
+    /// The same bits as another kind.
+    fn bits(&self, from: Type, to: Type, a: &str) -> String;
+    /// One of two values.
+    fn select(&self, condition: &str, yes: &str, no: &str) -> String;
+    /// A vector of scalars: one for all lanes, or one for each.
+    fn vector(&self, ty: Type, scalars: &[String]) -> String;
+    /// One lane.
+    fn lane(&self, a: &str, lane: u8) -> String;
+}
+
+/// How it writes what a kernel does with its place, its memory and its order.
+pub(super) trait Dialect: Numbers {
+    /// Where an item stands.
+    fn id(&self, id: Id, axis: u8, size: u32) -> String;
+    /// Over the subgroup.
+    fn group(&self, op: Group, ty: Type, a: &str) -> String;
+    /// A parameter that is a number.
+    fn value(&self, kernel: &Kernel, param: ParamId) -> String;
+    /// Elements of a buffer.
+    fn len(&self, kernel: &Kernel, param: ParamId) -> String;
+    /// A variable with its first value; `fixed` where it has no other.
+    fn declare(&self, ty: Type, name: &str, value: &str, fixed: bool) -> String;
+    /// An array of an item.
+    fn array(&self, array: &Array, name: &str) -> String;
+    /// An atomic change of a buffer's element, as a value.
+    fn atomic(&self, op: Atomic, scalar: Scalar, element: &str, value: &str) -> String;
+    /// A barrier.
+    fn barrier(&self) -> &'static str;
+    /// An index, checked: itself, or 0 and a fault.
+    fn checked(&self, index: &str, len: &str, memory: u32) -> String;
+    /// Whether an index is one: false and a fault where it is not.
+    fn inside(&self, index: &str, len: &str, memory: u32) -> String;
+    /// What begins a loop without an end.
+    fn loop_head(&self) -> &'static str;
+}
+
+/// Writes the body of a kernel.
+pub(super) struct Writer<'a> {
+    kernel: &'a Kernel,
+    dialect: &'a dyn Dialect,
+    options: Options,
+    text: String,
+    indent: usize,
+    /// Variables that are given another value.
+    changed: HashSet<VarId>,
+    temporaries: usize,
+}
+
+/// The body of a kernel: declarations of arrays that are an item's own, and the statements.
+pub(super) fn body(kernel: &Kernel, dialect: &dyn Dialect, options: Options) -> String {
+    let mut changed = HashSet::new();
+    each_stmt(&kernel.body, &mut |stmt| {
+        if let Stmt::Set(var, _) = stmt {
+            changed.insert(*var);
+        }
+    });
+    let (text, indent, temporaries) = (String::new(), 1, 0);
+    let mut writer = Writer { kernel, dialect, options, text, indent, changed, temporaries };
+    for (index, array) in kernel.arrays.iter().enumerate() {
+        if array.space == Space::Private {
+            let declared = dialect.array(array, &array_name(ArrayId(index as u32)));
+            writer.line(&declared);
+        }
+    }
+    writer.block(&kernel.body);
+    writer.text
+}
+
+/// The name of a parameter.
+pub(super) fn param_name(param: &Param) -> String {
+    format!("p_{}", param.name)
+}
+
+/// The name of an array.
+pub(super) fn array_name(array: ArrayId) -> String {
+    format!("a{}", array.0)
+}
+
+/// The kinds of the variables, expressions and memory that vectors are made of.
+pub(super) fn vectors(kernel: &Kernel) -> BTreeSet<Type> {
+    let exprs = kernel.exprs.iter().map(|expr| expr.ty);
+    exprs.chain(kernel.buffers().map(|(_, element, _)| element)).filter(|ty| ty.lanes > 1).collect()
+}
+
+fn var_name(var: VarId) -> String {
+    format!("v{}", var.0)
+}
+
+impl Writer<'_> {
+    fn line(&mut self, line: &str) {
+        let indent = self.indent * 4;
+        // Writing into a string does not fail.
+        let _ = writeln!(self.text, "{:indent$}{line}", "");
+    }
+
+    fn block(&mut self, block: &[Stmt]) {
+        block.iter().for_each(|stmt| self.stmt(stmt));
+    }
+
+    fn nested(&mut self, block: &[Stmt]) {
+        self.indent += 1;
+        self.block(block);
+        self.indent -= 1;
+    }
+
+    fn stmt(&mut self, stmt: &Stmt) {
+        match stmt {
+            Stmt::Let(var, value) => {
+                let (value, ty) = (self.expr(*value), self.kernel.var(*var));
+                let fixed = !self.changed.contains(var);
+                let declared = self.dialect.declare(ty, &var_name(*var), &value, fixed);
+                self.line(&declared);
+            }
+            Stmt::Set(var, value) => {
+                let value = self.expr(*value);
+                self.line(&format!("{} = {value};", var_name(*var)));
+            }
+            Stmt::Store(place, value) => self.store(place, *value),
+            Stmt::Atomic { op, place, value, old } => self.atomic(*op, place, *value, *old),
+            Stmt::If(condition, yes, no) => self.branch(*condition, yes, no),
+            Stmt::For { var, from, to, step, body } => self.for_(*var, [*from, *to, *step], body),
+            Stmt::Loop(body) => {
+                self.line(&format!("{} {{", self.dialect.loop_head()));
+                self.nested(body);
+                self.line("}");
+            }
+            Stmt::Break => self.line("break;"),
+            Stmt::Continue => self.line("continue;"),
+            Stmt::Return => self.line("return;"),
+            Stmt::Barrier => self.line(self.dialect.barrier()),
+        }
+    }
+
+    fn branch(&mut self, condition: ExprId, yes: &[Stmt], no: &[Stmt]) {
+        let condition = self.expr(condition);
+        if yes.is_empty() {
+            self.line(&format!("if (!({condition})) {{"));
+            self.nested(no);
+            return self.line("}");
+        }
+        self.line(&format!("if ({condition}) {{"));
+        self.nested(yes);
+        if !no.is_empty() {
+            self.line("} else {");
+            self.nested(no);
+        }
+        self.line("}");
+    }
+
+    fn for_(&mut self, var: VarId, [from, to, step]: [ExprId; 3], body: &[Stmt]) {
+        let ty = self.kernel.var(var);
+        let one = matches!(
+            self.kernel.expr(step).op,
+            Op::Literal(Literal { bits: 1, scalar: Scalar::I32 | Scalar::U32 })
+        );
+        let [from, to, step] = [from, to, step].map(|id| self.expr(id));
+        let name = var_name(var);
+        let next = self.dialect.binary(Binary::Add, ty, &name, &step);
+        let next = if one {
+            next
+        } else {
+            // The number never passes the end, so that it does not wrap.
+            let left = self.dialect.binary(Binary::Sub, ty, &to, &name);
+            let unsigned = |text: &str| self.dialect.bits(ty, ty.of(Scalar::U32), text);
+            let more = format!("({} > {})", unsigned(&left), unsigned(&step));
+            self.dialect.select(&more, &next, &to)
+        };
+        let declared = self.dialect.declare(ty, &name, &from, false);
+        self.line(&format!("for ({declared} {name} < {to}; {name} = {next}) {{"));
+        self.nested(body);
+        self.line("}");
+    }
+
+    fn is_bool(&self, place: &Place) -> bool {
+        self.kernel.element(place).scalar == Scalar::Bool
+    }
+
+    fn store(&mut self, place: &Place, value: ExprId) {
+        let mut value = self.expr(value);
+        if self.is_bool(place) {
+            value = self.dialect.cast(Type::BOOL, Type::U32, &value);
+        }
+        if !self.options.checked {
+            let element = self.element(place, false);
+            return self.line(&format!("{element} = {value};"));
+        }
+        // Evaluated before the index is looked at, as everywhere.
+        let ty = self.kernel.element(place);
+        let ty = if ty.scalar == Scalar::Bool { Type::U32 } else { ty };
+        let name = self.temporary();
+        let declared = self.dialect.declare(ty, &name, &value, true);
+        let tests = self.tests(place);
+        let element = self.element(place, false);
+        self.line("{");
+        self.indent += 1;
+        self.line(&declared);
+        self.line(&format!("if ({tests}) {{ {element} = {name}; }}"));
+        self.indent -= 1;
+        self.line("}");
+    }
+
+    fn temporary(&mut self) -> String {
+        self.temporaries += 1;
+        format!("h_t{}", self.temporaries)
+    }
+
+    fn atomic(&mut self, op: Atomic, place: &Place, value: ExprId, old: VarId) {
+        let value = self.expr(value);
+        let ty = self.kernel.element(place);
+        let element = self.element(place, false);
+        let change = self.dialect.atomic(op, ty.scalar, &element, &value);
+        let name = var_name(old);
+        if !self.options.checked {
+            let declared = self.dialect.declare(ty, &name, &change, true);
+            return self.line(&declared);
+        }
+        let zero = self.dialect.literal(Literal { scalar: ty.scalar, bits: 0 });
+        let declared = self.dialect.declare(ty, &name, &zero, false);
+        let tests = self.tests(place);
+        self.line(&declared);
+        self.line(&format!("if ({tests}) {{ {name} = {change}; }}"));
+    }
+
+    /// Each index of a place, with the number that it stays below.
+    fn bounds(&self, place: &Place) -> (Vec<(String, String)>, u32) {
+        match place {
+            Place::Buffer(param, index) => {
+                let len = self.dialect.len(self.kernel, *param);
+                (vec![(self.expr(*index), len)], param.0)
+            }
+            Place::Array(id, indices) => {
+                let extents = &self.kernel.array(*id).extents;
+                let bounds = indices.iter().zip(extents).map(|(&index, &extent)| {
+                    (self.expr(index), self.dialect.literal(Literal::new(extent)))
+                });
+                (bounds.collect(), ARRAYS_FROM + id.0)
+            }
+        }
+    }
+
+    /// Whether all indices are inside.
+    fn tests(&self, place: &Place) -> String {
+        let (bounds, memory) = self.bounds(place);
+        let tests = bounds.iter().map(|(index, len)| self.dialect.inside(index, len, memory));
+        tests.collect::<Vec<_>>().join(" && ")
+    }
+
+    /// An element, as it is read or written.
+    fn element(&self, place: &Place, checked: bool) -> String {
+        let (bounds, memory) = self.bounds(place);
+        let indices = bounds.iter().map(|(index, len)| {
+            let index =
+                if checked { self.dialect.checked(index, len, memory) } else { index.clone() };
+            format!("[{index}]")
+        });
+        let indices: String = indices.collect();
+        match place {
+            Place::Buffer(param, _) => {
+                format!("{}{indices}", param_name(self.kernel.param(*param)))
+            }
+            Place::Array(array, _) => format!("{}{indices}", array_name(*array)),
+        }
+    }
+
+    fn expr(&self, id: ExprId) -> String {
+        let expr = self.kernel.expr(id);
+        let (ty, dialect) = (expr.ty, self.dialect);
+        match &expr.op {
+            Op::Literal(literal) => dialect.literal(*literal),
+            Op::Var(var) => var_name(*var),
+            Op::Value(param) => dialect.value(self.kernel, *param),
+            Op::Len(param) => dialect.len(self.kernel, *param),
+            Op::Id(id, axis) => dialect.id(*id, *axis, self.kernel.group[usize::from(*axis)]),
+            Op::Unary(op, a) => dialect.unary(*op, ty, &self.expr(*a)),
+            Op::Binary(op, a, b) => self.binary(*op, ty, *a, *b),
+            Op::Compare(op, a, b) => {
+                format!("({} {} {})", self.expr(*a), op.sign(), self.expr(*b))
+            }
+            Op::And(a, b) => format!("({} && {})", self.expr(*a), self.expr(*b)),
+            Op::Or(a, b) => format!("({} || {})", self.expr(*a), self.expr(*b)),
+            Op::Select(condition, yes, no) => {
+                dialect.select(&self.expr(*condition), &self.expr(*yes), &self.expr(*no))
+            }
+            Op::Cast(a) if self.kernel.type_of(*a) == ty => self.expr(*a),
+            Op::Cast(a) => dialect.cast(self.kernel.type_of(*a), ty, &self.expr(*a)),
+            Op::Bits(a) => dialect.bits(self.kernel.type_of(*a), ty, &self.expr(*a)),
+            Op::Call(function, operands) => {
+                let operands: Vec<String> = operands.iter().map(|&a| self.expr(a)).collect();
+                dialect.call(*function, ty, &operands)
+            }
+            Op::Load(place) => {
+                let element = self.element(place, self.options.checked);
+                if ty.scalar == Scalar::Bool { format!("({element} != 0u)") } else { element }
+            }
+            Op::Splat(a) => dialect.vector(ty, &[self.expr(*a)]),
+            Op::Lanes(values) => {
+                let values: Vec<String> = values.iter().map(|&a| self.expr(a)).collect();
+                dialect.vector(ty, &values)
+            }
+            Op::Lane(a, _) if self.kernel.type_of(*a).lanes == 1 => self.expr(*a),
+            Op::Lane(a, lane) => dialect.lane(&self.expr(*a), *lane),
+            Op::Group(op, a) if self.options.subgroups => dialect.group(*op, ty, &self.expr(*a)),
+            Op::Group(_, a) => self.expr(*a),
+        }
+    }
+
+    fn binary(&self, op: Binary, ty: Type, a: ExprId, b: ExprId) -> String {
+        let text = self.expr(a);
+        if let Op::Literal(literal) = self.kernel.expr(b).op
+            && ty.scalar.is_integer()
+        {
+            let other = |bits: u32| self.dialect.literal(Literal { bits, ..literal });
+            match op {
+                Binary::Div if literal.bits == 0 => return text,
+                Binary::Rem if literal.bits == 0 => return other(0),
+                Binary::Shl | Binary::Shr => {
+                    return self.dialect.binary(op, ty, &text, &other(literal.bits & 31));
+                }
+                _ => {}
+            }
+        }
+        self.dialect.binary(op, ty, &text, &self.expr(b))
+    }
+}
+
+/// Whether a parameter is memory.
+pub(super) fn is_buffer(param: &Param) -> bool {
+    matches!(param.kind, ParamKind::Buffer { .. })
+}

@@ -1,0 +1,335 @@
+//! What a kernel is: plain data, typed, with structured control flow.
+//!
+//! Expressions lie in one list and refer to earlier ones by index. They have no effect, so where
+//! one is evaluated does not matter except for what it reads; a value that must be read at a
+//! certain point is bound there by [`Stmt::Let`]. Statements run in order.
+
+use crate::function::{Binary, Compare, Function, Group, Unary};
+use crate::types::{Literal, Scalar, Type};
+
+/// Index of an expression.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ExprId(pub(crate) u32);
+
+/// Index of a variable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct VarId(pub(crate) u32);
+
+/// Index of a parameter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ParamId(pub(crate) u32);
+
+/// Index of an array.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ArrayId(pub(crate) u32);
+
+/// A kernel for fixed constants: what one work item does.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Kernel {
+    /// Its name, an identifier.
+    pub name: String,
+    /// Work items of a group, along each axis.
+    pub group: [u32; 3],
+    /// What it is called with, in order.
+    pub params: Vec<Param>,
+    /// Arrays of a group or of an item.
+    pub arrays: Vec<Array>,
+    /// Types of the variables.
+    pub vars: Vec<Type>,
+    /// Expressions, each after those it refers to.
+    pub exprs: Vec<Expr>,
+    /// What an item does.
+    pub body: Block,
+}
+
+/// Statements, in order.
+pub type Block = Vec<Stmt>;
+
+/// One parameter.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Param {
+    /// Its name in the source.
+    pub name: String,
+    /// What it takes.
+    pub kind: ParamKind,
+}
+
+/// What a parameter takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ParamKind {
+    /// One number for all items.
+    Value(Scalar),
+    /// Memory of the device.
+    Buffer {
+        /// Type of its elements.
+        element: Type,
+        /// What the kernel does with it.
+        access: Access,
+    },
+}
+
+/// What a kernel does with a buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Access {
+    /// Reads only: `&[T]`.
+    Read,
+    /// Reads and writes, each element by one item at a time: `&mut [T]`.
+    Write,
+    /// Atomic operations only: `&[Atomic<T>]`.
+    Atomic,
+}
+
+/// Memory that all items of a group share, or that each has for itself.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Array {
+    /// Whose it is.
+    pub space: Space,
+    /// Type of its elements.
+    pub element: Type,
+    /// Extents, one or two, the last one innermost.
+    pub extents: Vec<u32>,
+}
+
+/// Whose an array is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Space {
+    /// One for the items of a group. Holds anything at first.
+    Shared,
+    /// One for each item. Holds zeros at first.
+    Private,
+}
+
+/// A value.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Expr {
+    /// Its type.
+    pub ty: Type,
+    /// How it comes about.
+    pub op: Op,
+}
+
+/// How a value comes about.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Op {
+    /// A constant.
+    Literal(Literal),
+    /// What a variable holds now.
+    Var(VarId),
+    /// A parameter that is a number.
+    Value(ParamId),
+    /// Elements of a buffer.
+    Len(ParamId),
+    /// Where this item stands, along an axis.
+    Id(Id, u8),
+    /// One operand.
+    Unary(Unary, ExprId),
+    /// Two operands of one type.
+    Binary(Binary, ExprId, ExprId),
+    /// Two scalars of one type, compared.
+    Compare(Compare, ExprId, ExprId),
+    /// Both true; the second is not evaluated where the first is false.
+    And(ExprId, ExprId),
+    /// One true; the second is not evaluated where the first is true.
+    Or(ExprId, ExprId),
+    /// The second where the first is true, else the third; both may be evaluated.
+    Select(ExprId, ExprId, ExprId),
+    /// The number in another kind, as Rust's `as`: to integers towards zero and saturating.
+    Cast(ExprId),
+    /// The same bits as another kind of 32 bits.
+    Bits(ExprId),
+    /// A mathematical function, lane by lane.
+    Call(Function, Vec<ExprId>),
+    /// An element of memory.
+    Load(Place),
+    /// A scalar in all lanes.
+    Splat(ExprId),
+    /// One lane of a vector.
+    Lane(ExprId, u8),
+    /// A vector of these scalars.
+    Lanes(Vec<ExprId>),
+    /// Over the items of a subgroup.
+    Group(Group, ExprId),
+}
+
+/// Where a work item stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Id {
+    /// In the whole grid.
+    Global,
+    /// In its group.
+    Local,
+    /// Its group in the grid.
+    Group,
+    /// How many groups there are.
+    Groups,
+}
+
+/// An element of memory.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Place {
+    /// Of a buffer.
+    Buffer(ParamId, ExprId),
+    /// Of an array, by one index for each extent.
+    Array(ArrayId, Vec<ExprId>),
+}
+
+/// One step of an item.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Stmt {
+    /// Gives a variable its first value.
+    Let(VarId, ExprId),
+    /// Gives it another one.
+    Set(VarId, ExprId),
+    /// Writes an element.
+    Store(Place, ExprId),
+    /// Changes an element that other items may change, too, and keeps what it was.
+    Atomic {
+        /// How.
+        op: Atomic,
+        /// Which element.
+        place: Place,
+        /// With what.
+        value: ExprId,
+        /// Takes what it was.
+        old: VarId,
+    },
+    /// One of two ways.
+    If(ExprId, Block, Block),
+    /// From a number up to another one, which is not reached, by steps.
+    For {
+        /// Takes the number.
+        var: VarId,
+        /// The first.
+        from: ExprId,
+        /// The first that is not reached; read once.
+        to: ExprId,
+        /// The step, greater than zero; read once.
+        step: ExprId,
+        /// What is done each time.
+        body: Block,
+    },
+    /// Until a break.
+    Loop(Block),
+    /// Leaves the innermost loop.
+    Break,
+    /// Goes on with the next turn of the innermost loop.
+    Continue,
+    /// Ends the item.
+    Return,
+    /// Waits until all items of the group are here; what they wrote is seen by all of them.
+    Barrier,
+}
+
+/// How an element is changed atomically.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Atomic {
+    /// The sum.
+    Add,
+    /// The lesser.
+    Min,
+    /// The greater.
+    Max,
+    /// The bits of both.
+    And,
+    /// The bits of either.
+    Or,
+    /// The bits of one only.
+    Xor,
+    /// The new value.
+    Exchange,
+}
+
+impl Kernel {
+    /// The expression.
+    pub fn expr(&self, id: ExprId) -> &Expr {
+        &self.exprs[id.0 as usize]
+    }
+
+    /// The type of an expression.
+    pub fn type_of(&self, id: ExprId) -> Type {
+        self.expr(id).ty
+    }
+
+    /// The parameter.
+    pub fn param(&self, id: ParamId) -> &Param {
+        &self.params[id.0 as usize]
+    }
+
+    /// The array.
+    pub fn array(&self, id: ArrayId) -> &Array {
+        &self.arrays[id.0 as usize]
+    }
+
+    /// The type of a variable.
+    pub fn var(&self, id: VarId) -> Type {
+        self.vars[id.0 as usize]
+    }
+
+    /// The type of the elements of a place.
+    pub fn element(&self, place: &Place) -> Type {
+        match place {
+            Place::Buffer(param, _) => match self.param(*param).kind {
+                ParamKind::Buffer { element, .. } => element,
+                ParamKind::Value(scalar) => Type::scalar(scalar),
+            },
+            Place::Array(array, _) => self.array(*array).element,
+        }
+    }
+
+    /// Parameters that are buffers, in order.
+    pub fn buffers(&self) -> impl Iterator<Item = (ParamId, Type, Access)> {
+        self.params.iter().enumerate().filter_map(|(index, param)| match param.kind {
+            ParamKind::Buffer { element, access } => Some((ParamId(index as u32), element, access)),
+            ParamKind::Value(_) => None,
+        })
+    }
+
+    /// Parameters that are numbers, in order.
+    pub fn values(&self) -> impl Iterator<Item = (ParamId, Scalar)> {
+        self.params.iter().enumerate().filter_map(|(index, param)| match param.kind {
+            ParamKind::Value(scalar) => Some((ParamId(index as u32), scalar)),
+            ParamKind::Buffer { .. } => None,
+        })
+    }
+
+    /// Work items of a group.
+    pub fn group_items(&self) -> u32 {
+        self.group.iter().product()
+    }
+
+    /// Bytes of shared memory that a group takes.
+    pub fn shared_bytes(&self) -> usize {
+        let shared = self.arrays.iter().filter(|array| array.space == Space::Shared);
+        shared.map(|array| array.elements() * array.element.bytes()).sum()
+    }
+
+    /// Whether a scalar kind occurs anywhere.
+    pub fn uses(&self, scalar: Scalar) -> bool {
+        self.exprs.iter().any(|expr| expr.ty.scalar == scalar)
+            || self.buffers().any(|(_, element, _)| element.scalar == scalar)
+            || self.arrays.iter().any(|array| array.element.scalar == scalar)
+            || self.values().any(|(_, value)| value == scalar)
+    }
+}
+
+impl Array {
+    /// Elements of it.
+    pub fn elements(&self) -> usize {
+        self.extents.iter().map(|&extent| extent as usize).product()
+    }
+}
+
+/// Calls `visit` on every statement, outer ones first.
+pub fn each_stmt<'a>(block: &'a [Stmt], visit: &mut dyn FnMut(&'a Stmt)) {
+    for stmt in block {
+        visit(stmt);
+        match stmt {
+            Stmt::If(_, yes, no) => {
+                each_stmt(yes, visit);
+                each_stmt(no, visit);
+            }
+            Stmt::For { body, .. } | Stmt::Loop(body) => each_stmt(body, visit),
+            _ => {}
+        }
+    }
+}
