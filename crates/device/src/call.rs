@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::sync::Arc;
 
 use hetra_ir::{Graph, Node, NodeId, Type, ValueId};
+use hetra_kernel::KernelError;
 use hetra_ops::{EvalCtx, OpError, Outer, Runner};
 use hetra_tensor::{Buffer, DType, Tensor, TensorError, Value, element_count};
 use smallvec::SmallVec;
@@ -20,6 +21,20 @@ pub enum DeviceError {
     Setting { name: &'static str, value: String, choices: String },
     #[error("device {device}: {reason}")]
     Failed { device: String, reason: String },
+    #[error("device {device} has no memory for {bytes} bytes{at_most}")]
+    Memory { device: String, bytes: usize, at_most: String },
+    #[error("device {device} is lost: {reason}")]
+    Lost { device: String, reason: String },
+    #[error("device {device} was given memory of another device")]
+    Foreign { device: String },
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+}
+
+impl From<DeviceError> for TensorError {
+    fn from(error: DeviceError) -> TensorError {
+        TensorError::Device { reason: error.to_string() }
+    }
 }
 
 /// The nodes of a graph that one device compiles together.

@@ -11,16 +11,22 @@
 //! The crate knows nothing of cost or placement, nor of how schedules are found.
 
 mod call;
+mod compiled;
 pub mod conformance;
 mod info;
+mod launch;
 mod null;
+mod pool;
 mod random;
 mod schedule;
 mod space;
 
 pub use call::{Call, DeviceError, Part, Program, Room, Values};
+pub use compiled::{Compiled, Pending};
 pub use info::{DeviceInfo, DriverState, Found, Peak};
+pub use launch::{Launch, LaunchArg, LaunchLimits, Launcher};
 pub use null::NullDevice;
+pub use pool::Pool;
 pub use random::Random;
 pub use schedule::{Schedule, ScheduleError, ScheduleTable, Task};
 pub use space::{Knob, Space, SpaceError};
@@ -83,6 +89,11 @@ pub trait Device: Send + Sync {
     /// Why something that was asked for at opening is not done, where it is not: threads that the
     /// system does not pin.
     fn warning(&self) -> Option<String> {
+        None
+    }
+
+    /// What runs kernels that others write; `None` where the device takes no kernels.
+    fn launcher(&self) -> Option<&Arc<dyn Launcher>> {
         None
     }
 

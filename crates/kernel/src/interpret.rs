@@ -4,7 +4,7 @@
 use crate::error::KernelError;
 use crate::function::{Binary, Group};
 use crate::ir::{Access, Atomic, ExprId, Id, Kernel, Op, ParamKind, Place, Space, Stmt, VarId};
-use crate::launch::Arg;
+use crate::launch::{Arg, Given};
 use crate::scalar::{binary, call, cast, compare, unary};
 use crate::types::{Literal, Scalar, Type};
 
@@ -34,7 +34,8 @@ pub fn interpret(
     args: &mut [Arg<'_>],
     limits: Limits,
 ) -> Result<(), KernelError> {
-    kernel.check_call(groups, args)?;
+    let given: Vec<Given> = args.iter().map(Arg::given).collect();
+    kernel.check_call(groups, &given)?;
     let mut memory: Vec<Memory> = kernel
         .params
         .iter()

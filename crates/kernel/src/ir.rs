@@ -19,6 +19,13 @@ pub struct VarId(pub(crate) u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ParamId(pub(crate) u32);
 
+impl ParamId {
+    /// Its place among the parameters.
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
 /// Index of an array.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ArrayId(pub(crate) u32);

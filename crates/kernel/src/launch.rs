@@ -45,13 +45,53 @@ macro_rules! slices {
 
 slices!(f32 f16 i32 u32);
 
+/// What an argument is, whatever has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Given {
+    /// A number.
+    Value(Scalar),
+    /// Memory.
+    Memory {
+        /// Of what; `None` where that is not known.
+        scalar: Option<Scalar>,
+        /// Whether it may be written.
+        writable: bool,
+        /// Its size.
+        bytes: usize,
+    },
+}
+
 impl Arg<'_> {
-    /// What it is, for messages.
-    fn describe(&self) -> String {
+    /// What it is.
+    pub fn given(&self) -> Given {
         match self {
-            Arg::Value(literal) => format!("a number of type {}", literal.scalar.name()),
-            Arg::Read(scalar, _) => format!("memory of {} to read", scalar.name()),
-            Arg::Write(scalar, _) => format!("memory of {} to write", scalar.name()),
+            Arg::Value(literal) => Given::Value(literal.scalar),
+            Arg::Read(scalar, bytes) => {
+                Given::Memory { scalar: Some(*scalar), writable: false, bytes: bytes.len() }
+            }
+            Arg::Write(scalar, bytes) => {
+                Given::Memory { scalar: Some(*scalar), writable: true, bytes: bytes.len() }
+            }
+        }
+    }
+}
+
+impl Given {
+    /// What it is, for messages.
+    fn describe(self) -> String {
+        match self {
+            Given::Value(scalar) => format!("a number of type {}", scalar.name()),
+            Given::Memory { scalar, writable, .. } => {
+                let scalar = scalar.map_or("some type", Scalar::name);
+                format!("memory of {scalar} to {}", if writable { "write" } else { "read" })
+            }
+        }
+    }
+
+    fn bytes(self) -> usize {
+        match self {
+            Given::Value(_) => 0,
+            Given::Memory { bytes, .. } => bytes,
         }
     }
 }
@@ -71,13 +111,13 @@ impl Kernel {
     ///
     /// # Errors
     /// With the parameter, what it takes and what it was given.
-    pub fn check_call(&self, groups: [u32; 3], args: &[Arg<'_>]) -> Result<(), KernelError> {
+    pub fn check_call(&self, groups: [u32; 3], given: &[Given]) -> Result<(), KernelError> {
         self.check_grid(groups)?;
-        if args.len() != self.params.len() {
-            let (wanted, got) = (self.params.len(), args.len());
+        if given.len() != self.params.len() {
+            let (wanted, got) = (self.params.len(), given.len());
             return Err(KernelError::Arguments { name: self.name.clone(), wanted, got });
         }
-        self.params.iter().zip(args).try_for_each(|(param, arg)| self.check_arg(param, arg))
+        self.params.iter().zip(given).try_for_each(|(param, given)| self.check_arg(param, *given))
     }
 
     /// Checks how many groups there are.
@@ -94,50 +134,32 @@ impl Kernel {
         Ok(())
     }
 
-    fn check_arg(&self, param: &Param, arg: &Arg<'_>) -> Result<(), KernelError> {
-        let (scalar, bytes) = match (param.kind, arg) {
-            (ParamKind::Value(wanted), Arg::Value(literal)) if literal.scalar == wanted => {
-                return Ok(());
-            }
-            (ParamKind::Buffer { access: Access::Read, .. }, Arg::Read(scalar, bytes)) => {
-                (*scalar, bytes.len())
-            }
-            (ParamKind::Buffer { .. }, Arg::Write(scalar, bytes)) => (*scalar, bytes.len()),
-            _ => return Err(self.wrong_arg(param, arg)),
-        };
-        match param.kind {
-            ParamKind::Buffer { element, .. } if element.scalar == scalar => {
+    fn check_arg(&self, param: &Param, given: Given) -> Result<(), KernelError> {
+        match (param.kind, given) {
+            (ParamKind::Value(wanted), Given::Value(scalar)) if scalar == wanted => Ok(()),
+            (ParamKind::Buffer { element, access }, Given::Memory { scalar, writable, bytes })
+                if scalar.is_none_or(|scalar| scalar == element.scalar)
+                    && (writable || access == Access::Read) =>
+            {
                 self.check_bytes(param, element, bytes)
             }
-            _ => Err(self.wrong_arg(param, arg)),
+            _ => Err(KernelError::Argument {
+                name: self.name.clone(),
+                param: param.name.clone(),
+                wanted: wanted(param.kind),
+                got: given.describe(),
+            }),
         }
     }
 
     /// Checks that memory of this size holds whole elements, not more than an index can count.
-    ///
-    /// # Errors
-    /// `Bytes`.
-    pub fn check_bytes(
-        &self,
-        param: &Param,
-        element: Type,
-        bytes: usize,
-    ) -> Result<(), KernelError> {
+    fn check_bytes(&self, param: &Param, element: Type, bytes: usize) -> Result<(), KernelError> {
         let elements = bytes / element.bytes();
         if !bytes.is_multiple_of(element.bytes()) || elements > u32::MAX as usize {
             let (name, param) = (self.name.clone(), param.name.clone());
             return Err(KernelError::Bytes { name, param, bytes, element });
         }
         Ok(())
-    }
-
-    fn wrong_arg(&self, param: &Param, arg: &Arg<'_>) -> KernelError {
-        KernelError::Argument {
-            name: self.name.clone(),
-            param: param.name.clone(),
-            wanted: wanted(param.kind),
-            got: arg.describe(),
-        }
     }
 
     /// The name of memory by its number, for messages: a parameter's, or an array's.
@@ -152,7 +174,7 @@ impl Kernel {
     }
 
     /// Elements of memory by its number, where an index is refused.
-    fn memory_len(&self, memory: u32, args: &[usize]) -> usize {
+    fn memory_len(&self, memory: u32, given: &[Given]) -> usize {
         match memory.checked_sub(ARRAYS_FROM) {
             Some(array) if (array as usize) < self.arrays.len() => {
                 self.array(ArrayId(array)).elements()
@@ -160,7 +182,7 @@ impl Kernel {
             Some(_) => 0,
             None => match self.params.get(memory as usize).map(|param| param.kind) {
                 Some(ParamKind::Buffer { element, .. }) => {
-                    args.get(memory as usize).map_or(0, |bytes| bytes / element.bytes())
+                    given.get(memory as usize).map_or(0, |given| given.bytes() / element.bytes())
                 }
                 _ => 0,
             },
@@ -168,13 +190,12 @@ impl Kernel {
     }
 
     /// The error of a fault that a device or a native run recorded: which memory, which index.
-    /// `bytes` has the size of each argument that is memory.
-    pub fn fault(&self, (memory, index): (u32, u32), bytes: &[usize]) -> KernelError {
+    pub fn fault(&self, (memory, index): (u32, u32), given: &[Given]) -> KernelError {
         let name = self.name.clone();
         if memory == DIVERGENT {
             return KernelError::Divergent { name };
         }
-        let len = self.memory_len(memory, bytes);
+        let len = self.memory_len(memory, given);
         KernelError::OutOfBounds { name, memory: self.memory_name(memory), index, len }
     }
 
@@ -197,15 +218,8 @@ pub fn run_native(
     args: &mut [Arg<'_>],
     parallel: impl FnOnce(usize, &(dyn Fn(usize) + Sync)),
 ) -> Result<(), KernelError> {
-    kernel.check_call(groups, args)?;
-    let bytes: Vec<usize> = args
-        .iter()
-        .map(|arg| match arg {
-            Arg::Value(_) => 0,
-            Arg::Read(_, bytes) => bytes.len(),
-            Arg::Write(_, bytes) => bytes.len(),
-        })
-        .collect();
+    let given: Vec<Given> = args.iter().map(Arg::given).collect();
+    kernel.check_call(groups, &given)?;
     let arguments: Vec<Argument<'_>> = kernel
         .params
         .iter()
@@ -234,6 +248,6 @@ pub fn run_native(
     });
     match faults.first() {
         None => Ok(()),
-        Some(fault) => Err(kernel.fault(fault, &bytes)),
+        Some(fault) => Err(kernel.fault(fault, &given)),
     }
 }

@@ -35,7 +35,8 @@ pub use ir::{
     Access, Array, ArrayId, Atomic, Block, Expr, ExprId, Id, Kernel, Op, Param, ParamId, ParamKind,
     Place, Space, Stmt, VarId, each_stmt,
 };
-pub use launch::{Arg, GROUPS_MAX, run_native};
+pub use launch::{Arg, GROUPS_MAX, Given, run_native};
+pub use native::Native;
 pub use source::{Source, constants};
 pub use trace::{AtomicBuffer, Compared, E, Grid, Input, Output, Row, Trace, Var};
 pub use types::{Element, LANES_MAX, Lanes, Literal, Scalar, Type, Word};

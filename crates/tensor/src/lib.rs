@@ -24,6 +24,7 @@ pub use cast::{Rounding, cast, from_f64, from_i64, to_f64, to_i64};
 pub use dtype::{DType, Element};
 pub use float8::{decode_narrow, encode_narrow};
 pub use hetra_memory::Axes;
+pub use lazy::Held;
 pub use shape::{Shape, broadcast, element_count, strides_of};
 pub use tensor::{Tensor, TensorError};
 pub use value::Value;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::blob::Blob;
 use crate::buffer::Buffer;
 use crate::dtype::{DType, Element};
-use crate::lazy::Lazy;
+use crate::lazy::{Held, Lazy};
 use crate::shape::{Shape, element_count};
 use crate::view::TensorView;
 
@@ -28,6 +28,8 @@ pub enum TensorError {
     Cast { from: DType, to: DType },
     #[error("`{text}` is not a number")]
     Number { text: String },
+    #[error("{reason}")]
+    Device { reason: String },
     #[error("axis {axis} is out of range for rank {rank}")]
     Axis { axis: i64, rank: usize },
 }
@@ -207,6 +209,44 @@ impl Tensor {
         }
         let data = Data::Lazy(Arc::new(Lazy::made(bytes, make)));
         Ok(Tensor { dtype, shape: shape.into(), count, data })
+    }
+
+    /// A tensor whose elements a device holds. They are copied to the host when they are first
+    /// read; [`Tensor::fetch`] does that where it may fail.
+    ///
+    /// # Errors
+    /// `DType` for strings, `TooLarge` when the size overflows or is over the limit.
+    pub fn held(dtype: DType, shape: &[usize], held: Arc<dyn Held>) -> Result<Tensor, TensorError> {
+        let count = element_count(shape)?;
+        if dtype == DType::String {
+            return Err(TensorError::DType { wanted: DType::U8, got: dtype });
+        }
+        let bytes = byte_size(dtype, count)?;
+        if bytes > crate::bytes_max() {
+            return Err(TensorError::TooLarge { bytes: bytes as u128 });
+        }
+        let data = Data::Lazy(Arc::new(Lazy::held(bytes, held)));
+        Ok(Tensor { dtype, shape: shape.into(), count, data })
+    }
+
+    /// The device's memory that holds the elements.
+    pub fn holder(&self) -> Option<&Arc<dyn Held>> {
+        match &self.data {
+            Data::Lazy(lazy) => lazy.holder(),
+            Data::Bytes(_) | Data::Strings(_) => None,
+        }
+    }
+
+    /// Copies the elements to the host if a device holds them; they stay there as well. Reading
+    /// does not fail after that.
+    ///
+    /// # Errors
+    /// `Device` when the device fails, `TooLarge` and `Memory` when there is no room.
+    pub fn fetch(&self) -> Result<(), TensorError> {
+        match &self.data {
+            Data::Lazy(lazy) => lazy.fetch(),
+            Data::Bytes(_) | Data::Strings(_) => Ok(()),
+        }
     }
 
     /// The same tensor without the memory that was taken to read its elements, if they can be had

@@ -16,6 +16,8 @@ const FLOORS: [&[&str]; 8] = [
         "cpu-kernels",
         "cpu-rows",
         "device",
+        "kernel-cases",
+        "device-kernels",
         "device-cpu",
         "device-wgpu",
         "device-opencl",

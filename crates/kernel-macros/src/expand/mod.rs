@@ -5,8 +5,8 @@ mod statement;
 use proc_macro2::TokenStream;
 use quote::quote;
 use syn::{
-    BinOp, Block, Expr, ExprBinary, ExprCall, ExprIndex, ExprMethodCall, ExprPath, ExprUnary, Lit,
-    Local, Pat, Result, Stmt, UnOp,
+    BinOp, Block, Expr, ExprBinary, ExprCall, ExprCast, ExprIndex, ExprMethodCall, ExprPath,
+    ExprUnary, Lit, Local, Pat, Result, Stmt, Type, UnOp,
 };
 
 use crate::env::{Env, Kind};
@@ -245,6 +245,9 @@ impl Expander {
             Expr::Unary(unary) => self.unary(unary),
             Expr::Binary(binary) => self.binary(binary),
             Expr::Cast(cast) => {
+                if let Some(literal) = self.typed_literal(cast) {
+                    return Ok(literal);
+                }
                 let (value, ty) = (self.expr(&cast.expr)?, &cast.ty);
                 Ok(if self.native() {
                     let root = root();
@@ -266,6 +269,18 @@ impl Expander {
             Expr::Assign(assign) => refuse(assign, "an assignment is a statement, no value"),
             other => refuse(other, "a kernel has nothing like this"),
         }
+    }
+
+    /// A whole literal that is cast to a kind of whole numbers is of that kind, as in Rust.
+    fn typed_literal(&self, cast: &ExprCast) -> Option<TokenStream> {
+        let (Expr::Lit(literal), Type::Path(path)) = (&*cast.expr, &*cast.ty) else { return None };
+        let Lit::Int(int) = &literal.lit else { return None };
+        let name = single(&path.path).filter(|name| *name == "i32" || *name == "u32")?;
+        if !int.suffix().is_empty() {
+            return None;
+        }
+        let typed = syn::LitInt::new(&format!("{}{name}", int.base10_digits()), int.span());
+        Some(if self.native() { quote!(#typed) } else { quote!(__t.int(#typed)) })
     }
 
     fn literal(&self, literal: &Lit) -> Result<TokenStream> {

@@ -1,0 +1,161 @@
+//! Which devices there are.
+
+use hetra_device::{DeviceError, DeviceInfo};
+use opencl3::device::{CL_DEVICE_TYPE_ALL, CL_DEVICE_TYPE_CPU, Device, SubDevice};
+use opencl3::error_codes::DLOPEN_RUNTIME_LOAD_FAILED;
+use opencl3::platform::get_platforms;
+use opencl3::types::cl_device_id;
+
+/// Divides a device into ones of so many compute units each.
+const CL_DEVICE_PARTITION_EQUALLY: isize = 0x1086;
+
+/// One device, not opened.
+pub struct OpenClDevice {
+    pub(crate) id: cl_device_id,
+    /// What it says of itself.
+    pub info: DeviceInfo,
+    /// Into how many it can be divided; 0 where it cannot.
+    pub divisions: u32,
+}
+
+/// Why there are no devices.
+pub(crate) enum Nothing {
+    /// The library is not installed.
+    NoLibrary,
+    /// It is there and says this.
+    Broken(String),
+}
+
+/// Every device of every platform, in the order in which the library has them; or why there is
+/// none, and what to install.
+///
+/// # Errors
+/// `(missing, hint)`: whether the library is missing, and what to do.
+pub fn all() -> Result<Vec<OpenClDevice>, (bool, String)> {
+    let found = find().map_err(|nothing| match nothing {
+        Nothing::NoLibrary => (true, INSTALL.to_string()),
+        Nothing::Broken(reason) => (false, reason),
+    })?;
+    if found.is_empty() { Err((true, INSTALL.to_string())) } else { Ok(found) }
+}
+
+const INSTALL: &str = "install the OpenCL runtime of the device's vendor, or PoCL for the CPU \
+    (Debian: pocl-opencl-icd)";
+
+fn find() -> Result<Vec<OpenClDevice>, Nothing> {
+    let platforms = get_platforms().map_err(|error| match error.0 {
+        DLOPEN_RUNTIME_LOAD_FAILED => Nothing::NoLibrary,
+        // The loader is there and knows no platform.
+        -1001 => Nothing::NoLibrary,
+        _ => Nothing::Broken(format!("clGetPlatformIDs: {error}")),
+    })?;
+    let mut all = Vec::new();
+    for platform in platforms {
+        // A platform without a device says so by an error.
+        let devices = platform.get_devices(CL_DEVICE_TYPE_ALL).unwrap_or_default();
+        let platform = platform.name().unwrap_or_default();
+        for id in devices {
+            let number = all.len();
+            all.push(describe(id, number, &platform));
+        }
+    }
+    Ok(all)
+}
+
+fn describe(id: cl_device_id, number: usize, platform: &str) -> OpenClDevice {
+    let device = Device::new(id);
+    let text = |text: opencl3::Result<String>| text.unwrap_or_default().trim().to_string();
+    let extensions = text(device.extensions());
+    let units = device.max_compute_units().unwrap_or(1);
+    let divides = device.partition_properties().unwrap_or_default();
+    let divides = divides.contains(&CL_DEVICE_PARTITION_EQUALLY) && units > 1;
+    let divisions = if divides { units } else { 0 };
+    let mut features = vec![text(device.version())];
+    features.push(format!("{units} compute units"));
+    if divides {
+        features.push(format!("opencl:{number}.0 to .{}", units - 1));
+    }
+    for (extension, feature) in [("cl_khr_fp16", "f16"), ("cl_khr_subgroups", "subgroups")] {
+        if extensions.split(' ').any(|has| has == extension) {
+            features.push(feature.to_string());
+        }
+    }
+    let kind = device.dev_type().unwrap_or(0);
+    if kind & CL_DEVICE_TYPE_CPU != 0 {
+        features.push("software".to_string());
+    }
+    let info = DeviceInfo {
+        id: format!("opencl:{number}"),
+        name: text(device.name()),
+        revision: platform.to_string(),
+        driver: "opencl".to_string(),
+        version: text(device.driver_version()),
+        memory_bytes: device.global_mem_size().ok(),
+        threads: units as usize,
+        kernels: "generated".to_string(),
+        kernel_sets: Vec::new(),
+        features,
+    };
+    OpenClDevice { id, info, divisions }
+}
+
+/// What is to be opened.
+pub(crate) enum Chosen {
+    Whole(OpenClDevice),
+    Division(OpenClDevice, SubDevice),
+}
+
+/// The device of an id: `opencl`, `opencl:N` or `opencl:N.M`.
+///
+/// # Errors
+/// `NoDevice` with what was found.
+pub fn open(id: &str) -> Result<crate::OpenCl, DeviceError> {
+    let devices =
+        all().map_err(|(_, reason)| DeviceError::Failed { device: id.to_string(), reason })?;
+    let found: Vec<String> = devices.iter().map(|device| device.info.id.clone()).collect();
+    let missing = || DeviceError::NoDevice { id: id.to_string(), found: found.join(", ") };
+    let (number, division) = parse(id).ok_or_else(missing)?;
+    let mut device = devices.into_iter().nth(number).ok_or_else(missing)?;
+    let Some(division) = division else { return crate::OpenCl::new(Chosen::Whole(device)) };
+    if division >= device.divisions {
+        return Err(missing());
+    }
+    let properties = [CL_DEVICE_PARTITION_EQUALLY, 1, 0];
+    let parts = Device::new(device.id).create_sub_devices(&properties);
+    let parts = parts.map_err(|error| DeviceError::Failed {
+        device: id.to_string(),
+        reason: format!("it does not divide: {error}"),
+    })?;
+    let part = parts.into_iter().nth(division as usize).ok_or_else(missing)?;
+    device.info.id = format!("opencl:{number}.{division}");
+    device.info.threads = 1;
+    crate::OpenCl::new(Chosen::Division(device, part))
+}
+
+/// The numbers of an id.
+fn parse(id: &str) -> Option<(usize, Option<u32>)> {
+    let rest = id.strip_prefix("opencl")?;
+    if rest.is_empty() {
+        return Some((0, None));
+    }
+    let rest = rest.strip_prefix(':')?;
+    match rest.split_once('.') {
+        None => Some((rest.parse().ok()?, None)),
+        Some((number, division)) => Some((number.parse().ok()?, Some(division.parse().ok()?))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_read() {
+        assert_eq!(parse("opencl"), Some((0, None)));
+        assert_eq!(parse("opencl:2"), Some((2, None)));
+        assert_eq!(parse("opencl:0.1"), Some((0, Some(1))));
+        for wrong in ["cpu", "opencl0", "opencl:", "opencl:a", "opencl:1.", "opencl:1.x"] {
+            assert_eq!(parse(wrong), None, "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,301 @@
+//! Launches on one device, in order.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use hetra_device::{
+    Compiled, DeviceError, DeviceInfo, Launch, LaunchArg, LaunchLimits, Launcher, Pending, Pool,
+};
+use hetra_kernel::{FAULT_WORDS, Kernel, KernelError, Options, Scalar, Target};
+use hetra_tensor::Held;
+use opencl3::command_queue::CommandQueue;
+use opencl3::context::Context;
+use opencl3::device::{Device, SubDevice};
+use opencl3::error_codes::{
+    CL_DEVICE_NOT_AVAILABLE, CL_INVALID_BUFFER_SIZE, CL_MEM_OBJECT_ALLOCATION_FAILURE,
+    CL_OUT_OF_HOST_MEMORY, CL_OUT_OF_RESOURCES, ClError,
+};
+use opencl3::memory::{Buffer, ClMem};
+use opencl3::program::Program;
+use opencl3::types::{CL_TRUE, cl_uint};
+
+use crate::find::Chosen;
+use crate::memory::Memory;
+
+/// Most bytes of memory that a device keeps for the next who asks.
+const POOL_BYTES_MAX: usize = 1 << 30;
+
+/// One device, opened.
+pub struct OpenCl {
+    info: DeviceInfo,
+    shared: Arc<Shared>,
+    /// Lives as long as its context.
+    _division: Option<SubDevice>,
+}
+
+/// What memory and the device have in common.
+pub(crate) struct Shared {
+    pub(crate) name: String,
+    pub(crate) context: Context,
+    queue: CommandQueue,
+    pub(crate) pool: Pool<Buffer<u8>>,
+    pub(crate) limits: LaunchLimits,
+    state: Mutex<State>,
+}
+
+struct State {
+    compiled: Compiled<opencl3::kernel::Kernel>,
+    /// Checked launches whose faults nobody has looked at yet.
+    pending: Vec<Pending<Memory>>,
+}
+
+impl OpenCl {
+    pub(crate) fn new(chosen: Chosen) -> Result<OpenCl, DeviceError> {
+        let (found, division) = match chosen {
+            Chosen::Whole(device) => (device, None),
+            Chosen::Division(device, division) => (device, Some(division)),
+        };
+        let name = found.info.id.clone();
+        let failed = |what: &str, error: ClError| DeviceError::Failed {
+            device: name.clone(),
+            reason: format!("{what}: {error}"),
+        };
+        let device = Device::new(division.as_ref().map_or(found.id, SubDevice::id));
+        let context = Context::from_device(&device).map_err(|e| failed("clCreateContext", e))?;
+        let queue = CommandQueue::create_default_with_properties(&context, 0, 0)
+            .map_err(|error| failed("clCreateCommandQueueWithProperties", error))?;
+        let has = |feature: &str| found.info.features.iter().any(|has| has == feature);
+        let bytes = |bytes: Result<u64, ClError>| {
+            bytes.map_or(0, |b| usize::try_from(b).unwrap_or(usize::MAX))
+        };
+        let limits = LaunchLimits {
+            f16: has("f16"),
+            subgroups: false,
+            bytes_max: bytes(device.max_mem_alloc_size()),
+            buffers_max: 32,
+            group_items_max: device.max_work_group_size().map_or(1, |items| items as u32),
+            shared_bytes_max: bytes(device.local_mem_size()),
+        };
+        let pool = Pool::new(POOL_BYTES_MAX);
+        let state =
+            Mutex::new(State { compiled: Compiled::new(Target::OpenCl), pending: Vec::new() });
+        let shared = Shared { name, context, queue, pool, limits, state };
+        Ok(OpenCl { info: found.info, shared: Arc::new(shared), _division: division })
+    }
+
+    /// What it says of itself.
+    pub fn info(&self) -> &DeviceInfo {
+        &self.info
+    }
+}
+
+impl Shared {
+    /// A state stays usable after a panic elsewhere: its entries are whole.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What an error of OpenCL means. `bytes`: of the memory that was asked for.
+    pub(crate) fn fault(&self, what: &str, error: &ClError, bytes: usize) -> DeviceError {
+        let device = self.name.clone();
+        match error.0 {
+            CL_MEM_OBJECT_ALLOCATION_FAILURE
+            | CL_OUT_OF_RESOURCES
+            | CL_OUT_OF_HOST_MEMORY
+            | CL_INVALID_BUFFER_SIZE => {
+                DeviceError::Memory { device, bytes, at_most: String::new() }
+            }
+            CL_DEVICE_NOT_AVAILABLE => DeviceError::Lost { device, reason: error.to_string() },
+            _ => DeviceError::Failed { device, reason: format!("{what}: {error}") },
+        }
+    }
+
+    /// This device's memory behind what was handed in.
+    fn memory<'m>(self: &Arc<Self>, held: &'m dyn Held) -> Result<&'m Memory, DeviceError> {
+        let memory = held.as_any().downcast_ref::<Memory>().filter(|memory| memory.is_of(self));
+        memory.ok_or_else(|| DeviceError::Foreign { device: self.name.clone() })
+    }
+
+    /// Waits for what was launched and copies bytes to the host.
+    pub(crate) fn read(&self, memory: &Memory, into: &mut [u8]) -> Result<(), DeviceError> {
+        self.copy(memory, into)?;
+        self.look_at_faults()
+    }
+
+    fn copy(&self, memory: &Memory, into: &mut [u8]) -> Result<(), DeviceError> {
+        if into.len() > memory.size() {
+            let reason = format!("{} bytes of {}", into.len(), memory.size());
+            return Err(DeviceError::Failed { device: self.name.clone(), reason });
+        }
+        if into.is_empty() {
+            return Ok(());
+        }
+        // SAFETY: the call returns when it has copied (CL_TRUE), the slice is that long, and the
+        // buffer is at least as long (checked above).
+        let read =
+            unsafe { self.queue.enqueue_read_buffer(memory.buffer(), CL_TRUE, 0, into, &[]) };
+        read.map(|_| ()).map_err(|error| self.fault("clEnqueueReadBuffer", &error, into.len()))
+    }
+
+    fn write(&self, memory: &Memory, bytes: &[u8]) -> Result<(), DeviceError> {
+        if bytes.len() > memory.size() {
+            let reason = format!("{} bytes of {}", bytes.len(), memory.size());
+            return Err(DeviceError::Failed { device: self.name.clone(), reason });
+        }
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        // SAFETY: the call returns when it has copied (CL_TRUE), the slice is that long, and the
+        // buffer is at least as long (checked above).
+        let written = unsafe {
+            opencl3::command_queue::enqueue_write_buffer(
+                self.queue.get(),
+                memory.buffer().get(),
+                CL_TRUE,
+                0,
+                bytes.len(),
+                bytes.as_ptr().cast_mut().cast(),
+                0,
+                std::ptr::null(),
+            )
+        };
+        match written {
+            // SAFETY: an event that was just made and that nobody else has.
+            Ok(event) => unsafe { opencl3::event::release_event(event) }
+                .map_err(|code| self.fault("clReleaseEvent", &ClError(code), 0)),
+            Err(code) => Err(self.fault("clEnqueueWriteBuffer", &ClError(code), bytes.len())),
+        }
+    }
+
+    /// Looks at the faults of checked launches that are done.
+    fn look_at_faults(&self) -> Result<(), DeviceError> {
+        let pending = std::mem::take(&mut self.lock().pending);
+        Pending::look(pending, |memory, into| self.copy(memory, into))
+    }
+
+    fn compile(&self, kernel: &Kernel, text: &str) -> Result<opencl3::kernel::Kernel, DeviceError> {
+        let program = Program::create_and_build_from_source(&self.context, text, "-w");
+        let program = program.map_err(|log| DeviceError::Failed {
+            device: self.name.clone(),
+            reason: format!("kernel `{}` does not compile: {log}", kernel.name),
+        })?;
+        opencl3::kernel::Kernel::create(&program, &kernel.name)
+            .map_err(|error| self.fault("clCreateKernel", &error, 0))
+    }
+
+    /// Sets arguments and puts the kernel into the queue.
+    fn enqueue(
+        self: &Arc<Self>,
+        kernel: &opencl3::kernel::Kernel,
+        launch: &Launch<'_>,
+        faults: Option<&Memory>,
+    ) -> Result<(), DeviceError> {
+        let set = |result: opencl3::Result<()>| {
+            result.map_err(|error| self.fault("clSetKernelArg", &error, 0))
+        };
+        let mut index: cl_uint = 0;
+        let mut next = || {
+            index += 1;
+            index - 1
+        };
+        for arg in launch.args {
+            // SAFETY: the emitted kernel has the parameters of the launch in this order, and the
+            // check of the launch says that each argument is of its parameter's kind.
+            set(unsafe {
+                match arg {
+                    LaunchArg::Value(literal) if literal.scalar == Scalar::F16 => {
+                        kernel.set_arg(next(), &(literal.bits as u16))
+                    }
+                    LaunchArg::Value(literal) => kernel.set_arg(next(), &literal.bits),
+                    LaunchArg::Memory { memory, .. } => {
+                        kernel.set_arg(next(), &self.memory(&***memory)?.buffer().get())
+                    }
+                }
+            })?;
+        }
+        for (id, element, _) in launch.kernel.buffers() {
+            let LaunchArg::Memory { bytes, .. } = launch.args[id.index()] else { continue };
+            let len = (bytes / element.bytes()) as u32;
+            // SAFETY: after the parameters come the lengths of the buffers, as `uint`.
+            set(unsafe { kernel.set_arg(next(), &len) })?;
+        }
+        if let Some(faults) = faults {
+            // SAFETY: the last parameter of a checked kernel is the buffer of faults.
+            set(unsafe { kernel.set_arg(next(), &faults.buffer().get()) })?;
+        }
+        let local = launch.kernel.group.map(|size| size as usize);
+        let global = [0, 1, 2].map(|axis| launch.groups[axis] as usize * local[axis]);
+        // SAFETY: all arguments are set (above); the kernel is either checked or, by the contract
+        // of `Launch::checked`, known to stay inside its buffers.
+        let queued = unsafe {
+            self.queue.enqueue_nd_range_kernel(
+                kernel.get(),
+                3,
+                std::ptr::null(),
+                global.as_ptr(),
+                local.as_ptr(),
+                &[],
+            )
+        };
+        queued.map(|_| ()).map_err(|error| self.fault("clEnqueueNDRangeKernel", &error, 0))
+    }
+}
+
+impl Launcher for OpenCl {
+    fn limits(&self) -> &LaunchLimits {
+        &self.shared.limits
+    }
+
+    fn alloc(&self, bytes: usize) -> Result<Arc<dyn Held>, DeviceError> {
+        Ok(Arc::new(Memory::new(&self.shared, bytes)?))
+    }
+
+    fn write(&self, memory: &dyn Held, bytes: &[u8]) -> Result<(), DeviceError> {
+        self.shared.write(self.shared.memory(memory)?, bytes)
+    }
+
+    fn launch(&self, launch: &Launch<'_>) -> Result<(), DeviceError> {
+        let given = launch.check()?;
+        let shared = &self.shared;
+        for arg in launch.args {
+            if let LaunchArg::Memory { memory, bytes, .. } = arg
+                && shared.memory(&***memory)?.size() < *bytes
+            {
+                let reason = format!("{bytes} bytes of a smaller memory");
+                return Err(DeviceError::Failed { device: shared.name.clone(), reason });
+            }
+        }
+        if launch.groups.contains(&0) {
+            return Ok(());
+        }
+        let items = launch.kernel.group_items();
+        if items > shared.limits.group_items_max {
+            let what = format!("groups of {items} items");
+            let name = launch.kernel.name.clone();
+            return Err(KernelError::Target { name, target: "this device", what }.into());
+        }
+        let faults = match launch.checked {
+            true => {
+                let faults = Memory::new(shared, FAULT_WORDS * 4)?;
+                shared.write(&faults, &[0; FAULT_WORDS * 4])?;
+                Some(faults)
+            }
+            false => None,
+        };
+        let mut state = shared.lock();
+        let LaunchLimits { f16, subgroups, .. } = shared.limits;
+        let options = Options { checked: launch.checked, f16, subgroups };
+        let compile = |text: &str| shared.compile(launch.kernel, text);
+        let kernel = state.compiled.get(launch.kernel, options, compile)?;
+        shared.enqueue(kernel, launch, faults.as_ref())?;
+        if let Some(faults) = faults {
+            state.pending.push(Pending { kernel: launch.kernel.clone(), given, faults });
+        }
+        Ok(())
+    }
+
+    fn wait(&self) -> Result<(), DeviceError> {
+        let done = self.shared.queue.finish();
+        done.map_err(|error| self.shared.fault("clFinish", &error, 0))?;
+        self.shared.look_at_faults()
+    }
+}

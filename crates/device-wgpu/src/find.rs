@@ -1,0 +1,94 @@
+//! Which adapters there are.
+
+use std::sync::OnceLock;
+
+use hetra_device::{DeviceError, DeviceInfo};
+use wgpu::{Backends, DeviceType, Features, Instance, InstanceDescriptor, InstanceFlags};
+
+/// One adapter, not opened.
+#[derive(Clone)]
+pub struct Adapter {
+    pub(crate) adapter: wgpu::Adapter,
+    /// What it says of itself.
+    pub info: DeviceInfo,
+}
+
+/// The one instance of this process: the loader does not like to be opened twice.
+fn instance() -> &'static Instance {
+    static INSTANCE: OnceLock<Instance> = OnceLock::new();
+    INSTANCE.get_or_init(|| {
+        let mut descriptor = InstanceDescriptor::new_without_display_handle();
+        descriptor.backends = Backends::PRIMARY;
+        descriptor.flags = InstanceFlags::empty();
+        Instance::new(descriptor)
+    })
+}
+
+/// Every adapter, real ones before software, else in the system's order.
+pub fn all() -> Vec<Adapter> {
+    let mut adapters = pollster::block_on(instance().enumerate_adapters(Backends::PRIMARY));
+    adapters.sort_by_key(|adapter| match adapter.get_info().device_type {
+        DeviceType::DiscreteGpu => 0,
+        DeviceType::IntegratedGpu => 1,
+        DeviceType::VirtualGpu => 2,
+        DeviceType::Other => 3,
+        DeviceType::Cpu => 4,
+    });
+    adapters.into_iter().enumerate().map(|(number, adapter)| describe(number, adapter)).collect()
+}
+
+/// What Hetra uses where it is there.
+pub(crate) fn wanted() -> Features {
+    Features::SHADER_F16 | Features::SUBGROUP | Features::TIMESTAMP_QUERY | Features::PIPELINE_CACHE
+}
+
+fn describe(number: usize, adapter: wgpu::Adapter) -> Adapter {
+    let about = adapter.get_info();
+    let has = adapter.features();
+    let limits = adapter.limits();
+    let mut features = vec![about.backend.to_string(), format!("{:?}", about.device_type)];
+    for (feature, name) in [
+        (Features::SHADER_F16, "f16"),
+        (Features::SUBGROUP, "subgroups"),
+        (Features::TIMESTAMP_QUERY, "timestamps"),
+    ] {
+        if has.contains(feature) {
+            features.push(name.to_string());
+        }
+    }
+    features.push(format!("{} MiB a buffer", limits.max_storage_buffer_binding_size >> 20));
+    if about.device_type == DeviceType::Cpu {
+        features.push("software".to_string());
+    }
+    let info = DeviceInfo {
+        id: format!("wgpu:{number}"),
+        name: about.name.clone(),
+        revision: format!("{:04x}:{:04x}", about.vendor, about.device),
+        driver: "wgpu".to_string(),
+        version: format!("{} {}", about.driver, about.driver_info).trim().to_string(),
+        memory_bytes: None,
+        threads: 1,
+        kernels: "generated".to_string(),
+        kernel_sets: Vec::new(),
+        features,
+    };
+    Adapter { adapter, info }
+}
+
+/// The device of an id: `wgpu` or `wgpu:N`.
+///
+/// # Errors
+/// `NoDevice` with what was found, `Failed` when it cannot be opened.
+pub fn open(id: &str) -> Result<crate::Wgpu, DeviceError> {
+    let adapters = all();
+    let found: Vec<String> = adapters.iter().map(|adapter| adapter.info.id.clone()).collect();
+    let missing = || DeviceError::NoDevice { id: id.to_string(), found: found.join(", ") };
+    let number: usize = match id.strip_prefix("wgpu") {
+        Some("") => 0,
+        Some(rest) => {
+            rest.strip_prefix(':').and_then(|number| number.parse().ok()).ok_or_else(missing)?
+        }
+        None => return Err(missing()),
+    };
+    crate::Wgpu::new(adapters.into_iter().nth(number).ok_or_else(missing)?)
+}

@@ -1,0 +1,146 @@
+//! Kernels on a device, and the memory that they work on.
+
+use std::sync::Arc;
+
+use hetra_kernel::{Given, Kernel, KernelError, Literal, Native, ParamKind, Scalar, Source};
+use hetra_tensor::Held;
+
+use crate::DeviceError;
+
+/// Runs kernels in the order in which they are launched, and has memory for them.
+///
+/// Everything but [`Launcher::wait`] and reading may return before the device has done it. Memory
+/// is given back when nobody has it any more; it is used again for what is launched later.
+pub trait Launcher: Send + Sync {
+    /// What it can do.
+    fn limits(&self) -> &LaunchLimits;
+
+    /// Memory of at least so many bytes, a multiple of four; it may hold old data.
+    ///
+    /// # Errors
+    /// `Memory` when there is none, `Lost` when the device is gone.
+    fn alloc(&self, bytes: usize) -> Result<Arc<dyn Held>, DeviceError>;
+
+    /// Writes the first bytes of memory, after what was launched before.
+    ///
+    /// # Errors
+    /// `Foreign`, `Lost`.
+    fn write(&self, memory: &dyn Held, bytes: &[u8]) -> Result<(), DeviceError>;
+
+    /// Launches a kernel.
+    ///
+    /// # Errors
+    /// `Kernel` when arguments do not fit or the kernel cannot be had here, `Foreign`, `Lost`.
+    fn launch(&self, launch: &Launch<'_>) -> Result<(), DeviceError>;
+
+    /// Waits until all that was launched is done.
+    ///
+    /// # Errors
+    /// `Lost`, and `Kernel` with the first index out of bounds of a checked launch since the last
+    /// time.
+    fn wait(&self) -> Result<(), DeviceError>;
+}
+
+/// What a launcher can do.
+#[derive(Clone, Debug)]
+pub struct LaunchLimits {
+    /// Whether kernels may use `f16`.
+    pub f16: bool,
+    /// Whether items of a subgroup can work together; else each is one by itself.
+    pub subgroups: bool,
+    /// Most bytes of one memory.
+    pub bytes_max: usize,
+    /// Most memories of one kernel.
+    pub buffers_max: usize,
+    /// Most items of a group.
+    pub group_items_max: u32,
+    /// Most bytes of shared memory.
+    pub shared_bytes_max: usize,
+}
+
+/// One launch.
+pub struct Launch<'a> {
+    /// The kernel. What is compiled of it is kept for this very one: keep it, too.
+    pub kernel: &'a Arc<Kernel>,
+    /// What rustc made of it, for devices that are the host.
+    pub native: Option<Native>,
+    /// Groups along each axis.
+    pub groups: [u32; 3],
+    /// Arguments, in order.
+    pub args: &'a [LaunchArg<'a>],
+    /// Whether indices are checked. Only a kernel that is known to stay inside may go unchecked:
+    /// it could write anywhere.
+    pub checked: bool,
+}
+
+/// An argument.
+#[derive(Clone, Copy)]
+pub enum LaunchArg<'a> {
+    /// A number.
+    Value(Literal),
+    /// The first bytes of a device's memory.
+    Memory {
+        /// The memory.
+        memory: &'a Arc<dyn Held>,
+        /// Of what it is, where that is known.
+        scalar: Option<Scalar>,
+        /// How many bytes.
+        bytes: usize,
+    },
+}
+
+impl<'a> Launch<'a> {
+    /// A checked launch of what `#[kernel]` gave.
+    ///
+    /// # Errors
+    /// When the kernel is refused.
+    pub fn of(
+        source: &'a Source,
+        groups: [u32; 3],
+        args: &'a [LaunchArg<'a>],
+    ) -> Result<Launch<'a>, KernelError> {
+        let native = Some(source.native());
+        Ok(Launch { kernel: source.kernel()?, native, groups, args, checked: true })
+    }
+
+    /// Checks the arguments: their kinds and sizes, and that what is written is given once.
+    ///
+    /// # Errors
+    /// With the parameter, what it takes and what it was given.
+    pub fn check(&self) -> Result<Vec<Given>, KernelError> {
+        let given = self.args.iter().map(|arg| match arg {
+            LaunchArg::Value(literal) => Given::Value(literal.scalar),
+            LaunchArg::Memory { scalar, bytes, .. } => {
+                Given::Memory { scalar: *scalar, writable: true, bytes: *bytes }
+            }
+        });
+        let given: Vec<Given> = given.collect();
+        self.kernel.check_call(self.groups, &given)?;
+        for (id, _, access) in self.kernel.buffers() {
+            if access != hetra_kernel::Access::Read && self.times_given(id.index()) > 1 {
+                return Err(KernelError::Argument {
+                    name: self.kernel.name.clone(),
+                    param: self.kernel.param(id).name.clone(),
+                    wanted: "memory that no other argument is".to_string(),
+                    got: "memory that is given twice".to_string(),
+                });
+            }
+        }
+        Ok(given)
+    }
+
+    /// How many arguments are the memory that the one at `index` is.
+    fn times_given(&self, index: usize) -> usize {
+        let memory = |arg: &LaunchArg<'a>| match arg {
+            LaunchArg::Memory { memory, .. } => Some(Arc::as_ptr(memory).cast::<()>()),
+            LaunchArg::Value(_) => None,
+        };
+        let wanted = self.args.get(index).and_then(memory);
+        self.args.iter().filter(|arg| memory(arg) == wanted).count()
+    }
+
+    /// Parameters and arguments, in order.
+    pub fn pairs(&self) -> impl Iterator<Item = (ParamKind, &LaunchArg<'a>)> {
+        self.kernel.params.iter().map(|param| param.kind).zip(self.args)
+    }
+}
