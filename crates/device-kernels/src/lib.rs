@@ -1,1 +1,29 @@
-//! Operators as kernels.
+//! Operators as kernels: a device for everything that runs kernels.
+//!
+//! A driver that can launch kernels and has memory for them ([`hetra_device::Launcher`]) becomes a
+//! [`KernelDevice`]. Its operators are written once, in the kernel language, a file for each family;
+//! what they leave the host does, by the device that it is given.
+//!
+//! Values stay on the device: a program gives tensors whose elements the device holds, and nothing
+//! waits until somebody reads them.
+
+mod activation;
+mod context;
+mod conv;
+mod device;
+mod elementwise;
+mod expression;
+mod math;
+mod matmul;
+mod movement;
+mod pool;
+mod program;
+mod rows;
+mod stored;
+mod table;
+
+pub use device::KernelDevice;
+
+/// Operators that may be left to the host although they are claimed, as only the run shows: indices
+/// that a device holds, a scale for each row, a bias for each product.
+pub const OPEN: &[&str] = &["Gather", "LayerNormalization", "com.microsoft.FusedMatMul"];

@@ -4,9 +4,11 @@
 //! handed over in one submission when somebody reads or waits. A device is `wgpu:N`, the N-th
 //! adapter of the system, real ones before software.
 
+mod driver;
 mod find;
 mod launcher;
 mod memory;
 
+pub use driver::WgpuDriver;
 pub use find::{Adapter, all, open};
 pub use launcher::Wgpu;

@@ -28,6 +28,24 @@ pub struct DeviceInfo {
     pub features: Vec<String>,
 }
 
+impl DeviceInfo {
+    /// What is known of a driver that found nothing.
+    pub fn of_driver(driver: &str) -> DeviceInfo {
+        DeviceInfo {
+            id: driver.to_string(),
+            name: String::new(),
+            revision: String::new(),
+            driver: driver.to_string(),
+            version: String::new(),
+            memory_bytes: None,
+            threads: 0,
+            kernels: String::new(),
+            kernel_sets: Vec::new(),
+            features: Vec::new(),
+        }
+    }
+}
+
 /// What a device reaches at best, measured now.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Peak {

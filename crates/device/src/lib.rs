@@ -126,6 +126,11 @@ pub trait Driver: Send + Sync {
     /// What is there: devices, or why there is none and what to install.
     fn discover(&self) -> Vec<Found>;
 
+    /// Whether an id is one of this driver's, found or not.
+    fn opens(&self, id: &str) -> bool {
+        id == self.name()
+    }
+
     /// Opens the device of this id with these host threads, to work by
     /// these schedules. Tasks that the table lacks are done as the device sees fit.
     ///

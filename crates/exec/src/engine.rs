@@ -245,6 +245,10 @@ impl Engine {
                 let recorder = trace.is_some().then(Recorder::start);
                 let context = RunContext { options, recorder: recorder.as_ref() };
                 let ran = self.run_here(inputs, outputs, &NoOuter, context);
+                let ran = ran.and_then(|(values, part)| {
+                    self.fetch(outputs, &values)?;
+                    Ok((values, part))
+                });
                 result = ran.map_err(ExecError::of).map(|(values, part)| {
                     if let (Some(trace), Some(recorder)) = (trace, &recorder) {
                         *trace = recorder.trace(part);
@@ -254,6 +258,19 @@ impl Engine {
             }
         });
         result
+    }
+
+    /// Copies what a device holds of outputs to the host, so that reading them cannot fail.
+    fn fetch(&self, outputs: &[ValueId], values: &[Value]) -> Result<(), NodeError> {
+        for (&id, value) in outputs.iter().zip(values) {
+            let fetched = value.as_tensor().map_or(Ok(()), Tensor::fetch);
+            fetched.map_err(|error| NodeError {
+                node: self.graph.value(id).name.clone(),
+                op: "output".to_string(),
+                source: OpError::Tensor(error),
+            })?;
+        }
+        Ok(())
     }
 
     fn check_inputs(&self, inputs: Vec<Option<Value>>) -> Result<Vec<Value>, ExecError> {
@@ -385,6 +402,11 @@ impl Runner for Bodies<'_> {
         if let Some(recorder) = recorder {
             recorder.end_body(part.steps.len());
             self.steps.borrow_mut().extend(part.steps);
+        }
+        // Whether a loop goes on is read on the host.
+        for tensor in values.iter().filter_map(Value::as_tensor).filter(|tensor| tensor.len() <= 1)
+        {
+            tensor.fetch()?;
         }
         Ok(values)
     }

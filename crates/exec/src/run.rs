@@ -52,6 +52,7 @@ pub(crate) fn run(
     for step in &plan.steps {
         let start_ns = context.recorder.map(Recorder::now_ns);
         let did = frame.step(step)?;
+        frame.settle(step)?;
         if let Some((recorder, start_ns)) = context.recorder.zip(start_ns) {
             times.push(frame.time(step, did, start_ns, recorder.now_ns() - start_ns));
         }
@@ -144,6 +145,16 @@ impl Frame<'_> {
         let did = Did { fell_back: fell_back.get(), inner: runner.steps.take() };
         self.release(step);
         Ok(did)
+    }
+
+    /// Where times are wanted, waits until the device has done the step.
+    fn settle(&self, step: &Step) -> Result<(), NodeError> {
+        let launcher = self.engine.device.launcher();
+        let Some((_, launcher)) = self.context.recorder.zip(launcher) else { return Ok(()) };
+        launcher.wait().map_err(|error| {
+            let node = self.engine.graph.node(step.node);
+            self.fault(node, OpError::Tensor(error.into()))
+        })
     }
 
     /// Drops what nobody reads any more; the last holder of a block gives it back to its slot.

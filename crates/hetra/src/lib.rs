@@ -85,7 +85,11 @@ pub mod limits {
 use hetra_device::Driver;
 
 /// Every driver that is linked in: the only list of them.
-pub static DRIVERS: &[&dyn Driver] = &[&hetra_device_cpu::CpuDriver];
+pub static DRIVERS: &[&dyn Driver] = &[
+    &hetra_device_cpu::CpuDriver,
+    &hetra_device_wgpu::WgpuDriver,
+    &hetra_device_opencl::OpenClDriver,
+];
 
 /// What each driver found on this machine.
 pub fn devices() -> Vec<Found> {
@@ -125,20 +129,24 @@ pub(crate) struct Opened {
 }
 
 pub(crate) fn open_by(id: &str, threads: HostThreads, tuned: &Tuned) -> Result<Opened, Error> {
-    let mut found = Vec::new();
-    for driver in DRIVERS {
-        for device in driver.discover() {
-            if device.info.id == id {
-                let (table, fault) = tuned::table(&device.info, tuned);
-                let fault = fault.map(|fault| format!("what was tuned is not used: {fault}"));
-                let device = driver.open(id, threads, table.clone())?;
-                let all: Vec<String> = fault.into_iter().chain(device.warning()).collect();
-                let warning = (!all.is_empty()).then(|| all.join("; "));
-                return Ok(Opened { device, schedules: table, warning });
-            }
-            found.push(device.info.id);
-        }
+    let Some(driver) = DRIVERS.iter().find(|driver| driver.opens(id)) else {
+        let found = devices().into_iter().filter(|found| found.state == DriverState::Found);
+        let found = found.map(|found| found.info.id).collect::<Vec<_>>().join(", ");
+        return Err(DeviceError::NoDevice { id: id.to_string(), found }.into());
+    };
+    let found = driver.discover();
+    // A part of a device, or the driver's name alone, is tuned as the first is.
+    let this = found.iter().find(|found| found.info.id == id).or(found.first());
+    if let Some(Found { state, hint, .. }) = this
+        && *state != DriverState::Found
+    {
+        return Err(DeviceError::Failed { device: id.to_string(), reason: hint.clone() }.into());
     }
-    let found = found.join(", ");
-    Err(hetra_device::DeviceError::NoDevice { id: id.to_string(), found }.into())
+    let (table, fault) =
+        this.map_or_else(Default::default, |found| tuned::table(&found.info, tuned));
+    let fault = fault.map(|fault| format!("what was tuned is not used: {fault}"));
+    let device = driver.open(id, threads, table.clone())?;
+    let all: Vec<String> = fault.into_iter().chain(device.warning()).collect();
+    let warning = (!all.is_empty()).then(|| all.join("; "));
+    Ok(Opened { device, schedules: table, warning })
 }

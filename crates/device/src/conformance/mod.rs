@@ -16,6 +16,7 @@ mod signal;
 pub use cases::cases;
 
 use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use hetra_ir::{Graph, Node, NodeId, Type, ValueId};
@@ -177,7 +178,59 @@ fn run(device: &dyn Device, case: &Case, want: &[Value]) -> Result<(Vec<Value>, 
             (values.into_vec(), kernel.to_string())
         });
     });
+    for value in result.iter().flat_map(|(values, _)| values) {
+        value.as_tensor().map_or(Ok(()), Tensor::fetch).map_err(|error| error.to_string())?;
+    }
     result
+}
+
+/// Runs the cases of a seed on a device. What it claims agrees with the reference, and of each kind
+/// of case that it claims a kernel ran; operators in `open` may fall back where only the run shows
+/// that they have to. Gives the number of kinds of cases that kernels ran.
+///
+/// # Errors
+/// What differs, or fell back, in all cases.
+pub fn suite(
+    device: &dyn Device,
+    (seed, rounds): (u64, usize),
+    tolerance: f64,
+    open: &[&str],
+) -> Result<usize, String> {
+    // Kinds of cases of which some is claimed, and those whose kernel ran in some case.
+    let (mut claimed, mut ran) = (BTreeSet::new(), BTreeSet::new());
+    let mut failures = Vec::new();
+    for case in &cases(seed, rounds) {
+        let node = &case.graph.nodes[0];
+        let claims = device.supports(node, &case.graph) == Support::Kernel;
+        if claims {
+            claimed.insert((node.op.clone(), case.name.clone()));
+        }
+        match check(device, case, tolerance) {
+            Outcome::Passed { kernel, .. } if kernel != "reference" => {
+                ran.insert((node.op.clone(), case.name.clone()));
+            }
+            Outcome::Passed { .. } if claims && !open.contains(&node.op.as_str()) => {
+                // An error is the reference's to report, and what is empty is its to make.
+                let want = interpret(&case.graph, case.inputs.clone(), &|_| None);
+                if want.is_ok_and(|want| want.iter().all(|value| value.byte_len() > 0)) {
+                    let types = case.graph.values.iter().map(|value| value.ty.to_string());
+                    let types = types.collect::<Vec<_>>().join(" ");
+                    failures.push(format!("{} fell back: {:?} {types}", case.name, node.attrs));
+                }
+            }
+            Outcome::Passed { .. } | Outcome::Refused(_) => {}
+            Outcome::Failed(reason) => {
+                let inputs = format!("{:?} {:?}", node.attrs, case.inputs);
+                failures.push(format!("{}: {reason}\n  {inputs}", case.name));
+            }
+        }
+    }
+    let never = claimed.difference(&ran).map(|kind| format!("no kernel ever ran of {kind:?}"));
+    failures.extend(never);
+    match failures.is_empty() {
+        true => Ok(ran.len()),
+        false => Err(format!("{} failed:\n{}", failures.len(), failures.join("\n"))),
+    }
 }
 
 fn largest_error(op: &str, got: &[Value], want: &[Value]) -> Result<f64, String> {

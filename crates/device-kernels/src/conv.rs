@@ -1,0 +1,310 @@
+//! Convolutions on planes (and lines, which are planes of one row).
+//!
+//! An item has one place of the output and [`BLOCK`] of its channels, so that an element of the
+//! input is read once for all of them. Where a group has fewer, an item has one channel.
+
+use hetra_device::Part;
+use hetra_ir::Node;
+use hetra_kernel::{Scalar, kernel};
+use hetra_ops::{Compute, ConvGeometry, Window};
+use hetra_tensor::{Axes, DType, Tensor};
+use smallvec::{SmallVec, smallvec};
+
+use crate::activation::Activate;
+use crate::context::{A, Gpu, LINE, Outcome, Run, Stop};
+use crate::math::activate;
+use crate::program::Work;
+use crate::stored::{Stored, floats};
+use crate::table::{Form, Row};
+
+pub(crate) const ROWS: &[Row] = &[Row {
+    ops: &["Conv", "com.microsoft.FusedConv"],
+    kernel: "conv",
+    on_device: &[2],
+    takes: |form: &Form<'_>| {
+        let f32 = Compute::of(&form.node.attrs).is_ok_and(|compute| compute == Compute::F32);
+        let fits = form.rank(0).is_none_or(|rank| (3..=4).contains(&rank));
+        let three = form.node.input(3).is_none();
+        f32 && fits && three && Activate::of(form.node).is_some() && (0..3).all(|i| form.is_f32(i))
+    },
+    compile,
+}];
+
+/// Output channels of an item.
+const BLOCK: usize = 8;
+
+#[kernel(group = [64])]
+fn convolve(
+    channels_in: u32,
+    height: u32,
+    width: u32,
+    out_width: u32,
+    out_places: u32,
+    group_in: u32,
+    group_out: u32,
+    blocks: u32,
+    taps_y: u32,
+    taps_x: u32,
+    stride_y: u32,
+    stride_x: u32,
+    dilation_y: u32,
+    dilation_x: u32,
+    pad_y: u32,
+    pad_x: u32,
+    has_bias: u32,
+    code: u32,
+    act_a: f32,
+    act_b: f32,
+    scale: f32,
+    shift: f32,
+    x: &[f32],
+    w: &[f32],
+    bias: &[f32],
+    y: &mut [f32],
+) {
+    let place = global_id(0);
+    if place >= out_places {
+        return;
+    }
+    // A block of channels, counted through all groups.
+    let group = group_id(1) / blocks;
+    let first = (group_id(1) % blocks) * 8;
+    let image = group_id(2);
+    let groups = channels_in / group_in;
+    let top = (place / out_width) * stride_y;
+    let left = (place % out_width) * stride_x;
+    let plane = height * width;
+    let source = (image * channels_in + group * group_in) * plane;
+    let mut sums = [0.0; 8];
+    let mut weights = group_id(1) * taps_y * taps_x * group_in * 8;
+    for ty in 0..taps_y {
+        // What lies in the padding wraps and is beyond the last row.
+        let row = top + ty * dilation_y - pad_y;
+        for tx in 0..taps_x {
+            let column = left + tx * dilation_x - pad_x;
+            if row < height && column < width {
+                let mut at = source + row * width + column;
+                for c in 0..group_in {
+                    let value = x[at];
+                    at += plane;
+                    for o in 0..8u32 {
+                        sums[o] += value * w[weights + c * 8 + o];
+                    }
+                }
+            }
+            weights += group_in * 8;
+        }
+    }
+    let channel = group * group_out + first;
+    for o in 0..8u32 {
+        if first + o < group_out {
+            let mut sum = sums[o];
+            if has_bias != 0 {
+                sum += bias[channel + o];
+            }
+            y[(image * (groups * group_out) + channel + o) * out_places + place] =
+                activate(sum, code, act_a, act_b, scale, shift);
+        }
+    }
+}
+
+#[kernel(group = [64])]
+fn convolve_single(
+    channels_in: u32,
+    height: u32,
+    width: u32,
+    out_width: u32,
+    out_places: u32,
+    group_in: u32,
+    group_out: u32,
+    blocks: u32,
+    taps_y: u32,
+    taps_x: u32,
+    stride_y: u32,
+    stride_x: u32,
+    dilation_y: u32,
+    dilation_x: u32,
+    pad_y: u32,
+    pad_x: u32,
+    has_bias: u32,
+    code: u32,
+    act_a: f32,
+    act_b: f32,
+    scale: f32,
+    shift: f32,
+    x: &[f32],
+    w: &[f32],
+    bias: &[f32],
+    y: &mut [f32],
+) {
+    let place = global_id(0);
+    if place >= out_places {
+        return;
+    }
+    let channel = group_id(1);
+    let image = group_id(2);
+    let group = channel / group_out;
+    let channels = blocks;
+    let top = (place / out_width) * stride_y;
+    let left = (place % out_width) * stride_x;
+    let plane = height * width;
+    let source = (image * channels_in + group * group_in) * plane;
+    let mut sum = 0.0;
+    let mut weight = channel * group_in * taps_y * taps_x;
+    for c in 0..group_in {
+        let from = source + c * plane;
+        for ty in 0..taps_y {
+            let row = top + ty * dilation_y - pad_y;
+            for tx in 0..taps_x {
+                let column = left + tx * dilation_x - pad_x;
+                if row < height && column < width {
+                    sum += x[from + row * width + column] * w[weight];
+                }
+                weight += 1;
+            }
+        }
+    }
+    if has_bias != 0 {
+        sum += bias[channel];
+    }
+    y[(image * channels + channel) * out_places + place] =
+        activate(sum, code, act_a, act_b, scale, shift);
+}
+
+/// A window on a plane.
+#[derive(Clone, Copy)]
+pub(crate) struct Plane {
+    pub(crate) taps: [usize; 2],
+    pub(crate) strides: [usize; 2],
+    pub(crate) dilations: [usize; 2],
+    pub(crate) pads: [usize; 2],
+}
+
+/// Two numbers of a list of one or two; a line has the first of a plane be `one`.
+pub(crate) fn pair(list: &[usize], one: usize) -> Option<[usize; 2]> {
+    match *list {
+        [x] => Some([one, x]),
+        [y, x] => Some([y, x]),
+        _ => None,
+    }
+}
+
+impl Plane {
+    /// The window on a plane; `None` where there are more axes.
+    pub(crate) fn of(window: &Window) -> Option<Plane> {
+        Some(Plane {
+            taps: pair(&window.kernel, 1)?,
+            strides: pair(&window.strides, 1)?,
+            dilations: pair(&window.dilations, 1)?,
+            pads: pair(&window.pads_begin, 0)?,
+        })
+    }
+}
+
+/// Whether items have blocks of channels.
+fn in_blocks(group_out: usize) -> bool {
+    group_out >= BLOCK / 2
+}
+
+/// Weights in the order in which `convolve` reads them: blocks of channels, taps, input channels.
+fn packed(weights: &[f32], shape: &[usize], groups: usize) -> Vec<f32> {
+    let group_in = shape[1];
+    let taps: usize = shape[2..].iter().product();
+    let group_out = shape[0] / groups;
+    let blocks = group_out.div_ceil(BLOCK);
+    let mut all = vec![0.0; groups * blocks * taps * group_in * BLOCK];
+    for channel in 0..shape[0] {
+        let (group, o) = (channel / group_out, channel % group_out);
+        let block = group * blocks + o / BLOCK;
+        for c in 0..group_in {
+            for tap in 0..taps {
+                let to = ((block * taps + tap) * group_in + c) * BLOCK + o % BLOCK;
+                all[to] = weights[(channel * group_in + c) * taps + tap];
+            }
+        }
+    }
+    all
+}
+
+/// Weights on the device as the kernel reads them.
+fn weights(gpu: &Gpu, w: &Tensor, groups: usize) -> Result<Stored, Stop> {
+    let values = w.as_slice::<f32>()?;
+    let packing = in_blocks(w.shape()[0] / groups).then(|| packed(values, w.shape(), groups));
+    let values = packing.as_deref().unwrap_or(values);
+    let bytes = floats(values, Scalar::F32);
+    let memory = gpu.filled(&bytes).map_err(hetra_tensor::TensorError::from)?;
+    Ok(Stored { memory, scalar: Scalar::F32, dtype: DType::F32, shape: smallvec![values.len()] })
+}
+
+fn groups_of(node: &Node) -> Option<usize> {
+    usize::try_from(node.attrs.int_or("group", 1).ok()?).ok().filter(|&groups| groups > 0)
+}
+
+fn compile(gpu: &Gpu, part: &Part<'_>, node: &Node) -> Option<Work> {
+    let (act, groups, node) = (Activate::of(node)?, groups_of(node)?, node.clone());
+    let constant = part.constant(&node, 1).filter(|w| {
+        w.dtype() == DType::F32
+            && w.rank() >= 3
+            && w.shape()[0].is_multiple_of(groups)
+            && !w.is_empty()
+    });
+    let known = match constant {
+        Some(w) => Some(weights(gpu, w, groups).ok()?),
+        None => None,
+    };
+    Some(Box::new(move |run| {
+        let (x, w_shape) = (run.input(0)?, run.shape(1)?);
+        let geometry = ConvGeometry::resolve(&node.attrs, &x.shape, w_shape)?;
+        let w = match &known {
+            Some(w) => w.clone(),
+            None => weights(run.gpu, run.on_host(1)?.ok_or(Stop::Host)?, groups)?,
+        };
+        convolution(run, act, &geometry, &x, &w)
+    }))
+}
+
+fn convolution(
+    run: &Run<'_, '_>,
+    act: Activate,
+    geometry: &ConvGeometry,
+    x: &Stored,
+    w: &Stored,
+) -> Outcome {
+    let plane = Plane::of(&geometry.window).ok_or(Stop::Host)?;
+    let input: Axes = geometry.input.clone();
+    let [height, width] = pair(&input, 1).ok_or(Stop::Host)?;
+    let [_, out_width] = pair(&geometry.output, 1).ok_or(Stop::Host)?;
+    let places: usize = geometry.output.iter().product();
+    let out = run.gpu.room(DType::F32, &geometry.output_shape())?;
+    if out.count() == 0 || geometry.group_in() == 0 || x.dtype != DType::F32 {
+        return Err(Stop::Host);
+    }
+    let bias = run.optional(2)?;
+    let (group_out, block) = (geometry.group_out(), in_blocks(geometry.group_out()));
+    let blocks = if block { group_out.div_ceil(BLOCK) } else { geometry.channels_out };
+    let mut args: SmallVec<[A<'_>; 32]> = smallvec![
+        A::U(geometry.channels_in),
+        A::U(height),
+        A::U(width),
+        A::U(out_width),
+        A::U(places),
+        A::U(geometry.group_in()),
+        A::U(group_out),
+        A::U(blocks),
+    ];
+    for list in [plane.taps, plane.strides, plane.dilations, plane.pads] {
+        args.extend(list.map(A::U));
+    }
+    args.push(A::U(usize::from(bias.is_some())));
+    args.extend(act.args());
+    args.extend([A::M(x), A::M(w), A::M(bias.as_ref().unwrap_or(w)), A::M(&out)]);
+    let lines = places.div_ceil(LINE as usize);
+    let (kernel, rows) = if block {
+        (run.gpu.kernel("convolve", || convolve::with(&[]))?, geometry.groups * blocks)
+    } else {
+        (run.gpu.kernel("convolve_single", || convolve_single::with(&[]))?, geometry.channels_out)
+    };
+    run.gpu.launch(&kernel, [lines, rows, geometry.batch], &args)?;
+    drop(args);
+    Ok(smallvec![out])
+}

@@ -1,0 +1,84 @@
+//! The device.
+
+use std::sync::Arc;
+
+use hetra_device::{Device, DeviceError, DeviceInfo, Launcher, Part, Program, Support};
+use hetra_ir::{Graph, Node};
+use hetra_ops::{Kind, find};
+
+use crate::context::Gpu;
+use crate::program::{OnDevice, OnHost, constants};
+use crate::table;
+
+/// Everything that can launch kernels, as a device for models.
+pub struct KernelDevice {
+    info: DeviceInfo,
+    gpu: Arc<Gpu>,
+    /// Does what there are no kernels for.
+    host: Arc<dyn Device>,
+}
+
+impl KernelDevice {
+    /// A device of what launches its kernels, and of the host that does the rest.
+    pub fn new(
+        info: DeviceInfo,
+        launcher: Arc<dyn Launcher>,
+        host: Arc<dyn Device>,
+    ) -> KernelDevice {
+        KernelDevice { info, gpu: Arc::new(Gpu::new(launcher, false)), host }
+    }
+
+    /// The same device, which checks every index of its own kernels, too: for tests.
+    #[must_use]
+    pub fn checked(self) -> KernelDevice {
+        let launcher = self.gpu.launcher.clone();
+        KernelDevice { gpu: Arc::new(Gpu::new(launcher, true)), ..self }
+    }
+
+    fn node<'a>(&self, part: &Part<'a>) -> Result<&'a Node, DeviceError> {
+        match *part.nodes {
+            [id] => Ok(part.graph.node(id)),
+            _ => Err(DeviceError::Failed {
+                device: self.info.id.clone(),
+                reason: format!("takes one node at a time, got {}", part.nodes.len()),
+            }),
+        }
+    }
+}
+
+impl Device for KernelDevice {
+    fn info(&self) -> &DeviceInfo {
+        &self.info
+    }
+
+    fn supports(&self, node: &Node, graph: &Graph) -> Support {
+        match find(&node.op) {
+            None => Support::No("unknown operator".to_string()),
+            Some(_) if table::claims(&self.gpu, node, graph) => Support::Kernel,
+            Some(def) if def.kind == Kind::View => Support::Kernel,
+            Some(_) => Support::Reference,
+        }
+    }
+
+    fn compile(&self, part: &Part<'_>) -> Result<Arc<dyn Program>, DeviceError> {
+        let node = self.node(part)?;
+        let host = OnHost::of(node, self.host.compile(part)?);
+        if !table::claims(&self.gpu, node, part.graph) {
+            return Ok(Arc::new(host));
+        }
+        let Some((row, work)) = table::compile(&self.gpu, part, node) else {
+            return Ok(Arc::new(host));
+        };
+        let constants = constants(&self.gpu, part, node, row.on_device);
+        let (gpu, name) = (self.gpu.clone(), row.kernel);
+        Ok(Arc::new(OnDevice { gpu, work, name, constants, host }))
+    }
+
+    fn launcher(&self) -> Option<&Arc<dyn Launcher>> {
+        Some(&self.gpu.launcher)
+    }
+
+    fn scope(&self, work: &mut (dyn FnMut() + Send)) {
+        self.host.scope(work);
+    }
+}

@@ -1,0 +1,415 @@
+//! Operators as expressions of the elements at one place: the only list of them.
+
+use hetra_ir::Node;
+use hetra_kernel::{E, Scalar, Trace};
+use hetra_ops::{Epilogue, FusedActivation};
+use hetra_tensor::DType;
+
+use crate::elementwise::OPERANDS_MAX;
+use crate::math;
+use crate::table::Form;
+
+/// A value in a kernel. Floats of any size are computed in `f32`.
+#[derive(Clone, Copy)]
+pub(crate) enum Val {
+    F(E<f32>),
+    I(E<i32>),
+    U(E<u32>),
+    B(E<bool>),
+}
+
+impl Val {
+    pub(crate) fn float(self, t: &Trace) -> E<f32> {
+        match self {
+            Val::F(x) => x,
+            Val::I(x) => t.cast(x),
+            Val::U(x) => t.cast(x),
+            Val::B(x) => t.select(x, t.lit(1.0), t.lit(0.0)),
+        }
+    }
+
+    pub(crate) fn int(self, t: &Trace) -> E<i32> {
+        match self {
+            Val::F(x) => t.cast(x),
+            Val::I(x) => x,
+            Val::U(x) => t.cast(x),
+            Val::B(x) => t.cast(x),
+        }
+    }
+
+    pub(crate) fn uint(self, t: &Trace) -> E<u32> {
+        match self {
+            Val::F(x) => t.cast(x),
+            Val::I(x) => t.cast(x),
+            Val::U(x) => x,
+            Val::B(x) => t.cast(x),
+        }
+    }
+
+    pub(crate) fn truth(self, t: &Trace) -> E<bool> {
+        match self {
+            Val::F(x) => t.ne(x, t.lit(0.0)),
+            Val::I(x) => t.ne(x, t.lit(0)),
+            Val::U(x) => t.ne(x, t.lit(0)),
+            Val::B(x) => x,
+        }
+    }
+}
+
+/// Which dtypes an operator is taken for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Dtypes {
+    /// Floats.
+    Floats,
+    /// Floats, and whole numbers of 32 bits, which wrap as they should.
+    Numbers,
+    /// All that are held: results are among the operands.
+    Any,
+    /// Booleans.
+    Truths,
+    /// Quantised to or from 8 bits.
+    Codes,
+    /// Casts.
+    Casts,
+}
+
+struct Entry {
+    op: &'static str,
+    dtypes: Dtypes,
+}
+
+macro_rules! entries {
+    ($($dtypes:ident: $($op:literal)*;)*) => {
+        const ENTRIES: &[Entry] = &[$($(Entry { op: $op, dtypes: Dtypes::$dtypes },)*)*];
+        /// The operators.
+        pub(crate) const OPS: &[&str] = &[$($($op,)*)*];
+    };
+}
+
+entries! {
+    Floats: "Relu" "Sigmoid" "Tanh" "Exp" "Log" "Sqrt" "Floor" "Ceil" "Round" "Erf" "Sin" "Cos"
+        "Tan" "Asin" "Acos" "Atan" "Sinh" "Cosh" "Softplus" "Softsign" "Elu" "Selu" "Celu"
+        "LeakyRelu" "ThresholdedRelu" "HardSigmoid" "HardSwish" "Mish" "Gelu" "Reciprocal" "Pow"
+        "PRelu" "Mean" "BatchNormalization" "com.microsoft.QuickGelu" "com.microsoft.FastGelu"
+        "com.microsoft.BiasGelu";
+    Numbers: "Add" "Sub" "Mul" "Div" "Sum" "Neg" "Abs" "Sign";
+    Any: "Min" "Max" "Clip" "Where" "Equal" "Less" "LessOrEqual" "Greater" "GreaterOrEqual";
+    Truths: "And" "Or" "Xor" "Not";
+    Codes: "QuantizeLinear" "DequantizeLinear";
+    Casts: "Cast";
+}
+
+/// Whether a node is one that [`apply`] has an expression for, as far as its types are known.
+pub(crate) fn takes(form: &Form<'_>) -> bool {
+    let node = form.node;
+    let Some(entry) = ENTRIES.iter().find(|entry| entry.op == node.op) else { return false };
+    let count = node.inputs.len();
+    if count > OPERANDS_MAX || node.outputs.len() > 1 || Epilogue::of(node).is_err() {
+        return false;
+    }
+    let fits = |index: usize| {
+        let Some(dtype) = form.ty(index).dtype() else { return true };
+        let Some(scalar) = form.gpu.scalar(dtype) else { return false };
+        match entry.dtypes {
+            Dtypes::Floats => scalar.is_float(),
+            Dtypes::Numbers => scalar.is_float() || matches!(dtype, DType::I32 | DType::U32),
+            Dtypes::Any => true,
+            Dtypes::Truths => scalar == Scalar::Bool,
+            Dtypes::Codes => {
+                scalar.is_float() || matches!(dtype, DType::U8 | DType::I8 | DType::I32)
+            }
+            Dtypes::Casts => true,
+        }
+    };
+    (0..count).filter(|&index| node.input(index).is_some()).all(fits) && attributes_fit(form)
+}
+
+/// Whether the attributes ask for nothing that has no expression here.
+fn attributes_fit(form: &Form<'_>) -> bool {
+    let attrs = &form.node.attrs;
+    let zero = |name| attrs.int_or(name, 0).is_ok_and(|value| value == 0);
+    match form.node.op.as_str() {
+        "BatchNormalization" => zero("training_mode"),
+        "QuantizeLinear" => {
+            zero("block_size") && zero("output_dtype") && attrs.int_or("saturate", 1) == Ok(1)
+        }
+        "DequantizeLinear" => zero("block_size") && zero("output_dtype"),
+        "Cast" => cast_to(form.node).is_some_and(|to| {
+            let scalar = form.gpu.scalar(to);
+            let from = form.ty(0).dtype().and_then(|dtype| form.gpu.scalar(dtype));
+            let narrow =
+                !matches!(to, DType::F32 | DType::F16 | DType::I32 | DType::I64 | DType::Bool);
+            // What wraps into fewer bits is the host's.
+            scalar.is_some() && from.is_some() && (!narrow || from == Some(Scalar::Bool))
+        }),
+        _ => true,
+    }
+}
+
+fn cast_to(node: &Node) -> Option<DType> {
+    let code = *node.attrs.int("to").ok()?;
+    DType::from_onnx(i32::try_from(code).ok()?)
+}
+
+/// The dtype of the result, from those of the operands that are there.
+pub(crate) fn result_dtype(node: &Node, operands: &[DType]) -> Option<DType> {
+    match node.op.as_str() {
+        "Equal" | "Less" | "LessOrEqual" | "Greater" | "GreaterOrEqual" => Some(DType::Bool),
+        "Cast" => cast_to(node),
+        "Where" => operands.get(1).copied(),
+        "DequantizeLinear" => operands.get(1).copied(),
+        "QuantizeLinear" => Some(operands.get(2).copied().unwrap_or(DType::U8)),
+        _ => operands.first().copied(),
+    }
+}
+
+/// The expression of a node, of the inputs that are there. `dtype`: of the result.
+pub(crate) fn apply(t: &Trace, node: &Node, inputs: &[Option<Val>], dtype: DType) -> Option<Val> {
+    let input = |index: usize| inputs.get(index).copied().flatten();
+    let op = node.op.as_str();
+    let value = match op {
+        "Where" => select(t, input(0)?.truth(t), input(1)?, input(2)?)?,
+        "Clip" => {
+            let mut x = input(0)?;
+            if let Some(low) = input(1) {
+                x = binary(t, "Max", x, low)?;
+            }
+            if let Some(high) = input(2) {
+                x = binary(t, "Min", x, high)?;
+            }
+            x
+        }
+        "Min" | "Max" | "Sum" | "Mean" => {
+            let all: Vec<Val> = inputs.iter().copied().collect::<Option<_>>()?;
+            let by = match op {
+                "Sum" | "Mean" => "Add",
+                _ => op,
+            };
+            let (first, rest) = all.split_first()?;
+            let folded = rest.iter().try_fold(*first, |all, next| binary(t, by, all, *next))?;
+            match op {
+                "Mean" => Val::F(t.div(folded.float(t), t.lit(all.len() as f32))),
+                _ => folded,
+            }
+        }
+        "Not" => Val::B(t.not(input(0)?.truth(t))),
+        "Cast" => input(0)?,
+        "Neg" | "Abs" | "Sign" => sign(t, op, input(0)?)?,
+        "BatchNormalization" => normalised(t, node, inputs)?,
+        "QuantizeLinear" => quantised(t, input(0)?, input(1)?, input(2), dtype)?,
+        "DequantizeLinear" => dequantised(t, input(0)?, input(1)?, input(2))?,
+        _ => match (input(0)?, input(1)) {
+            (x, None) => Val::F(unary(t, node, x.float(t))?),
+            (x, Some(y)) => binary(t, op, x, y)?,
+        },
+    };
+    let epilogue = Epilogue::of(node).ok()?;
+    if epilogue.is_nothing() {
+        Some(value)
+    } else {
+        Some(Val::F(finish(t, &epilogue, value.float(t))))
+    }
+}
+
+fn select(t: &Trace, condition: E<bool>, yes: Val, no: Val) -> Option<Val> {
+    Some(match (yes, no) {
+        (Val::F(a), Val::F(b)) => Val::F(t.select(condition, a, b)),
+        (Val::I(a), Val::I(b)) => Val::I(t.select(condition, a, b)),
+        (Val::U(a), Val::U(b)) => Val::U(t.select(condition, a, b)),
+        (Val::B(a), Val::B(b)) => Val::B(t.select(condition, a, b)),
+        _ => return None,
+    })
+}
+
+fn sign(t: &Trace, op: &str, x: Val) -> Option<Val> {
+    Some(match (op, x) {
+        ("Neg", Val::F(x)) => Val::F(t.neg(x)),
+        ("Neg", Val::I(x)) => Val::I(t.neg(x)),
+        ("Abs", Val::F(x)) => Val::F(t.abs(x)),
+        ("Abs", Val::I(x)) => Val::I(t.abs(x)),
+        ("Abs", Val::U(x)) => Val::U(x),
+        ("Sign", Val::F(x)) => {
+            let below = t.select(t.lt(x, t.lit(0.0)), t.lit(-1.0), x);
+            Val::F(t.select(t.gt(x, t.lit(0.0)), t.lit(1.0), below))
+        }
+        ("Sign", Val::I(x)) => Val::I(t.max(t.min(x, t.lit(1)), t.lit(-1))),
+        ("Sign", Val::U(x)) => Val::U(t.min(x, t.lit(1))),
+        _ => return None,
+    })
+}
+
+macro_rules! arithmetic {
+    ($t:ident $op:ident $a:ident $b:ident $wrap:path) => {
+        match $op {
+            "Add" => $wrap($t.add($a, $b)),
+            "Sub" => $wrap($t.sub($a, $b)),
+            "Mul" => $wrap($t.mul($a, $b)),
+            "Div" => $wrap($t.div($a, $b)),
+            "Min" => $wrap($t.min($a, $b)),
+            "Max" => $wrap($t.max($a, $b)),
+            "Equal" => Val::B($t.eq($a, $b)),
+            "Less" => Val::B($t.lt($a, $b)),
+            "LessOrEqual" => Val::B($t.le($a, $b)),
+            "Greater" => Val::B($t.gt($a, $b)),
+            "GreaterOrEqual" => Val::B($t.ge($a, $b)),
+            _ => return None,
+        }
+    };
+}
+
+fn binary(t: &Trace, op: &str, a: Val, b: Val) -> Option<Val> {
+    Some(match (a, b) {
+        (Val::F(a), Val::F(b)) => match op {
+            "Pow" => Val::F(math::power::trace(t, &[], a, b)),
+            "PRelu" => Val::F(t.select(t.lt(a, t.lit(0.0)), t.mul(a, b), a)),
+            // A number that is none stays none.
+            "Min" => Val::F(t.select(t.ne(a, a), a, t.select(t.ne(b, b), b, t.min(a, b)))),
+            "Max" => Val::F(t.select(t.ne(a, a), a, t.select(t.ne(b, b), b, t.max(a, b)))),
+            "com.microsoft.BiasGelu" => Val::F(math::gelu::trace(t, &[], t.bind(t.add(a, b)))),
+            "com.microsoft.FastGelu" => Val::F(math::gelu_tanh::trace(t, &[], t.bind(t.add(a, b)))),
+            _ => arithmetic!(t op a b Val::F),
+        },
+        (Val::I(a), Val::I(b)) => arithmetic!(t op a b Val::I),
+        (Val::U(a), Val::U(b)) => arithmetic!(t op a b Val::U),
+        (Val::B(a), Val::B(b)) => Val::B(match op {
+            "And" | "Min" => t.and(a, || b),
+            "Or" | "Max" => t.or(a, || b),
+            "Xor" => t.and(t.or(a, || b), || t.not(t.and(a, || b))),
+            "Equal" => t.or(t.and(a, || b), || t.not(t.or(a, || b))),
+            _ => return None,
+        }),
+        _ => return None,
+    })
+}
+
+fn unary(t: &Trace, node: &Node, x: E<f32>) -> Option<E<f32>> {
+    let attr = |name: &str, default: f32| node.attrs.float_or(name, default).ok().map(|v| t.lit(v));
+    let zero = t.lit(0.0);
+    let negative = t.lt(x, zero);
+    Some(match node.op.as_str() {
+        "Relu" => t.select(negative, zero, x),
+        "Sigmoid" => math::sigmoid::trace(t, &[], x),
+        "Tanh" => math::tanh::trace(t, &[], x),
+        "Exp" => t.exp(x),
+        "Log" => t.ln(x),
+        "Sqrt" => t.sqrt(x),
+        "Floor" => t.floor(x),
+        "Ceil" => t.ceil(x),
+        "Round" => t.round_ties_even(x),
+        "Erf" => math::erf::trace(t, &[], x),
+        "Sin" => t.sin(x),
+        "Cos" => t.cos(x),
+        "Tan" => t.tan(x),
+        "Asin" => math::asin::trace(t, &[], x),
+        "Acos" => math::acos::trace(t, &[], x),
+        "Atan" => math::atan::trace(t, &[], x),
+        "Sinh" => t.sinh(x),
+        "Cosh" => t.cosh(x),
+        "Reciprocal" => t.div(t.lit(1.0), x),
+        "Softplus" => math::softplus::trace(t, &[], x),
+        "Softsign" => t.div(x, t.add(t.lit(1.0), t.abs(x))),
+        "Elu" => {
+            let below = t.mul(attr("alpha", 1.0)?, math::exp_minus_one::trace(t, &[], x));
+            t.select(negative, below, x)
+        }
+        "Celu" => {
+            let alpha = attr("alpha", 1.0)?;
+            let scaled = t.bind(t.div(x, alpha));
+            t.select(negative, t.mul(alpha, math::exp_minus_one::trace(t, &[], scaled)), x)
+        }
+        "Selu" => {
+            let (alpha, gamma) = (attr("alpha", 1.673_263_2)?, attr("gamma", 1.050_701)?);
+            let below = t.mul(alpha, math::exp_minus_one::trace(t, &[], x));
+            t.mul(gamma, t.select(t.gt(x, zero), x, below))
+        }
+        "LeakyRelu" => t.select(negative, t.mul(attr("alpha", 0.01)?, x), x),
+        "ThresholdedRelu" => t.select(t.le(x, attr("alpha", 1.0)?), zero, x),
+        "HardSigmoid" => {
+            let line = t.add(t.mul(attr("alpha", 0.2)?, x), attr("beta", 0.5)?);
+            between(t, line, 0.0, 1.0)
+        }
+        "HardSwish" => hard_swish(t, x),
+        "Mish" => {
+            let soft = t.bind(math::softplus::trace(t, &[], x));
+            t.mul(x, math::tanh::trace(t, &[], soft))
+        }
+        "Gelu" if node.attrs.str_or("approximate", "none").is_ok_and(|a| a == "tanh") => {
+            math::gelu_tanh::trace(t, &[], x)
+        }
+        "Gelu" => math::gelu::trace(t, &[], x),
+        "com.microsoft.FastGelu" => math::gelu_tanh::trace(t, &[], x),
+        "com.microsoft.QuickGelu" => {
+            let scaled = t.bind(t.mul(attr("alpha", 1.702)?, x));
+            t.mul(x, math::sigmoid::trace(t, &[], scaled))
+        }
+        _ => return None,
+    })
+}
+
+fn hard_swish(t: &Trace, x: E<f32>) -> E<f32> {
+    let line = t.add(t.mul(t.lit(1.0 / 6.0), x), t.lit(0.5));
+    t.mul(x, between(t, line, 0.0, 1.0))
+}
+
+fn between(t: &Trace, x: E<f32>, low: f32, high: f32) -> E<f32> {
+    math::between::trace(t, &[], t.bind(x), t.lit(low), t.lit(high))
+}
+
+/// What a fused operator does to its result.
+pub(crate) fn finish(t: &Trace, epilogue: &Epilogue, x: E<f32>) -> E<f32> {
+    let zero = t.lit(0.0);
+    let x = t.bind(x);
+    let y = match epilogue.activation {
+        None => x,
+        Some(FusedActivation::Relu) => t.select(t.lt(x, zero), zero, x),
+        Some(FusedActivation::LeakyRelu { alpha }) => {
+            t.select(t.lt(x, zero), t.mul(t.lit(alpha), x), x)
+        }
+        Some(FusedActivation::Sigmoid) => math::sigmoid::trace(t, &[], x),
+        Some(FusedActivation::Tanh) => math::tanh::trace(t, &[], x),
+        Some(FusedActivation::Clip { min, max }) => between(t, x, min, max),
+        Some(FusedActivation::HardSigmoid { alpha, beta }) => {
+            let line = t.add(t.mul(t.lit(alpha), x), t.lit(beta));
+            between(t, line, 0.0, 1.0)
+        }
+        Some(FusedActivation::HardSwish) => hard_swish(t, x),
+        Some(FusedActivation::Silu) => t.mul(x, math::sigmoid::trace(t, &[], x)),
+        Some(FusedActivation::Gelu) => math::gelu::trace(t, &[], x),
+    };
+    if !epilogue.is_affine() {
+        return y;
+    }
+    t.add(t.mul(t.lit(epilogue.scale), y), t.lit(epilogue.shift))
+}
+
+/// `(x - mean) / sqrt(variance + epsilon) * scale + bias`.
+fn normalised(t: &Trace, node: &Node, inputs: &[Option<Val>]) -> Option<Val> {
+    let input = |index: usize| inputs.get(index).copied().flatten().map(|value| value.float(t));
+    let (x, scale, bias) = (input(0)?, input(1)?, input(2)?);
+    let (mean, variance) = (input(3)?, input(4)?);
+    let epsilon = t.lit(node.attrs.float_or("epsilon", 1e-5).ok()?);
+    let deviation = t.sqrt(t.add(variance, epsilon));
+    Some(Val::F(t.add(t.mul(t.div(t.sub(x, mean), deviation), scale), bias)))
+}
+
+/// The nearest code, with ties to even, kept inside the range of its dtype.
+fn quantised(t: &Trace, x: Val, scale: Val, zero: Option<Val>, dtype: DType) -> Option<Val> {
+    let (low, high) = match dtype {
+        DType::U8 => (0.0, 255.0),
+        DType::I8 => (-128.0, 127.0),
+        _ => return None,
+    };
+    let zero = zero.map_or(t.lit(0.0), |zero| zero.float(t));
+    let code = t.add(t.round_ties_even(t.div(x.float(t), scale.float(t))), zero);
+    Some(Val::F(t.min(t.max(code, t.lit(low)), t.lit(high))))
+}
+
+fn dequantised(t: &Trace, x: Val, scale: Val, zero: Option<Val>) -> Option<Val> {
+    // Exact: codes and their differences have few bits, those of 32 have no zero point.
+    let centred = match (x, zero) {
+        (x, None) => x.float(t),
+        (Val::I(x), Some(zero)) => t.cast(t.sub(x, zero.int(t))),
+        (x, Some(zero)) => t.sub(x.float(t), zero.float(t)),
+    };
+    Some(Val::F(t.mul(centred, scale.float(t))))
+}

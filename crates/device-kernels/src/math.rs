@@ -1,0 +1,180 @@
+//! Functions that the targets do not have, or have with other edges than operators want.
+
+use hetra_kernel::kernel_fn;
+
+/// `1 / (1 + exp(-x))`.
+#[kernel_fn]
+pub(crate) fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + (-x).exp())
+}
+
+/// `x` kept between two numbers; one that is none stays none.
+#[kernel_fn]
+pub(crate) fn between(x: f32, low: f32, high: f32) -> f32 {
+    let below = if x > high { high } else { x };
+    if below < low { low } else { below }
+}
+
+/// The hyperbolic tangent; some drivers compute it by exponentials that overflow.
+#[kernel_fn]
+pub(crate) fn tanh(x: f32) -> f32 {
+    let kept = between(x, -10.0, 10.0);
+    kept.tanh()
+}
+
+/// The error function, to 2e-7: Abramowitz and Stegun, Handbook of Mathematical Functions, 7.1.26.
+#[kernel_fn]
+pub(crate) fn erf(x: f32) -> f32 {
+    let a = x.abs();
+    let t = 1.0 / (1.0 + 0.3275911 * a);
+    let p = ((((1.061405429 * t - 1.453152027) * t + 1.421413741) * t - 0.284496736) * t
+        + 0.254829592)
+        * t;
+    let y = 1.0 - p * (-a * a).exp();
+    // Near zero the difference above has few digits: the series has all of them.
+    let small = a * (1.1283791671 - 0.3761263890 * a * a);
+    let size = if a < 0.02 { small } else { y };
+    if x < 0.0 { -size } else { size }
+}
+
+/// `ln(1 + exp(x))`.
+#[kernel_fn]
+pub(crate) fn softplus(x: f32) -> f32 {
+    x.max(0.0) + (1.0 + (-x.abs()).exp()).ln()
+}
+
+/// The exact Gaussian error linear unit.
+#[kernel_fn]
+pub(crate) fn gelu(x: f32) -> f32 {
+    0.5 * x * (1.0 + erf(x * 0.70710678))
+}
+
+/// The Gaussian error linear unit by a hyperbolic tangent.
+#[kernel_fn]
+pub(crate) fn gelu_tanh(x: f32) -> f32 {
+    0.5 * x * (1.0 + tanh(0.7978845608 * (x + 0.044715 * x * x * x)))
+}
+
+/// What a fused operator does to its result: `scale * activation(x) + shift`. `code` is one of
+/// `activation.rs`.
+#[kernel_fn]
+pub(crate) fn activate(x: f32, code: u32, a: f32, b: f32, scale: f32, shift: f32) -> f32 {
+    let mut y = x;
+    if code == 1 {
+        y = if x < 0.0 { 0.0 } else { x };
+    } else if code == 2 {
+        y = if x < 0.0 { a * x } else { x };
+    } else if code == 3 {
+        y = sigmoid(x);
+    } else if code == 4 {
+        y = tanh(x);
+    } else if code == 5 {
+        y = between(x, a, b);
+    } else if code == 6 {
+        y = between(a * x + b, 0.0, 1.0);
+    } else if code == 7 {
+        y = x * between(0.16666667 * x + 0.5, 0.0, 1.0);
+    } else if code == 8 {
+        y = x * sigmoid(x);
+    } else if code == 9 {
+        y = gelu(x);
+    }
+    scale * y + shift
+}
+
+/// The arc tangent: drivers may leave out digits (Vulkan asks for 4096 ulp). Constants of the
+/// Cephes library (S. Moshier).
+#[kernel_fn]
+pub(crate) fn atan(x: f32) -> f32 {
+    let a = x.abs();
+    let middle = a > 0.41421357 && a <= 2.4142137;
+    let far = a > 2.4142137;
+    let base = if far {
+        1.5707964
+    } else if middle {
+        0.78539819
+    } else {
+        0.0
+    };
+    let turned = if far {
+        -1.0 / a
+    } else if middle {
+        (a - 1.0) / (a + 1.0)
+    } else {
+        a
+    };
+    let z = turned * turned;
+    let p = ((0.0805374450 * z - 0.138776856) * z + 0.199777106) * z - 0.333329492;
+    let size = base + (p * z * turned + turned);
+    if x < 0.0 {
+        -size
+    } else if x == x {
+        size
+    } else {
+        x
+    }
+}
+
+/// The arc sine of up to a half, by Cephes' polynomial.
+#[kernel_fn]
+pub(crate) fn asin_small(x: f32) -> f32 {
+    let z = x * x;
+    let p = (((0.0421631990 * z + 0.0241813110) * z + 0.0454700260) * z + 0.0749530027) * z
+        + 0.166667524;
+    p * z * x + x
+}
+
+/// The arc sine.
+#[kernel_fn]
+pub(crate) fn asin(x: f32) -> f32 {
+    let a = x.abs();
+    let edge = ((1.0 - a) * 0.5).sqrt();
+    let size = if a > 0.5 { 1.5707964 - 2.0 * asin_small(edge) } else { asin_small(a) };
+    if x < 0.0 { -size } else { size }
+}
+
+/// The arc cosine.
+#[kernel_fn]
+pub(crate) fn acos(x: f32) -> f32 {
+    let a = x.abs();
+    let edge = 2.0 * asin_small(((1.0 - a) * 0.5).sqrt());
+    if a <= 0.5 {
+        1.5707964 - asin_small(x)
+    } else if x < 0.0 {
+        3.1415927 - edge
+    } else {
+        edge
+    }
+}
+
+/// `exp(x) - 1`, with its digits near zero.
+#[kernel_fn]
+pub(crate) fn exp_minus_one(x: f32) -> f32 {
+    let series = x * (1.0 + x * (0.5 + x * (0.16666667 + x * 0.041666667)));
+    if x.abs() < 0.1 { series } else { x.exp() - 1.0 }
+}
+
+/// `x` to the power of `y`, for bases of any sign: WGSL knows only positive ones.
+#[kernel_fn]
+pub(crate) fn power(x: f32, y: f32) -> f32 {
+    let size = x.abs().powf(y);
+    let half = y * 0.5;
+    let odd = half != half.floor();
+    let whole = y == y.floor();
+    if y == 0.0 {
+        1.0
+    } else if x >= 0.0 {
+        size
+    } else if whole {
+        if odd { -size } else { size }
+    } else {
+        // No real number: NaN, which no literal says.
+        x.sqrt()
+    }
+}
+
+/// What division by `y` leaves of `x`, with the sign of `y`.
+#[kernel_fn]
+pub(crate) fn modulo(x: f32, y: f32) -> f32 {
+    x - y * (x / y).floor()
+}

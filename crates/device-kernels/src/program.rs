@@ -1,0 +1,102 @@
+//! What a node is compiled to.
+
+use std::sync::Arc;
+
+use hetra_device::{Call, Part, Program, Values};
+use hetra_ir::{Node, Type};
+use hetra_ops::{Kind, OpError, find};
+use hetra_tensor::Value;
+
+use crate::context::{Gpu, Outcome, Run, Stop};
+use crate::stored::Stored;
+
+/// What a node does on the device.
+pub(crate) type Work = Box<dyn Fn(&Run<'_, '_>) -> Outcome + Send + Sync>;
+
+/// A node on the device.
+pub(crate) struct OnDevice {
+    pub(crate) gpu: Arc<Gpu>,
+    pub(crate) work: Work,
+    pub(crate) name: &'static str,
+    pub(crate) constants: Vec<Option<Stored>>,
+    /// Does what the device leaves.
+    pub(crate) host: OnHost,
+}
+
+impl Program for OnDevice {
+    fn run(&self, call: Call<'_>) -> Result<Values, OpError> {
+        let run = Run { gpu: &self.gpu, call: &call, constants: &self.constants };
+        match (self.work)(&run) {
+            Ok(stored) => {
+                let values = stored.into_iter().map(Stored::into_value);
+                Ok(values.collect::<Result<Values, _>>()?)
+            }
+            Err(Stop::Host) => {
+                call.fell_back.set(true);
+                self.host.run(call)
+            }
+            Err(Stop::Fault(error)) => Err(error),
+        }
+    }
+
+    fn kernel(&self) -> &str {
+        self.name
+    }
+}
+
+/// A node on the host: what it reads is copied there first.
+pub(crate) struct OnHost {
+    pub(crate) program: Arc<dyn Program>,
+    /// Whether the first input only gets another shape, and stays where it is.
+    pub(crate) view: bool,
+}
+
+impl OnHost {
+    pub(crate) fn of(node: &Node, program: Arc<dyn Program>) -> OnHost {
+        let view = find(&node.op).is_some_and(|def| def.kind == Kind::View);
+        OnHost { program, view }
+    }
+}
+
+impl Program for OnHost {
+    fn run(&self, call: Call<'_>) -> Result<Values, OpError> {
+        for input in call.inputs.iter().skip(usize::from(self.view)).flatten() {
+            fetch(input)?;
+        }
+        self.program.run(call)
+    }
+
+    fn kernel(&self) -> &str {
+        self.program.kernel()
+    }
+
+    fn in_place(&self, index: usize, types: &[Option<&Type>]) -> bool {
+        self.program.in_place(index, types)
+    }
+}
+
+/// Copies what a device holds of a value to the host.
+fn fetch(value: &Value) -> Result<(), OpError> {
+    if let Some(tensor) = value.as_tensor() {
+        tensor.fetch()?;
+    }
+    for item in value.as_sequence().into_iter().flatten() {
+        fetch(item)?;
+    }
+    Ok(())
+}
+
+/// Copies the constants of a node to the device, but for those that are read on the host.
+pub(crate) fn constants(
+    gpu: &Gpu,
+    part: &Part<'_>,
+    node: &Node,
+    on: &[usize],
+) -> Vec<Option<Stored>> {
+    let constant = |index: usize| {
+        let tensor = part.constant(node, index).filter(|_| on.contains(&index))?;
+        // What does not fit there is met again when the node runs.
+        gpu.place(tensor).ok()
+    };
+    (0..node.inputs.len()).map(constant).collect()
+}

@@ -1,0 +1,65 @@
+//! Which operators there are kernels for.
+
+use hetra_device::Part;
+use hetra_ir::{Graph, Node, Type};
+
+use crate::context::Gpu;
+use crate::program::Work;
+use crate::{conv, elementwise, matmul, movement, pool, rows};
+
+/// Operators that one file has kernels for.
+pub(crate) struct Row {
+    /// Their names.
+    pub(crate) ops: &'static [&'static str],
+    /// What traces call it.
+    pub(crate) kernel: &'static str,
+    /// Inputs that live on the device; constants among them are copied once.
+    pub(crate) on_device: &'static [usize],
+    /// Whether this form of the operator is among them, as far as its types are known.
+    pub(crate) takes: fn(&Form<'_>) -> bool,
+    /// What it does; `None` where it turns out to be something else.
+    pub(crate) compile: fn(&Gpu, &Part<'_>, &Node) -> Option<Work>,
+}
+
+/// A node with its graph.
+pub(crate) struct Form<'a> {
+    pub(crate) gpu: &'a Gpu,
+    pub(crate) node: &'a Node,
+    graph: &'a Graph,
+}
+
+impl Form<'_> {
+    /// The type of an input, as far as it is known.
+    pub(crate) fn ty(&self, index: usize) -> Type {
+        self.node.input(index).map_or(Type::Unknown, |value| self.graph.ty(value).clone())
+    }
+
+    /// Whether an input is `f32`, or unknown.
+    pub(crate) fn is_f32(&self, index: usize) -> bool {
+        self.ty(index).dtype().is_none_or(|dtype| dtype == hetra_tensor::DType::F32)
+    }
+
+    /// The number of axes of an input, if it is known.
+    pub(crate) fn rank(&self, index: usize) -> Option<usize> {
+        self.ty(index).dims().map(<[_]>::len)
+    }
+}
+
+/// Every family: the only list of them.
+static ROWS: &[&[Row]] =
+    &[elementwise::ROWS, matmul::ROWS, conv::ROWS, pool::ROWS, rows::ROWS, movement::ROWS];
+
+fn row(op: &str) -> Option<&'static Row> {
+    ROWS.iter().copied().flatten().find(|row| row.ops.contains(&op))
+}
+
+/// Whether there is a kernel for a node.
+pub(crate) fn claims(gpu: &Gpu, node: &Node, graph: &Graph) -> bool {
+    row(&node.op).is_some_and(|row| (row.takes)(&Form { gpu, node, graph }))
+}
+
+/// What a node does on the device.
+pub(crate) fn compile(gpu: &Gpu, part: &Part<'_>, node: &Node) -> Option<(&'static Row, Work)> {
+    let row = row(&node.op)?;
+    Some((row, (row.compile)(gpu, part, node)?))
+}
