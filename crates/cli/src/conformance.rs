@@ -49,13 +49,8 @@ pub(crate) struct Args {
 const DEPTH_MAX: usize = 12;
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    let found = hetra::devices();
-    let known = |d: &&hetra::Found| d.state == hetra::DriverState::Found;
-    let ids: Vec<&str> = found.iter().filter(known).map(|d| d.info.id.as_str()).collect();
-    if !ids.contains(&args.device.as_str()) {
-        let known = ids.join(", ");
-        return Err(usage(format!("there is no device `{}`; found: {known}", args.device)));
-    }
+    // Before anything is read: a device that is not there is the caller's mistake.
+    hetra::open(&args.device, None)?;
     let mut cases = Vec::new();
     find_cases(&args.dir, 0, &mut cases).with_context(|| args.dir.display().to_string())?;
     let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();

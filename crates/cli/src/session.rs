@@ -25,6 +25,10 @@ pub(crate) struct Target {
     /// Keep each thread on a processor of its own
     #[arg(long)]
     pin: bool,
+    /// Refuse steps that the device has no kernel for, instead of running them on the host or by a
+    /// reference
+    #[arg(long)]
+    no_fallback: bool,
     /// How exactly to compute: `bf16` rounds the operands of products and convolutions by constant
     /// weights, `int8` quantises them and what lies between, with scales for the inputs of this
     /// command, `auto` does either only where that is faster and the outputs keep within
@@ -121,6 +125,9 @@ impl Target {
         }
         if self.pin {
             builder = builder.pin();
+        }
+        if self.no_fallback {
+            builder = builder.no_fallback();
         }
         for pass in &self.no_pass {
             builder = builder.without_pass(pass);

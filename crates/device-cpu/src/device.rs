@@ -185,7 +185,7 @@ impl CpuDevice {
         let name = match def.kind {
             Kind::View => "view",
             Kind::Control => "bodies",
-            _ => "reference",
+            _ => REFERENCE,
         };
         Ok(Arc::new(Reference { name }))
     }
@@ -276,6 +276,9 @@ impl Program for View {
     }
 }
 
+/// The kernel of what has none.
+const REFERENCE: &str = "reference";
+
 /// Runs a node by its operator's reference.
 struct Reference {
     name: &'static str,
@@ -288,5 +291,9 @@ impl Program for Reference {
 
     fn kernel(&self) -> &str {
         self.name
+    }
+
+    fn falls_back(&self) -> bool {
+        self.name == REFERENCE
     }
 }

@@ -90,7 +90,7 @@ entries! {
     Floats: "Relu" "Sigmoid" "Tanh" "Exp" "Log" "Sqrt" "Floor" "Ceil" "Round" "Erf" "Sin" "Cos"
         "Tan" "Asin" "Acos" "Atan" "Sinh" "Cosh" "Softplus" "Softsign" "Elu" "Selu" "Celu"
         "LeakyRelu" "ThresholdedRelu" "HardSigmoid" "HardSwish" "Mish" "Gelu" "Reciprocal" "Pow"
-        "PRelu" "Mean" "BatchNormalization" "com.microsoft.QuickGelu" "com.microsoft.FastGelu"
+        "PRelu" "Mean" "BatchNormalization" "IsNaN" "com.microsoft.QuickGelu" "com.microsoft.FastGelu"
         "com.microsoft.BiasGelu";
     Numbers: "Add" "Sub" "Mul" "Div" "Sum" "Neg" "Abs" "Sign";
     Any: "Min" "Max" "Clip" "Where" "Equal" "Less" "LessOrEqual" "Greater" "GreaterOrEqual";
@@ -154,7 +154,9 @@ fn cast_to(node: &Node) -> Option<DType> {
 /// The dtype of the result, from those of the operands that are there.
 pub(crate) fn result_dtype(node: &Node, operands: &[DType]) -> Option<DType> {
     match node.op.as_str() {
-        "Equal" | "Less" | "LessOrEqual" | "Greater" | "GreaterOrEqual" => Some(DType::Bool),
+        "Equal" | "Less" | "LessOrEqual" | "Greater" | "GreaterOrEqual" | "IsNaN" => {
+            Some(DType::Bool)
+        }
         "Cast" => cast_to(node),
         "Where" => operands.get(1).copied(),
         "DequantizeLinear" => operands.get(1).copied(),
@@ -194,6 +196,10 @@ pub(crate) fn apply(t: &Trace, node: &Node, inputs: &[Option<Val>], dtype: DType
         }
         "Not" => Val::B(t.not(input(0)?.truth(t))),
         "Cast" => input(0)?,
+        "IsNaN" => {
+            let x = input(0)?.float(t);
+            Val::B(math::is_nan::trace(t, &[], t.bind(x)))
+        }
         "Neg" | "Abs" | "Sign" => sign(t, op, input(0)?)?,
         "BatchNormalization" => normalised(t, node, inputs)?,
         "QuantizeLinear" => quantised(t, input(0)?, input(1)?, input(2), dtype)?,
@@ -263,8 +269,8 @@ fn binary(t: &Trace, op: &str, a: Val, b: Val) -> Option<Val> {
             "Pow" => Val::F(math::power::trace(t, &[], a, b)),
             "PRelu" => Val::F(t.select(t.lt(a, t.lit(0.0)), t.mul(a, b), a)),
             // A number that is none stays none.
-            "Min" => Val::F(t.select(t.ne(a, a), a, t.select(t.ne(b, b), b, t.min(a, b)))),
-            "Max" => Val::F(t.select(t.ne(a, a), a, t.select(t.ne(b, b), b, t.max(a, b)))),
+            "Min" => Val::F(unless_nan(t, a, b, t.min(a, b))),
+            "Max" => Val::F(unless_nan(t, a, b, t.max(a, b))),
             "com.microsoft.BiasGelu" => Val::F(math::gelu::trace(t, &[], t.bind(t.add(a, b)))),
             "com.microsoft.FastGelu" => Val::F(math::gelu_tanh::trace(t, &[], t.bind(t.add(a, b)))),
             _ => arithmetic!(t op a b Val::F),
@@ -280,6 +286,12 @@ fn binary(t: &Trace, op: &str, a: Val, b: Val) -> Option<Val> {
         }),
         _ => return None,
     })
+}
+
+/// A value of two numbers, or the one of them that is none.
+fn unless_nan(t: &Trace, a: E<f32>, b: E<f32>, value: E<f32>) -> E<f32> {
+    let [none_a, none_b] = [a, b].map(|x| t.bind(math::is_nan::trace(t, &[], t.bind(x))));
+    t.select(none_a, a, t.select(none_b, b, value))
 }
 
 fn unary(t: &Trace, node: &Node, x: E<f32>) -> Option<E<f32>> {

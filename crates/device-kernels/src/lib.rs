@@ -10,6 +10,7 @@
 mod activation;
 mod context;
 mod conv;
+mod conv_transpose;
 mod device;
 mod elementwise;
 mod expression;
@@ -18,6 +19,7 @@ mod matmul;
 mod movement;
 mod pool;
 mod program;
+mod resample;
 mod rows;
 mod stored;
 mod table;

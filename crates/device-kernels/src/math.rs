@@ -2,6 +2,12 @@
 
 use hetra_kernel::kernel_fn;
 
+/// Whether `x` is no number; drivers may take it that none is, so its bits are looked at.
+#[kernel_fn]
+pub(crate) fn is_nan(x: f32) -> bool {
+    (x.to_bits() & 0x7fff_ffff) > 0x7f80_0000
+}
+
 /// `1 / (1 + exp(-x))`.
 #[kernel_fn]
 pub(crate) fn sigmoid(x: f32) -> f32 {
@@ -40,7 +46,12 @@ pub(crate) fn erf(x: f32) -> f32 {
 /// `ln(1 + exp(x))`.
 #[kernel_fn]
 pub(crate) fn softplus(x: f32) -> f32 {
-    x.max(0.0) + (1.0 + (-x.abs()).exp()).ln()
+    let e = (-x.abs()).exp();
+    // The logarithm of nearly one has few digits: the series has all of them.
+    let series = e * (1.0 - e * (0.5 - e * (0.33333333 - e * 0.25)));
+    let log = if e < 0.03 { series } else { (1.0 + e).ln() };
+    let above = if x < 0.0 { 0.0 } else { x };
+    above + log
 }
 
 /// The exact Gaussian error linear unit.
@@ -108,10 +119,10 @@ pub(crate) fn atan(x: f32) -> f32 {
     let size = base + (p * z * turned + turned);
     if x < 0.0 {
         -size
-    } else if x == x {
-        size
-    } else {
+    } else if is_nan(x) {
         x
+    } else {
+        size
     }
 }
 

@@ -49,12 +49,15 @@ pub(crate) struct OnHost {
     pub(crate) program: Arc<dyn Program>,
     /// Whether the first input only gets another shape, and stays where it is.
     pub(crate) view: bool,
+    /// Whether it runs bodies, whose steps are the device's.
+    control: bool,
 }
 
 impl OnHost {
     pub(crate) fn of(node: &Node, program: Arc<dyn Program>) -> OnHost {
-        let view = find(&node.op).is_some_and(|def| def.kind == Kind::View);
-        OnHost { program, view }
+        let kind = find(&node.op).map(|def| def.kind);
+        let (view, control) = (kind == Some(Kind::View), kind == Some(Kind::Control));
+        OnHost { program, view, control }
     }
 }
 
@@ -68,6 +71,10 @@ impl Program for OnHost {
 
     fn kernel(&self) -> &str {
         self.program.kernel()
+    }
+
+    fn falls_back(&self) -> bool {
+        !self.view && !self.control
     }
 
     fn in_place(&self, index: usize, types: &[Option<&Type>]) -> bool {

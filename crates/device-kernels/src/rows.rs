@@ -4,11 +4,12 @@
 use hetra_device::Part;
 use hetra_ir::Node;
 use hetra_kernel::kernel;
-use hetra_ops::{LayerNormForm, SoftmaxForm, resolve_axis};
+use hetra_ops::{LayerNormForm, LrnForm, SoftmaxForm, resolve_axis};
 use hetra_tensor::{DType, Shape};
 use smallvec::smallvec;
 
 use crate::context::{A, Gpu, Outcome, Run, Stop};
+use crate::math::is_nan;
 use crate::movement::permuted;
 use crate::program::Work;
 use crate::stored::Stored;
@@ -49,6 +50,13 @@ pub(crate) const ROWS: &[Row] = &[
         },
         compile: compile_layer_norm,
     },
+    Row {
+        ops: &["LRN"],
+        kernel: "lrn",
+        on_device: &[0],
+        takes: |form: &Form<'_>| form.is_f32(0) && LrnForm::of(&form.node.attrs).is_ok(),
+        compile: compile_lrn,
+    },
 ];
 
 #[kernel(group = [64])]
@@ -77,9 +85,11 @@ fn reduced(rows: u32, length: u32, inner: u32, way: u32, factor: f32, x: &[f32],
             result += value;
         } else if way == 1 {
             // A number that is none wins.
-            result = if value > result || value != value { value } else { result };
+            let wins = value > result || is_nan(value);
+            result = if wins { value } else { result };
         } else if way == 2 {
-            result = if value < result || value != value { value } else { result };
+            let wins = value < result || is_nan(value);
+            result = if wins { value } else { result };
         } else if way == 3 {
             result *= value;
         } else if way == 4 {
@@ -266,6 +276,65 @@ fn compile_layer_norm(_: &Gpu, _: &Part<'_>, node: &Node) -> Option<Work> {
             A::M(&out),
         ];
         run.gpu.line(&kernel, form.rows, &args)?;
+        Ok(smallvec![out.clone()])
+    }))
+}
+
+#[kernel(group = [64])]
+fn local_response(
+    n: u32,
+    channels: u32,
+    plane: u32,
+    before: u32,
+    size: u32,
+    alpha: f32,
+    beta: f32,
+    bias: f32,
+    x: &[f32],
+    y: &mut [f32],
+) {
+    let i = global_id(0);
+    if i >= n {
+        return;
+    }
+    let place = i % plane;
+    let channel = (i / plane) % channels;
+    let image = i / (plane * channels);
+    let mut squares = 0.0;
+    for k in 0..size {
+        // What lies before the first channel wraps and is beyond the last one.
+        let other = channel + k - before;
+        if other < channels {
+            let value = x[(image * channels + other) * plane + place];
+            squares += value * value;
+        }
+    }
+    y[i] = x[i] / (bias + alpha * squares).powf(beta);
+}
+
+fn compile_lrn(_: &Gpu, _: &Part<'_>, node: &Node) -> Option<Work> {
+    let form = LrnForm::of(&node.attrs).ok()?;
+    Some(Box::new(move |run| {
+        let x = run.input(0)?;
+        if x.shape.len() < 2 {
+            return Err(Stop::Host);
+        }
+        let out = rows_of(run, &x, &x.shape)?;
+        let kernel = run.gpu.kernel("local_response", || local_response::with(&[]))?;
+        let count = x.count();
+        let args = [
+            A::U(count),
+            A::U(x.shape[1]),
+            A::U(product(&x.shape[2..])),
+            A::U(form.back),
+            A::U(form.back + form.forward + 1),
+            A::F(form.alpha as f32),
+            A::F(form.beta),
+            A::F(form.bias),
+            A::M(&x),
+            A::M(&out),
+        ];
+        run.gpu.line(&kernel, count, &args)?;
         Ok(smallvec![out.clone()])
     }))
 }

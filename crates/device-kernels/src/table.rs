@@ -5,7 +5,7 @@ use hetra_ir::{Graph, Node, Type};
 
 use crate::context::Gpu;
 use crate::program::Work;
-use crate::{conv, elementwise, matmul, movement, pool, rows};
+use crate::{conv, conv_transpose, elementwise, matmul, movement, pool, resample, rows};
 
 /// Operators that one file has kernels for.
 pub(crate) struct Row {
@@ -46,8 +46,16 @@ impl Form<'_> {
 }
 
 /// Every family: the only list of them.
-static ROWS: &[&[Row]] =
-    &[elementwise::ROWS, matmul::ROWS, conv::ROWS, pool::ROWS, rows::ROWS, movement::ROWS];
+static ROWS: &[&[Row]] = &[
+    elementwise::ROWS,
+    matmul::ROWS,
+    conv::ROWS,
+    conv_transpose::ROWS,
+    pool::ROWS,
+    rows::ROWS,
+    movement::ROWS,
+    resample::ROWS,
+];
 
 fn row(op: &str) -> Option<&'static Row> {
     ROWS.iter().copied().flatten().find(|row| row.ops.contains(&op))

@@ -73,6 +73,12 @@ pub trait Program: Send + Sync {
     /// Name of the kernel, for traces: `gemm avx512`, `reference`.
     fn kernel(&self) -> &str;
 
+    /// Whether it leaves the node to something slower than kernels of the device: to a reference,
+    /// or to the host.
+    fn falls_back(&self) -> bool {
+        false
+    }
+
     /// Whether output 0 will be written over input `index`, where `types` are those of the inputs
     /// and nobody else needs that one. The planner then has no other memory for the output.
     fn in_place(&self, index: usize, types: &[Option<&Type>]) -> bool {

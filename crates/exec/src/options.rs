@@ -30,6 +30,9 @@ pub struct RunOptions {
     pub deadline: Option<Instant>,
     /// The handle to stop it with.
     pub cancel: Option<Cancel>,
+    /// A step that the device leaves to something slower than kernels of its own ends the run with
+    /// an error.
+    pub no_fallback: bool,
 }
 
 impl RunOptions {

@@ -77,6 +77,13 @@ impl Frame<'_> {
         NodeError { node: node.label(&self.engine.graph), op: node.op.clone(), source }
     }
 
+    /// The error of a step that fell back where that is not allowed.
+    fn refused(&self, node: &Node) -> NodeError {
+        let device = &self.engine.device.info().id;
+        let reason = format!("{device} has no kernel for it, and fallback is off");
+        self.fault(node, OpError::unsupported(reason))
+    }
+
     /// A value: computed, known before the run, or a constant of the graph.
     fn value(&self, id: ValueId) -> Option<Value> {
         let computed = self.env[id.index()].as_ref();
@@ -126,9 +133,17 @@ impl Frame<'_> {
             runner: &runner,
             fell_back: &fell_back,
         };
-        let result = self.engine.programs[step.node.index()].run(call);
+        let program = &self.engine.programs[step.node.index()];
+        let strict = self.context.options.no_fallback;
+        if strict && program.falls_back() {
+            return Err(self.refused(node));
+        }
+        let result = program.run(call);
         inputs.clear();
         let values = result.map_err(|source| self.fault(node, source))?;
+        if strict && fell_back.get() {
+            return Err(self.refused(node));
+        }
         for (id, value) in node.outputs.iter().zip(values) {
             if let Some(id) = id {
                 self.env[id.index()] = Some(value);

@@ -37,6 +37,7 @@ pub struct Builder {
     fix_defaults: bool,
     precision: Precision,
     quantisable: bool,
+    no_fallback: bool,
     tuned: Tuned,
 }
 
@@ -110,6 +111,14 @@ impl Builder {
     #[must_use]
     pub fn pin(mut self) -> Builder {
         self.pin = true;
+        self
+    }
+
+    /// Makes every step that the device has no kernel for an error, which names the node, where
+    /// else the host or a reference would run it.
+    #[must_use]
+    pub fn no_fallback(mut self) -> Builder {
+        self.no_fallback = true;
         self
     }
 
@@ -195,7 +204,7 @@ impl Builder {
         };
         let origin = source.origin();
         let shared = origin.as_ref().and_then(|origin| shared::find(origin, &recipe));
-        let (session, origin) = match shared {
+        let (mut session, origin) = match shared {
             Some((other, found)) => {
                 (Session::beside(&other, opened.device, opened.warning, runs), Some(found))
             }
@@ -204,6 +213,7 @@ impl Builder {
         if let Some(origin) = origin.and_then(|origin| origin.alone(&session.model().data_files)) {
             session.share(origin, recipe);
         }
+        session.no_fallback = self.no_fallback;
         if calibrates { session.with_precision(&self.precision) } else { Ok(session) }
     }
 }

@@ -97,6 +97,8 @@ pub struct Session {
     /// Whether it was quantised here.
     int8: bool,
     precision: Option<Arc<PrecisionReport>>,
+    /// Whether steps without a kernel are errors.
+    pub(crate) no_fallback: bool,
 }
 
 impl Session {
@@ -121,7 +123,7 @@ impl Session {
     fn of(engine: Engine, model: Compiled) -> Session {
         let (gate, workers) = (Gate::new(model.runs), Workers::new(model.runs));
         let inner = Arc::new(Inner { engine, model, gate, workers });
-        Session { inner, int8: false, precision: None }
+        Session { inner, int8: false, precision: None, no_fallback: false }
     }
 
     /// A session of the graph and the programs of another one.
@@ -141,7 +143,8 @@ impl Session {
     pub fn another(&self) -> Session {
         let (device, model) = (self.raw_device().clone(), &self.inner.model);
         let other = Session::beside(&self.inner, device, model.warning.clone(), model.runs);
-        Session { int8: self.int8, precision: self.precision.clone(), ..other }
+        let precision = self.precision.clone();
+        Session { int8: self.int8, precision, no_fallback: self.no_fallback, ..other }
     }
 
     pub(crate) fn with_report(&self, report: PrecisionReport) -> Session {
@@ -191,7 +194,7 @@ impl Session {
     pub(crate) fn compiled_as(&self, graph: Graph, report: Report) -> Result<Session, Error> {
         let model = Compiled { report, ..self.inner.model.clone() };
         let session = Session::compile(graph, self.raw_device().clone(), model)?;
-        Ok(Session { int8: true, ..session })
+        Ok(Session { int8: true, no_fallback: self.no_fallback, ..session })
     }
 
     /// A run that gives any values of the graph.
@@ -211,7 +214,7 @@ impl Session {
         let graph = hetra_pass::lower(self.graph(), nodes, &claims);
         let model = self.inner.model.clone();
         let session = Session::compile(graph, self.raw_device().clone(), model)?;
-        Ok(Session { int8: self.int8, ..session })
+        Ok(Session { int8: self.int8, no_fallback: self.no_fallback, ..session })
     }
 
     /// What [`Precision::Auto`] measured and chose; `None` for the others.
@@ -468,6 +471,8 @@ impl Session {
     ) -> Result<Outputs, Error> {
         check_symbols(&self.inner.model.inputs, &inputs)?;
         let permit = self.inner.gate.enter();
+        let strict = RunOptions { no_fallback: true, ..options.clone() };
+        let options = if self.no_fallback { &strict } else { options };
         let values = self.inner.engine.run(inputs, outputs, options, trace)?;
         drop(permit);
         let graph = self.graph();
