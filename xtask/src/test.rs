@@ -24,6 +24,7 @@ pub(crate) fn run(workspace: &Workspace, no_fetch: bool) -> Result<bool> {
     rows.push(bench::test(workspace)?);
     match workspace.build_hetra() {
         Ok(hetra) => {
+            rows.push(devices(&hetra)?);
             rows.extend(conformance(workspace, &hetra)?);
             println!("test: models against goldens");
             rows.push(models::run(workspace, &hetra)?);
@@ -140,6 +141,28 @@ fn count(row: &mut Row, line: &str) {
     };
     row.passed += number("passed").unwrap_or(0);
     row.skipped += number("ignored").unwrap_or(0);
+}
+
+/// Which drivers were there for the tests of devices. One that is not is a skip, with what to
+/// install, or a failure where `HETRA_REQUIRE_DEVICES` names it.
+fn devices(hetra: &Path) -> Result<Row> {
+    let output = Command::new(hetra).args(["devices", "--json"]).output()?;
+    let found: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+    let required = env::var("HETRA_REQUIRE_DEVICES").unwrap_or_default();
+    let mut row = Row::new("devices");
+    for device in found.as_array().into_iter().flatten() {
+        let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+        let (driver, hint) = (text(&device["info"]["driver"]), text(&device["hint"]));
+        if device["state"] == "found" {
+            row.passed += 1;
+        } else if required.split_whitespace().any(|name| name == driver) {
+            row.fail(format!("{driver} is required: {hint}"));
+        } else {
+            row.skipped += 1;
+            row.notes.push(format!("no tests on {driver}: {hint}"));
+        }
+    }
+    Ok(row)
 }
 
 /// Runs ONNX's own cases, or says why not.

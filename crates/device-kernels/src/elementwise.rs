@@ -159,7 +159,8 @@ fn launch(
     gpu.line(&kernel, count, &args)
 }
 
-/// Writes the kernel. `steps`: of each operand along the one axis; `None` where steps are arguments.
+/// Writes the kernel. `steps`: of each operand along the one axis; `None` where they are
+/// arguments.
 fn generate(
     form: &Forms<'_>,
     steps: Option<&[usize]>,

@@ -1,8 +1,8 @@
 //! Operators as kernels: a device for everything that runs kernels.
 //!
 //! A driver that can launch kernels and has memory for them ([`hetra_device::Launcher`]) becomes a
-//! [`KernelDevice`]. Its operators are written once, in the kernel language, a file for each family;
-//! what they leave the host does, by the device that it is given.
+//! [`KernelDevice`]. Its operators are written once, in the kernel language, a file for each
+//! family; what they leave the host does, by the device that it is given.
 //!
 //! Values stay on the device: a program gives tensors whose elements the device holds, and nothing
 //! waits until somebody reads them.

@@ -118,6 +118,13 @@ impl From<Option<usize>> for HostThreads {
     }
 }
 
+/// Whether the environment says that a driver's devices are here (`HETRA_REQUIRE_DEVICES`, names
+/// with spaces between them): a test that does not find one then fails instead of leaving it out.
+pub fn is_required(driver: &str) -> bool {
+    let required = std::env::var("HETRA_REQUIRE_DEVICES").unwrap_or_default();
+    required.split_whitespace().any(|name| name == driver)
+}
+
 /// Finds the devices of one kind.
 pub trait Driver: Send + Sync {
     /// Such as `cpu`.
