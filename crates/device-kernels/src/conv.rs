@@ -201,6 +201,11 @@ impl Plane {
     }
 }
 
+/// Whether a bias has a float for each channel: a kernel reads as many.
+pub(crate) fn is_bias(bias: &Stored, channels: usize) -> bool {
+    bias.count() == channels && bias.dtype == DType::F32
+}
+
 /// Whether items have blocks of channels.
 fn in_blocks(group_out: usize) -> bool {
     group_out >= BLOCK / 2
@@ -254,6 +259,9 @@ fn compile(gpu: &Gpu, part: &Part<'_>, node: &Node) -> Option<Work> {
     };
     Some(Box::new(move |run| {
         let (x, w_shape) = (run.input(0)?, run.shape(1)?);
+        if run.call.tensor(1)?.dtype() != DType::F32 {
+            return Err(Stop::Host);
+        }
         let geometry = ConvGeometry::resolve(&node.attrs, &x.shape, w_shape)?;
         let w = match &known {
             Some(w) => w.clone(),
@@ -280,6 +288,9 @@ fn convolution(
         return Err(Stop::Host);
     }
     let bias = run.optional(2)?;
+    if bias.as_ref().is_some_and(|bias| !is_bias(bias, geometry.channels_out)) {
+        return Err(Stop::Host);
+    }
     let (group_out, block) = (geometry.group_out(), in_blocks(geometry.group_out()));
     let blocks = if block { group_out.div_ceil(BLOCK) } else { geometry.channels_out };
     let mut args: SmallVec<[A<'_>; 32]> = smallvec![

@@ -8,7 +8,7 @@ use hetra_tensor::DType;
 use smallvec::{SmallVec, smallvec};
 
 use crate::context::{A, Gpu, LINE, Outcome, Run, Stop};
-use crate::conv::{Plane, pair};
+use crate::conv::{Plane, is_bias, pair};
 use crate::program::Work;
 use crate::table::{Form, Row};
 
@@ -100,7 +100,9 @@ fn transposed(run: &Run<'_, '_>, node: &Node) -> Outcome {
     let [_, out_width] = pair(&geometry.output, 1).ok_or(Stop::Host)?;
     let places: usize = geometry.output.iter().product();
     let out = run.gpu.room(DType::F32, &geometry.output_shape())?;
-    if out.count() == 0 || geometry.group_in() == 0 || x.dtype != DType::F32 {
+    let floats = x.dtype == DType::F32 && w.dtype == DType::F32;
+    let bias_fits = bias.as_ref().is_none_or(|bias| is_bias(bias, geometry.channels_out));
+    if out.count() == 0 || geometry.group_in() == 0 || !floats || !bias_fits {
         return Err(Stop::Host);
     }
     let mut args: SmallVec<[A<'_>; 32]> = smallvec![

@@ -62,16 +62,16 @@ impl Device for KernelDevice {
 
     fn compile(&self, part: &Part<'_>) -> Result<Arc<dyn Program>, DeviceError> {
         let node = self.node(part)?;
-        let host = OnHost::of(node, self.host.compile(part)?);
-        if !table::claims(&self.gpu, node, part.graph) {
-            return Ok(Arc::new(host));
-        }
-        let Some((row, work)) = table::compile(&self.gpu, part, node) else {
-            return Ok(Arc::new(host));
+        // The host's program of a node that has a kernel would keep packed weights for nothing:
+        // what only a run shows to be another form is left to the reference.
+        let claimed = table::claims_typed(&self.gpu, part, node);
+        let compiled = claimed.then(|| table::compile(&self.gpu, part, node)).flatten();
+        let Some((row, work)) = compiled else {
+            return Ok(Arc::new(OnHost::of(node, self.host.compile(part)?)));
         };
         let constants = constants(&self.gpu, part, node, row.on_device);
         let (gpu, name) = (self.gpu.clone(), row.kernel);
-        Ok(Arc::new(OnDevice { gpu, work, name, constants, host }))
+        Ok(Arc::new(OnDevice { gpu, work, name, constants }))
     }
 
     fn launcher(&self) -> Option<&Arc<dyn Launcher>> {

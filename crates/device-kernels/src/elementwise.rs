@@ -8,7 +8,7 @@ use hetra_tensor::{DType, Shape, broadcast, strides_of};
 use smallvec::{SmallVec, smallvec};
 
 use crate::context::{A, Gpu, LINE, Outcome, Run, Stop};
-use crate::expression::{Val, apply, result_dtype, takes};
+use crate::expression::{Val, apply, result_dtype, takes, takes_dtypes};
 use crate::program::Work;
 use crate::stored::Stored;
 use crate::table::{Form, Row};
@@ -23,6 +23,9 @@ pub(crate) const ROWS: &[Row] = &[Row {
 
 /// Most operands: a kernel has so many buffers for certain.
 pub(crate) const OPERANDS_MAX: usize = 7;
+
+/// Most parameters of a kernel.
+const PARAMS_MAX: usize = 64;
 
 /// Most axes that are left when those that can be one are.
 const AXES_MAX: usize = 8;
@@ -49,14 +52,23 @@ fn run_node(node: &Node, run: &Run<'_, '_>) -> Outcome {
     // These broadcast one way only, or not at all.
     let one_way = ["PRelu", "com.microsoft.BiasGelu", "com.microsoft.FastGelu", "Clip"];
     let keeps = one_way.contains(&node.op.as_str()) || node.op.ends_with("Linear");
-    if keeps && shape != there[0].shape {
+    let channels = there[0].shape.get(1).copied().unwrap_or(1);
+    let belong = |of: &&Stored| of.shape.iter().product::<usize>() == channels;
+    let normal = node.op != "BatchNormalization"
+        || (there[1..].iter().all(belong) && shape == there[0].shape && there[0].shape.len() > 1);
+    let buffers = there.len() < run.gpu.limits().buffers_max;
+    if !normal || !buffers || keeps && shape != there[0].shape {
         return Err(Stop::Host);
     }
     let dtypes: SmallVec<[DType; 4]> = there.iter().map(|operand| operand.dtype).collect();
+    if !takes_dtypes(run.gpu, node, &dtypes) {
+        return Err(Stop::Host);
+    }
     let dtype = result_dtype(node, &dtypes).ok_or(Stop::Host)?;
     let shapes: SmallVec<[&[usize]; 4]> = there.iter().map(|operand| &operand.shape[..]).collect();
     let axes = merged(&shape, &shapes);
-    if axes.len() > AXES_MAX {
+    let params = 2 + there.len() + axes.len() * (1 + there.len());
+    if axes.len() > AXES_MAX || params > PARAMS_MAX {
         return Err(Stop::Host);
     }
     let present: u32 =

@@ -5,6 +5,7 @@ use hetra_kernel::{E, Scalar, Trace};
 use hetra_ops::{Epilogue, FusedActivation};
 use hetra_tensor::DType;
 
+use crate::context::Gpu;
 use crate::elementwise::OPERANDS_MAX;
 use crate::math;
 use crate::table::Form;
@@ -107,41 +108,68 @@ pub(crate) fn takes(form: &Form<'_>) -> bool {
     if count > OPERANDS_MAX || node.outputs.len() > 1 || Epilogue::of(node).is_err() {
         return false;
     }
-    let fits = |index: usize| {
-        let Some(dtype) = form.ty(index).dtype() else { return true };
-        let Some(scalar) = form.gpu.scalar(dtype) else { return false };
-        match entry.dtypes {
+    let fits =
+        |index: usize| form.ty(index).dtype().is_none_or(|dtype| entry.takes(form.gpu, dtype));
+    (0..count).filter(|&index| node.input(index).is_some()).all(fits) && attributes_fit(form)
+}
+
+impl Entry {
+    /// Whether operands may be of a dtype.
+    fn takes(&self, gpu: &Gpu, dtype: DType) -> bool {
+        let Some(scalar) = gpu.scalar(dtype) else { return false };
+        match self.dtypes {
             Dtypes::Floats => scalar.is_float(),
             Dtypes::Numbers => scalar.is_float() || matches!(dtype, DType::I32 | DType::U32),
-            Dtypes::Any => true,
+            Dtypes::Any | Dtypes::Casts => true,
             Dtypes::Truths => scalar == Scalar::Bool,
             Dtypes::Codes => {
-                scalar.is_float() || matches!(dtype, DType::U8 | DType::I8 | DType::I32)
+                dtype == DType::F32 || matches!(dtype, DType::U8 | DType::I8 | DType::I32)
             }
-            Dtypes::Casts => true,
         }
-    };
-    (0..count).filter(|&index| node.input(index).is_some()).all(fits) && attributes_fit(form)
+    }
+}
+
+/// Whether the operands of a run are of dtypes that its operator is taken for: what was not known
+/// when it was compiled is looked at now.
+pub(crate) fn takes_dtypes(gpu: &Gpu, node: &Node, dtypes: &[DType]) -> bool {
+    let Some(entry) = ENTRIES.iter().find(|entry| entry.op == node.op) else { return false };
+    let casts = entry.dtypes != Dtypes::Casts || casts_fit(node, dtypes.first().copied());
+    casts && dtypes.iter().all(|&dtype| entry.takes(gpu, dtype))
+}
+
+/// Whether a cast gives on the device what it gives on the host.
+fn casts_fit(node: &Node, from: Option<DType>) -> bool {
+    use DType::{Bool, F16, F32, I8, I16, I32, I64, U8, U16, U32};
+    let (Some(to), Some(from)) = (cast_to(node), from) else { return false };
+    match to {
+        F32 => true,
+        // One rounding only, and no more bits than a word has.
+        F16 => matches!(from, F16 | F32 | Bool | I8 | U8 | I16 | U16),
+        I32 => matches!(from, F16 | F32 | Bool | I8 | U8 | I16 | U16 | I32),
+        I64 => matches!(from, Bool | I8 | U8 | I16 | U16 | I32 | I64),
+        Bool => true,
+        I8 | U8 | I16 | U16 | U32 => from == Bool || from == to,
+        _ => false,
+    }
 }
 
 /// Whether the attributes ask for nothing that has no expression here.
 fn attributes_fit(form: &Form<'_>) -> bool {
     let attrs = &form.node.attrs;
     let zero = |name| attrs.int_or(name, 0).is_ok_and(|value| value == 0);
+    // Until opset 6 it said where the second operand belongs.
+    let axis = attrs.has("axis") && !form.node.op.ends_with("Linear");
     match form.node.op.as_str() {
-        "BatchNormalization" => zero("training_mode"),
+        _ if axis => false,
+        "BatchNormalization" => zero("training_mode") && attrs.int_or("spatial", 1) == Ok(1),
         "QuantizeLinear" => {
-            zero("block_size") && zero("output_dtype") && attrs.int_or("saturate", 1) == Ok(1)
+            zero("block_size")
+                && zero("output_dtype")
+                && zero("precision")
+                && attrs.int_or("saturate", 1) == Ok(1)
         }
         "DequantizeLinear" => zero("block_size") && zero("output_dtype"),
-        "Cast" => cast_to(form.node).is_some_and(|to| {
-            let scalar = form.gpu.scalar(to);
-            let from = form.ty(0).dtype().and_then(|dtype| form.gpu.scalar(dtype));
-            let narrow =
-                !matches!(to, DType::F32 | DType::F16 | DType::I32 | DType::I64 | DType::Bool);
-            // What wraps into fewer bits is the host's.
-            scalar.is_some() && from.is_some() && (!narrow || from == Some(Scalar::Bool))
-        }),
+        "Cast" => form.ty(0).dtype().is_none_or(|from| casts_fit(form.node, Some(from))),
         _ => true,
     }
 }
@@ -244,13 +272,36 @@ fn sign(t: &Trace, op: &str, x: Val) -> Option<Val> {
     })
 }
 
+/// A quotient as operators have it: of whole numbers 0 by zero (docs/DIFFERENCES.md).
+trait Quotient: Sized {
+    fn of(t: &Trace, a: Self, b: Self) -> Self;
+}
+
+impl Quotient for E<f32> {
+    fn of(t: &Trace, a: Self, b: Self) -> Self {
+        t.div(a, b)
+    }
+}
+
+impl Quotient for E<i32> {
+    fn of(t: &Trace, a: Self, b: Self) -> Self {
+        t.select(t.eq(b, t.lit(0)), t.lit(0), t.div(a, b))
+    }
+}
+
+impl Quotient for E<u32> {
+    fn of(t: &Trace, a: Self, b: Self) -> Self {
+        t.select(t.eq(b, t.lit(0)), t.lit(0), t.div(a, b))
+    }
+}
+
 macro_rules! arithmetic {
     ($t:ident $op:ident $a:ident $b:ident $wrap:path) => {
         match $op {
             "Add" => $wrap($t.add($a, $b)),
             "Sub" => $wrap($t.sub($a, $b)),
             "Mul" => $wrap($t.mul($a, $b)),
-            "Div" => $wrap($t.div($a, $b)),
+            "Div" => $wrap(Quotient::of($t, $a, $b)),
             "Min" => $wrap($t.min($a, $b)),
             "Max" => $wrap($t.max($a, $b)),
             "Equal" => Val::B($t.eq($a, $b)),
@@ -412,7 +463,10 @@ fn quantised(t: &Trace, x: Val, scale: Val, zero: Option<Val>, dtype: DType) -> 
         _ => return None,
     };
     let zero = zero.map_or(t.lit(0.0), |zero| zero.float(t));
-    let code = t.add(t.round_ties_even(t.div(x.float(t), scale.float(t))), zero);
+    let ratio = t.bind(t.div(x.float(t), scale.float(t)));
+    // What is no number is the code of zero.
+    let ratio = t.select(math::is_nan::trace(t, &[], ratio), t.lit(0.0), ratio);
+    let code = t.add(t.round_ties_even(ratio), zero);
     Some(Val::F(t.min(t.max(code, t.lit(low)), t.lit(high))))
 }
 

@@ -27,5 +27,5 @@ mod table;
 pub use device::KernelDevice;
 
 /// Operators that may be left to the host although they are claimed, as only the run shows: indices
-/// that a device holds, a scale for each row, a bias for each product.
-pub const OPEN: &[&str] = &["Gather", "LayerNormalization", "com.microsoft.FusedMatMul"];
+/// that are out of range, a scale for each row, a bias for each product, places outside an image.
+pub const OPEN: &[&str] = &["Gather", "LayerNormalization", "Resize", "com.microsoft.FusedMatMul"];

@@ -17,8 +17,8 @@ pub(crate) fn sigmoid(x: f32) -> f32 {
 /// `x` kept between two numbers; one that is none stays none.
 #[kernel_fn]
 pub(crate) fn between(x: f32, low: f32, high: f32) -> f32 {
-    let below = if x > high { high } else { x };
-    if below < low { low } else { below }
+    let above = if x < low { low } else { x };
+    if above > high { high } else { above }
 }
 
 /// The hyperbolic tangent; some drivers compute it by exponentials that overflow.

@@ -120,6 +120,9 @@ fn compile(_: &Gpu, _: &Part<'_>, node: &Node) -> Option<Work> {
     let (act, node) = (Activate::of(node)?, node.clone());
     Some(Box::new(move |run| {
         let (a, b, c) = (run.input(0)?, run.input(1)?, run.optional(2)?);
+        if [Some(&a), Some(&b), c.as_ref()].into_iter().flatten().any(|of| of.dtype != DType::F32) {
+            return Err(Stop::Host);
+        }
         let product = if node.op.ends_with("Gemm") {
             gemm(&node, &a, &b, c.as_ref())?
         } else {
@@ -166,7 +169,7 @@ fn matmul(node: &Node, a: &Stored, b: &Stored, c: Option<&Stored>) -> Result<Pro
     // A fused bias belongs to columns.
     let bias = match c {
         None => 0.0,
-        Some(c) if c.count() == form.n => 1.0,
+        Some(c) if c.count() == form.n && c.shape.last() == Some(&form.n) => 1.0,
         Some(_) => return Err(Stop::Host),
     };
     Ok(Product {

@@ -20,15 +20,22 @@ pub(crate) const ROWS: &[Row] = &[
     row(&["Expand"], |_, _, node| work(node, expand)),
     row(&["Tile"], |_, _, node| work(node, tile)),
     row(&["DepthToSpace"], |_, _, node| work(node, depth_to_space)),
-    row(&["Gather"], |_, _, node| work(node, gather)),
+    Row {
+        takes: |form| !form.is_f16(0) && takes(form),
+        ..row(&["Gather"], |_, _, node| work(node, gather))
+    },
 ];
 
 const fn row(
     ops: &'static [&'static str],
     compile: fn(&Gpu, &Part<'_>, &Node) -> Option<Work>,
 ) -> Row {
-    let takes = |form: &Form<'_>| form.ty(0).dtype().is_none_or(|d| form.gpu.scalar(d).is_some());
     Row { ops, kernel: "move", on_device: &[0], takes, compile }
+}
+
+/// Whether a device holds elements of the dtype.
+fn takes(form: &Form<'_>) -> bool {
+    form.ty(0).dtype().is_none_or(|dtype| form.gpu.scalar(dtype).is_some())
 }
 
 fn work(node: &Node, run: fn(&Run<'_, '_>, &Node) -> Outcome) -> Option<Work> {

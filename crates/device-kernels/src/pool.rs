@@ -82,6 +82,16 @@ fn compile(_: &Gpu, _: &Part<'_>, node: &Node) -> Option<Work> {
     Some(Box::new(move |run| pool(run, &node, mean, all)))
 }
 
+/// Whether a window reaches beyond the padding, where its taps count differently.
+fn hangs_over(geometry: &PoolGeometry) -> bool {
+    let w = &geometry.window;
+    (0..w.rank()).any(|axis| {
+        let span = (w.kernel[axis] - 1) * w.dilations[axis] + 1;
+        let last = geometry.output[axis].saturating_sub(1) * w.strides[axis] + span;
+        last > geometry.input[axis] + w.pads_begin[axis] + w.pads_end[axis]
+    })
+}
+
 fn pool(run: &Run<'_, '_>, node: &Node, mean: bool, all: bool) -> Outcome {
     let x = run.input(0)?;
     let geometry = PoolGeometry::resolve(&node.attrs, &x.shape)?;
@@ -92,6 +102,9 @@ fn pool(run: &Run<'_, '_>, node: &Node, mean: bool, all: bool) -> Outcome {
     let shape: Shape = x.shape[..2].iter().chain(&geometry.output).copied().collect();
     let out = run.gpu.room(DType::F32, &shape)?;
     if out.count() == 0 || x.dtype != DType::F32 || plane.taps.contains(&0) {
+        return Err(Stop::Host);
+    }
+    if all && hangs_over(&geometry) {
         return Err(Stop::Host);
     }
     let mut args: SmallVec<[A<'_>; 32]> =

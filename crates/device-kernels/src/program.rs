@@ -19,8 +19,6 @@ pub(crate) struct OnDevice {
     pub(crate) work: Work,
     pub(crate) name: &'static str,
     pub(crate) constants: Vec<Option<Stored>>,
-    /// Does what the device leaves.
-    pub(crate) host: OnHost,
 }
 
 impl Program for OnDevice {
@@ -28,12 +26,13 @@ impl Program for OnDevice {
         let run = Run { gpu: &self.gpu, call: &call, constants: &self.constants };
         match (self.work)(&run) {
             Ok(stored) => {
-                let values = stored.into_iter().map(Stored::into_value);
+                let values = stored.into_iter().map(|stored| stored.into_value(&self.gpu.launcher));
                 Ok(values.collect::<Result<Values, _>>()?)
             }
             Err(Stop::Host) => {
                 call.fell_back.set(true);
-                self.host.run(call)
+                call.inputs.iter().flatten().try_for_each(fetch)?;
+                call.reference()
             }
             Err(Stop::Fault(error)) => Err(error),
         }

@@ -66,7 +66,9 @@ fn resampled(
     for t in 0..taps {
         let place = places[first + t];
         if place < extent {
-            sum += weights[first + t] * x[(from + place) * inner + rest];
+            let value = x[(from + place) * inner + rest];
+            // One place alone is copied, with its sign.
+            sum = if taps == 1 { value } else { sum + weights[first + t] * value };
             inside += 1;
         }
     }
@@ -181,6 +183,10 @@ fn resize_axes(run: &Run<'_, '_>, node: &Node) -> Result<Vec<Axis>, Stop> {
                     |&place: &usize| if place == usize::MAX { vec![] } else { vec![(place, 1.0)] };
                 places[axis].iter().map(row).collect()
             }
+            // What is outside is filled when all axes are done.
+            Sampling::Weights(taps) if taps[axis].rows.iter().any(Vec::is_empty) => {
+                return Err(Stop::Host);
+            }
             Sampling::Weights(taps) => taps[axis].rows.clone(),
         };
         let same = |(at, row): (usize, &Vec<(usize, f64)>)| row[..] == [(at, 1.0)];
@@ -230,6 +236,10 @@ fn pad_axes(run: &Run<'_, '_>, node: &Node) -> Result<Vec<Axis>, Stop> {
         let (before, after) = (pads[index], pads[index + chosen.len()]);
         if (before, after) == (0, 0) {
             continue;
+        }
+        // What a negative pad drops is not reflected.
+        if mode != "constant" && (before < 0 || after < 0) {
+            return Err(Stop::Host);
         }
         let extent = extents[axis] as i64;
         let out = extent.checked_add(before).and_then(|sum| sum.checked_add(after));

@@ -59,6 +59,9 @@ pub(crate) const ROWS: &[Row] = &[
     },
 ];
 
+/// Most elements of a row that is reduced.
+const LENGTH_MAX: usize = 1 << 16;
+
 #[kernel(group = [64])]
 fn reduced(rows: u32, length: u32, inner: u32, way: u32, factor: f32, x: &[f32], y: &mut [f32]) {
     let row = global_id(0);
@@ -119,9 +122,9 @@ fn softmax(rows: u32, length: u32, inner: u32, log: u32, x: &[f32], y: &mut [f32
         sum += (x[from + i * inner] - greatest).exp();
     }
     if log != 0 {
-        let below = greatest + sum.ln();
+        let below = sum.ln();
         for i in 0..length {
-            y[from + i * inner] = x[from + i * inner] - below;
+            y[from + i * inner] = (x[from + i * inner] - greatest) - below;
         }
         return;
     }
@@ -223,6 +226,10 @@ fn reduce(run: &Run<'_, '_>, node: &Node, keep: bool, noop: bool) -> Outcome {
         "ReduceSumSquare" => (5, 1.0),
         _ => (0, 1.0),
     };
+    // One item adds up a row: longer ones take another order, and another kernel.
+    if length > LENGTH_MAX {
+        return Err(Stop::Host);
+    }
     let out = rows_of(run, &x, &shape)?;
     let kernel = run.gpu.kernel("reduced", || reduced::with(&[]))?;
     let rows = outer * inner;
@@ -260,7 +267,9 @@ fn compile_layer_norm(_: &Gpu, _: &Part<'_>, node: &Node) -> Option<Work> {
         let (x, scale, bias) = (run.input(0)?, run.input(1)?, run.optional(2)?);
         let form = LayerNormForm::resolve(&node.attrs, &x.shape)?;
         let fits = |of: &Stored| form.is_row(&x.shape, &of.shape);
-        if !fits(&scale) || !bias.as_ref().is_none_or(fits) {
+        let floats = |of: &Stored| of.dtype == DType::F32;
+        let floats = floats(&scale) && bias.as_ref().is_none_or(floats);
+        if !floats || !fits(&scale) || !bias.as_ref().is_none_or(fits) {
             return Err(Stop::Host);
         }
         let out = rows_of(run, &x, &x.shape)?;
@@ -321,13 +330,13 @@ fn compile_lrn(_: &Gpu, _: &Part<'_>, node: &Node) -> Option<Work> {
         }
         let out = rows_of(run, &x, &x.shape)?;
         let kernel = run.gpu.kernel("local_response", || local_response::with(&[]))?;
-        let count = x.count();
+        let (count, back) = (x.count(), form.back.min(x.shape[1]));
         let args = [
             A::U(count),
             A::U(x.shape[1]),
             A::U(product(&x.shape[2..])),
-            A::U(form.back),
-            A::U(form.back + form.forward + 1),
+            A::U(back),
+            A::U(back + form.forward.min(x.shape[1]) + 1),
             A::F(form.alpha as f32),
             A::F(form.beta),
             A::F(form.bias),

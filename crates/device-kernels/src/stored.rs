@@ -7,6 +7,7 @@ use std::any::Any;
 use std::sync::Arc;
 
 use half::f16;
+use hetra_device::Launcher;
 use hetra_kernel::Scalar;
 use hetra_tensor::{DType, Held, Shape, Tensor, TensorError, Value};
 
@@ -23,6 +24,8 @@ pub(crate) struct Stored {
 struct Holder {
     stored: Stored,
     count: usize,
+    /// Whose memory it is.
+    owner: Arc<dyn Launcher>,
 }
 
 /// The scalar that elements are held as; `None` where kernels do not know them.
@@ -54,16 +57,17 @@ impl Stored {
     }
 
     /// As a tensor that the device holds.
-    pub(crate) fn into_value(self) -> Result<Value, TensorError> {
+    pub(crate) fn into_value(self, owner: &Arc<dyn Launcher>) -> Result<Value, TensorError> {
         let (dtype, shape, count) = (self.dtype, self.shape.clone(), self.count());
-        let holder = Holder { stored: self, count };
+        let holder = Holder { stored: self, count, owner: owner.clone() };
         Ok(Value::Tensor(Tensor::held(dtype, &shape, Arc::new(holder))?))
     }
 
-    /// What a tensor is on a device, if a device of this kind holds it.
-    pub(crate) fn of(tensor: &Tensor) -> Option<Stored> {
+    /// What a tensor is on a device, if this one holds it.
+    pub(crate) fn of(tensor: &Tensor, owner: &Arc<dyn Launcher>) -> Option<Stored> {
         let holder = tensor.holder()?.as_any().downcast_ref::<Holder>()?;
         let same = holder.stored.dtype == tensor.dtype() && holder.count == tensor.len();
+        let same = same && Arc::ptr_eq(&holder.owner, owner);
         same.then(|| holder.stored.reshaped(tensor.shape()))
     }
 }

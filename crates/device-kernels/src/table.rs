@@ -26,17 +26,26 @@ pub(crate) struct Form<'a> {
     pub(crate) gpu: &'a Gpu,
     pub(crate) node: &'a Node,
     graph: &'a Graph,
+    /// What is known of the values beyond the graph, by id.
+    types: &'a [Type],
 }
 
 impl Form<'_> {
     /// The type of an input, as far as it is known.
     pub(crate) fn ty(&self, index: usize) -> Type {
-        self.node.input(index).map_or(Type::Unknown, |value| self.graph.ty(value).clone())
+        let Some(value) = self.node.input(index) else { return Type::Unknown };
+        let inferred = self.types.get(value.index()).filter(|ty| **ty != Type::Unknown);
+        inferred.unwrap_or_else(|| self.graph.ty(value)).clone()
     }
 
     /// Whether an input is `f32`, or unknown.
     pub(crate) fn is_f32(&self, index: usize) -> bool {
         self.ty(index).dtype().is_none_or(|dtype| dtype == hetra_tensor::DType::F32)
+    }
+
+    /// Whether an input is `f16`.
+    pub(crate) fn is_f16(&self, index: usize) -> bool {
+        self.ty(index).dtype() == Some(hetra_tensor::DType::F16)
     }
 
     /// The number of axes of an input, if it is known.
@@ -63,7 +72,13 @@ fn row(op: &str) -> Option<&'static Row> {
 
 /// Whether there is a kernel for a node.
 pub(crate) fn claims(gpu: &Gpu, node: &Node, graph: &Graph) -> bool {
-    row(&node.op).is_some_and(|row| (row.takes)(&Form { gpu, node, graph }))
+    row(&node.op).is_some_and(|row| (row.takes)(&Form { gpu, node, graph, types: &[] }))
+}
+
+/// The same, by all that is known when it is compiled.
+pub(crate) fn claims_typed(gpu: &Gpu, part: &Part<'_>, node: &Node) -> bool {
+    let form = Form { gpu, node, graph: part.graph, types: part.types };
+    row(&node.op).is_some_and(|row| (row.takes)(&form))
 }
 
 /// What a node does on the device.

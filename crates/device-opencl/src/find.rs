@@ -1,5 +1,7 @@
 //! Which devices there are.
 
+use std::sync::{Mutex, PoisonError};
+
 use hetra_device::{DeviceError, DeviceInfo};
 use opencl3::device::{CL_DEVICE_TYPE_ALL, CL_DEVICE_TYPE_CPU, Device, SubDevice};
 use opencl3::error_codes::DLOPEN_RUNTIME_LOAD_FAILED;
@@ -32,7 +34,13 @@ pub(crate) enum Nothing {
 /// # Errors
 /// `(missing, hint)`: whether the library is missing, and what to do.
 pub fn all() -> Result<Vec<OpenClDevice>, (bool, String)> {
-    let found = find().map_err(|nothing| match nothing {
+    // Runtimes set themselves up when they are first asked; PoCL 3.1 does not bear two threads
+    // in that.
+    static ONE: Mutex<()> = Mutex::new(());
+    let one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let found = find();
+    drop(one);
+    let found = found.map_err(|nothing| match nothing {
         Nothing::NoLibrary => (true, INSTALL.to_string()),
         Nothing::Broken(reason) => (false, reason),
     })?;

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use hetra_device::{
     Compiled, DeviceError, DeviceInfo, Launch, LaunchArg, LaunchLimits, Launcher, Pending, Pool,
 };
-use hetra_kernel::{FAULT_WORDS, Kernel, KernelError, Options, Scalar, Target};
+use hetra_kernel::{FAULT_WORDS, Kernel, KernelError, Options, Scalar, Target, entry};
 use hetra_tensor::Held;
 use opencl3::command_queue::CommandQueue;
 use opencl3::context::Context;
@@ -20,6 +20,9 @@ use opencl3::types::{CL_TRUE, cl_uint};
 
 use crate::find::Chosen;
 use crate::memory::Memory;
+
+/// After so many checked launches they are waited for and looked at.
+const PENDING_MAX: usize = 1024;
 
 /// Most bytes of memory that a device keeps for the next who asks.
 const POOL_BYTES_MAX: usize = 1 << 30;
@@ -178,7 +181,7 @@ impl Shared {
             device: self.name.clone(),
             reason: format!("kernel `{}` does not compile: {log}", kernel.name),
         })?;
-        opencl3::kernel::Kernel::create(&program, &kernel.name)
+        opencl3::kernel::Kernel::create(&program, &entry(kernel))
             .map_err(|error| self.fault("clCreateKernel", &error, 0))
     }
 
@@ -225,7 +228,7 @@ impl Shared {
         let local = launch.kernel.group.map(|size| size as usize);
         let global = [0, 1, 2].map(|axis| launch.groups[axis] as usize * local[axis]);
         // SAFETY: all arguments are set (above); the kernel is either checked or, by the contract
-        // of `Launch::checked`, known to stay inside its buffers.
+        // of `Launch::unchecked`, known to stay inside its buffers.
         let queued = unsafe {
             self.queue.enqueue_nd_range_kernel(
                 kernel.get(),
@@ -237,6 +240,13 @@ impl Shared {
             )
         };
         queued.map(|_| ()).map_err(|error| self.fault("clEnqueueNDRangeKernel", &error, 0))
+    }
+}
+
+impl Drop for OpenCl {
+    fn drop(&mut self) {
+        // Memory keeps what it is of alive, and so would what nobody looks at any more.
+        self.shared.lock().pending.clear();
     }
 }
 
@@ -273,7 +283,7 @@ impl Launcher for OpenCl {
             let name = launch.kernel.name.clone();
             return Err(KernelError::Target { name, target: "this device", what }.into());
         }
-        let faults = match launch.checked {
+        let faults = match launch.is_checked() {
             true => {
                 let faults = Memory::new(shared, FAULT_WORDS * 4)?;
                 shared.write(&faults, &[0; FAULT_WORDS * 4])?;
@@ -281,16 +291,19 @@ impl Launcher for OpenCl {
             }
             false => None,
         };
-        let mut state = shared.lock();
+        let mut guard = shared.lock();
+        let state = &mut *guard;
         let LaunchLimits { f16, subgroups, .. } = shared.limits;
-        let options = Options { checked: launch.checked, f16, subgroups };
+        let options = Options { checked: launch.is_checked(), f16, subgroups };
         let compile = |text: &str| shared.compile(launch.kernel, text);
         let kernel = state.compiled.get(launch.kernel, options, compile)?;
         shared.enqueue(kernel, launch, faults.as_ref())?;
         if let Some(faults) = faults {
             state.pending.push(Pending { kernel: launch.kernel.clone(), given, faults });
         }
-        Ok(())
+        let many = state.pending.len() >= PENDING_MAX;
+        drop(guard);
+        if many { self.wait() } else { Ok(()) }
     }
 
     fn wait(&self) -> Result<(), DeviceError> {

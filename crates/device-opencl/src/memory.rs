@@ -22,13 +22,12 @@ pub(crate) struct Memory {
 impl Memory {
     /// A block from the pool, or a new one.
     pub(crate) fn new(shared: &Arc<Shared>, bytes: usize) -> Result<Memory, DeviceError> {
-        let size = Pool::<Buffer<u8>>::size(bytes);
         let most = shared.limits.bytes_max;
         if bytes > most {
             let at_most = format!(", at most {most} at once");
             return Err(DeviceError::Memory { device: shared.name.clone(), bytes, at_most });
         }
-        let size = size.min(most);
+        let size = Pool::<Buffer<u8>>::size(bytes).min(most);
         let pooled = shared.pool.take(size);
         let made = pooled.map_or_else(|| allocate(&shared.context, size), Ok).or_else(|_| {
             // What is kept for later may be what is missing now.

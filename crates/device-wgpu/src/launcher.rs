@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use hetra_device::{
     Compiled, DeviceError, DeviceInfo, Launch, LaunchArg, LaunchLimits, Launcher, Pending, Pool,
 };
-use hetra_kernel::{Access, FAULT_WORDS, Kernel, KernelError, Options, Target, Words, words};
+use hetra_kernel::{
+    Access, FAULT_WORDS, Kernel, KernelError, Options, Target, Words, entry, words,
+};
 use hetra_tensor::Held;
 use wgpu::{
     BindGroup, BindGroupDescriptor, BindGroupEntry, BindGroupLayoutDescriptor,
@@ -25,6 +27,9 @@ const POOL_BYTES_MAX: usize = 1 << 30;
 
 /// After so many launches they are submitted, so that the device begins.
 const GATHERED_MAX: usize = 128;
+
+/// After so many checked launches they are waited for and looked at.
+const PENDING_MAX: usize = 1024;
 
 /// Bytes of a block of arguments.
 const ARGUMENTS_BYTES: usize = 64 << 10;
@@ -174,9 +179,10 @@ impl Shared {
     /// Whether something went wrong that nobody asked about.
     fn check_faults(&self) -> Result<(), DeviceError> {
         self.check_lost()?;
-        match self.faults.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        // It stays: what was launched with it is gone, and nobody may read what is there instead.
+        match &*self.faults.lock().unwrap_or_else(PoisonError::into_inner) {
             None => Ok(()),
-            Some(fault) => Err(self.failed(fault)),
+            Some(fault) => Err(self.failed(fault.clone())),
         }
     }
 
@@ -251,20 +257,10 @@ impl Shared {
             let _ = send.send(mapped);
         });
         self.poll()?;
-        match receive.try_recv() {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => {
-                return Err(self
-                    .check_lost()
-                    .err()
-                    .unwrap_or_else(|| self.failed(error.to_string())));
-            }
-            Err(_) => {
-                return Err(self
-                    .check_lost()
-                    .err()
-                    .unwrap_or_else(|| self.failed("memory was not mapped")));
-            }
+        // Another thread's poll may have taken the callback, and call it a moment later.
+        let mapped = receive.recv().map_err(|_| "memory was not mapped".to_string());
+        if let Err(reason) = mapped.and_then(|mapped| mapped.map_err(|error| error.to_string())) {
+            return Err(self.check_lost().err().unwrap_or_else(|| self.failed(reason)));
         }
         let mapped = staging.slice(..bytes).get_mapped_range();
         let view = mapped.map_err(|error| self.failed(error.to_string()))?;
@@ -314,7 +310,8 @@ impl Shared {
         text: &str,
         checked: bool,
     ) -> Result<Arc<ComputePipeline>, DeviceError> {
-        let scope = self.device.push_error_scope(ErrorFilter::Validation);
+        let scopes = [ErrorFilter::OutOfMemory, ErrorFilter::Internal, ErrorFilter::Validation]
+            .map(|filter| self.device.push_error_scope(filter));
         let descriptor = ShaderModuleDescriptor {
             label: Some(&kernel.name),
             source: ShaderSource::Wgsl(text.into()),
@@ -324,7 +321,7 @@ impl Shared {
         } else {
             let checks =
                 ShaderRuntimeChecks { bounds_checks: false, ..ShaderRuntimeChecks::checked() };
-            // SAFETY: by the contract of `Launch::checked` the kernel stays inside its buffers;
+            // SAFETY: by the contract of `Launch::unchecked` the kernel stays inside its buffers;
             // loops stay bounded and divisions guarded.
             unsafe { self.device.create_shader_module_trusted(descriptor, checks) }
         };
@@ -342,14 +339,17 @@ impl Shared {
             label: Some(&kernel.name),
             layout: Some(&pipelines),
             module: &module,
-            entry_point: Some(&kernel.name),
+            entry_point: Some(&entry(kernel)),
             compilation_options: PipelineCompilationOptions {
                 zero_initialize_workgroup_memory: false,
                 ..PipelineCompilationOptions::default()
             },
             cache: None,
         });
-        match pollster::block_on(scope.pop()) {
+        // Scopes end in the opposite order.
+        let faults: Vec<_> =
+            scopes.into_iter().rev().filter_map(|scope| pollster::block_on(scope.pop())).collect();
+        match faults.into_iter().next() {
             None => Ok(Arc::new(pipeline)),
             Some(error) => {
                 Err(self.failed(format!("kernel `{}` does not compile: {error}", kernel.name)))
@@ -475,6 +475,13 @@ fn arguments(launch: &Launch<'_>, base: [u32; 3]) -> Vec<u8> {
     all.into_iter().flat_map(u32::to_le_bytes).collect()
 }
 
+impl Drop for Wgpu {
+    fn drop(&mut self) {
+        // Memory keeps what it is of alive, and so would what nobody looks at any more.
+        self.shared.lock().pending.clear();
+    }
+}
+
 impl Launcher for Wgpu {
     fn limits(&self) -> &LaunchLimits {
         &self.shared.limits
@@ -503,7 +510,7 @@ impl Launcher for Wgpu {
         if launch.groups.contains(&0) {
             return Ok(());
         }
-        let faults = match launch.checked {
+        let faults = match launch.is_checked() {
             true => {
                 let faults = Memory::new(shared, FAULT_WORDS * 4)?;
                 shared.write(&faults, &[0; FAULT_WORDS * 4])?;
@@ -511,15 +518,18 @@ impl Launcher for Wgpu {
             }
             false => None,
         };
-        let state = &mut *shared.lock();
-        let compile = |text: &str| shared.compile(launch.kernel, text, launch.checked);
-        let options = shared.options(launch.checked);
+        let mut guard = shared.lock();
+        let state = &mut *guard;
+        let compile = |text: &str| shared.compile(launch.kernel, text, launch.is_checked());
+        let options = shared.options(launch.is_checked());
         let pipeline = state.compiled.get(launch.kernel, options, compile)?.clone();
         shared.gather(state, &pipeline, launch, faults.as_ref())?;
         if let Some(faults) = faults {
             state.pending.push(Pending { kernel: launch.kernel.clone(), given, faults });
         }
-        Ok(())
+        let many = state.pending.len() >= PENDING_MAX;
+        drop(guard);
+        if many { self.wait() } else { Ok(()) }
     }
 
     fn wait(&self) -> Result<(), DeviceError> {

@@ -68,9 +68,8 @@ pub struct Launch<'a> {
     pub groups: [u32; 3],
     /// Arguments, in order.
     pub args: &'a [LaunchArg<'a>],
-    /// Whether indices are checked. Only a kernel that is known to stay inside may go unchecked:
-    /// it could write anywhere.
-    pub checked: bool,
+    /// Whether indices are checked.
+    checked: bool,
 }
 
 /// An argument.
@@ -100,7 +99,27 @@ impl<'a> Launch<'a> {
         args: &'a [LaunchArg<'a>],
     ) -> Result<Launch<'a>, KernelError> {
         let native = Some(source.native());
-        Ok(Launch { kernel: source.kernel()?, native, groups, args, checked: true })
+        Ok(Launch { native, ..Launch::new(source.kernel()?, groups, args) })
+    }
+
+    /// A checked launch of a kernel that is data only.
+    pub fn new(kernel: &'a Arc<Kernel>, groups: [u32; 3], args: &'a [LaunchArg<'a>]) -> Launch<'a> {
+        Launch { kernel, native: None, groups, args, checked: true }
+    }
+
+    /// The same launch, whose indices nobody checks.
+    ///
+    /// # Safety
+    /// With these arguments, every index of the kernel is inside the memory that it is of: else it
+    /// reads and writes anywhere, in the host's memory where that is the device's.
+    #[must_use]
+    pub unsafe fn unchecked(self) -> Launch<'a> {
+        Launch { checked: false, ..self }
+    }
+
+    /// Whether indices are checked.
+    pub fn is_checked(&self) -> bool {
+        self.checked
     }
 
     /// Checks the arguments: their kinds and sizes, and that what is written is given once.
@@ -132,7 +151,10 @@ impl<'a> Launch<'a> {
     /// How many arguments are the memory that the one at `index` is.
     fn times_given(&self, index: usize) -> usize {
         let memory = |arg: &LaunchArg<'a>| match arg {
-            LaunchArg::Memory { memory, .. } => Some(Arc::as_ptr(memory).cast::<()>()),
+            // Of what is behind it: one memory may be handed in by several handles.
+            LaunchArg::Memory { memory, .. } => {
+                Some(std::ptr::from_ref(memory.as_any()).cast::<()>())
+            }
             LaunchArg::Value(_) => None,
         };
         let wanted = self.args.get(index).and_then(memory);

@@ -403,9 +403,8 @@ impl Runner for Bodies<'_> {
             recorder.end_body(part.steps.len());
             self.steps.borrow_mut().extend(part.steps);
         }
-        // Whether a loop goes on is read on the host.
-        for tensor in values.iter().filter_map(Value::as_tensor).filter(|tensor| tensor.len() <= 1)
-        {
+        // Loops read whether they go on, and stack what their turns give.
+        for tensor in values.iter().filter_map(Value::as_tensor) {
             tensor.fetch()?;
         }
         Ok(values)

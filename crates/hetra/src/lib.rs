@@ -56,7 +56,7 @@ mod tuned;
 pub use builder::Builder;
 pub use error::Error;
 pub use hetra_device::{
-    Device, DeviceError, DeviceInfo, DriverState, Found, HostThreads, Peak, Support,
+    Device, DeviceError, DeviceInfo, DriverState, Found, HostThreads, Peak, Support, is_required,
 };
 pub use hetra_exec::{Cancel, ExecError, RunOptions, StepTime, Trace};
 pub use hetra_ir::{

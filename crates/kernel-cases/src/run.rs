@@ -88,7 +88,7 @@ pub fn interpreted(case: &Case) -> Result<Outputs, KernelError> {
 ///
 /// # Errors
 /// As the launch.
-pub fn on(launcher: &dyn Launcher, case: &Case, checked: bool) -> Result<Outputs, DeviceError> {
+pub fn on(launcher: &dyn Launcher, case: &Case) -> Result<Outputs, DeviceError> {
     let mut outputs = case.outputs();
     let words = |words: &mut dyn Iterator<Item = u32>| -> Result<Arc<dyn Held>, DeviceError> {
         let bytes: Vec<u8> = words.flat_map(u32::to_le_bytes).collect();
@@ -111,9 +111,7 @@ pub fn on(launcher: &dyn Launcher, case: &Case, checked: bool) -> Result<Outputs
         scalar: Some(*scalar),
         bytes: ITEMS * 4,
     }));
-    let mut launch = Launch::of(&case.source, case.groups()?, &args)?;
-    launch.checked = checked;
-    launcher.launch(&launch)?;
+    launcher.launch(&Launch::of(&case.source, case.groups()?, &args)?)?;
     let read = |index: usize| -> Result<Vec<u32>, DeviceError> {
         let mut bytes = vec![0; ITEMS * 4];
         memories[index].0.read(&mut bytes).map_err(|error| DeviceError::Failed {

@@ -75,6 +75,13 @@ pub enum ParamKind {
     },
 }
 
+impl ParamKind {
+    /// Whether it is memory that is only read.
+    pub fn is_read(self) -> bool {
+        matches!(self, ParamKind::Buffer { access: Access::Read, .. })
+    }
+}
+
 /// What a kernel does with a buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Access {
@@ -316,6 +323,28 @@ impl Kernel {
             || self.buffers().any(|(_, element, _)| element.scalar == scalar)
             || self.arrays.iter().any(|array| array.element.scalar == scalar)
             || self.values().any(|(_, value)| value == scalar)
+    }
+}
+
+impl Op {
+    /// The expressions that it is made of.
+    pub fn operands(&self) -> Vec<ExprId> {
+        match self {
+            Op::Literal(_) | Op::Var(_) | Op::Value(_) | Op::Len(_) | Op::Id(..) => Vec::new(),
+            Op::Unary(_, a)
+            | Op::Cast(a)
+            | Op::Bits(a)
+            | Op::Splat(a)
+            | Op::Lane(a, _)
+            | Op::Group(_, a) => vec![*a],
+            Op::Binary(_, a, b) | Op::Compare(_, a, b) | Op::And(a, b) | Op::Or(a, b) => {
+                vec![*a, *b]
+            }
+            Op::Select(a, b, c) => vec![*a, *b, *c],
+            Op::Call(_, all) | Op::Lanes(all) => all.clone(),
+            Op::Load(Place::Buffer(_, index)) => vec![*index],
+            Op::Load(Place::Array(_, indices)) => indices.clone(),
+        }
     }
 }
 

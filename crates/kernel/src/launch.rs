@@ -228,6 +228,9 @@ pub fn run_native(
             Arg::Value(literal) => Ok(Argument::Value(literal.bits)),
             Arg::Read(_, bytes) => Ok(Argument::Read(bytes)),
             Arg::Write(scalar, bytes) => {
+                if param.kind.is_read() {
+                    return Ok(Argument::Read(bytes));
+                }
                 let size = bytes.len();
                 Argument::cells(bytes, scalar.bytes()).ok_or_else(|| KernelError::Argument {
                     name: kernel.name.clone(),

@@ -23,7 +23,7 @@ mod trace;
 mod types;
 mod verify;
 
-pub use emit::{FAULT_WORDS, Options, Target, Words, emit, fault, words};
+pub use emit::{FAULT_WORDS, Options, Target, Words, emit, entry, fault, words};
 pub use error::KernelError;
 pub use function::{
     Binary, Cast, Compare, Float, Function, Group, Integer, Number, Signed, Turned, Unary,

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use crate::error::KernelError;
 use crate::ir::{Access, Array, Kernel, Op, ParamKind, Place, Space, Stmt};
-use crate::types::{LANES_MAX, Scalar};
+use crate::types::{LANES_MAX, Scalar, Type};
 
 /// Most items of a group: what every target can do.
 pub const GROUP_ITEMS_MAX: u32 = 1024;
@@ -17,6 +17,12 @@ const PRIVATE_ELEMENTS_MAX: usize = 4096;
 
 /// Most parameters.
 const PARAMS_MAX: usize = 64;
+
+/// Most expressions inside each other.
+const EXPR_DEPTH_MAX: usize = 256;
+
+/// Most terms of an expression.
+const EXPR_SIZE_MAX: usize = 1 << 14;
 
 /// Most loops and branches inside each other.
 const DEPTH_MAX: usize = 64;
@@ -36,8 +42,10 @@ impl Kernel {
     /// `Invalid` with what is wrong.
     pub fn verify(&self) -> Result<(), KernelError> {
         let checked = self
-            .verify_head()
-            .and_then(|()| self.arrays.iter().try_for_each(verify_array))
+            .arrays
+            .iter()
+            .try_for_each(verify_array)
+            .and_then(|()| self.verify_head())
             .and_then(|()| self.verify_exprs())
             .and_then(|()| self.verify_block(&self.body, 0, false));
         checked.map_err(|reason| KernelError::Invalid { name: self.name.clone(), reason })
@@ -51,6 +59,10 @@ impl Kernel {
         if !items.is_some_and(|items| (1..=GROUP_ITEMS_MAX).contains(&items)) {
             let group = self.group;
             return Err(format!("groups of {group:?} items, wanted 1 to {GROUP_ITEMS_MAX}"));
+        }
+        let bools = |ty: Type| ty.scalar == Scalar::Bool && ty.lanes != 1;
+        if self.buffers().any(|(_, element, _)| bools(element)) {
+            return Err("memory of vectors of bool".to_string());
         }
         if self.params.len() > PARAMS_MAX {
             return Err(format!("{} parameters, at most {PARAMS_MAX}", self.params.len()));
@@ -73,8 +85,32 @@ impl Kernel {
         Ok(())
     }
 
+    /// Expressions refer to earlier ones, not too deep, and are not too long when each is written
+    /// out where it is used.
+    fn verify_order(&self) -> Result<(), String> {
+        let mut sizes: Vec<(usize, usize)> = Vec::with_capacity(self.exprs.len());
+        for (id, expr) in self.exprs.iter().enumerate() {
+            let (mut depth, mut size) = (0usize, 1usize);
+            for operand in expr.op.operands() {
+                let of = sizes.get(operand.0 as usize).filter(|_| (operand.0 as usize) < id);
+                let (of_depth, of_size) = of.ok_or("an expression of one that comes later")?;
+                depth = depth.max(*of_depth + 1);
+                size = size.saturating_add(*of_size);
+            }
+            if depth > EXPR_DEPTH_MAX || size > EXPR_SIZE_MAX {
+                return Err("an expression is too long: bind its parts".to_string());
+            }
+            sizes.push((depth, size));
+        }
+        Ok(())
+    }
+
     fn verify_exprs(&self) -> Result<(), String> {
+        self.verify_order()?;
         for expr in &self.exprs {
+            if expr.ty.scalar == Scalar::Bool && expr.ty.lanes != 1 {
+                return Err("vectors of bool".to_string());
+            }
             if !matches!(expr.ty.lanes, 1 | 2 | 4 | 8 | 16) {
                 return Err(format!("vectors of {} lanes", expr.ty.lanes));
             }

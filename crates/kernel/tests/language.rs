@@ -305,10 +305,22 @@ fn text_of_a_kernel() {
         @group(0) @binding(0) var<storage, read> p_x: array<f32>;
         @group(0) @binding(1) var<storage, read_write> p_y: array<f32>;
         @group(0) @binding(2) var<uniform> h_args: array<vec4<u32>, 3>;
+        fn h_i32(a: f32) -> i32 {
+            if ((bitcast<u32>(a) & 0x7fffffffu) > 0x7f800000u) { return 0i; }
+            if (a >= 2147483648.0f) { return 2147483647i; }
+            if (a < -2147483648.0f) { return bitcast<i32>(0x80000000u); }
+            return i32(a);
+        }
+        fn h_u32(a: f32) -> u32 {
+            if ((bitcast<u32>(a) & 0x7fffffffu) > 0x7f800000u) { return 0u; }
+            if (a >= 4294967296.0f) { return 4294967295u; }
+            if (a <= 0.0f) { return 0u; }
+            return u32(a);
+        }
         // The bits of what no literal says: infinities and NaN.
         var<private> h_zero: u32 = 0u;
         @compute @workgroup_size(4, 1, 1)
-        fn saxpy(@builtin(local_invocation_id) h_local: vec3<u32>, @builtin(workgroup_id) h_group: vec3<u32>) {
+        fn k_saxpy(@builtin(local_invocation_id) h_local: vec3<u32>, @builtin(workgroup_id) h_group: vec3<u32>) {
             let v0: u32 = ((h_group.x + h_args[0].x) * 4u + h_local.x);
             if ((v0 < h_args[2].x)) {
                 p_y[v0] = ((bitcast<f32>(h_args[1].z) * p_x[v0]) + p_y[v0]);
@@ -318,18 +330,19 @@ fn text_of_a_kernel() {
     .assert_eq(&text(Target::Wgsl, false));
     expect![[r#"
         __kernel __attribute__((reqd_work_group_size(4, 1, 1)))
-        void saxpy(float p_a, __global const float* restrict p_x, __global float* p_y, uint h_len_x, uint h_len_y, __global volatile uint* h_faults) {
+        void k_saxpy(float p_a, __global const float* restrict p_x, __global float* p_y, uint h_len_x, uint h_len_y, __global volatile uint* h_faults) {
             const uint v0 = ((uint)get_group_id(0) * 4u + (uint)get_local_id(0));
             if ((v0 < h_len_y)) {
                 {
                     const float h_t1 = ((p_a * p_x[h_at(h_faults, v0, h_len_x, 1u)]) + p_y[h_at(h_faults, v0, h_len_y, 2u)]);
-                    if (h_in(h_faults, v0, h_len_y, 2u)) { p_y[v0] = h_t1; }
+                    const uint h_t2 = v0;
+                    if (h_in(h_faults, h_t2, h_len_y, 2u)) { p_y[h_t2] = h_t1; }
                 }
             }
         }
     "#]].assert_eq(&text(Target::OpenCl, true));
     expect![[r#"
-        extern "C" __global__ void __launch_bounds__(4) saxpy(float p_a, const float* __restrict__ p_x, float* p_y, uint h_len_x, uint h_len_y) {
+        extern "C" __global__ void __launch_bounds__(4) k_saxpy(float p_a, const float* __restrict__ p_x, float* p_y, uint h_len_x, uint h_len_y) {
             const uint v0 = (blockIdx.x * 4u + threadIdx.x);
             if ((v0 < h_len_y)) {
                 p_y[v0] = h_add(h_mul(p_a, p_x[v0]), p_y[v0]);

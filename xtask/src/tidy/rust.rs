@@ -78,7 +78,11 @@ fn may_be_unsafe(path: &str) -> bool {
         return false;
     };
     let device = folder.starts_with("device-") && folder != "device-cpu";
-    device || matches!(folder, "tensor" | "kernel" | "cpu-base" | "cpu-kernels" | "cpu-rows")
+    device
+        || matches!(
+            folder,
+            "tensor" | "kernel" | "device" | "cpu-base" | "cpu-kernels" | "cpu-rows"
+        )
 }
 
 /// `unsafe` outside the crates that may have it.
@@ -87,7 +91,8 @@ fn placement_of_unsafe(path: &str, masked: &str, findings: &mut Vec<Finding>) {
         return;
     }
     for at in words(masked, "unsafe") {
-        let message = "`unsafe` belongs in tensor, kernel, cpu-* and devices but the CPU only";
+        let message =
+            "`unsafe` belongs in tensor, kernel, cpu-*, device and devices but the CPU only";
         findings.push(Finding::new(path, line_of(masked, at), "unsafe", message));
     }
 }

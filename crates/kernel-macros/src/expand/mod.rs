@@ -83,6 +83,9 @@ impl Expander {
     }
 
     fn local(&mut self, local: &Local) -> Result<TokenStream> {
+        if let Some(attribute) = local.attrs.first() {
+            return refuse(attribute, "a kernel has no attributes inside");
+        }
         let (pat, ty) = match &local.pat {
             Pat::Type(typed) => (&*typed.pat, Some(&*typed.ty)),
             pat => (pat, None),
@@ -426,6 +429,9 @@ impl Expander {
             } else {
                 quote!(__t.cast_lanes::<#to, _, _>(#value))
             });
+        }
+        if let Some(generics) = &call.turbofish {
+            return refuse(generics, "this method takes no types in a kernel");
         }
         Ok(self.function(&method, &arguments))
     }

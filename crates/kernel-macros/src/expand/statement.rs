@@ -145,7 +145,7 @@ impl Expander {
         if self.native() {
             quote!({ let __value = #value; #name.#method(#(#at,)* __value); })
         } else {
-            quote!(__t.#method(#name, #(#at,)* #value);)
+            quote!({ let __value = #value; __t.#method(#name, #(#at,)* __value); })
         }
     }
 

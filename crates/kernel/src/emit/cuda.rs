@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::Options;
 use super::opencl::{declaration, length, signature};
 use super::wgsl::float;
-use super::writer::{Dialect, Numbers, array_name, body, param_name, vectors};
+use super::writer::{Dialect, Numbers, array_name, body, entry_name, param_name, vectors};
 use crate::function::{Binary, Function, Group, Unary};
 use crate::ir::{Access, Array, ArrayId, Atomic, Id, Kernel, ParamId, ParamKind, Space};
 use crate::types::{Literal, Scalar, Type};
@@ -35,7 +35,7 @@ pub(super) fn emit(kernel: &Kernel, options: Options) -> String {
             _ => format!("{ty}*"),
         }
     });
-    let name = &kernel.name;
+    let name = entry_name(kernel);
     // Writing into a string does not fail.
     let items = kernel.group_items();
     let _ = writeln!(

@@ -38,13 +38,22 @@ pub struct Options {
     pub subgroups: bool,
 }
 
-/// A kernel as text. Its entry point has the kernel's name.
+/// The name of the entry point in all languages: that of the kernel may mean something there.
+pub fn entry(kernel: &Kernel) -> String {
+    writer::entry_name(kernel)
+}
+
+/// A kernel as text, with the entry point [`entry`].
 ///
 /// WGSL: group 0 has the buffers in order at bindings 0, 1, .., then a uniform buffer ([`words`]),
 /// then, if checked, the buffer of faults. OpenCL C and CUDA C: parameters in order, then the
 /// number of elements of each buffer as a `u32`, then, if checked, the buffer of faults. That
 /// buffer has [`FAULT_WORDS`] words, zero at first.
+///
+/// # Errors
+/// `Invalid` as [`Kernel::verify`], and what the target does not have.
 pub fn emit(kernel: &Kernel, target: Target, options: Options) -> Result<String, KernelError> {
+    kernel.verify()?;
     if kernel.uses(Scalar::F16) && !options.f16 && target != Target::Cuda {
         return Err(lacks(kernel, target, "f16 here"));
     }

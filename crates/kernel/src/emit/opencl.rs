@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::Options;
 use super::wgsl::float;
-use super::writer::{Dialect, Numbers, array_name, body, param_name};
+use super::writer::{Dialect, Numbers, array_name, body, entry_name, param_name};
 use crate::function::{Binary, Function, Group, Unary};
 use crate::ir::{Access, Array, ArrayId, Atomic, Id, Kernel, ParamId, ParamKind, Space};
 use crate::types::{Literal, Scalar, Type};
@@ -34,7 +34,7 @@ pub(super) fn emit(kernel: &Kernel, options: Options) -> String {
         }
     });
     let [x, y, z] = kernel.group;
-    let name = &kernel.name;
+    let name = entry_name(kernel);
     // Writing into a string does not fail.
     let _ = writeln!(text, "__kernel __attribute__((reqd_work_group_size({x}, {y}, {z})))");
     let _ = writeln!(text, "void {name}({params}) {{");
@@ -186,6 +186,9 @@ impl Numbers for OpenCl {
         let signed = ty.scalar == Scalar::I32;
         let unsigned = ty.scalar == Scalar::U32;
         let sign = match op {
+            // `min` and `max` of floats are for finite numbers only.
+            Binary::Min if ty.scalar.is_float() => return format!("fmin({a}, {b})"),
+            Binary::Max if ty.scalar.is_float() => return format!("fmax({a}, {b})"),
             Binary::Min => return format!("min({a}, {b})"),
             Binary::Max => return format!("max({a}, {b})"),
             Binary::Div if signed => return self.lanes(ty, "h_div", a, b),

@@ -2,7 +2,9 @@
 
 use std::fmt::Write as _;
 
-use super::writer::{Dialect, Numbers, array_name, body, is_buffer, param_name, vectors};
+use super::writer::{
+    Dialect, Numbers, array_name, body, entry_name, is_buffer, param_name, vectors,
+};
 use super::{Options, Target, lacks};
 use crate::error::KernelError;
 use crate::function::{Binary, Function, Group, Unary};
@@ -75,6 +77,7 @@ pub(super) fn emit(kernel: &Kernel, options: Options) -> Result<String, KernelEr
             line(&format!("var<workgroup> {name}: {};", dialect.array_type(array)));
         }
     }
+    line(CASTS);
     line("// The bits of what no literal says: infinities and NaN.");
     line("var<private> h_zero: u32 = 0u;");
     let [x, y, z] = kernel.group;
@@ -82,12 +85,26 @@ pub(super) fn emit(kernel: &Kernel, options: Options) -> Result<String, KernelEr
     line(&format!(
         "fn {}(@builtin(local_invocation_id) h_local: vec3<u32>, \
          @builtin(workgroup_id) h_group: vec3<u32>) {{",
-        kernel.name
+        entry_name(kernel)
     ));
     text.push_str(&body(kernel, &dialect, options));
     text.push_str("}\n");
     Ok(text)
 }
+
+/// To whole numbers as Rust's `as`: towards zero, saturating, NaN is zero.
+const CASTS: &str = "fn h_i32(a: f32) -> i32 {
+    if ((bitcast<u32>(a) & 0x7fffffffu) > 0x7f800000u) { return 0i; }
+    if (a >= 2147483648.0f) { return 2147483647i; }
+    if (a < -2147483648.0f) { return bitcast<i32>(0x80000000u); }
+    return i32(a);
+}
+fn h_u32(a: f32) -> u32 {
+    if ((bitcast<u32>(a) & 0x7fffffffu) > 0x7f800000u) { return 0u; }
+    if (a >= 4294967296.0f) { return 4294967295u; }
+    if (a <= 0.0f) { return 0u; }
+    return u32(a);
+}";
 
 const CHECKS: &str = "fn h_fault(index: u32, memory: u32) {
     let first = atomicCompareExchangeWeak(&h_faults[0], 0u, memory + 1u);
@@ -189,8 +206,16 @@ impl Numbers for Wgsl {
         format!("{}({})", function.names()[0], operands.join(", "))
     }
 
-    fn cast(&self, _: Type, to: Type, a: &str) -> String {
-        format!("{}({a})", self.ty(to))
+    fn cast(&self, from: Type, to: Type, a: &str) -> String {
+        if !from.scalar.is_float() || !to.scalar.is_integer() {
+            return format!("{}({a})", self.ty(to));
+        }
+        let name = if to.scalar == Scalar::I32 { "h_i32" } else { "h_u32" };
+        if to.lanes == 1 {
+            return format!("{name}(f32({a}))");
+        }
+        let lanes = (0..to.lanes).map(|lane| format!("{name}(f32({}))", self.lane(a, lane)));
+        self.vector(to, &lanes.collect::<Vec<_>>())
     }
 
     fn bits(&self, from: Type, to: Type, a: &str) -> String {

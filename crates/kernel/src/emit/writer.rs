@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::fmt::Write as _;
 
 use super::Options;
-use crate::function::{Binary, Function, Group, Unary};
+use crate::function::{Binary, Compare, Function, Group, Unary};
 use crate::ir::{
     Array, ArrayId, Atomic, ExprId, Id, Kernel, Op, Param, ParamId, ParamKind, Place, Space, Stmt,
     VarId, each_stmt,
@@ -93,6 +93,11 @@ pub(super) fn body(kernel: &Kernel, dialect: &dyn Dialect, options: Options) -> 
     }
     writer.block(&kernel.body);
     writer.text
+}
+
+/// The name of the entry point.
+pub(super) fn entry_name(kernel: &Kernel) -> String {
+    format!("k_{}", kernel.name)
 }
 
 /// The name of a parameter.
@@ -218,11 +223,10 @@ impl Writer<'_> {
         let ty = if ty.scalar == Scalar::Bool { Type::U32 } else { ty };
         let name = self.temporary();
         let declared = self.dialect.declare(ty, &name, &value, true);
-        let tests = self.tests(place);
-        let element = self.element(place, false);
         self.line("{");
         self.indent += 1;
         self.line(&declared);
+        let (tests, element) = self.once(place);
         self.line(&format!("if ({tests}) {{ {element} = {name}; }}"));
         self.indent -= 1;
         self.line("}");
@@ -245,8 +249,10 @@ impl Writer<'_> {
         }
         let zero = self.dialect.literal(Literal { scalar: ty.scalar, bits: 0 });
         let declared = self.dialect.declare(ty, &name, &zero, false);
-        let tests = self.tests(place);
         self.line(&declared);
+        let value = self.bound(ty, value);
+        let (tests, element) = self.once(place);
+        let change = self.dialect.atomic(op, ty.scalar, &element, &value);
         self.line(&format!("if ({tests}) {{ {name} = {change}; }}"));
     }
 
@@ -267,11 +273,33 @@ impl Writer<'_> {
         }
     }
 
-    /// Whether all indices are inside.
-    fn tests(&self, place: &Place) -> String {
+    /// A name for a value that is evaluated here.
+    fn bound(&mut self, ty: Type, value: String) -> String {
+        let name = self.temporary();
+        let declared = self.dialect.declare(ty, &name, &value, true);
+        self.line(&declared);
+        name
+    }
+
+    /// Whether all indices are inside, and the element; each index is evaluated once, before: what
+    /// is tested is what is used, whatever other items write meanwhile.
+    fn once(&mut self, place: &Place) -> (String, String) {
         let (bounds, memory) = self.bounds(place);
-        let tests = bounds.iter().map(|(index, len)| self.dialect.inside(index, len, memory));
-        tests.collect::<Vec<_>>().join(" && ")
+        let (mut tests, mut indices) = (Vec::new(), String::new());
+        for (index, len) in bounds {
+            let index = self.bound(Type::U32, index);
+            tests.push(self.dialect.inside(&index, &len, memory));
+            indices.push_str(&format!("[{index}]"));
+        }
+        (tests.join(" && "), format!("{}{indices}", self.memory(place)))
+    }
+
+    /// The name of memory.
+    fn memory(&self, place: &Place) -> String {
+        match place {
+            Place::Buffer(param, _) => param_name(self.kernel.param(*param)),
+            Place::Array(array, _) => array_name(*array),
+        }
     }
 
     /// An element, as it is read or written.
@@ -282,13 +310,7 @@ impl Writer<'_> {
                 if checked { self.dialect.checked(index, len, memory) } else { index.clone() };
             format!("[{index}]")
         });
-        let indices: String = indices.collect();
-        match place {
-            Place::Buffer(param, _) => {
-                format!("{}{indices}", param_name(self.kernel.param(*param)))
-            }
-            Place::Array(array, _) => format!("{}{indices}", array_name(*array)),
-        }
+        format!("{}{}", self.memory(place), indices.collect::<String>())
     }
 
     fn expr(&self, id: ExprId) -> String {
@@ -302,6 +324,10 @@ impl Writer<'_> {
             Op::Id(id, axis) => dialect.id(*id, *axis, self.kernel.group[usize::from(*axis)]),
             Op::Unary(op, a) => dialect.unary(*op, ty, &self.expr(*a)),
             Op::Binary(op, a, b) => self.binary(*op, ty, *a, *b),
+            // Some compilers take `!=` to be false for what is no number.
+            Op::Compare(Compare::Ne, a, b) => {
+                format!("(!({} == {}))", self.expr(*a), self.expr(*b))
+            }
             Op::Compare(op, a, b) => {
                 format!("({} {} {})", self.expr(*a), op.sign(), self.expr(*b))
             }
