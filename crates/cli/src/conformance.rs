@@ -14,7 +14,7 @@ use regex::Regex;
 use serde_json::json;
 
 use crate::show;
-use crate::usage::usage;
+use crate::usage::{or_usage, usage};
 use crate::worker::{Status, Verdict, data_sets};
 
 /// Run every ONNX backend-test case below a folder
@@ -50,7 +50,7 @@ const DEPTH_MAX: usize = 12;
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     // Before anything is read: a device that is not there is the caller's mistake.
-    hetra::open(&args.device, None)?;
+    hetra::open(&args.device, None).map_err(or_usage)?;
     let mut cases = Vec::new();
     find_cases(&args.dir, 0, &mut cases).with_context(|| args.dir.display().to_string())?;
     let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();

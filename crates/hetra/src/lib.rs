@@ -138,7 +138,7 @@ pub(crate) fn open_by(id: &str, threads: HostThreads, tuned: &Tuned) -> Result<O
     // A part of a device, or the driver's name alone, is tuned as the first is.
     let this = found.iter().find(|found| found.info.id == id).or(found.first());
     if let Some(Found { state, hint, .. }) = this
-        && *state != DriverState::Found
+        && *state == DriverState::Missing
     {
         return Err(DeviceError::Failed { device: id.to_string(), reason: hint.clone() }.into());
     }
