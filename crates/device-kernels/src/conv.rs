@@ -1,7 +1,7 @@
 //! Convolutions on planes (and lines, which are planes of one row).
 //!
-//! An item has one place of the output and [`BLOCK`] of its channels, so that an element of the
-//! input is read once for all of them. Where a group has fewer, an item has one channel.
+//! An item has one place of the output and a block of its channels, so that an element of the input
+//! is read once for all of them.
 
 use hetra_device::Part;
 use hetra_ir::Node;
@@ -30,11 +30,11 @@ pub(crate) const ROWS: &[Row] = &[Row {
     compile,
 }];
 
-/// Output channels of an item.
+/// Output channels of an item, where a group has about as many; else one.
 const BLOCK: usize = 8;
 
 #[kernel(group = [64])]
-fn convolve(
+fn convolve<const B: usize>(
     channels_in: u32,
     height: u32,
     width: u32,
@@ -68,15 +68,15 @@ fn convolve(
     }
     // A block of channels, counted through all groups.
     let group = group_id(1) / blocks;
-    let first = (group_id(1) % blocks) * 8;
+    let first = (group_id(1) % blocks) * B;
     let image = group_id(2);
     let groups = channels_in / group_in;
     let top = (place / out_width) * stride_y;
     let left = (place % out_width) * stride_x;
     let plane = height * width;
     let source = (image * channels_in + group * group_in) * plane;
-    let mut sums = [0.0; 8];
-    let mut weights = group_id(1) * taps_y * taps_x * group_in * 8;
+    let mut sums = [0.0; B];
+    let mut weights = group_id(1) * taps_y * taps_x * group_in * B;
     for ty in 0..taps_y {
         // What lies in the padding wraps and is beyond the last row.
         let row = top + ty * dilation_y - pad_y;
@@ -87,16 +87,16 @@ fn convolve(
                 for c in 0..group_in {
                     let value = x[at];
                     at += plane;
-                    for o in 0..8u32 {
-                        sums[o] += value * w[weights + c * 8 + o];
+                    for o in 0..B {
+                        sums[o] += value * w[weights + c * B + o];
                     }
                 }
             }
-            weights += group_in * 8;
+            weights += group_in * B;
         }
     }
     let channel = group * group_out + first;
-    for o in 0..8u32 {
+    for o in 0..B {
         if first + o < group_out {
             let mut sum = sums[o];
             if has_bias != 0 {
@@ -106,69 +106,6 @@ fn convolve(
                 activate(sum, code, act_a, act_b, scale, shift);
         }
     }
-}
-
-#[kernel(group = [64])]
-fn convolve_single(
-    channels_in: u32,
-    height: u32,
-    width: u32,
-    out_width: u32,
-    out_places: u32,
-    group_in: u32,
-    group_out: u32,
-    blocks: u32,
-    taps_y: u32,
-    taps_x: u32,
-    stride_y: u32,
-    stride_x: u32,
-    dilation_y: u32,
-    dilation_x: u32,
-    pad_y: u32,
-    pad_x: u32,
-    has_bias: u32,
-    code: u32,
-    act_a: f32,
-    act_b: f32,
-    scale: f32,
-    shift: f32,
-    x: &[f32],
-    w: &[f32],
-    bias: &[f32],
-    y: &mut [f32],
-) {
-    let place = global_id(0);
-    if place >= out_places {
-        return;
-    }
-    let channel = group_id(1);
-    let image = group_id(2);
-    let group = channel / group_out;
-    let channels = blocks;
-    let top = (place / out_width) * stride_y;
-    let left = (place % out_width) * stride_x;
-    let plane = height * width;
-    let source = (image * channels_in + group * group_in) * plane;
-    let mut sum = 0.0;
-    let mut weight = channel * group_in * taps_y * taps_x;
-    for c in 0..group_in {
-        let from = source + c * plane;
-        for ty in 0..taps_y {
-            let row = top + ty * dilation_y - pad_y;
-            for tx in 0..taps_x {
-                let column = left + tx * dilation_x - pad_x;
-                if row < height && column < width {
-                    sum += x[from + row * width + column] * w[weight];
-                }
-                weight += 1;
-            }
-        }
-    }
-    if has_bias != 0 {
-        sum += bias[channel];
-    }
-    y[(image * channels + channel) * out_places + place] =
-        activate(sum, code, act_a, act_b, scale, shift);
 }
 
 /// A window on a plane.
@@ -190,6 +127,11 @@ pub(crate) fn pair(list: &[usize], one: usize) -> Option<[usize; 2]> {
 }
 
 impl Plane {
+    /// The arguments of a kernel: taps, strides, dilations, padding.
+    pub(crate) fn args<'a>(&self) -> impl Iterator<Item = A<'a>> {
+        [self.taps, self.strides, self.dilations, self.pads].into_iter().flatten().map(A::U)
+    }
+
     /// The window on a plane; `None` where there are more axes.
     pub(crate) fn of(window: &Window) -> Option<Plane> {
         Some(Plane {
@@ -206,9 +148,9 @@ pub(crate) fn is_bias(bias: &Stored, channels: usize) -> bool {
     bias.count() == channels && bias.dtype == DType::F32
 }
 
-/// Whether items have blocks of channels.
-fn in_blocks(group_out: usize) -> bool {
-    group_out >= BLOCK / 2
+/// Output channels of an item.
+fn block_of(group_out: usize) -> usize {
+    if group_out >= BLOCK / 2 { BLOCK } else { 1 }
 }
 
 /// Weights in the order in which `convolve` reads them: blocks of channels, taps, input channels.
@@ -216,14 +158,15 @@ fn packed(weights: &[f32], shape: &[usize], groups: usize) -> Vec<f32> {
     let group_in = shape[1];
     let taps: usize = shape[2..].iter().product();
     let group_out = shape[0] / groups;
-    let blocks = group_out.div_ceil(BLOCK);
-    let mut all = vec![0.0; groups * blocks * taps * group_in * BLOCK];
+    let block = block_of(group_out);
+    let blocks = group_out.div_ceil(block);
+    let mut all = vec![0.0; groups * blocks * taps * group_in * block];
     for channel in 0..shape[0] {
         let (group, o) = (channel / group_out, channel % group_out);
-        let block = group * blocks + o / BLOCK;
+        let at = group * blocks + o / block;
         for c in 0..group_in {
             for tap in 0..taps {
-                let to = ((block * taps + tap) * group_in + c) * BLOCK + o % BLOCK;
+                let to = ((at * taps + tap) * group_in + c) * block + o % block;
                 all[to] = weights[(channel * group_in + c) * taps + tap];
             }
         }
@@ -233,10 +176,8 @@ fn packed(weights: &[f32], shape: &[usize], groups: usize) -> Vec<f32> {
 
 /// Weights on the device as the kernel reads them.
 fn weights(gpu: &Gpu, w: &Tensor, groups: usize) -> Result<Stored, Stop> {
-    let values = w.as_slice::<f32>()?;
-    let packing = in_blocks(w.shape()[0] / groups).then(|| packed(values, w.shape(), groups));
-    let values = packing.as_deref().unwrap_or(values);
-    let bytes = floats(values, Scalar::F32);
+    let values = packed(w.as_slice::<f32>()?, w.shape(), groups);
+    let bytes = floats(&values, Scalar::F32);
     let memory = gpu.filled(&bytes).map_err(hetra_tensor::TensorError::from)?;
     Ok(Stored { memory, scalar: Scalar::F32, dtype: DType::F32, shape: smallvec![values.len()] })
 }
@@ -291,8 +232,9 @@ fn convolution(
     if bias.as_ref().is_some_and(|bias| !is_bias(bias, geometry.channels_out)) {
         return Err(Stop::Host);
     }
-    let (group_out, block) = (geometry.group_out(), in_blocks(geometry.group_out()));
-    let blocks = if block { group_out.div_ceil(BLOCK) } else { geometry.channels_out };
+    let group_out = geometry.group_out();
+    let block = block_of(group_out);
+    let blocks = group_out.div_ceil(block);
     let mut args: SmallVec<[A<'_>; 32]> = smallvec![
         A::U(geometry.channels_in),
         A::U(height),
@@ -303,18 +245,14 @@ fn convolution(
         A::U(group_out),
         A::U(blocks),
     ];
-    for list in [plane.taps, plane.strides, plane.dilations, plane.pads] {
-        args.extend(list.map(A::U));
-    }
+    args.extend(plane.args());
     args.push(A::U(usize::from(bias.is_some())));
     args.extend(act.args());
     args.extend([A::M(x), A::M(w), A::M(bias.as_ref().unwrap_or(w)), A::M(&out)]);
     let lines = places.div_ceil(LINE as usize);
-    let (kernel, rows) = if block {
-        (run.gpu.kernel("convolve", || convolve::with(&[]))?, geometry.groups * blocks)
-    } else {
-        (run.gpu.kernel("convolve_single", || convolve_single::with(&[]))?, geometry.channels_out)
-    };
+    let name = format!("convolve {block}");
+    let kernel = run.gpu.kernel(&name, || convolve::with(&[block as u32]))?;
+    let rows = geometry.groups * blocks;
     run.gpu.launch(&kernel, [lines, rows, geometry.batch], &args)?;
     drop(args);
     Ok(smallvec![out])

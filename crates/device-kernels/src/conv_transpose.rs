@@ -115,9 +115,7 @@ fn transposed(run: &Run<'_, '_>, node: &Node) -> Outcome {
         A::U(geometry.group_in()),
         A::U(geometry.group_out()),
     ];
-    for list in [plane.taps, plane.strides, plane.dilations, plane.pads] {
-        args.extend(list.map(A::U));
-    }
+    args.extend(plane.args());
     args.push(A::U(usize::from(bias.is_some())));
     args.extend([A::M(&x), A::M(&w), A::M(bias.as_ref().unwrap_or(&w)), A::M(&out)]);
     let kernel = run.gpu.kernel("gathered", || gathered::with(&[]))?;

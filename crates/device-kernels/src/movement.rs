@@ -46,100 +46,60 @@ fn work(node: &Node, run: fn(&Run<'_, '_>, &Node) -> Outcome) -> Option<Work> {
 /// Most axes of a walk.
 const AXES: usize = 6;
 
-/// Copies words: where the walk is along each axis says where both are. Steps may be negative: they
-/// wrap.
-#[kernel(group = [64])]
-fn copy_words(
-    n: u32,
-    e0: u32,
-    e1: u32,
-    e2: u32,
-    e3: u32,
-    e4: u32,
-    from: u32,
-    x0: u32,
-    x1: u32,
-    x2: u32,
-    x3: u32,
-    x4: u32,
-    x5: u32,
-    to: u32,
-    y0: u32,
-    y1: u32,
-    y2: u32,
-    y3: u32,
-    y4: u32,
-    y5: u32,
-    x: &[u32],
-    y: &mut [u32],
-) {
-    let mut i = global_id(0);
-    if i >= n {
-        return;
-    }
-    let mut source = from;
-    let mut target = to;
-    let a = i % e0;
-    i /= e0;
-    let b = i % e1;
-    i /= e1;
-    let c = i % e2;
-    i /= e2;
-    let d = i % e3;
-    i /= e3;
-    let e = i % e4;
-    i /= e4;
-    source += a * x0 + b * x1 + c * x2 + d * x3 + e * x4 + i * x5;
-    target += a * y0 + b * y1 + c * y2 + d * y3 + e * y4 + i * y5;
-    y[target] = x[source];
+/// A kernel that copies elements: where the walk is along each axis says where both are. Steps may
+/// be negative: they wrap.
+macro_rules! copies {
+    ($name:ident of $element:ident) => {
+        #[kernel(group = [64])]
+        fn $name(
+            n: u32,
+            e0: u32,
+            e1: u32,
+            e2: u32,
+            e3: u32,
+            e4: u32,
+            from: u32,
+            x0: u32,
+            x1: u32,
+            x2: u32,
+            x3: u32,
+            x4: u32,
+            x5: u32,
+            to: u32,
+            y0: u32,
+            y1: u32,
+            y2: u32,
+            y3: u32,
+            y4: u32,
+            y5: u32,
+            x: &[$element],
+            y: &mut [$element],
+        ) {
+            let mut i = global_id(0);
+            if i >= n {
+                return;
+            }
+            let mut source = from;
+            let mut target = to;
+            let a = i % e0;
+            i /= e0;
+            let b = i % e1;
+            i /= e1;
+            let c = i % e2;
+            i /= e2;
+            let d = i % e3;
+            i /= e3;
+            let e = i % e4;
+            i /= e4;
+            source += a * x0 + b * x1 + c * x2 + d * x3 + e * x4 + i * x5;
+            target += a * y0 + b * y1 + c * y2 + d * y3 + e * y4 + i * y5;
+            y[target] = x[source];
+        }
+    };
 }
 
-/// As `copy_words`, of halves.
-#[kernel(group = [64])]
-fn copy_halves(
-    n: u32,
-    e0: u32,
-    e1: u32,
-    e2: u32,
-    e3: u32,
-    e4: u32,
-    from: u32,
-    x0: u32,
-    x1: u32,
-    x2: u32,
-    x3: u32,
-    x4: u32,
-    x5: u32,
-    to: u32,
-    y0: u32,
-    y1: u32,
-    y2: u32,
-    y3: u32,
-    y4: u32,
-    y5: u32,
-    x: &[f16],
-    y: &mut [f16],
-) {
-    let mut i = global_id(0);
-    if i >= n {
-        return;
-    }
-    let mut source = from;
-    let mut target = to;
-    let a = i % e0;
-    i /= e0;
-    let b = i % e1;
-    i /= e1;
-    let c = i % e2;
-    i /= e2;
-    let d = i % e3;
-    i /= e3;
-    let e = i % e4;
-    i /= e4;
-    source += a * x0 + b * x1 + c * x2 + d * x3 + e * x4 + i * x5;
-    target += a * y0 + b * y1 + c * y2 + d * y3 + e * y4 + i * y5;
-    y[target] = x[source];
-}
+copies!(copy_words of u32);
+copies!(copy_halves of f16);
 
 /// Rows picked by index.
 #[kernel(group = [64])]

@@ -109,9 +109,7 @@ fn pool(run: &Run<'_, '_>, node: &Node, mean: bool, all: bool) -> Outcome {
     }
     let mut args: SmallVec<[A<'_>; 32]> =
         smallvec![A::U(height), A::U(width), A::U(out_width), A::U(places)];
-    for list in [plane.taps, plane.strides, plane.dilations, plane.pads] {
-        args.extend(list.map(A::U));
-    }
+    args.extend(plane.args());
     args.extend([A::U(usize::from(mean)), A::U(usize::from(all)), A::M(&x), A::M(&out)]);
     let kernel = run.gpu.kernel("pooled", || pooled::with(&[]))?;
     let groups = [places.div_ceil(LINE as usize), geometry.planes, 1];

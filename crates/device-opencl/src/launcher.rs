@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use hetra_device::{
     Compiled, DeviceError, DeviceInfo, Launch, LaunchArg, LaunchLimits, Launcher, Pending, Pool,
 };
-use hetra_kernel::{FAULT_WORDS, Kernel, KernelError, Options, Scalar, Target, entry};
+use hetra_kernel::{FAULT_WORDS, Kernel, Options, Scalar, Target, entry};
 use hetra_tensor::Held;
 use opencl3::command_queue::CommandQueue;
 use opencl3::context::Context;
@@ -264,8 +264,8 @@ impl Launcher for OpenCl {
     }
 
     fn launch(&self, launch: &Launch<'_>) -> Result<(), DeviceError> {
-        let given = launch.check()?;
         let shared = &self.shared;
+        let given = launch.check(&shared.limits)?;
         for arg in launch.args {
             if let LaunchArg::Memory { memory, bytes, .. } = arg
                 && shared.memory(&***memory)?.size() < *bytes
@@ -276,12 +276,6 @@ impl Launcher for OpenCl {
         }
         if launch.groups.contains(&0) {
             return Ok(());
-        }
-        let items = launch.kernel.group_items();
-        if items > shared.limits.group_items_max {
-            let what = format!("groups of {items} items");
-            let name = launch.kernel.name.clone();
-            return Err(KernelError::Target { name, target: "this device", what }.into());
         }
         let faults = match launch.is_checked() {
             true => {

@@ -6,9 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use hetra_device::{
     Compiled, DeviceError, DeviceInfo, Launch, LaunchArg, LaunchLimits, Launcher, Pending, Pool,
 };
-use hetra_kernel::{
-    Access, FAULT_WORDS, Kernel, KernelError, Options, Target, Words, entry, words,
-};
+use hetra_kernel::{Access, FAULT_WORDS, Kernel, Options, Target, Words, entry, words};
 use hetra_tensor::Held;
 use wgpu::{
     BindGroup, BindGroupDescriptor, BindGroupEntry, BindGroupLayoutDescriptor,
@@ -498,7 +496,7 @@ impl Launcher for Wgpu {
     fn launch(&self, launch: &Launch<'_>) -> Result<(), DeviceError> {
         let shared = &self.shared;
         shared.check_lost()?;
-        let given = launch.check()?;
+        let given = launch.check(&shared.limits)?;
         for arg in launch.args {
             if let LaunchArg::Memory { memory, bytes, .. } = arg
                 && shared.memory(&***memory)?.size() < *bytes
@@ -506,7 +504,6 @@ impl Launcher for Wgpu {
                 return Err(shared.failed(format!("{bytes} bytes of a smaller memory")));
             }
         }
-        check_limits(launch, &shared.limits)?;
         if launch.groups.contains(&0) {
             return Ok(());
         }
@@ -538,23 +535,4 @@ impl Launcher for Wgpu {
         self.shared.check_faults()?;
         self.shared.look_at_faults()
     }
-}
-
-/// Refuses what the device cannot do, before the driver does.
-fn check_limits(launch: &Launch<'_>, limits: &LaunchLimits) -> Result<(), KernelError> {
-    let kernel = launch.kernel;
-    let refuse = |what: String| {
-        Err(KernelError::Target { name: kernel.name.clone(), target: "this device", what })
-    };
-    if kernel.group_items() > limits.group_items_max {
-        return refuse(format!("groups of {} items", kernel.group_items()));
-    }
-    if kernel.shared_bytes() > limits.shared_bytes_max {
-        return refuse(format!("{} bytes of shared memory", kernel.shared_bytes()));
-    }
-    let buffers = kernel.buffers().count();
-    if buffers > limits.buffers_max {
-        return refuse(format!("{buffers} buffers for a kernel"));
-    }
-    Ok(())
 }

@@ -122,11 +122,13 @@ impl<'a> Launch<'a> {
         self.checked
     }
 
-    /// Checks the arguments: their kinds and sizes, and that what is written is given once.
+    /// Checks the arguments, their kinds and sizes, that what is written is given once, and that
+    /// the device can do what the kernel asks for.
     ///
     /// # Errors
     /// With the parameter, what it takes and what it was given.
-    pub fn check(&self) -> Result<Vec<Given>, KernelError> {
+    pub fn check(&self, limits: &LaunchLimits) -> Result<Vec<Given>, KernelError> {
+        self.check_limits(limits)?;
         let given = self.args.iter().map(|arg| match arg {
             LaunchArg::Value(literal) => Given::Value(literal.scalar),
             LaunchArg::Memory { scalar, bytes, .. } => {
@@ -146,6 +148,25 @@ impl<'a> Launch<'a> {
             }
         }
         Ok(given)
+    }
+
+    /// Refuses what the device cannot do, before the driver does.
+    fn check_limits(&self, limits: &LaunchLimits) -> Result<(), KernelError> {
+        let kernel = self.kernel;
+        let refuse = |what: String| {
+            Err(KernelError::Target { name: kernel.name.clone(), target: "this device", what })
+        };
+        if kernel.group_items() > limits.group_items_max {
+            return refuse(format!("groups of {} items", kernel.group_items()));
+        }
+        if kernel.shared_bytes() > limits.shared_bytes_max {
+            return refuse(format!("{} bytes of shared memory", kernel.shared_bytes()));
+        }
+        let buffers = kernel.buffers().count();
+        if buffers > limits.buffers_max {
+            return refuse(format!("{buffers} buffers for a kernel"));
+        }
+        Ok(())
     }
 
     /// How many arguments are the memory that the one at `index` is.

@@ -4,6 +4,7 @@
 //! it, by the interpreter, and on a device; all must give the same, but for the last digits of
 //! functions that round.
 
+mod launches;
 mod run;
 
 /// What the build script wrote.
@@ -25,4 +26,5 @@ mod generated {
     }
 }
 
+pub use launches::{check_faults, check_generated, opened};
 pub use run::{Case, Outputs, cases, interpreted, native, on, same};

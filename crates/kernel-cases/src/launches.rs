@@ -1,0 +1,72 @@
+//! What every launcher must do, as tests of devices call it. All of it panics where it is not so.
+
+use std::sync::Arc;
+
+use hetra_device::{DeviceError, Launch, LaunchArg, Launcher, is_required};
+use hetra_kernel::{Scalar, kernel};
+
+use crate::run::{cases, interpreted, on, same};
+
+/// A device that was opened; `None`, and a word about it, where it is not here and not required.
+///
+/// # Panics
+/// Where it is required.
+#[allow(clippy::print_stderr, reason = "says what a test leaves out")]
+pub fn opened<T>(driver: &str, device: Result<T, DeviceError>) -> Option<T> {
+    match device {
+        Ok(device) => Some(device),
+        Err(error) if is_required(driver) => panic!("{error}"),
+        Err(error) => {
+            eprintln!("left out: {error}");
+            None
+        }
+    }
+}
+
+/// Generated kernels run as the interpreter says.
+///
+/// # Panics
+/// With the first that does not.
+pub fn check_generated(device: &dyn Launcher) {
+    for (number, case) in cases().iter().enumerate() {
+        let wanted = interpreted(case).expect("the interpreter runs all cases");
+        let got = on(device, case).unwrap_or_else(|error| panic!("{number}: {error}"));
+        assert!(same(&wanted, &got), "{number}: {wanted:?} {got:?}");
+    }
+}
+
+#[kernel(group = [8])]
+fn beyond(y: &mut [f32]) {
+    y[global_id(0) + 1] = 1.0;
+}
+
+/// What is wrong with a launch is an error, and the device goes on; `other` is another one.
+///
+/// # Panics
+/// Where it is not.
+pub fn check_faults(device: &dyn Launcher, other: &dyn Launcher) {
+    let memory = device.alloc(32).expect("some memory");
+    device.write(&*memory, &[0; 32]).expect("writes");
+    let source = beyond();
+    let y = |bytes, scalar| [LaunchArg::Memory { memory: &memory, scalar, bytes }];
+    let launch = |device: &dyn Launcher, args: &[LaunchArg<'_>]| {
+        device.launch(&Launch::of(&source, [1, 1, 1], args).expect("a kernel"))
+    };
+    launch(device, &y(32, Some(Scalar::F32))).expect("is launched");
+    let fault = device.wait().expect_err("one item is beyond").to_string();
+    assert_eq!(fault, "kernel `beyond`: index 8 of `y`, which has 8 elements");
+    let mut bytes = [0; 32];
+    memory.read(&mut bytes).expect("reads on");
+    let floats: Vec<f32> =
+        bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+    assert_eq!(floats, [0.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]);
+    let error = launch(device, &y(32, Some(Scalar::I32))).expect_err("of another type");
+    assert!(matches!(error, DeviceError::Kernel(_)), "{error}");
+    let error = launch(device, &y(1 << 20, None)).expect_err("larger than it is");
+    assert!(error.to_string().contains("smaller memory"), "{error}");
+    let huge: Result<Arc<_>, _> = device.alloc(usize::MAX / 2);
+    assert!(matches!(huge, Err(DeviceError::Memory { .. })));
+    let error = launch(other, &y(32, None)).expect_err("of another device");
+    assert!(matches!(error, DeviceError::Foreign { .. }), "{error}");
+    device.wait().expect("goes on");
+}
