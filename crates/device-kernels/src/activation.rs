@@ -1,9 +1,11 @@
 //! The activations of fused operators as arguments of kernels (`math::activate`).
 
 use hetra_ir::Node;
+use hetra_kernel::{E, Trace};
 use hetra_ops::{Epilogue, FusedActivation};
 
 use crate::context::A;
+use crate::math;
 
 /// What a kernel is told of an epilogue.
 #[derive(Clone, Copy)]
@@ -22,16 +24,23 @@ impl Activate {
         let (code, a, b) = match epilogue.activation {
             None => (0, 0.0, 0.0),
             Some(FusedActivation::Relu) => (1, 0.0, 0.0),
-            Some(FusedActivation::LeakyRelu { alpha }) => (2, alpha, 0.0),
-            Some(FusedActivation::Sigmoid) => (3, 0.0, 0.0),
-            Some(FusedActivation::Tanh) => (4, 0.0, 0.0),
-            Some(FusedActivation::Clip { min, max }) => (5, min, max),
-            Some(FusedActivation::HardSigmoid { alpha, beta }) => (6, alpha, beta),
-            Some(FusedActivation::HardSwish) => (7, 0.0, 0.0),
-            Some(FusedActivation::Silu) => (8, 0.0, 0.0),
-            Some(FusedActivation::Gelu) => (9, 0.0, 0.0),
+            Some(FusedActivation::LeakyRelu { alpha }) => (1, alpha, 0.0),
+            Some(FusedActivation::Sigmoid) => (2, 0.0, 0.0),
+            Some(FusedActivation::Tanh) => (3, 0.0, 0.0),
+            Some(FusedActivation::Clip { min, max }) => (4, min, max),
+            Some(FusedActivation::HardSigmoid { alpha, beta }) => (5, alpha, beta),
+            Some(FusedActivation::HardSwish) => (6, 0.0, 0.0),
+            Some(FusedActivation::Silu) => (7, 0.0, 0.0),
+            Some(FusedActivation::Gelu) => (8, 0.0, 0.0),
         };
         Some(Activate { code, a, b, scale: epilogue.scale, shift: epilogue.shift })
+    }
+
+    /// Writes it down, as constants.
+    pub(crate) fn apply(self, t: &Trace, x: E<f32>) -> E<f32> {
+        let code = t.lit(self.code as u32);
+        let [a, b, scale, shift] = [self.a, self.b, self.scale, self.shift].map(|n| t.lit(n));
+        math::activate::trace(t, &[], t.bind(x), code, a, b, scale, shift)
     }
 
     /// The arguments of a kernel.

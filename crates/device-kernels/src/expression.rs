@@ -2,9 +2,10 @@
 
 use hetra_ir::Node;
 use hetra_kernel::{E, Scalar, Trace};
-use hetra_ops::{Epilogue, FusedActivation};
+use hetra_ops::Epilogue;
 use hetra_tensor::DType;
 
+use crate::activation::Activate;
 use crate::context::Gpu;
 use crate::elementwise::OPERANDS_MAX;
 use crate::math;
@@ -241,7 +242,7 @@ pub(crate) fn apply(t: &Trace, node: &Node, inputs: &[Option<Val>], dtype: DType
     if epilogue.is_nothing() {
         Some(value)
     } else {
-        Some(Val::F(finish(t, &epilogue, value.float(t))))
+        Some(Val::F(Activate::of(node)?.apply(t, value.float(t))))
     }
 }
 
@@ -385,13 +386,13 @@ fn unary(t: &Trace, node: &Node, x: E<f32>) -> Option<E<f32>> {
             let below = t.mul(alpha, math::exp_minus_one::trace(t, &[], x));
             t.mul(gamma, t.select(t.gt(x, zero), x, below))
         }
-        "LeakyRelu" => t.select(negative, t.mul(attr("alpha", 0.01)?, x), x),
+        "LeakyRelu" => math::leaky::trace(t, &[], x, attr("alpha", 0.01)?),
         "ThresholdedRelu" => t.select(t.le(x, attr("alpha", 1.0)?), zero, x),
         "HardSigmoid" => {
             let line = t.add(t.mul(attr("alpha", 0.2)?, x), attr("beta", 0.5)?);
             between(t, line, 0.0, 1.0)
         }
-        "HardSwish" => hard_swish(t, x),
+        "HardSwish" => math::hard_swish::trace(t, &[], x),
         "Mish" => {
             let soft = t.bind(math::softplus::trace(t, &[], x));
             t.mul(x, math::tanh::trace(t, &[], soft))
@@ -409,40 +410,8 @@ fn unary(t: &Trace, node: &Node, x: E<f32>) -> Option<E<f32>> {
     })
 }
 
-fn hard_swish(t: &Trace, x: E<f32>) -> E<f32> {
-    let line = t.add(t.mul(t.lit(1.0 / 6.0), x), t.lit(0.5));
-    t.mul(x, between(t, line, 0.0, 1.0))
-}
-
 fn between(t: &Trace, x: E<f32>, low: f32, high: f32) -> E<f32> {
     math::between::trace(t, &[], t.bind(x), t.lit(low), t.lit(high))
-}
-
-/// What a fused operator does to its result.
-pub(crate) fn finish(t: &Trace, epilogue: &Epilogue, x: E<f32>) -> E<f32> {
-    let zero = t.lit(0.0);
-    let x = t.bind(x);
-    let y = match epilogue.activation {
-        None => x,
-        Some(FusedActivation::Relu) => t.select(t.lt(x, zero), zero, x),
-        Some(FusedActivation::LeakyRelu { alpha }) => {
-            t.select(t.lt(x, zero), t.mul(t.lit(alpha), x), x)
-        }
-        Some(FusedActivation::Sigmoid) => math::sigmoid::trace(t, &[], x),
-        Some(FusedActivation::Tanh) => math::tanh::trace(t, &[], x),
-        Some(FusedActivation::Clip { min, max }) => between(t, x, min, max),
-        Some(FusedActivation::HardSigmoid { alpha, beta }) => {
-            let line = t.add(t.mul(t.lit(alpha), x), t.lit(beta));
-            between(t, line, 0.0, 1.0)
-        }
-        Some(FusedActivation::HardSwish) => hard_swish(t, x),
-        Some(FusedActivation::Silu) => t.mul(x, math::sigmoid::trace(t, &[], x)),
-        Some(FusedActivation::Gelu) => math::gelu::trace(t, &[], x),
-    };
-    if !epilogue.is_affine() {
-        return y;
-    }
-    t.add(t.mul(t.lit(epilogue.scale), y), t.lit(epilogue.shift))
 }
 
 /// `(x - mean) / sqrt(variance + epsilon) * scale + bias`.

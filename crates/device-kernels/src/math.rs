@@ -21,6 +21,20 @@ pub(crate) fn between(x: f32, low: f32, high: f32) -> f32 {
     if above > high { high } else { above }
 }
 
+/// `x`, below zero times `alpha`.
+#[kernel_fn]
+pub(crate) fn leaky(x: f32, alpha: f32) -> f32 {
+    // Of minus infinity, too, nothing is nothing.
+    let below = if alpha == 0.0 { 0.0 } else { alpha * x };
+    if x < 0.0 { below } else { x }
+}
+
+/// `x * max(0, min(1, x / 6 + 1 / 2))`.
+#[kernel_fn]
+pub(crate) fn hard_swish(x: f32) -> f32 {
+    x * between(0.16666667 * x + 0.5, 0.0, 1.0)
+}
+
 /// The hyperbolic tangent; some drivers compute it by exponentials that overflow.
 #[kernel_fn]
 pub(crate) fn tanh(x: f32) -> f32 {
@@ -72,22 +86,20 @@ pub(crate) fn gelu_tanh(x: f32) -> f32 {
 pub(crate) fn activate(x: f32, code: u32, a: f32, b: f32, scale: f32, shift: f32) -> f32 {
     let mut y = x;
     if code == 1 {
-        y = if x < 0.0 { 0.0 } else { x };
+        y = leaky(x, a);
     } else if code == 2 {
-        y = if x < 0.0 { a * x } else { x };
-    } else if code == 3 {
         y = sigmoid(x);
-    } else if code == 4 {
+    } else if code == 3 {
         y = tanh(x);
-    } else if code == 5 {
+    } else if code == 4 {
         y = between(x, a, b);
-    } else if code == 6 {
+    } else if code == 5 {
         y = between(a * x + b, 0.0, 1.0);
+    } else if code == 6 {
+        y = hard_swish(x);
     } else if code == 7 {
-        y = x * between(0.16666667 * x + 0.5, 0.0, 1.0);
-    } else if code == 8 {
         y = x * sigmoid(x);
-    } else if code == 9 {
+    } else if code == 8 {
         y = gelu(x);
     }
     scale * y + shift

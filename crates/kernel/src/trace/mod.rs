@@ -439,6 +439,11 @@ impl Trace {
 
     /// One of two ways.
     pub fn if_(&self, condition: E<bool>, yes: impl FnOnce(), no: impl FnOnce()) {
+        match self.known(condition) {
+            Some(true) => return yes(),
+            Some(false) => return no(),
+            None => {}
+        }
         let (yes, ()) = self.block(yes);
         let (no, ()) = self.block(no);
         self.push(Stmt::If(condition.0, yes, no));
@@ -451,11 +456,25 @@ impl Trace {
         yes: impl FnOnce() -> E<T>,
         no: impl FnOnce() -> E<T>,
     ) -> E<T> {
+        match self.known(condition) {
+            Some(true) => return yes(),
+            Some(false) => return no(),
+            None => {}
+        }
         let condition = self.bind(condition);
         let zero = self.zero(T::TYPE);
         let var = self.var(E::<T>::new(zero));
         self.if_(condition, || self.set(var, yes()), || self.set(var, no()));
         self.get(var)
+    }
+
+    /// What a condition is, where it is a constant: then there is one way only.
+    fn known(&self, condition: E<bool>) -> Option<bool> {
+        let state = self.state.borrow();
+        match state.kernel.exprs.get(condition.0.0 as usize).map(|expr| &expr.op) {
+            Some(Op::Literal(literal)) => Some(literal.bits != 0),
+            _ => None,
+        }
     }
 
     fn zero(&self, ty: Type) -> ExprId {
