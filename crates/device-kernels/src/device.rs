@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use hetra_device::{Device, DeviceError, DeviceInfo, Launcher, Part, Program, Support};
 use hetra_ir::{Graph, Node};
-use hetra_ops::{Kind, find};
+use hetra_ops::{Kind, OpError, find};
+use hetra_tensor::Tensor;
 
-use crate::context::Gpu;
+use crate::context::{Gpu, Stop};
 use crate::program::{OnDevice, OnHost, constants};
+use crate::stored::Stored;
 use crate::table;
 
 /// Everything that can launch kernels, as a device for models.
@@ -76,6 +78,25 @@ impl Device for KernelDevice {
 
     fn launcher(&self) -> Option<&Arc<dyn Launcher>> {
         Some(&self.gpu.launcher)
+    }
+
+    fn place(&self, tensor: &Tensor) -> Result<Option<Tensor>, DeviceError> {
+        if Stored::of(tensor, &self.gpu.launcher).is_some() {
+            return Ok(None);
+        }
+        let failed = |error: OpError| DeviceError::Failed {
+            device: self.info.id.clone(),
+            reason: error.to_string(),
+        };
+        match self.gpu.place(tensor) {
+            Ok(stored) => {
+                let value = stored.into_value(&self.gpu.launcher);
+                let value = value.map_err(|error| failed(error.into()))?;
+                Ok(value.as_tensor().cloned())
+            }
+            Err(Stop::Host) => Ok(None),
+            Err(Stop::Fault(error)) => Err(failed(error)),
+        }
     }
 
     fn scope(&self, work: &mut (dyn FnMut() + Send)) {

@@ -32,6 +32,7 @@ pub use schedule::{Schedule, ScheduleError, ScheduleTable, Task};
 pub use space::{Knob, Space, SpaceError};
 
 use hetra_ir::{Graph, Node};
+use hetra_tensor::Tensor;
 use std::sync::Arc;
 
 /// Whether a device can run a node.
@@ -95,6 +96,16 @@ pub trait Device: Send + Sync {
     /// What runs kernels that others write; `None` where the device takes no kernels.
     fn launcher(&self) -> Option<&Arc<dyn Launcher>> {
         None
+    }
+
+    /// The same tensor in the device's own memory; `None` where it has none, or holds no such
+    /// elements, or has no room, or has it there already.
+    ///
+    /// # Errors
+    /// `Lost` when the device is gone.
+    fn place(&self, tensor: &Tensor) -> Result<Option<Tensor>, DeviceError> {
+        let _ = tensor;
+        Ok(None)
     }
 
     /// Runs `work` where the device's threads are at hand. Programs run inside.

@@ -246,7 +246,9 @@ impl Engine {
                 let context = RunContext { options, recorder: recorder.as_ref() };
                 let ran = self.run_here(inputs, outputs, &NoOuter, context);
                 let ran = ran.and_then(|(values, part)| {
-                    self.fetch(outputs, &values)?;
+                    if !options.on_device {
+                        self.fetch(outputs, &values)?;
+                    }
                     Ok((values, part))
                 });
                 result = ran.map_err(ExecError::of).map(|(values, part)| {

@@ -33,6 +33,9 @@ pub struct RunOptions {
     /// A step that the device leaves to something slower than kernels of its own ends the run with
     /// an error.
     pub no_fallback: bool,
+    /// Outputs stay where the device has them: they are copied to the host when they are read,
+    /// which may fail then.
+    pub on_device: bool,
 }
 
 impl RunOptions {

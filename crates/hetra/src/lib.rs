@@ -39,6 +39,7 @@
 //! # }
 //! ```
 
+pub mod array;
 mod budget;
 mod builder;
 mod error;
@@ -53,6 +54,7 @@ mod shared;
 mod tune;
 mod tuned;
 
+pub use array::{Array, ArrayError};
 pub use builder::Builder;
 pub use error::Error;
 pub use hetra_device::{

@@ -11,6 +11,8 @@ pub static ALL_OPS: &[&[&OpDef]] = &[
     crate::convert::OPS,
     crate::logic::OPS,
     crate::unary::OPS,
+    crate::numeric::OPS,
+    crate::philox::OPS,
     crate::variadic::OPS,
     crate::random::OPS,
     crate::generate::OPS,

@@ -23,6 +23,8 @@ const MAPPED_BYTES_MIN: u64 = 256 << 10;
 enum Base {
     Memory(Vec<u8>),
     Mapped(memmap2::Mmap),
+    /// Memory of somebody else.
+    Owned(Box<dyn AsRef<[u8]> + Send + Sync>),
 }
 
 impl Base {
@@ -30,6 +32,7 @@ impl Base {
         match self {
             Base::Memory(bytes) => bytes,
             Base::Mapped(map) => map,
+            Base::Owned(owner) => (**owner).as_ref(),
         }
     }
 }
@@ -42,6 +45,12 @@ pub struct Blob {
 }
 
 impl Blob {
+    /// The bytes of somebody who keeps them, in the same place and as they are, until it is
+    /// dropped.
+    pub fn owned(owner: impl AsRef<[u8]> + Send + Sync + 'static) -> Blob {
+        Blob::of(Base::Owned(Box::new(owner)))
+    }
+
     /// All bytes of a file: mapped, or read where it is small or others may write it.
     ///
     /// # Errors

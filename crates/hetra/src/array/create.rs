@@ -1,0 +1,243 @@
+//! Arrays from nothing, from numbers and from tensors.
+
+use std::sync::Arc;
+
+use hetra_ir::Attr;
+use hetra_tensor::{DType, Element, Rounding, Shape, Tensor, cast, element_count, from_f64};
+
+use super::call::Op;
+use super::place::Place;
+use super::{Array, ArrayError, Result, Scalar};
+
+/// Where new arrays go.
+#[derive(Clone)]
+pub struct Device(Arc<Place>);
+
+impl Device {
+    /// The device of this id, such as `cpu`, `opencl` or `wgpu:0`. It is opened at the first time.
+    ///
+    /// # Errors
+    /// When there is none, with those that there are.
+    pub fn named(id: &str) -> Result<Device> {
+        Ok(Device(Place::named(id)?))
+    }
+
+    /// The CPU.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub fn host() -> Result<Device> {
+        Ok(Device(Place::host()?))
+    }
+
+    /// Its id.
+    pub fn id(&self) -> &str {
+        self.0.id()
+    }
+}
+
+impl Array {
+    /// An array of the tensor's elements, which are not copied before a device needs them.
+    pub fn from_tensor(tensor: Tensor, device: &Device) -> Array {
+        Array::ready(tensor, device.0.clone())
+    }
+
+    /// A vector on the CPU.
+    ///
+    /// # Errors
+    /// When it is too large.
+    pub fn vector<T: Element>(values: &[T]) -> Result<Array> {
+        Array::from_slice(&[values.len()], values)
+    }
+
+    /// An array on the CPU, of elements in row-major order.
+    ///
+    /// # Errors
+    /// When they are not as many as the shape says.
+    pub fn from_slice<T: Element>(shape: &[usize], values: &[T]) -> Result<Array> {
+        Ok(Array::ready(Tensor::from_slice(shape, values)?, Place::host()?))
+    }
+
+    /// An array of one number in every place.
+    ///
+    /// # Errors
+    /// When the dtype does not hold the number.
+    pub fn full(
+        shape: &[usize],
+        value: impl Into<Scalar>,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Array> {
+        let value = one(value.into(), dtype)?;
+        if shape.is_empty() {
+            return Ok(Array::ready(value, device.0.clone()));
+        }
+        element_count(shape)?;
+        let dims: Vec<i64> = shape.iter().map(|&extent| extent as i64).collect();
+        // One element is kept whatever the shape: it is written out where it is used.
+        let value = value.reshape(&[1])?;
+        let op = Op::new("ConstantOfShape").attr("value", Attr::Tensor(value)).ints(&dims);
+        op.typed_on(dtype, shape.into(), device.0.clone())
+    }
+
+    /// An array without axes, of one number.
+    pub(crate) fn scalar(value: Scalar, dtype: DType, place: &Arc<Place>) -> Result<Array> {
+        Ok(Array::ready(one(value, dtype)?, place.clone()))
+    }
+
+    /// One number in every place of an array like this one.
+    ///
+    /// # Errors
+    /// As [`Array::full`].
+    pub fn full_like(&self, value: impl Into<Scalar>) -> Result<Array> {
+        Array::full(self.shape(), value, self.dtype(), &Device(self.place().clone()))
+    }
+
+    /// The numbers from `start` up to `stop`, which is not among them, `step` apart.
+    ///
+    /// # Errors
+    /// For a step of 0, and where a number does not fit the dtype.
+    pub fn arange(
+        start: Scalar,
+        stop: Scalar,
+        step: Scalar,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Array> {
+        let (from, to, by) = (start.as_f64(), stop.as_f64(), step.as_f64());
+        if by == 0.0 || !(from.is_finite() && to.is_finite() && by.is_finite()) {
+            let reason = format!("arange: from {from} to {to} by {by} has no end");
+            return Err(ArrayError::Invalid(reason));
+        }
+        let count = match (start, stop, step) {
+            (Scalar::Int(a), Scalar::Int(b), Scalar::Int(by)) => {
+                let distance = if by > 0 { b - a } else { a - b };
+                (distance.max(0) as f64 / by.abs() as f64).ceil()
+            }
+            _ => ((to - from) / by).ceil().max(0.0),
+        };
+        if count > usize::MAX as f64 / 16.0 {
+            return Err(ArrayError::Tensor(hetra_tensor::TensorError::TooLarge {
+                bytes: u128::MAX,
+            }));
+        }
+        let count = count as usize;
+        // Before a list of them is made.
+        let room = Tensor::zeros(DType::F64, &[count])?;
+        drop(room);
+        let tensor = match (start, step) {
+            (Scalar::Int(a), Scalar::Int(by)) => {
+                let values = (0..count as i128).map(|i| a + i * by);
+                whole(values, dtype)?
+            }
+            _ => {
+                let values: Vec<f64> = (0..count).map(|i| from + i as f64 * by).collect();
+                from_f64(dtype, &[count], &values)?
+            }
+        };
+        Ok(Array::ready(tensor, device.0.clone()))
+    }
+
+    /// `count` numbers from `start` to `stop`, evenly apart; the last is `stop` unless `endpoint`
+    /// is false.
+    ///
+    /// # Errors
+    /// When they take too much memory.
+    pub fn linspace(
+        start: f64,
+        stop: f64,
+        count: usize,
+        endpoint: bool,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Array> {
+        let mut room = Tensor::zeros(DType::F64, &[count])?;
+        let steps = if endpoint { count.saturating_sub(1) } else { count };
+        let step = if steps == 0 { 0.0 } else { (stop - start) / steps as f64 };
+        let values = room.as_mut_slice::<f64>()?;
+        for (i, value) in values.iter_mut().enumerate() {
+            *value = start + i as f64 * step;
+        }
+        if let (true, Some(last)) = (endpoint && count > 1, values.last_mut()) {
+            *last = stop;
+        }
+        Ok(Array::ready(cast(&room, dtype, false, Rounding::NearestEven)?, device.0.clone()))
+    }
+
+    /// Ones where the column is the row and `k` more, zeros elsewhere.
+    ///
+    /// # Errors
+    /// When it is too large.
+    pub fn eye(
+        rows: usize,
+        columns: usize,
+        k: i64,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Array> {
+        let at = |count: usize, from: i64| {
+            let (start, stop) = (Scalar::from(from), Scalar::Int(from as i128 + count as i128));
+            Array::arange(start, stop, Scalar::from(1i64), DType::I64, device)
+        };
+        let row = at(rows, k)?.reshape(&[rows as i64, 1])?;
+        row.equal(&at(columns, 0)?)?.cast(dtype)
+    }
+
+    /// The same numbers as another dtype; floats are cut towards 0.
+    ///
+    /// # Errors
+    /// For a dtype that arrays do not have.
+    pub fn cast(&self, dtype: DType) -> Result<Array> {
+        if dtype == self.dtype() {
+            return Ok(self.clone());
+        }
+        if !super::DTYPES.contains(&dtype) {
+            return Err(ArrayError::dtype("cast", "a dtype of arrays", dtype));
+        }
+        // What is out of range wraps, as in NumPy, and does not stick to the end of it.
+        let op = Op::new("Cast").attr("to", i64::from(dtype.onnx())).on(self);
+        op.typed(dtype, self.shape().into())
+    }
+}
+
+/// A tensor without axes.
+fn one(value: Scalar, dtype: DType) -> Result<Tensor> {
+    let tensor = match value {
+        Scalar::Int(value) if dtype.is_int() => whole(std::iter::once(value), dtype)?,
+        Scalar::Bool(value) if dtype == DType::Bool => Tensor::from_bools(&[1], &[value])?,
+        _ if dtype == DType::Bool => Tensor::from_bools(&[1], &[value.as_f64() != 0.0])?,
+        _ if dtype.is_int() => {
+            let number = value.as_f64();
+            if !number.is_finite() {
+                return Err(ArrayError::Range { what: number.to_string(), dtype });
+            }
+            whole(std::iter::once(number.trunc() as i128), dtype)?
+        }
+        _ => from_f64(dtype, &[1], &[value.as_f64()])?,
+    };
+    Ok(tensor.reshape(&Shape::new())?)
+}
+
+/// Whole numbers, each of which the dtype must hold.
+fn whole(values: impl Iterator<Item = i128>, dtype: DType) -> Result<Tensor> {
+    let Some((low, high)) = dtype.int_range() else {
+        let values: Vec<f64> = values.map(|value| value as f64).collect();
+        return Ok(from_f64(dtype, &[values.len()], &values)?);
+    };
+    let mut bytes = Vec::new();
+    let mut count = 0;
+    for value in values {
+        if value < low || value > high {
+            return Err(ArrayError::Range { what: value.to_string(), dtype });
+        }
+        bytes.extend(&value.to_le_bytes()[..dtype.bits() / 8]);
+        count += 1;
+    }
+    Ok(Tensor::from_bytes(dtype, &[count], &bytes)?)
+}
+
+impl Device {
+    pub(crate) fn of(place: Arc<Place>) -> Device {
+        Device(place)
+    }
+}
