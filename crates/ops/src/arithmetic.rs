@@ -165,7 +165,11 @@ fn eval_mod(ctx: &EvalCtx<'_>) -> Result<Vec<Value>, OpError> {
         // Sign of the dividend: exact in any precision. Sign of the divisor: as Python has it.
         let floor = |x: f64, y: f64| {
             let rest = x % y;
-            if rest != 0.0 && (rest < 0.0) != (y < 0.0) { rest + y } else { rest }
+            match rest {
+                0.0 => 0f64.copysign(y),
+                _ if (rest < 0.0) != (y < 0.0) => rest + y,
+                _ => rest,
+            }
         };
         let modulo = |x, y| if dividend_sign { x % y } else { floor(x, y) };
         return Ok(vec![crate::elementwise::map2_f64(a, b, modulo)?.into()]);

@@ -7,6 +7,7 @@
 //!
 //! The crate knows no device, thread or file format.
 
+mod complex_functions;
 mod compute;
 mod context;
 mod control;
@@ -32,6 +33,7 @@ mod case;
 mod channel_norm;
 mod channels_last;
 mod column;
+mod complex;
 mod conv;
 mod conv_transpose;
 mod convert;

@@ -123,7 +123,6 @@ fn floor_divide(ctx: &EvalCtx<'_>) -> Result<Vec<Value>, OpError> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::case::{Case, check};
     use hetra_tensor::{DType, Tensor};
 

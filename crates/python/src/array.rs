@@ -7,7 +7,7 @@ use hetra::array::{Binary, Scalar, Unary};
 use pyo3::basic::CompareOp;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyCapsule, PyTuple};
+use pyo3::types::{PyCapsule, PyComplex, PyTuple};
 
 use crate::convert::{self, Operand, operand, picks_of};
 use crate::error::of_array;
@@ -204,11 +204,17 @@ impl PyArray {
             let text = "an array of several elements is neither true nor false: use any or all";
             return Err(PyValueError::new_err(text));
         }
-        Ok(self.number(py)?.as_f64() != 0.0)
+        Ok(match self.number(py)? {
+            Scalar::Complex(re, im) => re != 0.0 || im != 0.0,
+            number => number.as_f64() != 0.0,
+        })
     }
 
     fn __float__(&self, py: Python<'_>) -> PyResult<f64> {
-        Ok(self.number(py)?.as_f64())
+        match self.number(py)? {
+            Scalar::Complex(..) => Err(PyTypeError::new_err("a complex number is no float")),
+            number => Ok(number.as_f64()),
+        }
     }
 
     fn __int__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
@@ -229,6 +235,7 @@ impl PyArray {
             Scalar::Bool(value) => value.into_pyobject(py)?.to_owned().into_any(),
             Scalar::Int(value) => value.into_pyobject(py)?.into_any(),
             Scalar::Float(value) => value.into_pyobject(py)?.into_any(),
+            Scalar::Complex(re, im) => PyComplex::from_doubles(py, re, im).into_any(),
         })
     }
 

@@ -2,10 +2,10 @@
 
 use hetra::array::{DTYPES, Device, Pick, Scalar};
 use hetra::{Array, DType};
-use pyo3::exceptions::{PyIndexError, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyIndexError, PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBool, PyEllipsis, PyFloat, PyInt, PySlice, PyTuple};
+use pyo3::types::{PyBool, PyComplex, PyEllipsis, PyFloat, PyInt, PySlice, PyTuple};
 
 use crate::array::PyArray;
 use crate::error::of_array;
@@ -25,6 +25,8 @@ pub(crate) fn numpy_name(dtype: DType) -> Option<&'static str> {
         DType::F16 => "float16",
         DType::F32 => "float32",
         DType::F64 => "float64",
+        DType::C64 => "complex64",
+        DType::C128 => "complex128",
         _ => return None,
     })
 }
@@ -68,7 +70,15 @@ pub(crate) fn scalar_of(object: &Bound<'_, PyAny>) -> PyResult<Option<Scalar>> {
         return Ok(Some(Scalar::Float(object.extract()?)));
     }
     if object.is_instance_of::<PyInt>() {
-        return Ok(Some(Scalar::Int(object.extract()?)));
+        let whole = object.extract::<i128>();
+        let text = "a whole number is too large for any dtype";
+        return whole
+            .map(|value| Some(Scalar::Int(value)))
+            .map_err(|_| PyOverflowError::new_err(text));
+    }
+    if object.is_instance_of::<PyComplex>() {
+        let part = |name: &str| object.getattr(name)?.extract::<f64>();
+        return Ok(Some(Scalar::Complex(part("real")?, part("imag")?)));
     }
     Ok(None)
 }

@@ -69,6 +69,8 @@ const CODES: &[(DType, u8)] = &[
     (DType::F32, 2),
     (DType::F64, 2),
     (DType::BF16, 4),
+    (DType::C64, 5),
+    (DType::C128, 5),
     (DType::Bool, 6),
 ];
 

@@ -7,6 +7,7 @@ use hetra_tensor::{DType, Element, Rounding, Shape, Tensor, cast, element_count,
 
 use super::call::Op;
 use super::place::Place;
+use super::promote::part_of;
 use super::{Array, ArrayError, Result, Scalar};
 
 /// Where new arrays go.
@@ -76,6 +77,9 @@ impl Array {
         let dims: Vec<i64> = shape.iter().map(|&extent| extent as i64).collect();
         // One element is kept whatever the shape: it is written out where it is used.
         let value = value.reshape(&[1])?;
+        if dtype.is_complex() {
+            return Array::ready(value, device.0.clone()).broadcast_to(shape);
+        }
         let op = Op::new("ConstantOfShape").attr("value", Attr::Tensor(value)).ints(&dims);
         op.typed_on(dtype, shape.into(), device.0.clone())
     }
@@ -132,7 +136,7 @@ impl Array {
             }
             _ => {
                 let values: Vec<f64> = (0..count).map(|i| from + i as f64 * by).collect();
-                from_f64(dtype, &[count], &values)?
+                real_as(&values, dtype)?
             }
         };
         Ok(Array::ready(tensor, device.0.clone()))
@@ -161,7 +165,11 @@ impl Array {
         if let (true, Some(last)) = (endpoint && count > 1, values.last_mut()) {
             *last = stop;
         }
-        Ok(Array::ready(cast(&room, dtype, false, Rounding::NearestEven)?, device.0.clone()))
+        let tensor = match dtype.is_complex() {
+            true => real_as(room.as_slice::<f64>()?, dtype)?,
+            false => cast(&room, dtype, false, Rounding::NearestEven)?,
+        };
+        Ok(Array::ready(tensor, device.0.clone()))
     }
 
     /// Ones where the column is the row and `k` more, zeros elsewhere.
@@ -194,15 +202,47 @@ impl Array {
         if !super::DTYPES.contains(&dtype) {
             return Err(ArrayError::dtype("cast", "a dtype of arrays", dtype));
         }
-        // What is out of range wraps, as in NumPy, and does not stick to the end of it.
+        if self.dtype().is_complex() {
+            return self.complex_as(dtype);
+        }
+        if dtype.is_complex() {
+            let re = self.cast(part_of(dtype))?;
+            let im = re.full_like(0.0)?;
+            return Array::complex(&re, &im);
+        }
         let op = Op::new("Cast").attr("to", i64::from(dtype.onnx())).on(self);
         op.typed(dtype, self.shape().into())
     }
 }
 
+impl Array {
+    /// Complex numbers as another dtype.
+    fn complex_as(&self, dtype: DType) -> Result<Array> {
+        match dtype {
+            DType::Bool => {
+                self.real()?.cast(DType::Bool)?.logical_or(&self.imag()?.cast(DType::Bool)?)
+            }
+            _ if dtype.is_complex() => {
+                let part = part_of(dtype);
+                Array::complex(&self.real()?.cast(part)?, &self.imag()?.cast(part)?)
+            }
+            _ => Err(ArrayError::dtype("cast", "real numbers", self.dtype())),
+        }
+    }
+}
+
 /// A tensor without axes.
 fn one(value: Scalar, dtype: DType) -> Result<Tensor> {
+    if dtype.is_complex() {
+        let (re, im) = match value {
+            Scalar::Complex(re, im) => (re, im),
+            other => (other.as_f64(), 0.0),
+        };
+        let parts = from_f64(part_of(dtype), &[2], &[re, im])?;
+        return Ok(Tensor::from_bytes(dtype, &Shape::new(), parts.bytes())?);
+    }
     let tensor = match value {
+        Scalar::Complex(..) => return Err(ArrayError::dtype("full", "a real number", DType::C128)),
         Scalar::Int(value) if dtype.is_int() => whole(std::iter::once(value), dtype)?,
         Scalar::Bool(value) if dtype == DType::Bool => Tensor::from_bools(&[1], &[value])?,
         _ if dtype == DType::Bool => Tensor::from_bools(&[1], &[value.as_f64() != 0.0])?,
@@ -218,11 +258,21 @@ fn one(value: Scalar, dtype: DType) -> Result<Tensor> {
     Ok(tensor.reshape(&Shape::new())?)
 }
 
+/// Real numbers as a dtype, which may be complex.
+fn real_as(values: &[f64], dtype: DType) -> Result<Tensor> {
+    if !dtype.is_complex() {
+        return Ok(from_f64(dtype, &[values.len()], values)?);
+    }
+    let parts: Vec<f64> = values.iter().flat_map(|&value| [value, 0.0]).collect();
+    let parts = from_f64(part_of(dtype), &[parts.len()], &parts)?;
+    Ok(Tensor::from_bytes(dtype, &[values.len()], parts.bytes())?)
+}
+
 /// Whole numbers, each of which the dtype must hold.
 fn whole(values: impl Iterator<Item = i128>, dtype: DType) -> Result<Tensor> {
     let Some((low, high)) = dtype.int_range() else {
         let values: Vec<f64> = values.map(|value| value as f64).collect();
-        return Ok(from_f64(dtype, &[values.len()], &values)?);
+        return real_as(&values, dtype);
     };
     let mut bytes = Vec::new();
     let mut count = 0;

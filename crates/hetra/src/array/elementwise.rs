@@ -3,7 +3,7 @@
 use hetra_tensor::DType;
 
 use super::call::{Op, broadcast_of};
-use super::promote::float_of;
+use super::promote::{float_of, part_of};
 use super::{Array, ArrayError, Result, Scalar, promote};
 
 /// What dtypes a function takes, and what it gives.
@@ -150,6 +150,12 @@ unary! {
     IsFinite isfinite = "IsInf" Compare;
     /// Whether its sign is minus, be it of 0.
     SignBit signbit = "Less" Compare;
+    /// The conjugate; of real numbers the same.
+    Conj conj = "hetra.ComplexConj" Numbers;
+    /// The real part.
+    Real real = "hetra.Real" Numbers;
+    /// The imaginary part.
+    Imag imag = "hetra.Imag" Numbers;
     /// Whether it is 0 or false.
     LogicalNot logical_not = "Not" Truth;
     /// All bits the other way.
@@ -224,7 +230,7 @@ impl Rule {
             }
             Rule::Floats => Ok(float_of(dtype)),
             Rule::Truth => Ok(DType::Bool),
-            Rule::Bits if dtype.is_float() => {
+            Rule::Bits if dtype.is_float() || dtype.is_complex() => {
                 Err(ArrayError::dtype(name, "integers or booleans", dtype))
             }
             _ => Ok(dtype),
@@ -248,11 +254,16 @@ impl Array {
         let (op, rule) = function.row();
         let dtype = rule.operand(function.name(), self.dtype())?;
         let x = self.cast(dtype)?;
+        if dtype.is_complex() {
+            return x.complex_unary(function);
+        }
         let one = |op: &'static str| Op::new(op).on(&x);
         let shape = || x.shape().into();
         match function {
             Unary::Square => Op::new(op).on(&x).on(&x).typed(dtype, shape()),
             _ if rule == Rule::Rounding && dtype.is_int() => Ok(x),
+            Unary::Conj | Unary::Real => Ok(x),
+            Unary::Imag => x.full_like(0i64),
             Unary::Negative | Unary::Abs if dtype.is_int() && !dtype.is_signed_int() => {
                 if function == Unary::Abs { Ok(x) } else { x.full_like(0i64)?.subtract(&x) }
             }
@@ -270,6 +281,8 @@ impl Array {
             }
             Unary::SignBit if dtype == DType::Bool => Array::full(x.shape(), false, dtype, &x.on()),
             Unary::SignBit => x.less(&x.full_like(0i64)?),
+            // The sign of either zero is 0.
+            Unary::Sign if dtype.is_float() => one(op).typed(dtype, shape())?.add(&x.number(0.0)?),
             Unary::BitwiseInvert if dtype == DType::Bool => x.logical_not(),
             _ => one(op).typed(rule.result(dtype), shape()),
         }
@@ -288,6 +301,9 @@ impl Array {
         let (a, b) = (self.cast(dtype)?, other.cast(dtype)?);
         let pair = |op: &'static str| Op::new(op).on(&a).on(&b);
         let shape = broadcast_of(name, &[self, other])?;
+        if dtype.is_complex() && rule != Rule::Truth {
+            return complex_binary(function, &a, &b, shape);
+        }
         match function {
             // The order of booleans.
             Binary::Less | Binary::LessEqual | Binary::Greater | Binary::GreaterEqual
@@ -329,6 +345,11 @@ impl Array {
             promote(left, right).ok_or(ArrayError::Promotion { op: "where", left, right })?;
         let shape = broadcast_of("where", &[self, a, b])?;
         let condition = self.cast(DType::Bool)?;
+        if both.is_complex() {
+            let (a, b) = (a.cast(both)?, b.cast(both)?);
+            let re = condition.select(&a.real()?, &b.real()?)?;
+            return Array::complex(&re, &condition.select(&a.imag()?, &b.imag()?)?);
+        }
         Op::new("Where").on(&condition).on(&a.cast(both)?).on(&b.cast(both)?).typed(both, shape)
     }
 
@@ -347,9 +368,68 @@ impl Array {
         x.cast(self.dtype())
     }
 
+    /// A function of complex numbers, which is another operator than that of real ones.
+    fn complex_unary(&self, function: Unary) -> Result<Array> {
+        let (op, rule) = function.row();
+        match function {
+            Unary::Square => return self.multiply(self),
+            Unary::IsNan => return self.real()?.isnan()?.logical_or(&self.imag()?.isnan()?),
+            Unary::IsInf => return self.real()?.isinf()?.logical_or(&self.imag()?.isinf()?),
+            Unary::IsFinite => {
+                return self.real()?.isfinite()?.logical_and(&self.imag()?.isfinite()?);
+            }
+            Unary::LogicalNot => return self.cast(DType::Bool)?.logical_not(),
+            _ => {}
+        }
+        let own = complex_op(function.name(), op, self.dtype())?;
+        let real = matches!(function, Unary::Abs | Unary::Real | Unary::Imag);
+        let dtype = if real { part_of(self.dtype()) } else { self.dtype() };
+        let wrong = rule == Rule::Compare || matches!(function, Unary::Erf | Unary::Sigmoid);
+        match wrong {
+            true => Err(ArrayError::dtype(function.name(), "real numbers", self.dtype())),
+            false => Op::new(own).on(self).typed(dtype, self.shape().into()),
+        }
+    }
+
+    /// Complex numbers of these real and imaginary parts.
+    ///
+    /// # Errors
+    /// When the parts are not of one shape, of `f32` or `f64`.
+    pub fn complex(re: &Array, im: &Array) -> Result<Array> {
+        Op::new("hetra.Complex").on(re).on(im).one()
+    }
+
     /// The device that it is on.
     pub(crate) fn on(&self) -> super::Device {
         super::Device::of(self.place().clone())
+    }
+}
+
+/// The operator on complex numbers beside one on real ones.
+fn complex_op(name: &'static str, op: &'static str, dtype: DType) -> Result<&'static str> {
+    // Those that are of complex numbers alone have their own names.
+    let plain = op.strip_prefix("hetra.").unwrap_or(op);
+    let own = ["Real", "Imag"].contains(&plain) || plain.starts_with("Complex");
+    let found = match own {
+        true => hetra_ops::find(op),
+        false => hetra_ops::find(&format!("hetra.Complex{plain}")),
+    };
+    found.map(|def| def.name).ok_or_else(|| ArrayError::dtype(name, "real numbers", dtype))
+}
+
+fn complex_binary(
+    function: Binary,
+    a: &Array,
+    b: &Array,
+    shape: hetra_tensor::Shape,
+) -> Result<Array> {
+    let (op, _) = function.row();
+    let own = complex_op(function.name(), op, a.dtype())?;
+    let pair = Op::new(own).on(a).on(b);
+    match function {
+        Binary::Equal => pair.typed(DType::Bool, shape),
+        Binary::NotEqual => pair.typed(DType::Bool, shape)?.logical_not(),
+        _ => pair.typed(a.dtype(), shape),
     }
 }
 

@@ -214,6 +214,13 @@ impl Array {
     /// The places where a boolean array is true, in order; it covers the first axes.
     fn compress(&self, mask: &Array) -> Result<Array> {
         let rank = mask.rank();
+        let mut axes = mask.shape().iter().zip(self.shape());
+        if mask.size() == 0 && rank <= self.rank() && axes.all(|(&m, &own)| m == own || m == 0) {
+            // It picks nothing, whatever is there.
+            let mut shape: Shape = self.shape()[rank..].into();
+            shape.insert(0, 0);
+            return Array::full(&shape, 0i64, self.dtype(), &self.on());
+        }
         if rank > self.rank() || self.shape()[..rank] != *mask.shape() {
             let (mask, own) = (mask.shape(), self.shape());
             let reason = format!("a boolean array of shape {mask:?} for one of shape {own:?}");

@@ -47,6 +47,12 @@ impl Array {
             shape.push(b.shape()[b.rank() - 1]);
         }
         let dtype = a.dtype();
+        if dtype.is_complex() && inner > 0 {
+            // (a + ib)(c + id) by parts, which devices have kernels for.
+            let (re, im) = ((a.real()?, b.real()?), (a.imag()?, b.imag()?));
+            let real = re.0.matmul(&re.1)?.subtract(&im.0.matmul(&im.1)?)?;
+            return Array::complex(&real, &re.0.matmul(&im.1)?.add(&im.0.matmul(&re.1)?)?);
+        }
         if inner == 0 {
             return Array::full(&shape, 0i64, dtype, &a.on());
         }
@@ -127,7 +133,7 @@ impl Array {
             return Err(misfit("the extents of the axis differ"));
         }
         let dtype = a.dtype();
-        a.multiply(&b)?.sum(Some(&[axis]), false)?.cast(dtype)
+        a.conj()?.multiply(&b)?.sum(Some(&[axis]), false)?.cast(dtype)
     }
 
     /// The elements whose column is the row and `k` more, of the matrices in the last two axes.

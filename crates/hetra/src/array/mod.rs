@@ -181,6 +181,11 @@ impl Array {
                 let values = hetra_tensor::to_i64(&tensor)?;
                 Scalar::Int(i128::from(*values.first().ok_or_else(fault)?))
             }
+            dtype if dtype.is_complex() => {
+                let parts = Tensor::from_bytes(promote::part_of(dtype), &[2], tensor.bytes())?;
+                let parts = hetra_tensor::to_f64(&parts)?;
+                Scalar::Complex(parts[0], parts[1])
+            }
             _ => Scalar::Float(*hetra_tensor::to_f64(&tensor)?.first().ok_or_else(fault)?),
         })
     }

@@ -10,17 +10,19 @@ pub enum Scalar {
     Bool(bool),
     /// A whole number.
     Int(i128),
-    /// Any other number.
+    /// Any other real number.
     Float(f64),
+    /// A complex number.
+    Complex(f64, f64),
 }
 
 impl Scalar {
-    /// The number.
+    /// The number; of a complex one its real part.
     pub fn as_f64(self) -> f64 {
         match self {
             Scalar::Bool(value) => f64::from(u8::from(value)),
             Scalar::Int(value) => value as f64,
-            Scalar::Float(value) => value,
+            Scalar::Float(value) | Scalar::Complex(value, _) => value,
         }
     }
 
@@ -30,6 +32,7 @@ impl Scalar {
             Scalar::Bool(_) => DType::Bool,
             Scalar::Int(_) => DType::I64,
             Scalar::Float(_) => DType::F64,
+            Scalar::Complex(..) => DType::C128,
         }
     }
 
@@ -39,8 +42,10 @@ impl Scalar {
             Scalar::Bool(_) => dtype,
             Scalar::Int(_) if dtype == DType::Bool => DType::I64,
             Scalar::Int(_) => dtype,
-            Scalar::Float(_) if dtype.is_float() => dtype,
+            Scalar::Float(_) if dtype.is_float() || dtype.is_complex() => dtype,
             Scalar::Float(_) => DType::F64,
+            Scalar::Complex(..) if dtype.is_complex() => dtype,
+            Scalar::Complex(..) => complex_of(dtype),
         }
     }
 }
@@ -71,6 +76,8 @@ pub const DTYPES: &[DType] = &[
     DType::BF16,
     DType::F32,
     DType::F64,
+    DType::C64,
+    DType::C128,
 ];
 
 /// The dtype that holds what both hold; `None` where there is none.
@@ -81,6 +88,11 @@ pub fn promote(a: DType, b: DType) -> Option<DType> {
     match (a, b) {
         (DType::Bool, other) | (other, DType::Bool) => Some(other),
         _ if !DTYPES.contains(&a) || !DTYPES.contains(&b) => None,
+        _ if a.is_complex() || b.is_complex() => {
+            let (complex, other) = if a.is_complex() { (a, b) } else { (b, a) };
+            let narrow = complex == DType::C64 && complex_of(other) == DType::C64;
+            Some(if narrow { DType::C64 } else { DType::C128 })
+        }
         _ if a.is_int() && b.is_int() => Some(ints(a, b)),
         _ if a.is_float() && b.is_float() => Some(match (a.bits(), b.bits()) {
             // f16 and bf16.
@@ -96,6 +108,25 @@ pub fn promote(a: DType, b: DType) -> Option<DType> {
                 _ => DType::F64,
             })
         }
+    }
+}
+
+/// The complex dtype that holds the numbers of a dtype.
+pub(super) fn complex_of(dtype: DType) -> DType {
+    let narrow = match dtype.bits() {
+        8 | 16 => true,
+        32 => dtype.is_float(),
+        _ => dtype == DType::C64,
+    };
+    if narrow { DType::C64 } else { DType::C128 }
+}
+
+/// The dtype of the parts of a complex one.
+pub(super) fn part_of(dtype: DType) -> DType {
+    match dtype {
+        DType::C64 => DType::F32,
+        DType::C128 => DType::F64,
+        other => other,
     }
 }
 
@@ -116,7 +147,7 @@ fn ints(a: DType, b: DType) -> DType {
 
 /// The float dtype that functions of real numbers compute in: ints and booleans become f64.
 pub(super) fn float_of(dtype: DType) -> DType {
-    if dtype.is_float() { dtype } else { DType::F64 }
+    if dtype.is_float() || dtype.is_complex() { dtype } else { DType::F64 }
 }
 
 /// The dtype in which integers are summed: 64 bits of their own signedness.
@@ -137,7 +168,7 @@ mod tests {
     fn the_table_of_the_standard() {
         let rows = "i8 i16 i16; i8 u8 i16; i16 u8 i16; i16 u16 i32; i32 u32 i64; i64 u32 i64;
             u8 u16 u16; u32 u64 u64; f32 f64 f64; bool f32 f32; i64 u64 f64; i16 f32 f32;
-            i32 f32 f64; i8 f16 f16; i16 f16 f32; f16 bf16 f32; f16 f32 f32";
+            i32 f32 f64; c64 f32 c64; c64 f64 c128; c64 i16 c64; c64 i32 c128; i8 f16 f16; i16 f16 f32; f16 bf16 f32; f16 f32 f32";
         for row in rows.split(';') {
             let row: Vec<DType> =
                 row.split_whitespace().map(|name| name.parse().unwrap()).collect();

@@ -69,6 +69,9 @@ impl Array {
     pub fn reduce(&self, how: Reduction, axes: Option<&[i64]>, keep: bool) -> Result<Array> {
         let axes = self.axes(axes)?;
         let own = self.dtype();
+        if own.is_complex() {
+            return self.reduce_complex(how, &axes, keep);
+        }
         let dtype = match how {
             Reduction::Sum | Reduction::Prod => sum_of(own),
             Reduction::Mean => float_of(own),
@@ -95,6 +98,35 @@ impl Array {
         };
         let back = boolean || own == DType::Bool && dtype == DType::U8;
         if back { result.cast(DType::Bool) } else { Ok(result) }
+    }
+
+    /// Sums by parts, products one after the other.
+    fn reduce_complex(&self, how: Reduction, axes: &[usize], keep: bool) -> Result<Array> {
+        let list: Vec<i64> = axes.iter().map(|&axis| axis as i64).collect();
+        match how {
+            Reduction::Sum | Reduction::Mean => {
+                let part = |part: Array| part.reduce(how, Some(&list), keep);
+                Array::complex(&part(self.real()?)?, &part(self.imag()?)?)
+            }
+            Reduction::Any | Reduction::All => {
+                self.cast(DType::Bool)?.reduce(how, Some(&list), keep)
+            }
+            Reduction::Max | Reduction::Min => {
+                Err(ArrayError::dtype(how.name(), "real numbers", self.dtype()))
+            }
+            Reduction::Prod => {
+                let shape = left(self.shape(), axes, keep);
+                let count: usize = axes.iter().map(|&axis| self.shape()[axis]).product();
+                if count == 0 || self.size() == 0 {
+                    return Array::full(&shape, 1i64, self.dtype(), &self.on());
+                }
+                let places: Vec<i64> = (-(axes.len() as i64)..0).collect();
+                let moved = self.move_axes(&list, &places)?.reshape(&[-1, count as i64])?;
+                let all = moved.cumulative(true, 1)?;
+                let last = all.slice_axis(1, count as i64 - 1, count as i64)?;
+                last.reshape(&shape.iter().map(|&extent| extent as i64).collect::<Vec<_>>())
+            }
+        }
     }
 
     /// The sum along axes, or of all.
@@ -152,6 +184,14 @@ impl Array {
     /// When the axis is not there.
     pub fn cumulative(&self, product: bool, axis: i64) -> Result<Array> {
         let axis = axis_of(axis, self.rank())?;
+        if self.dtype().is_complex() {
+            if product {
+                let op = Op::new("hetra.ComplexCumProd").attr("axis", axis as i64).on(self);
+                return op.typed(self.dtype(), self.shape().into());
+            }
+            let part = |part: Array| part.cumulative(false, axis as i64);
+            return Array::complex(&part(self.real()?)?, &part(self.imag()?)?);
+        }
         let dtype = sum_of(self.dtype());
         let op = Op::new(if product { "CumProd" } else { "CumSum" }).on(&self.cast(dtype)?);
         op.int(axis as i64).typed(dtype, self.shape().into())

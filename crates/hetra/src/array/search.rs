@@ -14,6 +14,14 @@ impl Array {
     /// When the axis is not there.
     pub fn sorted(&self, axis: i64, descending: bool) -> Result<(Array, Array)> {
         let axis = axis_of(axis, self.rank())?;
+        if self.dtype().is_complex() {
+            // By the real part, and by the imaginary one where those are equal.
+            let at = axis as i64;
+            let by_imag = self.imag()?.sorted(at, descending)?.1;
+            let by_real = self.real()?.take_along(&by_imag, at)?.sorted(at, descending)?.1;
+            let places = by_imag.take_along(&by_real, at)?;
+            return Ok((self.take_along(&places, at)?, places));
+        }
         let boolean = self.dtype() == DType::Bool;
         let x = if boolean { self.cast(DType::U8)? } else { self.clone() };
         let op = Op::new("TopK").attr("axis", axis as i64);

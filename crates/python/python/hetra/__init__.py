@@ -21,7 +21,7 @@ from . import _functions
 from ._dtypes import *  # noqa: F403
 from ._dtypes import ALL as _DTYPES
 from ._dtypes import can_cast, finfo, iinfo, isdtype, result_type
-from . import _array, linalg, random
+from . import _array, fft, linalg, random
 from . import _numpy
 from .kernels import ElementwiseKernel, KernelSyntaxError, ReductionKernel, fuse
 from .session import (
@@ -43,7 +43,7 @@ for _name in [*_functions.STANDARD, *_functions.MORE]:
     globals()[_name] = getattr(_functions, _name)
 
 from ._dtypes import bool, float16, float32, float64, int8, int16, int32, int64  # noqa: E402
-from ._dtypes import uint8, uint16, uint32, uint64  # noqa: E402
+from ._dtypes import complex64, complex128, uint8, uint16, uint32, uint64  # noqa: E402
 
 e, pi, nan, inf = _np.e, _np.pi, _np.nan, _np.inf
 newaxis = None
@@ -115,7 +115,7 @@ class _Info:
         return _core.default_device()
 
     def default_dtypes(self, *, device: Any = None) -> dict[str, Any]:
-        return {"real floating": float64, "complex floating": None, "integral": int64, "indexing": int64}
+        return {"real floating": float64, "complex floating": complex128, "integral": int64, "indexing": int64}
 
     def dtypes(self, *, device: Any = None, kind: Any = None) -> dict[str, Any]:
         if kind is None:
@@ -156,6 +156,7 @@ __all__ = [
     "e",
     "finfo",
     "float16",
+    "fft",
     "fuse",
     "get_available_providers",
     "get_device",

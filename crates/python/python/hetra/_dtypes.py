@@ -20,6 +20,8 @@ uint64 = np.dtype("uint64")
 float16 = np.dtype("float16")
 float32 = np.dtype("float32")
 float64 = np.dtype("float64")
+complex64 = np.dtype("complex64")
+complex128 = np.dtype("complex128")
 
 ALL = {
     "bool": bool,
@@ -33,6 +35,8 @@ ALL = {
     "uint64": uint64,
     "float32": float32,
     "float64": float64,
+    "complex64": complex64,
+    "complex128": complex128,
 }
 
 _KINDS = {
@@ -87,11 +91,11 @@ def result_type(*of: Any) -> np.dtype:
         return np.result_type(*(type(number) for number in numbers))
     for number in numbers:
         if isinstance(number, complex):
-            raise TypeError("result_type: arrays hold no complex numbers")
-        if isinstance(number, float) and found.kind != "f":
+            found = np.result_type(found, complex64)
+        elif isinstance(number, float) and found.kind not in "fc":
             found = float64
-        elif isinstance(number, int) and not isinstance(number, np.bool_) and found.kind == "b":
-            found = int64 if type(number) is int else found
+        elif type(number) is int and found.kind == "b":
+            found = int64
     return found
 
 

@@ -59,16 +59,6 @@ def clip(x: Any, /, min: Any = None, max: Any = None) -> Array:
     return _core.clip(x, min, max)
 
 
-def real(x: Any, /) -> Array:
-    """The real part: arrays hold real numbers, so the same."""
-    return +asarray(x)
-
-
-def conj(x: Any, /) -> Array:
-    """The conjugate: arrays hold real numbers, so the same."""
-    return +asarray(x)
-
-
 # Creation.
 def asarray(
     obj: Any,
@@ -96,7 +86,7 @@ def asarray(
         raise ValueError("asarray: this cannot be an array without a copy")
     _check_range(obj, dtype)
     made = np.asarray(obj, dtype=None if dtype is None else np.dtype(dtype))
-    if made.dtype.kind not in "biuf" or made.dtype.itemsize > 8:
+    if made.dtype.kind not in "biufc" or made.dtype.itemsize > (16 if made.dtype.kind == "c" else 8):
         raise TypeError(f"arrays have no dtype {made.dtype}")
     if not made.dtype.isnative:
         made = made.astype(made.dtype.newbyteorder("="))
@@ -220,7 +210,9 @@ def eye(
     device: Device | None = None,
 ) -> Array:
     """Ones where the column is the row and `k` more."""
-    return _core.eye(n_rows, n_rows if n_cols is None else n_cols, k, dtype, device)
+    n_cols = n_rows if n_cols is None else n_cols
+    k = builtins.max(-n_rows, builtins.min(k, n_cols))
+    return _core.eye(n_rows, n_cols, k, dtype, device)
 
 
 def tril(x: Array, /, *, k: int = 0) -> Array:
@@ -233,7 +225,7 @@ def triu(x: Array, /, *, k: int = 0) -> Array:
     return asarray(x)._triangle(True, k)
 
 
-def meshgrid(*arrays: Array, indexing: str = "xy") -> tuple[Array, ...]:
+def meshgrid(*arrays: Array, indexing: str = "xy") -> list[Array]:
     """Vectors spread over the grid that they span."""
     if indexing not in ("xy", "ij"):
         raise ValueError(f"meshgrid: indexing is `{indexing}`, wanted `xy` or `ij`")
@@ -249,7 +241,7 @@ def meshgrid(*arrays: Array, indexing: str = "xy") -> tuple[Array, ...]:
         grids.append(one._reshape(own)._broadcast_to(shape))
     if swap:
         grids[0], grids[1] = grids[1], grids[0]
-    return tuple(grids)
+    return grids
 
 
 # Dtypes and devices.
@@ -261,11 +253,11 @@ def astype(
     return x._cast(dtype) if np.dtype(dtype) != x.dtype else _again(x, copy)
 
 
-def broadcast_arrays(*arrays: Array) -> tuple[Array, ...]:
+def broadcast_arrays(*arrays: Array) -> list[Array]:
     """Arrays repeated until all are of one shape."""
     all = [asarray(one) for one in arrays]
     shape = np.broadcast_shapes(*(one.shape for one in all))
-    return tuple(one._broadcast_to(shape) for one in all)
+    return [one._broadcast_to(shape) for one in all]
 
 
 def broadcast_to(x: Array, /, shape: Any) -> Array:
@@ -298,7 +290,7 @@ def _list(axes: Any) -> list[int]:
     return [axes] if isinstance(axes, int) else list(axes)
 
 
-def expand_dims(x: Array, /, *, axis: Any = 0) -> Array:
+def expand_dims(x: Array, /, axis: Any = 0) -> Array:
     """A new axis of extent 1."""
     return asarray(x)._expand_dims(_list(axis))
 
@@ -661,7 +653,7 @@ STANDARD = """abs acos acosh add all any arange argmax argmin argsort asarray as
 atan2 atanh bitwise_and bitwise_invert bitwise_left_shift bitwise_or bitwise_right_shift bitwise_xor
 broadcast_arrays broadcast_to ceil clip concat conj copysign cos cosh count_nonzero cumulative_prod
 cumulative_sum diff divide empty empty_like equal exp expand_dims expm1 eye flip floor floor_divide
-from_dlpack full full_like greater greater_equal hypot isfinite isin isinf isnan less less_equal
+from_dlpack full full_like greater greater_equal hypot imag isfinite isin isinf isnan less less_equal
 linspace log log10 log1p log2 logaddexp logical_and logical_not logical_or logical_xor
 matmul matrix_transpose max maximum mean meshgrid min minimum moveaxis multiply negative nextafter
 nonzero not_equal ones ones_like permute_dims positive pow prod real reciprocal remainder repeat

@@ -41,7 +41,7 @@ class SVDResult(NamedTuple):
 
 def _float(x: Any, name: str) -> Array:
     x = f.asarray(x)
-    if x.dtype.kind != "f":
+    if x.dtype.kind not in "fc":
         raise TypeError(f"{name}: wanted floats, got {x.dtype}")
     return x
 
@@ -58,16 +58,13 @@ def _on_host(name: str, function: Any, x: Any, *more: Any, **kwargs: Any) -> Any
 
 
 def _back(value: Any, x: Array) -> Array:
-    value = np.asarray(value)
-    if value.dtype.kind == "c":
-        raise TypeError("arrays hold no complex numbers")
-    return f.asarray(np.ascontiguousarray(value), device=x.device)
+    return f.asarray(np.array(value, order="C"), device=x.device)
 
 
 def cholesky(x: Array, /, *, upper: builtins.bool = False) -> Array:
     """The triangle whose product with its transpose is x."""
     low = _on_host("cholesky", np.linalg.cholesky, x)
-    return low.mT if upper else low
+    return f.conj(low.mT) if upper else low
 
 
 def inv(x: Array, /) -> Array:
@@ -88,7 +85,8 @@ def solve(x1: Array, x2: Array, /) -> Array:
 
 def det(x: Array, /) -> Array:
     """The determinants."""
-    return _float(x, "det")._det()
+    x = _float(x, "det")
+    return _on_host("det", np.linalg.det, x) if x.dtype.kind == "c" else x._det()
 
 
 def slogdet(x: Array, /) -> SlogdetResult:
