@@ -7,10 +7,10 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::{env, fs};
 
+use crate::python::{self, step, system_python};
 use crate::report::Row;
-use crate::workspace::{Result, Workspace, read_text};
+use crate::workspace::{Result, Workspace};
 
 /// The suite's name in the report of `cargo xtask test`.
 const NAME: &str = "tests of bench";
@@ -94,36 +94,10 @@ fn script(workspace: &Workspace, python: &Path) -> Command {
     command
 }
 
-/// The Python on the path.
-fn system_python() -> Option<PathBuf> {
-    let works = |name: &&str| {
-        let mut command = Command::new(name);
-        command.arg("--version").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        command.status().is_ok_and(|status| status.success())
-    };
-    ["python3", "python"].into_iter().find(works).map(PathBuf::from)
-}
-
-/// The Python of an environment with the packages of `bench/requirements.txt`, made where it is
-/// missing or where that file has changed.
+/// The Python of an environment with the packages of `bench/requirements.txt`.
 fn environment(workspace: &Workspace) -> Result<PathBuf> {
     let wanted = workspace.root.join("bench").join("requirements.txt");
-    let folder = workspace.scratch()?.join("bench-python");
-    let scripts = if cfg!(windows) { "Scripts" } else { "bin" };
-    let python = folder.join(scripts).join(format!("python{}", env::consts::EXE_SUFFIX));
-    // Written last, so that an environment half made is made again.
-    let stamp = folder.join("requirements.txt");
-    let text = read_text(&wanted)?;
-    if fs::read_to_string(&stamp).is_ok_and(|old| old == text) {
-        return Ok(python);
-    }
-    println!("bench: making a Python environment in {}", folder.display());
-    let base = system_python().ok_or("no python3: the peers in Python need it")?;
-    step(Command::new(base).args(["-m", "venv", "--clear"]).arg(&folder))?;
-    let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"];
-    step(Command::new(&python).args(pip).arg(&wanted))?;
-    fs::write(stamp, text)?;
-    Ok(python)
+    python::environment(workspace, "bench-python", &wanted)
 }
 
 /// Builds rten's and tract's programs and returns their folder; cargo itself knows when there is
@@ -134,13 +108,6 @@ fn build_peers(workspace: &Workspace) -> Result<PathBuf> {
     let mut command = workspace.cargo(&["build", "--release", "--locked", "--manifest-path"]);
     step(command.arg(manifest).arg("--target-dir").arg(&target))?;
     Ok(target.join("release"))
-}
-
-/// Runs a step that must succeed.
-fn step(command: &mut Command) -> Result<()> {
-    let name = command.get_program().display().to_string();
-    let status = command.status().map_err(|error| format!("{name} did not start: {error}"))?;
-    if status.success() { Ok(()) } else { Err(format!("{name} failed: {status}").into()) }
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ mod bench;
 mod docs;
 mod fetch;
 mod models;
+mod python;
 mod report;
 mod suites;
 mod test;

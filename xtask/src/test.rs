@@ -11,6 +11,7 @@ use std::{env, thread};
 use crate::bench;
 use crate::fetch;
 use crate::models;
+use crate::python;
 use crate::report::{self, Row};
 use crate::suites::{self, SUITES};
 use crate::workspace::{Result, Workspace, flag};
@@ -28,6 +29,7 @@ pub(crate) fn run(workspace: &Workspace, no_fetch: bool) -> Result<bool> {
             rows.extend(conformance(workspace, &hetra)?);
             println!("test: models against goldens");
             rows.push(models::run(workspace, &hetra)?);
+            rows.push(python::test(workspace)?);
         }
         Err(error) => {
             let mut row = Row::new("build of hetra");

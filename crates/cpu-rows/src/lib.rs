@@ -10,6 +10,7 @@ pub mod broadcast;
 pub mod broadcast_bf16;
 pub mod embed;
 pub mod fourier;
+pub mod fused;
 pub mod gather_concat;
 pub mod lrn;
 pub mod norm;

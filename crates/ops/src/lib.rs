@@ -47,6 +47,7 @@ mod elementwise;
 mod embed_norm;
 mod erf;
 mod fourier;
+mod fused;
 mod fused_activation;
 mod gather;
 mod gather_concat;

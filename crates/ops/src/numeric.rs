@@ -13,7 +13,10 @@ use crate::error::OpError;
 
 /// A row per line: name, what it is, the function on f64.
 macro_rules! rows {
-    (one: $($name:literal $doc:literal $f:expr;)* two: $($name2:literal $doc2:literal $f2:expr;)*) => {
+    (
+        one: $($name:literal $doc:literal $f:expr;)*
+        two: $($name2:literal $doc2:literal $f2:expr;)*
+    ) => {
         /// The operators of this file.
         pub(crate) static OPS: &[&OpDef] = &[&FLOOR_DIVIDE, &NEXT_AFTER, $(&OpDef {
             name: $name,

@@ -13,6 +13,7 @@ pub static ALL_OPS: &[&[&OpDef]] = &[
     crate::unary::OPS,
     crate::numeric::OPS,
     crate::philox::OPS,
+    crate::fused::OPS,
     crate::complex::OPS,
     crate::variadic::OPS,
     crate::random::OPS,

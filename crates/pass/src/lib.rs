@@ -27,6 +27,7 @@ mod cse;
 mod dead;
 mod fold;
 mod follow;
+mod fuse;
 mod layout;
 mod matmul;
 mod noop;

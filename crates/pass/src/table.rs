@@ -34,12 +34,17 @@ pub static PASSES: &[&Pass] = &[
     &crate::siblings::SIBLINGS,
     &crate::shuffle::SHUFFLE,
     &crate::channels_last::CHANNELS_LAST,
+    &crate::fuse::FUSE,
 ];
 
 /// Of these, the ones that run once, when the others find nothing more: they know only the forms
 /// of before. After each of them the passes of [`TIDYING`] run.
-pub(crate) static FINAL: &[&Pass] =
-    &[&crate::siblings::SIBLINGS, &crate::shuffle::SHUFFLE, &crate::channels_last::CHANNELS_LAST];
+pub(crate) static FINAL: &[&Pass] = &[
+    &crate::siblings::SIBLINGS,
+    &crate::shuffle::SHUFFLE,
+    &crate::channels_last::CHANNELS_LAST,
+    &crate::fuse::FUSE,
+];
 
 /// The passes that remove what others have made superfluous.
 pub(crate) static TIDYING: &[&Pass] =

@@ -81,7 +81,7 @@ fn may_be_unsafe(path: &str) -> bool {
     device
         || matches!(
             folder,
-            "tensor" | "kernel" | "device" | "cpu-base" | "cpu-kernels" | "cpu-rows"
+            "tensor" | "kernel" | "device" | "cpu-base" | "cpu-kernels" | "cpu-rows" | "python"
         )
 }
 
@@ -91,8 +91,7 @@ fn placement_of_unsafe(path: &str, masked: &str, findings: &mut Vec<Finding>) {
         return;
     }
     for at in words(masked, "unsafe") {
-        let message =
-            "`unsafe` belongs in tensor, kernel, cpu-*, device and devices but the CPU only";
+        let message = "`unsafe` belongs in tensor, kernel, cpu-*, python, device and devices but the CPU only";
         findings.push(Finding::new(path, line_of(masked, at), "unsafe", message));
     }
 }

@@ -45,8 +45,9 @@ fn rows(form: &Form<'_>) -> bool {
     a.len() == b.len() && columns(a).is_some() && columns(a) == columns(b)
 }
 
-fn compile(_: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
-    let op = match node.op.as_str() {
+/// The kernel's function for an operator.
+pub(super) fn op_of(op: &str) -> Option<Binary> {
+    Some(match op {
         "Add" | "Sum" => Binary::Add,
         "Sub" => Binary::Sub,
         "Mul" => Binary::Mul,
@@ -55,7 +56,11 @@ fn compile(_: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
         "Max" => Binary::Max,
         "PRelu" => Binary::Prelu,
         _ => return None,
-    };
+    })
+}
+
+fn compile(_: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
+    let op = op_of(&node.op)?;
     program_over("binary", in_place, move |call| run(call, op))
 }
 

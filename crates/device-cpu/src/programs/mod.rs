@@ -17,6 +17,7 @@ mod elements;
 mod embed;
 mod extents;
 mod fourier;
+mod fused;
 mod heads;
 mod int8_conv;
 mod last_shape;
@@ -113,6 +114,7 @@ static FAMILIES: &[Family] = &[
     any(elements::OPS, movement::takes),
     any(embed::OPS, embed::takes),
     floats(fourier::OPS, every_form),
+    any(fused::OPS, fused::takes),
     floats(matmul::OPS, matmul::takes),
     any(movement::OPS, movement::takes),
     floats(nbits::OPS, nbits::takes),

@@ -46,7 +46,7 @@ pub(super) static OPS: &[(&str, Compile)] = &[
 ];
 
 /// The kernel's function for a node.
-fn function(node: &Node) -> Option<Func> {
+pub(super) fn function(node: &Node) -> Option<Func> {
     let float = |name: &str, default: f32| node.attrs.float_or(name, default).ok();
     Some(match node.op.as_str() {
         "Exp" => Func::Exp,

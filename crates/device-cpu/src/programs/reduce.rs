@@ -33,15 +33,22 @@ pub(super) static OPS: &[(&str, Compile)] = &[
 /// Sums of squares below this may have lost digits, or be 0 of numbers that are not.
 const SQUARES_MIN: f32 = 1e-30;
 
-fn compile(_: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
-    let op = match node.op.as_str() {
+/// The kernel's reduction for an operator that is no more than that.
+pub(super) fn op_of(op: &str) -> Option<Reduce> {
+    Some(match op {
         "ReduceSum" => Reduce::Sum,
         "ReduceMean" => Reduce::Mean,
         "ReduceMax" => Reduce::Max,
         "ReduceMin" => Reduce::Min,
+        _ => return None,
+    })
+}
+
+fn compile(_: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
+    let op = match node.op.as_str() {
         "ReduceSumSquare" | "ReduceL2" => Reduce::SumSquare,
         "ReduceL1" => Reduce::SumAbs,
-        _ => return None,
+        op => op_of(op)?,
     };
     let keep = node.attrs.flag_or("keepdims", true).ok()?;
     let noop = node.attrs.flag_or("noop_with_empty_axes", false).ok()?;

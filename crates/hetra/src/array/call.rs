@@ -89,7 +89,7 @@ impl Op {
 
     /// As [`Op::typed`], for a call that has no operands.
     pub(crate) fn typed_on(self, dtype: DType, shape: Shape, place: Arc<Place>) -> Result<Array> {
-        checked(&shape)?;
+        checked(dtype, &shape)?;
         let mut depth = 0;
         for array in self.arrays() {
             let mut own = array.depth();
@@ -122,7 +122,7 @@ impl Op {
         let depth = 1 + self.arrays().map(Array::depth).max().unwrap_or(0);
         let call = Arc::new(self.call);
         let outputs = types.into_iter().enumerate().map(|(index, (dtype, shape))| {
-            checked(&shape)?;
+            checked(dtype, &shape)?;
             let state = Mutex::new(State::Pending(call.clone(), index));
             Ok(Array(Arc::new(Inner { dtype, shape, place: place.clone(), depth, state })))
         });

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use hetra_ir::Attr;
-use hetra_tensor::{DType, Element, Rounding, Shape, Tensor, cast, element_count, from_f64};
+use hetra_tensor::{DType, Element, Rounding, Shape, Tensor, cast, from_f64};
 
 use super::call::Op;
 use super::place::Place;
@@ -73,7 +73,6 @@ impl Array {
         if shape.is_empty() {
             return Ok(Array::ready(value, device.0.clone()));
         }
-        element_count(shape)?;
         let dims: Vec<i64> = shape.iter().map(|&extent| extent as i64).collect();
         // One element is kept whatever the shape: it is written out where it is used.
         let value = value.reshape(&[1])?;
@@ -127,8 +126,7 @@ impl Array {
         }
         let count = count as usize;
         // Before a list of them is made.
-        let room = Tensor::zeros(DType::F64, &[count])?;
-        drop(room);
+        super::checked(DType::F64, &[count])?;
         let tensor = match (start, step) {
             (Scalar::Int(a), Scalar::Int(by)) => {
                 let values = (0..count as i128).map(|i| a + i * by);

@@ -24,7 +24,7 @@ enum Rule {
 }
 
 macro_rules! functions {
-    ($kind:ident, $($(#[doc = $doc:literal])* $variant:ident $method:ident = $op:literal $rule:ident;)*) => {
+    ($kind:ident, $($variant:ident $method:ident = $op:literal $rule:ident;)*) => {
         /// Names of functions of this many operands.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[allow(missing_docs, reason = "the methods of the same names say what they are")]

@@ -1,5 +1,6 @@
 //! What can go wrong with arrays.
 
+use hetra_exec::ExecError;
 use hetra_ops::OpError;
 use hetra_tensor::{DType, Shape, TensorError};
 
@@ -57,11 +58,21 @@ impl ArrayError {
             ArrayError::Op { source: OpError::Tensor(TensorError::TooLarge { .. }), .. } => {
                 Class::Memory
             }
+            ArrayError::Run(error) if no_room(error) => Class::Memory,
             ArrayError::Range { .. } => Class::Range,
             ArrayError::Run(_) => Class::Run,
             _ => Class::Value,
         }
     }
+}
+
+/// Whether a run ended for want of memory.
+fn no_room(error: &Error) -> bool {
+    let Error::Exec(ExecError::Node(node)) = error else { return false };
+    let room = |error: &TensorError| {
+        matches!(error, TensorError::Memory { .. } | TensorError::TooLarge { .. })
+    };
+    matches!(&node.source, OpError::Tensor(error) if room(error))
 }
 
 /// Kinds of [`ArrayError`].

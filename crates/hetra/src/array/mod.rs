@@ -25,7 +25,7 @@ mod search;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use hetra_tensor::{DType, Element, Shape, Tensor, element_count};
+use hetra_tensor::{DType, Element, Shape, Tensor, TensorError, element_count};
 
 pub use create::Device;
 pub use elementwise::{Binary, Unary};
@@ -216,8 +216,14 @@ impl fmt::Debug for Array {
     }
 }
 
-/// Checks that a shape can be had at all.
-fn checked(shape: &[usize]) -> Result<()> {
-    element_count(shape)?;
-    Ok(())
+/// Checks that there may be such an array at all.
+fn checked(dtype: DType, shape: &[usize]) -> Result<()> {
+    let bytes = element_count(shape).ok().and_then(|count| dtype.bytes(count));
+    match bytes {
+        Some(bytes) if bytes <= hetra_tensor::bytes_max() => Ok(()),
+        bytes => {
+            let bytes = bytes.map_or(u128::MAX, |bytes| bytes as u128);
+            Err(TensorError::TooLarge { bytes }.into())
+        }
+    }
 }

@@ -156,6 +156,8 @@ _METHODS: dict[str, Any] = {
     "ravel": lambda self: self._reshape(-1),
     "flatten": lambda self: self._reshape(-1),
     "get": lambda self: f.asnumpy(self),
+    "real": property(lambda self: f.real(self)),
+    "imag": property(lambda self: f.imag(self)),
     "itemsize": property(lambda self: self.dtype.itemsize),
     "nbytes": property(lambda self: self.dtype.itemsize * self.size),
     "swapaxes": lambda self, a, b: self._move_axes([a, b], [b, a]),
