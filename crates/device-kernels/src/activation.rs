@@ -36,6 +36,11 @@ impl Activate {
         Some(Activate { code, a, b, scale: epilogue.scale, shift: epilogue.shift })
     }
 
+    /// Whether it changes nothing.
+    pub(crate) fn is_none(self) -> bool {
+        self.code == 0 && self.scale == 1.0 && self.shift == 0.0
+    }
+
     /// Writes it down, as constants.
     pub(crate) fn apply(self, t: &Trace, x: E<f32>) -> E<f32> {
         let code = t.lit(self.code as u32);

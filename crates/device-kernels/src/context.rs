@@ -88,10 +88,10 @@ impl Gpu {
         }
         tensor.fetch()?;
         let scalar = self.scalar(tensor.dtype()).ok_or(Stop::Host)?;
-        let bytes = bytes_of(tensor, self.limits().f16).ok_or(Stop::Host)?;
-        if bytes.len() > self.limits().bytes_max {
+        if tensor.len().saturating_mul(scalar.bytes()) > self.limits().bytes_max {
             return Err(Stop::Host);
         }
+        let bytes = bytes_of(tensor, self.limits().f16).ok_or(Stop::Host)?;
         let memory = self.filled(&bytes).map_err(fault)?;
         Ok(Stored { memory, scalar, dtype: tensor.dtype(), shape: tensor.shape().into() })
     }

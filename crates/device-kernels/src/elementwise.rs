@@ -13,13 +13,56 @@ use crate::program::Work;
 use crate::stored::Stored;
 use crate::table::{Form, Row};
 
-pub(crate) const ROWS: &[Row] = &[Row {
-    ops: crate::expression::OPS,
-    kernel: "elementwise",
-    on_device: &[0, 1, 2, 3, 4, 5, 6, 7],
-    takes: |form: &Form<'_>| takes(form),
-    compile,
-}];
+pub(crate) const ROWS: &[Row] = &[
+    Row {
+        ops: crate::expression::OPS,
+        kernel: "elementwise",
+        on_device: &[0, 1, 2, 3, 4, 5, 6, 7],
+        takes: |form: &Form<'_>| takes(form),
+        compile,
+    },
+    Row {
+        ops: &[FUSED],
+        kernel: "fused",
+        on_device: &[0, 1, 2, 3, 4, 5, 6, 7],
+        takes: takes_body,
+        compile,
+    },
+];
+
+/// Elementwise operators that the passes put into one node.
+const FUSED: &str = "hetra.Fused";
+
+/// Whether there is an expression for every node of a body.
+fn takes_body(form: &Form<'_>) -> bool {
+    let Ok(body) = form.node.attrs.graph("body") else { return false };
+    let inner = |node: &Node| takes(&form.within(node, body));
+    let few = form.node.inputs.len() <= OPERANDS_MAX && body.outputs.len() == 1;
+    let floats = (0..form.node.inputs.len()).all(|index| form.is_f32(index));
+    few && floats
+        && body.captures.is_empty()
+        && body.constants.is_empty()
+        && body.nodes.iter().all(inner)
+}
+
+/// The expression of a node, or of all nodes of a body.
+fn expression(t: &Trace, node: &Node, given: &[Option<Val>], dtype: DType) -> Option<Val> {
+    if node.op != FUSED {
+        return apply(t, node, given, dtype);
+    }
+    let body = node.attrs.graph("body").ok()?;
+    let mut values: Vec<Option<Val>> = vec![None; body.values.len()];
+    for (id, value) in body.inputs.iter().zip(given) {
+        values[id.index()] = *value;
+    }
+    for node in &body.nodes {
+        let own = node.inputs.iter().map(|input| input.and_then(|id| values[id.index()]));
+        let value = apply(t, node, &own.collect::<Vec<_>>(), dtype)?;
+        // Written out once, however often it is read.
+        values[node.output(0)?.index()] = Some(value.bound(t));
+    }
+    values[body.outputs.first()?.index()]
+}
 
 /// Most operands: a kernel has so many buffers for certain.
 pub(crate) const OPERANDS_MAX: usize = 7;
@@ -61,7 +104,11 @@ fn run_node(node: &Node, run: &Run<'_, '_>) -> Outcome {
         return Err(Stop::Host);
     }
     let dtypes: SmallVec<[DType; 4]> = there.iter().map(|operand| operand.dtype).collect();
-    if !takes_dtypes(run.gpu, node, &dtypes) {
+    let fits = match node.op == FUSED {
+        true => dtypes.iter().all(|&dtype| dtype == DType::F32),
+        false => takes_dtypes(run.gpu, node, &dtypes),
+    };
+    if !fits {
         return Err(Stop::Host);
     }
     let dtype = result_dtype(node, &dtypes).ok_or(Stop::Host)?;
@@ -223,7 +270,7 @@ fn generate(
             let given: Vec<Option<Val>> = (0..form.node.inputs.len())
                 .map(|index| (form.present >> index & 1 == 1).then(|| values.next()).flatten())
                 .collect();
-            done = apply(t, form.node, &given, form.dtype);
+            done = expression(t, form.node, &given, form.dtype);
             if let Some(value) = done {
                 store.put(t, i, value);
             }

@@ -21,6 +21,16 @@ pub(crate) enum Val {
 }
 
 impl Val {
+    /// The same value in a variable of its own.
+    pub(crate) fn bound(self, t: &Trace) -> Val {
+        match self {
+            Val::F(x) => Val::F(t.bind(x)),
+            Val::I(x) => Val::I(t.bind(x)),
+            Val::U(x) => Val::U(t.bind(x)),
+            Val::B(x) => Val::B(t.bind(x)),
+        }
+    }
+
     pub(crate) fn float(self, t: &Trace) -> E<f32> {
         match self {
             Val::F(x) => x,

@@ -17,6 +17,7 @@ mod expression;
 mod math;
 mod matmul;
 mod movement;
+mod panels;
 mod pool;
 mod program;
 mod resample;

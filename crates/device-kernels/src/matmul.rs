@@ -10,6 +10,7 @@ use smallvec::{SmallVec, smallvec};
 use crate::activation::Activate;
 use crate::context::{A, Gpu, Outcome, Run, Stop};
 use crate::math::activate;
+use crate::panels::Panels;
 use crate::program::Work;
 use crate::stored::Stored;
 use crate::table::{Form, Row};
@@ -100,19 +101,20 @@ fn product(
 }
 
 /// One product, or many of the same extents.
-struct Product {
-    m: usize,
-    n: usize,
-    k: usize,
-    a: (usize, usize),
-    b: (usize, usize),
+pub(crate) struct Product {
+    pub(crate) m: usize,
+    pub(crate) n: usize,
+    pub(crate) k: usize,
+    /// Steps from a row to the next and from a column to the next.
+    pub(crate) a: (usize, usize),
+    pub(crate) b: (usize, usize),
     /// Products, and those of the inner axis.
-    batch: (usize, usize),
+    pub(crate) batch: (usize, usize),
     /// Steps of both operands along the inner and the outer axis.
-    steps: [(usize, usize); 2],
-    alpha: f32,
-    beta: f32,
-    c: (usize, usize),
+    pub(crate) steps: [(usize, usize); 2],
+    pub(crate) alpha: f32,
+    pub(crate) beta: f32,
+    pub(crate) c: (usize, usize),
     output: Shape,
 }
 
@@ -209,6 +211,10 @@ fn multiply(run: &Run<'_, '_>, act: Activate, by: &Product, [a, b, c]: [&Stored;
     let out = gpu.room(DType::F32, &by.output)?;
     if out.count() == 0 || by.k == 0 {
         return Err(Stop::Host);
+    }
+    if let Some(panels) = Panels::of(gpu, by) {
+        panels.multiply(gpu, act, by, [a, b, c], &out)?;
+        return Ok(smallvec![out]);
     }
     let kernel = gpu.kernel("product", || product::with(&[]))?;
     let [(a_inner, b_inner), (a_outer, b_outer)] = by.steps;

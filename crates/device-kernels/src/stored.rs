@@ -102,16 +102,21 @@ impl Held for Holder {
     }
 }
 
-/// The bytes of a host's tensor as a device holds them; `None` where a number does not fit or
-/// kernels do not know the dtype.
+/// The bytes of a host's tensor as a device holds them; `None` where a number does not fit, kernels
+/// do not know the dtype, or the host has no room for them.
 pub(crate) fn bytes_of(tensor: &Tensor, f16: bool) -> Option<Vec<u8>> {
     let scalar = scalar_of(tensor.dtype(), f16)?;
-    let words = |words: &mut dyn Iterator<Item = u32>| words.flat_map(u32::to_le_bytes).collect();
+    let mut bytes = Vec::new();
+    bytes.try_reserve_exact(tensor.len().checked_mul(scalar.bytes())?).ok()?;
+    let words = |words: &mut dyn Iterator<Item = u32>| {
+        bytes.extend(words.flat_map(u32::to_le_bytes));
+        bytes
+    };
     Some(match tensor.dtype() {
         DType::I64 => {
             let values = tensor.as_slice::<i64>().ok()?;
-            let fits: Option<Vec<i32>> = values.iter().map(|&v| i32::try_from(v).ok()).collect();
-            words(&mut fits?.into_iter().map(|value| value as u32))
+            values.iter().all(|&value| i32::try_from(value).is_ok()).then_some(())?;
+            words(&mut values.iter().map(|&value| value as i32 as u32))
         }
         DType::I8 => words(&mut tensor.bytes().iter().map(|&b| i32::from(b as i8) as u32)),
         DType::U8 | DType::Bool => words(&mut tensor.bytes().iter().map(|&b| u32::from(b))),

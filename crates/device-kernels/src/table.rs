@@ -30,7 +30,12 @@ pub(crate) struct Form<'a> {
     types: &'a [Type],
 }
 
-impl Form<'_> {
+impl<'a> Form<'a> {
+    /// A node of a body, whose values have their types.
+    pub(crate) fn within(&self, node: &'a Node, body: &'a Graph) -> Form<'a> {
+        Form { gpu: self.gpu, node, graph: body, types: &[] }
+    }
+
     /// The type of an input, as far as it is known.
     pub(crate) fn ty(&self, index: usize) -> Type {
         let Some(value) = self.node.input(index) else { return Type::Unknown };

@@ -9,7 +9,7 @@ use hetra_kernel::{FAULT_WORDS, Kernel, Options, Scalar, Target, entry};
 use hetra_tensor::Held;
 use opencl3::command_queue::CommandQueue;
 use opencl3::context::Context;
-use opencl3::device::{Device, SubDevice};
+use opencl3::device::{CL_DEVICE_TYPE_CPU, Device, SubDevice};
 use opencl3::error_codes::{
     CL_DEVICE_NOT_AVAILABLE, CL_INVALID_BUFFER_SIZE, CL_MEM_OBJECT_ALLOCATION_FAILURE,
     CL_OUT_OF_HOST_MEMORY, CL_OUT_OF_RESOURCES, ClError,
@@ -51,6 +51,15 @@ struct State {
     pending: Vec<Pending<Memory>>,
 }
 
+/// How many floats an item had better work on at a time: of GPUs, many items have one each.
+fn lanes(device: &Device) -> u32 {
+    let is = |kind| device.dev_type().is_ok_and(|own| own & kind != 0);
+    match device.native_vector_width_float() {
+        Ok(width) if is(CL_DEVICE_TYPE_CPU) => width.max(1),
+        _ => 1,
+    }
+}
+
 impl OpenCl {
     pub(crate) fn new(chosen: Chosen) -> Result<OpenCl, DeviceError> {
         let (found, division) = match chosen {
@@ -73,6 +82,7 @@ impl OpenCl {
         let limits = LaunchLimits {
             f16: has("f16"),
             subgroups: false,
+            lanes: lanes(&device),
             bytes_max: bytes(device.max_mem_alloc_size()),
             buffers_max: 32,
             group_items_max: device.max_work_group_size().map_or(1, |items| items as u32),

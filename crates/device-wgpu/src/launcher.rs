@@ -97,6 +97,8 @@ impl Wgpu {
         let launch = LaunchLimits {
             f16: features.contains(wgpu::Features::SHADER_F16),
             subgroups: features.contains(wgpu::Features::SUBGROUP),
+            // WGSL has vectors of four at most.
+            lanes: 1,
             bytes_max: usize::try_from(limits.max_storage_buffer_binding_size)
                 .unwrap_or(usize::MAX)
                 .min(usize::try_from(limits.max_buffer_size).unwrap_or(usize::MAX))

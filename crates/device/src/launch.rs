@@ -48,6 +48,9 @@ pub struct LaunchLimits {
     pub f16: bool,
     /// Whether items of a subgroup can work together; else each is one by itself.
     pub subgroups: bool,
+    /// How many floats an item had better work on at a time: on processors as many as a vector
+    /// register has, else 1.
+    pub lanes: u32,
     /// Most bytes of one memory.
     pub bytes_max: usize,
     /// Most memories of one kernel.

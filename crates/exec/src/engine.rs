@@ -163,6 +163,20 @@ impl Engine {
         }
     }
 
+    /// Bytes that are kept for later runs.
+    pub fn idle_bytes(&self) -> usize {
+        let blocks = |memory: &Memory| -> usize {
+            memory.blocks.iter().flatten().map(|block| block.capacity()).sum()
+        };
+        lock(&self.memories).iter().map(blocks).sum()
+    }
+
+    /// Gives back what is kept for later runs.
+    pub fn forget_memories(&self) {
+        let memories = std::mem::take(&mut *lock(&self.memories));
+        drop(memories);
+    }
+
     /// The graph.
     pub fn graph(&self) -> &Arc<Graph> {
         &self.graph

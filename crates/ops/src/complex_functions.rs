@@ -109,7 +109,8 @@ pub(crate) fn exp_m1(z: Complex) -> Complex {
         return complex(if x == -INF { -1.0 } else { all.re - 1.0 }, all.im);
     }
     if y == 0.0 {
-        return complex(x.exp_m1(), y);
+        // Of either zero it is 0.
+        return complex(x.exp_m1() + 0.0, y);
     }
     let half = (y / 2.0).sin();
     complex(x.exp_m1() * y.cos() - 2.0 * half * half, x.exp() * y.sin())

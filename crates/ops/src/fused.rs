@@ -3,7 +3,7 @@
 use hetra_ir::Type;
 
 use crate::context::{EvalCtx, InferCtx};
-use crate::def::{Arity, Kind, OpDef};
+use crate::def::{Arity, OpDef};
 use crate::error::OpError;
 use crate::work::Work;
 
@@ -15,7 +15,6 @@ static FUSED: OpDef = OpDef {
     doc: "A `body` of elementwise operators of arrays of one shape and of single numbers, at most \
           one reduction being behind them.",
     inputs: Arity::at_least(1),
-    kind: Kind::Elementwise,
     infer,
     work,
     eval,

@@ -120,6 +120,11 @@ impl<'a> Editor<'a> {
         !self.dead[at] && self.graph.nodes[at].op == op
     }
 
+    /// Whether the node at this place is there.
+    pub(crate) fn is_live(&self, at: usize) -> bool {
+        !self.dead[at]
+    }
+
     /// All places of nodes that are there.
     pub(crate) fn live(&self) -> Vec<usize> {
         (0..self.graph.nodes.len()).filter(|&at| !self.dead[at]).collect()

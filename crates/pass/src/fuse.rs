@@ -35,7 +35,7 @@ const REDUCTIONS: [&str; 4] = ["ReduceSum", "ReduceMean", "ReduceMax", "ReduceMi
 
 fn fuse(ed: &mut Editor<'_>, root: usize) {
     // It may be part of another by now.
-    if !ed.live().contains(&root) {
+    if !ed.is_live(root) {
         return;
     }
     let reduces = REDUCTIONS.iter().any(|op| ed.is(root, op));
@@ -84,7 +84,6 @@ fn joins(ed: &Editor<'_>, at: usize, shape: &[usize]) -> bool {
     let elementwise = find(&node.op).is_some_and(|def| def.kind == Kind::Elementwise && def.pure);
     let own = ed.sole_output(at).and_then(|value| large(ed, value));
     elementwise
-        && node.op != "hetra.Fused"
         && own.as_deref() == Some(shape)
         && node.inputs.iter().all(|input| input.is_some_and(|value| operand(ed, value, shape)))
         && ed.claim(node) == Claim::Kernel

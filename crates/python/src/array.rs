@@ -7,7 +7,7 @@ use hetra::array::{Binary, Scalar, Unary};
 use pyo3::basic::CompareOp;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyCapsule, PyComplex, PyTuple};
+use pyo3::types::{PyCapsule, PyComplex, PyList, PyTuple};
 
 use crate::convert::{self, Operand, operand, picks_of};
 use crate::error::of_array;
@@ -25,9 +25,21 @@ impl PyArray {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Puts another array in the place of this one: what NumPy does in place.
-    fn set(&self, array: Array) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = array;
+    /// Puts another array, made of this one, in its place: what NumPy does in place. Where another
+    /// thread was first it is made again, of what that gave.
+    fn change(&self, make: impl Fn(&Array) -> PyResult<Array>) -> PyResult<()> {
+        loop {
+            let before = self.array();
+            let next = make(&before)?;
+            let mut own = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            if own.is_same(&before) {
+                let old = std::mem::replace(&mut *own, next);
+                // Not under the lock: what it holds may be somebody else's.
+                drop(own);
+                drop(old);
+                return Ok(());
+            }
+        }
     }
 
     fn unary(&self, function: Unary) -> PyResult<PyArray> {
@@ -49,21 +61,36 @@ impl PyArray {
     }
 
     pub(crate) fn update(&self, other: &Bound<'_, PyAny>, function: Binary) -> PyResult<()> {
-        let own = self.array();
-        let result = combine(&own, other, function, false)?.ok_or_else(|| {
-            let kind = other.get_type();
-            PyTypeError::new_err(format!(
-                "{}: wanted an array or a number, got {kind}",
-                function.name()
-            ))
-        })?;
-        if result.shape() != own.shape() {
-            let (a, b) = (own.shape(), result.shape());
-            return Err(PyValueError::new_err(format!("{a:?} in place cannot become {b:?}")));
-        }
-        self.set(result.cast(own.dtype()).map_err(of_array)?);
-        Ok(())
+        self.change(|own| {
+            let result = combine(own, other, function, false)?;
+            in_place(own, result.ok_or_else(|| no_operand(function, other))?)
+        })
     }
+}
+
+/// The error of an operand that arrays do not work with.
+pub(crate) fn no_operand(function: Binary, other: &Bound<'_, PyAny>) -> PyErr {
+    let kind = other.get_type();
+    PyTypeError::new_err(format!("{}: wanted an array or a number, got {kind}", function.name()))
+}
+
+/// A result that takes the place of an array: of its shape and, but for lost digits, its kind.
+fn in_place(own: &Array, result: Array) -> PyResult<Array> {
+    if result.shape() != own.shape() {
+        let (a, b) = (own.shape(), result.shape());
+        return Err(PyValueError::new_err(format!("{a:?} in place cannot become {b:?}")));
+    }
+    let kind = |dtype: hetra::DType| match dtype {
+        hetra::DType::Bool => 0,
+        _ if dtype.is_int() => 1,
+        _ if dtype.is_float() => 2,
+        _ => 3,
+    };
+    if kind(result.dtype()) > kind(own.dtype()) {
+        let (a, b) = (own.dtype(), result.dtype());
+        return Err(PyTypeError::new_err(format!("{a} in place cannot become {b}")));
+    }
+    result.cast(own.dtype()).map_err(of_array)
 }
 
 /// `None` for what arrays do not work with.
@@ -77,7 +104,11 @@ pub(crate) fn combine(
         Some(Operand::Array(other)) if reversed => other.binary(function, array),
         Some(Operand::Array(other)) => array.binary(function, &other),
         Some(Operand::Scalar(scalar)) => array.binary_scalar(function, scalar, reversed),
-        // NumPy's arrays and scalars, and what else has its memory to show.
+        // Lists, NumPy's arrays and scalars, and what else has its memory to show.
+        None if other.is_instance_of::<PyList>() || other.is_instance_of::<PyTuple>() => {
+            let other = convert::array_beside(other, array)?;
+            if reversed { other.binary(function, array) } else { array.binary(function, &other) }
+        }
         None if other.hasattr("__array_interface__")? || other.hasattr("__dlpack__")? => {
             let other = convert::array_beside(other, array)?;
             if reversed { other.binary(function, array) } else { array.binary(function, &other) }
@@ -126,14 +157,10 @@ impl PyArray {
     }
 
     fn __imatmul__(&self, other: &Bound<'_, PyAny>) -> PyResult<()> {
-        let own = self.array();
-        let product = own.matmul(&convert::array_beside(other, &own)?).map_err(of_array)?;
-        if product.shape() != own.shape() {
-            let (a, b) = (own.shape(), product.shape());
-            return Err(PyValueError::new_err(format!("{a:?} in place cannot become {b:?}")));
-        }
-        self.set(product.cast(own.dtype()).map_err(of_array)?);
-        Ok(())
+        self.change(|own| {
+            let other = convert::array_beside(other, own)?;
+            in_place(own, own.matmul(&other).map_err(of_array)?)
+        })
     }
 
     fn __neg__(&self) -> PyResult<PyArray> {
@@ -185,9 +212,7 @@ impl PyArray {
             }
             None => convert::array_beside(value, &array)?,
         };
-        let next = key.py().detach(|| array.with(&picks, &values)).map_err(of_array)?;
-        self.set(next);
-        Ok(())
+        self.change(|own| key.py().detach(|| own.with(&picks, &values)).map_err(of_array))
     }
 
     fn __len__(&self) -> PyResult<usize> {
@@ -337,10 +362,11 @@ impl PyArray {
         self.array().det().map(PyArray::new).map_err(of_array)
     }
 
-    /// A DLPack capsule of the value, on the host and without a copy where it is there already.
+    /// A DLPack capsule of the value, on the host: without a copy where it is there already and
+    /// the consumer knows that it may only read (`versioned`).
     #[pyo3(name = "_capsule")]
-    fn capsule<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyCapsule>> {
-        crate::dlpack::give(py, &self.array())
+    fn capsule<'py>(&self, py: Python<'py>, versioned: bool) -> PyResult<Bound<'py, PyCapsule>> {
+        crate::dlpack::give(py, &self.array(), versioned)
     }
 
     #[getter]

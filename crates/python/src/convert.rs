@@ -66,7 +66,8 @@ pub(crate) fn scalar_of(object: &Bound<'_, PyAny>) -> PyResult<Option<Scalar>> {
     if object.is_instance_of::<PyBool>() {
         return Ok(Some(Scalar::Bool(object.extract()?)));
     }
-    if object.is_instance_of::<PyFloat>() {
+    // Not of a class below: NumPy's f64 is one, and has a dtype.
+    if object.is_exact_instance_of::<PyFloat>() {
         return Ok(Some(Scalar::Float(object.extract()?)));
     }
     if object.is_instance_of::<PyInt>() {
@@ -76,7 +77,7 @@ pub(crate) fn scalar_of(object: &Bound<'_, PyAny>) -> PyResult<Option<Scalar>> {
             .map(|value| Some(Scalar::Int(value)))
             .map_err(|_| PyOverflowError::new_err(text));
     }
-    if object.is_instance_of::<PyComplex>() {
+    if object.is_exact_instance_of::<PyComplex>() {
         let part = |name: &str| object.getattr(name)?.extract::<f64>();
         return Ok(Some(Scalar::Complex(part("real")?, part("imag")?)));
     }
@@ -192,7 +193,8 @@ fn pick_of(object: &Bound<'_, PyAny>, of: &Array) -> PyResult<Pick> {
             let index = value
                 .call_method0("__index__")
                 .map_err(|_| PyTypeError::new_err("slices are of integers"))?;
-            let value: i128 = index.extract().unwrap_or(i128::MAX);
+            let far = || if index.lt(0).unwrap_or(false) { i128::MIN } else { i128::MAX };
+            let value: i128 = index.extract().unwrap_or_else(|_| far());
             Ok(Some(value.clamp(i128::from(i64::MIN + 1), i128::from(i64::MAX)) as i64))
         };
         return Ok(Pick::Range(bound("start")?, bound("stop")?, bound("step")?.unwrap_or(1)));

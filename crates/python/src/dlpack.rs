@@ -3,8 +3,8 @@
 //! A producer hands out a capsule with a `DLManagedTensor`; the consumer renames it and calls its
 //! deleter when it is done. Only memory of the host is taken and given.
 
-use std::ffi::{c_int, c_void};
-use std::ptr::NonNull;
+use std::ffi::{CStr, c_int, c_void};
+use std::ptr::{self, NonNull};
 use std::slice;
 
 use hetra::{Array, DType, Tensor};
@@ -13,12 +13,14 @@ use pyo3::exceptions::{PyBufferError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyCapsule, PyCapsuleMethods};
 
+use crate::error::of_array;
+
 /// `kDLCPU`, and pinned memory of CUDA (`kDLCUDAHost`), which the host reads as well.
 const HOSTS: [c_int; 2] = [1, 3];
 /// The name of a capsule that nobody has taken.
-const NAME: &std::ffi::CStr = c"dltensor";
+const NAME: &CStr = c"dltensor";
 /// The name of one that was taken.
-const USED: &std::ffi::CStr = c"used_dltensor";
+const USED: &CStr = c"used_dltensor";
 /// Most axes that are taken: a producer says any number.
 const AXES_MAX: usize = 64;
 
@@ -130,7 +132,8 @@ pub(crate) fn take(capsule: &Bound<'_, PyCapsule>, copy: Option<bool>) -> PyResu
     if copy == Some(false) && !found.dense {
         return Err(PyBufferError::new_err("the elements are not one after the other: copy"));
     }
-    if copy == Some(true) || !found.dense {
+    // Booleans of others may be any byte: ours are 0 or 1.
+    if copy == Some(true) || !found.dense || found.dtype == DType::Bool {
         return found.copied();
     }
     // SAFETY: renames it: from now on the deleter is this side's to call. The name is static.
@@ -140,7 +143,7 @@ pub(crate) fn take(capsule: &Bound<'_, PyCapsule>, copy: Option<bool>) -> PyResu
     }
     let taken = Taken { managed, data: found.data, bytes: found.bytes };
     let tensor = Tensor::from_blob(found.dtype, &found.shape, Blob::owned(taken));
-    tensor.map_err(|error| PyValueError::new_err(error.to_string()))
+    tensor.map_err(|error| of_array(error.into()))
 }
 
 /// What a tensor of somebody else says of itself, checked.
@@ -202,7 +205,7 @@ impl Found {
 
     /// The elements in row-major order, in memory of ours.
     fn copied(&self) -> PyResult<Tensor> {
-        let fault = |error: hetra::TensorError| PyValueError::new_err(error.to_string());
+        let fault = |error: hetra::TensorError| of_array(error.into());
         let mut out = Tensor::zeros(self.dtype, &self.shape).map_err(fault)?;
         let width = self.dtype.bits() / 8;
         let count = out.len();
@@ -212,6 +215,7 @@ impl Found {
                 // SAFETY: as in `Taken`: dense, so that `bytes` of them follow `data`.
                 to.copy_from_slice(unsafe { slice::from_raw_parts(self.data, self.bytes) });
             }
+            self.normalise(to);
             return Ok(out);
         }
         let mut index = vec![0usize; self.shape.len()];
@@ -231,66 +235,160 @@ impl Found {
                 index[axis] = 0;
             }
         }
+        self.normalise(to);
         Ok(out)
+    }
+
+    /// Booleans are 0 or 1.
+    fn normalise(&self, bytes: &mut [u8]) {
+        if self.dtype == DType::Bool {
+            bytes.iter_mut().for_each(|byte| *byte = u8::from(*byte != 0));
+        }
     }
 }
 
-/// What keeps a tensor that is given away.
-struct Given {
-    managed: DLManagedTensor,
+/// The form of version 1, which says what a consumer may do.
+#[repr(C)]
+struct DLManagedTensorVersioned {
+    major: u32,
+    minor: u32,
+    manager: *mut c_void,
+    deleter: Option<unsafe extern "C" fn(*mut DLManagedTensorVersioned)>,
+    flags: u64,
+    tensor: DLTensor,
+}
+
+/// The name of a capsule of version 1 that nobody has taken.
+const NAME_VERSIONED: &CStr = c"dltensor_versioned";
+/// `DLPACK_FLAG_BITMASK_READ_ONLY`.
+const READ_ONLY: u64 = 1;
+
+/// What keeps a tensor that is given away: what a consumer sees of it, and its memory.
+struct Given<T> {
+    seen: T,
     shape: Vec<i64>,
     /// Holds the memory.
     _tensor: Tensor,
 }
 
-/// A capsule of the array's value on the host, whose memory stays the array's.
-pub(crate) fn give<'py>(py: Python<'py>, array: &Array) -> PyResult<Bound<'py, PyCapsule>> {
-    let tensor = py.detach(|| array.to_host()).map_err(crate::error::of_array)?;
+/// A capsule of the array's value on the host. In the versioned form the memory stays the array's,
+/// marked as read-only; a consumer of the old one may write, and gets a copy.
+pub(crate) fn give<'py>(
+    py: Python<'py>,
+    array: &Array,
+    versioned: bool,
+) -> PyResult<Bound<'py, PyCapsule>> {
+    let tensor = py.detach(|| array.to_host()).map_err(of_array)?;
     let row = CODES.iter().find(|(dtype, _)| *dtype == tensor.dtype());
     let &(dtype, code) =
         row.ok_or_else(|| PyTypeError::new_err(format!("DLPack has no {}", tensor.dtype())))?;
-    let shape: Vec<i64> = tensor.shape().iter().map(|&extent| extent as i64).collect();
-    let data = tensor.bytes().as_ptr().cast_mut().cast::<c_void>();
-    let managed = DLManagedTensor {
-        tensor: DLTensor {
-            data,
-            device: DLDevice { kind: HOSTS[0], id: 0 },
-            ndim: shape.len() as c_int,
-            dtype: DLDataType { code, bits: dtype.bits() as u8, lanes: 1 },
-            shape: std::ptr::null_mut(),
-            strides: std::ptr::null_mut(),
-            byte_offset: 0,
-        },
-        manager: std::ptr::null_mut(),
-        deleter: Some(deleter),
+    let tensor = match versioned {
+        true => tensor,
+        false => Tensor::from_bytes(tensor.dtype(), tensor.shape(), tensor.bytes())
+            .map_err(|error| of_array(error.into()))?,
     };
-    let given = Box::leak(Box::new(Given { managed, shape, _tensor: tensor }));
-    given.managed.tensor.shape = given.shape.as_mut_ptr();
-    let whole: *mut Given = given;
-    given.managed.manager = whole.cast();
-    let pointer = NonNull::from(&mut given.managed).cast::<c_void>();
-    // SAFETY: the pointer is of what `deleter` frees, once: by the consumer, or by the capsule.
-    unsafe { PyCapsule::new_with_pointer_and_destructor(py, pointer, NAME, Some(destructor)) }
-}
-
-unsafe extern "C" fn deleter(managed: *mut DLManagedTensor) {
-    if managed.is_null() {
-        return;
+    let shape: Vec<i64> = tensor.shape().iter().map(|&extent| extent as i64).collect();
+    let seen = DLTensor {
+        data: tensor.bytes().as_ptr().cast_mut().cast::<c_void>(),
+        device: DLDevice { kind: HOSTS[0], id: 0 },
+        ndim: shape.len() as c_int,
+        dtype: DLDataType { code, bits: dtype.bits() as u8, lanes: 1 },
+        shape: ptr::null_mut(),
+        strides: ptr::null_mut(),
+        byte_offset: 0,
+    };
+    if versioned {
+        let seen = DLManagedTensorVersioned {
+            major: 1,
+            minor: 0,
+            manager: ptr::null_mut(),
+            deleter: Some(delete_versioned),
+            flags: READ_ONLY,
+            tensor: seen,
+        };
+        let whole = Box::into_raw(Box::new(Given { seen, shape, _tensor: tensor }));
+        // SAFETY: just made, and nobody else's; only through this pointer from now on.
+        let seen = unsafe {
+            (*whole).seen.tensor.shape = (*whole).shape.as_mut_ptr();
+            (*whole).seen.manager = whole.cast();
+            &raw mut (*whole).seen
+        };
+        return capsule(py, seen, NAME_VERSIONED, destroy_versioned, whole);
     }
-    // SAFETY: `give` made it, and the protocol has this called once.
-    let whole = unsafe { (*managed).manager.cast::<Given>() };
-    // SAFETY: `manager` is the box that `give` leaked.
-    drop(unsafe { Box::from_raw(whole) });
+    let seen =
+        DLManagedTensor { tensor: seen, manager: ptr::null_mut(), deleter: Some(delete_given) };
+    let whole = Box::into_raw(Box::new(Given { seen, shape, _tensor: tensor }));
+    // SAFETY: as above.
+    let seen = unsafe {
+        (*whole).seen.tensor.shape = (*whole).shape.as_mut_ptr();
+        (*whole).seen.manager = whole.cast();
+        &raw mut (*whole).seen
+    };
+    capsule(py, seen, NAME, destroy, whole)
 }
 
-unsafe extern "C" fn destructor(capsule: *mut pyo3::ffi::PyObject) {
-    // SAFETY: Python calls it with the capsule; a name that is not ours says that it was taken.
+/// A capsule of what a consumer sees, which frees the whole if nobody takes it.
+fn capsule<'py, T>(
+    py: Python<'py>,
+    seen: *mut T,
+    name: &'static CStr,
+    destroy: unsafe extern "C" fn(*mut pyo3::ffi::PyObject),
+    whole: *mut Given<T>,
+) -> PyResult<Bound<'py, PyCapsule>> {
+    let made = match NonNull::new(seen.cast::<c_void>()) {
+        // SAFETY: the pointer is of what `destroy` frees, once: the consumer does, or the capsule.
+        Some(seen) => unsafe {
+            PyCapsule::new_with_pointer_and_destructor(py, seen, name, Some(destroy))
+        },
+        None => Err(PyValueError::new_err("there is nothing to give")),
+    };
+    if made.is_err() {
+        // SAFETY: it was leaked by the caller, and no capsule has it.
+        drop(unsafe { Box::from_raw(whole) });
+    }
+    made
+}
+
+unsafe extern "C" fn delete_given(seen: *mut DLManagedTensor) {
+    if !seen.is_null() {
+        // SAFETY: `give` made it, `manager` is its box, and the protocol has this called once.
+        drop(unsafe { Box::from_raw((*seen).manager.cast::<Given<DLManagedTensor>>()) });
+    }
+}
+
+unsafe extern "C" fn delete_versioned(seen: *mut DLManagedTensorVersioned) {
+    if !seen.is_null() {
+        // SAFETY: as in `delete_given`.
+        drop(unsafe { Box::from_raw((*seen).manager.cast::<Given<DLManagedTensorVersioned>>()) });
+    }
+}
+
+/// What a capsule of this name holds; `None` when it was taken, and so renamed.
+///
+/// # Safety
+/// `capsule` is a capsule.
+unsafe fn untaken<T>(capsule: *mut pyo3::ffi::PyObject, name: &CStr) -> Option<*mut T> {
+    // SAFETY: by the caller's promise.
     unsafe {
-        if pyo3::ffi::PyCapsule_IsValid(capsule, NAME.as_ptr()) == 1 {
-            let pointer = pyo3::ffi::PyCapsule_GetPointer(capsule, NAME.as_ptr());
-            if let Some(managed) = NonNull::new(pointer.cast::<DLManagedTensor>()) {
-                delete(managed);
-            }
+        (pyo3::ffi::PyCapsule_IsValid(capsule, name.as_ptr()) == 1)
+            .then(|| pyo3::ffi::PyCapsule_GetPointer(capsule, name.as_ptr()).cast::<T>())
+    }
+}
+
+unsafe extern "C" fn destroy(capsule: *mut pyo3::ffi::PyObject) {
+    // SAFETY: Python calls it with the capsule that `give` made.
+    unsafe {
+        if let Some(seen) = untaken::<DLManagedTensor>(capsule, NAME) {
+            delete_given(seen);
+        }
+    }
+}
+
+unsafe extern "C" fn destroy_versioned(capsule: *mut pyo3::ffi::PyObject) {
+    // SAFETY: as in `destroy`.
+    unsafe {
+        if let Some(seen) = untaken::<DLManagedTensorVersioned>(capsule, NAME_VERSIONED) {
+            delete_versioned(seen);
         }
     }
 }

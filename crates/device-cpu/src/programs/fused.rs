@@ -1,5 +1,6 @@
 //! Elementwise operators that the passes put into one node, and a reduction behind them.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use hetra_device::{Call, Part, Program};
@@ -43,10 +44,11 @@ impl Body {
         let shapes: Vec<Vec<usize>> =
             body.inputs.iter().map(|&id| body.ty(id).known_shape()).collect::<Option<_>>()?;
         let numbers: Vec<bool> = shapes.iter().map(|shape| shape.iter().all(|&e| e == 1)).collect();
-        let shape: Shape = shapes.iter().max_by_key(|shape| shape.len())?.as_slice().into();
+        let whole = shapes.iter().zip(&numbers).find(|(_, number)| !**number);
+        let shape: Shape = whole?.0.as_slice().into();
         let whole = |(shape_of, number): (&Vec<usize>, &bool)| *number || shape_of[..] == shape[..];
         let floats = body.inputs.iter().all(|&id| body.ty(id).dtype() == Some(DType::F32));
-        if !floats || !shapes.iter().zip(&numbers).all(whole) || numbers.iter().all(|&one| one) {
+        if !floats || !shapes.iter().zip(&numbers).all(whole) {
             return None;
         }
         let [output] = body.outputs[..] else { return None };
@@ -91,12 +93,17 @@ impl Body {
             None => Vec::new(),
         };
         let noop = node.attrs.flag_or("noop_with_empty_axes", false).ok()?;
-        let mut first = rank.checked_sub(listed.len())?;
-        if listed.is_empty() {
-            first = if noop { return None } else { 0 };
-        }
-        for axis in &listed {
-            resolve_axis(*axis, rank).ok().filter(|&axis| axis >= first)?;
+        let axes: Option<BTreeSet<usize>> =
+            listed.iter().map(|&axis| resolve_axis(axis, rank).ok()).collect();
+        let axes = axes?;
+        let first = match axes.first() {
+            None if noop => return None,
+            None => 0,
+            Some(&first) => first,
+        };
+        // The last ones, all of them.
+        if !axes.is_empty() && axes.len() != rank - first {
+            return None;
         }
         let mut shape: Shape = self.shape[..first].into();
         shape.resize(if keep { rank } else { first }, 1);

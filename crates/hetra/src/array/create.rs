@@ -107,34 +107,50 @@ impl Array {
         dtype: DType,
         device: &Device,
     ) -> Result<Array> {
+        real("arange", &[start, stop, step])?;
         let (from, to, by) = (start.as_f64(), stop.as_f64(), step.as_f64());
         if by == 0.0 || !(from.is_finite() && to.is_finite() && by.is_finite()) {
             let reason = format!("arange: from {from} to {to} by {by} has no end");
             return Err(ArrayError::Invalid(reason));
         }
-        let count = match (start, stop, step) {
-            (Scalar::Int(a), Scalar::Int(b), Scalar::Int(by)) => {
-                let distance = if by > 0 { b - a } else { a - b };
-                (distance.max(0) as f64 / by.abs() as f64).ceil()
-            }
-            _ => ((to - from) / by).ceil().max(0.0),
+        let whole = match (start, stop, step) {
+            (Scalar::Int(a), Scalar::Int(b), Scalar::Int(by)) => Some((a, b, by)),
+            _ => None,
         };
-        if count > usize::MAX as f64 / 16.0 {
-            return Err(ArrayError::Tensor(hetra_tensor::TensorError::TooLarge {
-                bytes: u128::MAX,
-            }));
-        }
-        let count = count as usize;
-        // Before a list of them is made.
+        let count = match whole {
+            Some((a, b, by)) => {
+                let (low, high) = if by > 0 { (a, b) } else { (b, a) };
+                let distance = high.checked_sub(low).unwrap_or(i128::MAX).max(0).unsigned_abs();
+                usize::try_from(distance.div_ceil(by.unsigned_abs())).unwrap_or(usize::MAX)
+            }
+            // A cast of what is too large sticks to the end of the range.
+            None => ((to - from) / by).ceil().max(0.0) as usize,
+        };
+        // Before there is memory for it.
         super::checked(DType::F64, &[count])?;
-        let tensor = match (start, step) {
-            (Scalar::Int(a), Scalar::Int(by)) => {
-                let values = (0..count as i128).map(|i| a + i * by);
-                whole(values, dtype)?
+        let tensor = match whole {
+            Some((a, _, by)) if dtype.is_int() => {
+                // The last is the one furthest out; each between fits if both ends do.
+                let last = a + by * (count.max(1) as i128 - 1);
+                let (low, high) = dtype.int_range().unwrap_or((0, 0));
+                if let Some(far) =
+                    [a, last].into_iter().find(|&n| count > 0 && (n < low || n > high))
+                {
+                    return Err(ArrayError::Range { what: far.to_string(), dtype });
+                }
+                let mut tensor = Tensor::zeros(dtype, &[count])?;
+                let width = dtype.bits() / 8;
+                for (at, slot) in tensor.bytes_mut()?.chunks_exact_mut(width).enumerate() {
+                    slot.copy_from_slice(&(a + by * at as i128).to_le_bytes()[..width]);
+                }
+                tensor
             }
             _ => {
-                let values: Vec<f64> = (0..count).map(|i| from + i as f64 * by).collect();
-                real_as(&values, dtype)?
+                let mut values = Tensor::zeros(DType::F64, &[count])?;
+                for (at, value) in values.as_mut_slice::<f64>()?.iter_mut().enumerate() {
+                    *value = from + at as f64 * by;
+                }
+                real_as(values.as_slice::<f64>()?, dtype)?
             }
         };
         Ok(Array::ready(tensor, device.0.clone()))
@@ -146,13 +162,15 @@ impl Array {
     /// # Errors
     /// When they take too much memory.
     pub fn linspace(
-        start: f64,
-        stop: f64,
+        start: Scalar,
+        stop: Scalar,
         count: usize,
         endpoint: bool,
         dtype: DType,
         device: &Device,
     ) -> Result<Array> {
+        real("linspace", &[start, stop])?;
+        let (start, stop) = (start.as_f64(), stop.as_f64());
         let mut room = Tensor::zeros(DType::F64, &[count])?;
         let steps = if endpoint { count.saturating_sub(1) } else { count };
         let step = if steps == 0 { 0.0 } else { (stop - start) / steps as f64 };
@@ -181,6 +199,7 @@ impl Array {
         dtype: DType,
         device: &Device,
     ) -> Result<Array> {
+        super::checked(dtype, &[rows, columns])?;
         let at = |count: usize, from: i64| {
             let (start, stop) = (Scalar::from(from), Scalar::Int(from as i128 + count as i128));
             Array::arange(start, stop, Scalar::from(1i64), DType::I64, device)
@@ -254,6 +273,14 @@ fn one(value: Scalar, dtype: DType) -> Result<Tensor> {
         _ => from_f64(dtype, &[1], &[value.as_f64()])?,
     };
     Ok(tensor.reshape(&Shape::new())?)
+}
+
+/// Refuses complex numbers.
+fn real(op: &'static str, numbers: &[Scalar]) -> Result<()> {
+    match numbers.iter().any(|number| matches!(number, Scalar::Complex(..))) {
+        true => Err(ArrayError::dtype(op, "real numbers", DType::C128)),
+        false => Ok(()),
+    }
 }
 
 /// Real numbers as a dtype, which may be complex.

@@ -274,7 +274,7 @@ impl Array {
                 Array::full(x.shape(), true, DType::Bool, &x.on())
             }
             Unary::IsFinite => x.isnan()?.logical_or(&x.isinf()?)?.logical_not(),
-            // It takes f32 and f64 only.
+            // ONNX has it for f32 and f64 only.
             Unary::IsInf if dtype.bits() == 16 => x.cast(DType::F32)?.isinf(),
             Unary::SignBit if dtype.is_float() => {
                 x.full_like(1.0)?.copysign(&x)?.less(&x.full_like(0.0)?)
@@ -331,8 +331,36 @@ impl Array {
         reversed: bool,
     ) -> Result<Array> {
         let scalar = scalar.into();
+        if let (Some(result), false) = (self.simple_power(function, scalar), reversed) {
+            return result;
+        }
+        if let Some(answer) = beyond(function, scalar, self.dtype(), reversed) {
+            return Array::full(self.shape(), answer, DType::Bool, &self.on());
+        }
         let number = Array::scalar(scalar, scalar.beside(self.dtype()), self.place())?;
         if reversed { number.binary(function, self) } else { self.binary(function, &number) }
+    }
+
+    /// Powers that are other functions, which are faster and exact.
+    fn simple_power(&self, function: Binary, exponent: Scalar) -> Option<Result<Array>> {
+        if function != Binary::Pow || self.dtype() == DType::Bool {
+            return None;
+        }
+        let whole = matches!(exponent, Scalar::Int(_));
+        if matches!(exponent, Scalar::Int(..0)) && self.dtype().is_int() {
+            let reason = "integers to a negative power are no integers: take floats";
+            return Some(Err(ArrayError::Invalid(reason.to_string())));
+        }
+        if !self.dtype().is_float() && !(whole && self.dtype().is_int()) {
+            return None;
+        }
+        match exponent.as_f64() {
+            1.0 if whole => Some(Ok(self.clone())),
+            2.0 => Some(self.square()),
+            0.5 => Some(self.sqrt()),
+            -1.0 => Some(self.reciprocal()),
+            _ => None,
+        }
     }
 
     /// `a` where this is true, and `b` elsewhere.
@@ -365,7 +393,7 @@ impl Array {
         if let Some(high) = high {
             x = x.minimum(high)?;
         }
-        x.cast(self.dtype())
+        Ok(x)
     }
 
     /// A function of complex numbers, which is another operator than that of real ones.
@@ -402,6 +430,23 @@ impl Array {
     /// The device that it is on.
     pub(crate) fn on(&self) -> super::Device {
         super::Device::of(self.place().clone())
+    }
+}
+
+/// The answer of a comparison with a number that no element can be.
+fn beyond(function: Binary, scalar: Scalar, dtype: DType, reversed: bool) -> Option<bool> {
+    let (Scalar::Int(value), Some((low, high))) = (scalar, dtype.int_range()) else { return None };
+    if (low..=high).contains(&value) {
+        return None;
+    }
+    // Whether every element is on the left of the number.
+    let below = (value > high) != reversed;
+    match function {
+        Binary::Equal => Some(false),
+        Binary::NotEqual => Some(true),
+        Binary::Less | Binary::LessEqual => Some(below),
+        Binary::Greater | Binary::GreaterEqual => Some(!below),
+        _ => None,
     }
 }
 

@@ -55,9 +55,10 @@ impl ArrayError {
             ArrayError::Tensor(TensorError::Memory { .. } | TensorError::TooLarge { .. }) => {
                 Class::Memory
             }
-            ArrayError::Op { source: OpError::Tensor(TensorError::TooLarge { .. }), .. } => {
+            ArrayError::Op { source: OpError::Tensor(error), .. } if is_memory(error) => {
                 Class::Memory
             }
+            ArrayError::Run(error) if picks_outside(error) => Class::Index,
             ArrayError::Run(error) if no_room(error) => Class::Memory,
             ArrayError::Range { .. } => Class::Range,
             ArrayError::Run(_) => Class::Run,
@@ -69,10 +70,18 @@ impl ArrayError {
 /// Whether a run ended for want of memory.
 fn no_room(error: &Error) -> bool {
     let Error::Exec(ExecError::Node(node)) = error else { return false };
-    let room = |error: &TensorError| {
-        matches!(error, TensorError::Memory { .. } | TensorError::TooLarge { .. })
-    };
-    matches!(&node.source, OpError::Tensor(error) if room(error))
+    matches!(&node.source, OpError::Tensor(error) if is_memory(error))
+}
+
+fn is_memory(error: &TensorError) -> bool {
+    matches!(error, TensorError::Memory { .. } | TensorError::TooLarge { .. })
+}
+
+/// Whether an index that is data was out of range.
+fn picks_outside(error: &Error) -> bool {
+    let Error::Exec(ExecError::Node(node)) = error else { return false };
+    let picks = node.op.starts_with("Gather") || node.op.starts_with("Scatter");
+    picks && matches!(node.source, OpError::Input { .. })
 }
 
 /// Kinds of [`ArrayError`].

@@ -2,11 +2,10 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::fmt::Write;
 use std::sync::Arc;
 
 use hetra_exec::{Engine, RunOptions, Trace};
-use hetra_ir::{Builder, Dim, Graph, Node, ValueId};
+use hetra_ir::{Attr, Builder, Dim, Graph, Node, ValueId};
 use hetra_pass::Options;
 use hetra_tensor::{Tensor, Value};
 
@@ -141,11 +140,11 @@ impl Work {
             key.extend(call.op.as_bytes());
             key.push(0);
             number(&mut key, call.outputs);
-            if !call.attrs.0.is_empty() {
-                let mut text = String::new();
-                let _ = write!(text, "{:?}", call.attrs);
-                number(&mut key, text.len());
-                key.extend(text.as_bytes());
+            for (name, attr) in &call.attrs.0 {
+                key.push(b'@');
+                key.extend(name.as_bytes());
+                key.push(0);
+                write_attr(&mut key, attr);
             }
             for arg in &call.args {
                 match arg {
@@ -216,6 +215,24 @@ impl Work {
             builder.output(results[self.places[&address(call)]][*output]);
         }
         builder.finish()
+    }
+}
+
+/// An attribute as bytes that no other one has.
+fn write_attr(key: &mut Vec<u8>, attr: &Attr) {
+    match attr {
+        // Text shows a few elements, and one NaN as another.
+        Attr::Tensor(tensor) => {
+            key.push(tensor.dtype() as u8);
+            key.extend((tensor.rank() as u64).to_le_bytes());
+            tensor.shape().iter().for_each(|&extent| key.extend((extent as u64).to_le_bytes()));
+            key.extend(tensor.bytes());
+        }
+        other => {
+            let text = format!("{other:?}");
+            key.extend((text.len() as u64).to_le_bytes());
+            key.extend(text.as_bytes());
+        }
     }
 }
 

@@ -57,7 +57,15 @@ impl Array {
 
     /// Works out an index: every entry as a slice of its axis, arrays as all of it.
     fn resolve(&self, picks: &[Pick]) -> Result<Basic> {
-        let picks = spread(picks)?;
+        let mut picks = spread(picks, self.shape())?;
+        // Beside arrays a place is one, too: NumPy's rule of where their axes go.
+        if picks.iter().any(|pick| matches!(pick, Pick::Array(_))) {
+            for pick in &mut picks {
+                if let Pick::At(at) = *pick {
+                    *pick = Pick::Array(Array::scalar(at.into(), DType::I64, self.place())?);
+                }
+            }
+        }
         let taking = picks.iter().filter(|pick| !matches!(pick, Pick::New | Pick::Rest)).count();
         if taking > self.rank() {
             let (rank, shape) = (self.rank(), self.shape());
@@ -215,7 +223,8 @@ impl Array {
     fn compress(&self, mask: &Array) -> Result<Array> {
         let rank = mask.rank();
         let mut axes = mask.shape().iter().zip(self.shape());
-        if mask.size() == 0 && rank <= self.rank() && axes.all(|(&m, &own)| m == own || m == 0) {
+        let nothing = mask.size() == 0 && self.size() == 0 && rank <= self.rank();
+        if nothing && axes.all(|(&m, &own)| m == own || m == 0) {
             // It picks nothing, whatever is there.
             let mut shape: Shape = self.shape()[rank..].into();
             shape.insert(0, 0);
@@ -292,6 +301,7 @@ fn trimmed(values: &Array, rank: usize) -> Result<Array> {
 
 fn integers(indices: &Array) -> Result<Array> {
     match indices.dtype() {
+        _ if indices.size() == 0 => indices.cast(DType::I64),
         DType::I64 | DType::I32 => Ok(indices.clone()),
         dtype if dtype.is_int() => indices.cast(DType::I64),
         dtype => Err(ArrayError::Index(format!("indices are integers, got {dtype}"))),
@@ -325,14 +335,33 @@ fn slice(
 }
 
 /// The entries with boolean arrays among others as the places where they are true.
-fn spread(picks: &[Pick]) -> Result<Vec<Pick>> {
+fn spread(picks: &[Pick], shape: &[usize]) -> Result<Vec<Pick>> {
     let mut all = Vec::with_capacity(picks.len());
     if picks.iter().filter(|pick| matches!(pick, Pick::Rest)).count() > 1 {
         return Err(ArrayError::Index("an index has one `...` at most".to_string()));
     }
-    for pick in picks {
+    // The axis that each entry begins at, from the front and, behind `...`, from the back.
+    let width = |pick: &Pick| match pick {
+        Pick::Array(mask) if mask.dtype() == DType::Bool => mask.rank(),
+        Pick::New | Pick::Rest => 0,
+        _ => 1,
+    };
+    let mut axis = 0;
+    for (at, pick) in picks.iter().enumerate() {
+        if matches!(pick, Pick::Rest) {
+            let behind: usize = picks[at..].iter().map(width).sum();
+            axis = shape.len().saturating_sub(behind);
+        }
+        let begin = axis;
+        axis += width(pick);
         match pick {
             Pick::Array(mask) if mask.dtype() == DType::Bool => {
+                let covered = shape.get(begin..axis);
+                if covered != Some(mask.shape()) {
+                    let mask = mask.shape();
+                    let reason = format!("a boolean array of shape {mask:?} for axes {covered:?}");
+                    return Err(ArrayError::Index(reason));
+                }
                 all.extend(mask.nonzero()?.into_iter().map(Pick::Array));
             }
             pick => all.push(pick.clone()),

@@ -79,6 +79,9 @@ impl Array {
             dtype =
                 promote(left, right).ok_or(ArrayError::Promotion { op: "einsum", left, right })?;
         }
+        if dtype == DType::Bool || dtype.is_complex() {
+            return Err(ArrayError::dtype("einsum", "real numbers", dtype));
+        }
         let mut op = Op::new("Einsum").attr("equation", expression);
         for operand in operands {
             op = op.on(&operand.cast(dtype)?);
@@ -146,6 +149,7 @@ impl Array {
             return Err(ArrayError::shape("diagonal", "wanted two axes or more"));
         }
         let (rows, columns) = (self.shape()[rank - 2] as i64, self.shape()[rank - 1] as i64);
+        let k = k.clamp(-rows, columns);
         let (row, column) = ((-k).max(0), k.max(0));
         let count = (rows - row).min(columns - column).max(0);
         let mut shape: Vec<i64> = self.shape()[..rank - 2].iter().map(|&e| e as i64).collect();

@@ -39,6 +39,9 @@ pub use reduce::Reduction;
 use call::Call;
 use place::Place;
 
+/// Most axes of an array: as many as NumPy's have.
+pub const RANK_MAX: usize = 64;
+
 /// Results of this module.
 pub type Result<T> = std::result::Result<T, ArrayError>;
 
@@ -87,6 +90,11 @@ impl Array {
         }
     }
 
+    /// Whether two handles are of one array.
+    pub fn is_same(&self, other: &Array) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// The dtype of the elements.
     pub fn dtype(&self) -> DType {
         self.0.dtype
@@ -104,8 +112,9 @@ impl Array {
 
     /// The number of elements.
     pub fn size(&self) -> usize {
-        // It was counted without overflow when the array was made.
-        self.0.shape.iter().product()
+        // It was counted without overflow when the array was made; next to a 0 there may be
+        // extents that overflow.
+        if self.0.shape.contains(&0) { 0 } else { self.0.shape.iter().product() }
     }
 
     /// The id of the device, such as `cpu` or `wgpu:0`.
@@ -218,6 +227,10 @@ impl fmt::Debug for Array {
 
 /// Checks that there may be such an array at all.
 fn checked(dtype: DType, shape: &[usize]) -> Result<()> {
+    if shape.len() > RANK_MAX {
+        let reason = format!("an array has {RANK_MAX} axes at most, got {}", shape.len());
+        return Err(ArrayError::Invalid(reason));
+    }
     let bytes = element_count(shape).ok().and_then(|count| dtype.bytes(count));
     match bytes {
         Some(bytes) if bytes <= hetra_tensor::bytes_max() => Ok(()),

@@ -11,6 +11,9 @@ use crate::error::Error;
 /// Most graphs that are kept compiled for a device.
 const ENGINES_MAX: usize = 512;
 
+/// Most memory that engines keep for their next runs, when another one is made.
+const IDLE_BYTES_MAX: usize = 256 << 20;
+
 /// A device of arrays.
 pub(crate) struct Place {
     id: String,
@@ -94,6 +97,10 @@ impl Place {
             times.sort_unstable();
             let middle = times[times.len() / 2];
             engines.all.retain(|_, (_, used)| *used > middle);
+        }
+        let idle: usize = engines.all.values().map(|(engine, _)| engine.idle_bytes()).sum();
+        if idle > IDLE_BYTES_MAX {
+            engines.all.values().for_each(|(engine, _)| engine.forget_memories());
         }
         let now = engines.clock;
         engines.all.insert(key, (made.clone(), now));

@@ -45,7 +45,8 @@ impl Scalar {
             Scalar::Float(_) if dtype.is_float() || dtype.is_complex() => dtype,
             Scalar::Float(_) => DType::F64,
             Scalar::Complex(..) if dtype.is_complex() => dtype,
-            Scalar::Complex(..) => complex_of(dtype),
+            Scalar::Complex(..) if dtype.is_float() => complex_of(dtype),
+            Scalar::Complex(..) => DType::C128,
         }
     }
 }

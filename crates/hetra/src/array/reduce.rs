@@ -150,11 +150,16 @@ impl Array {
     /// # Errors
     /// As [`Array::reduce`].
     pub fn var(&self, axes: Option<&[i64]>, correction: f64, keep: bool) -> Result<Array> {
-        let x = self.cast(float_of(self.dtype()))?;
+        // Squares and counts leave the range of 16 bits.
+        let own = float_of(self.dtype());
+        let x = self.cast(if own.bits() == 16 { DType::F32 } else { own })?;
         let count: usize = self.axes(axes)?.iter().map(|&axis| self.shape()[axis]).product();
-        let squares = x.subtract(&x.mean(axes, true)?)?.square()?.sum(axes, keep)?;
+        let distance = x.subtract(&x.mean(axes, true)?)?;
+        let distance = if own.is_complex() { distance.abs()? } else { distance };
+        let squares = distance.square()?.sum(axes, keep)?;
         let divisor = (count as f64 - correction).max(0.0);
-        squares.binary_scalar(super::Binary::Divide, divisor, false)
+        let result = squares.binary_scalar(super::Binary::Divide, divisor, false)?;
+        if own.bits() == 16 { result.cast(own) } else { Ok(result) }
     }
 
     /// The place of the greatest (or, `least`, of the least) element along an axis, or of all in

@@ -280,6 +280,10 @@ impl Dialect for OpenCl {
         length(kernel, param)
     }
 
+    fn unroll(&self) -> Option<&'static str> {
+        Some("#pragma unroll")
+    }
+
     fn declare(&self, ty: Type, name: &str, value: &str, fixed: bool) -> String {
         let word = if fixed { "const " } else { "" };
         format!("{word}{} {name} = {value};", self.ty(ty))

@@ -276,6 +276,10 @@ impl Dialect for Wgsl {
         self.word(self.words.params + param.0 as usize)
     }
 
+    fn unroll(&self) -> Option<&'static str> {
+        None
+    }
+
     fn declare(&self, ty: Type, name: &str, value: &str, fixed: bool) -> String {
         let word = if fixed { "let" } else { "var" };
         format!("{word} {name}: {} = {value};", self.ty(ty))

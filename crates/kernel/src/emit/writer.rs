@@ -61,6 +61,8 @@ pub(super) trait Dialect: Numbers {
     fn inside(&self, index: &str, len: &str, memory: u32) -> String;
     /// What begins a loop without an end.
     fn loop_head(&self) -> &'static str;
+    /// What stands before a loop that is to be written out, if there is such a thing.
+    fn unroll(&self) -> Option<&'static str>;
 }
 
 /// Writes the body of a kernel.
@@ -74,6 +76,9 @@ pub(super) struct Writer<'a> {
     changed: HashSet<VarId>,
     temporaries: usize,
 }
+
+/// Most turns of a loop that is written out.
+const UNROLLED_MAX: u32 = 32;
 
 /// The body of a kernel: declarations of arrays that are an item's own, and the statements.
 pub(super) fn body(kernel: &Kernel, dialect: &dyn Dialect, options: Options) -> String {
@@ -187,6 +192,7 @@ impl Writer<'_> {
             self.kernel.expr(step).op,
             Op::Literal(Literal { bits: 1, scalar: Scalar::I32 | Scalar::U32 })
         );
+        let ends = [from, to];
         let [from, to, step] = [from, to, step].map(|id| self.expr(id));
         let name = var_name(var);
         let next = self.dialect.binary(Binary::Add, ty, &name, &step);
@@ -199,10 +205,25 @@ impl Writer<'_> {
             let more = format!("({} > {})", unsigned(&left), unsigned(&step));
             self.dialect.select(&more, &next, &to)
         };
+        // Else what arrays of a function hold would not be in registers.
+        if self.is_short(ends)
+            && let Some(hint) = self.dialect.unroll()
+        {
+            self.line(hint);
+        }
         let declared = self.dialect.declare(ty, &name, &from, false);
         self.line(&format!("for ({declared} {name} < {to}; {name} = {next}) {{"));
         self.nested(body);
         self.line("}");
+    }
+
+    /// Whether a loop has few turns, as many as its text says.
+    fn is_short(&self, ends: [ExprId; 2]) -> bool {
+        let [from, to] = ends.map(|id| match self.kernel.expr(id).op {
+            Op::Literal(Literal { bits, scalar: Scalar::I32 | Scalar::U32 }) => Some(bits),
+            _ => None,
+        });
+        from.zip(to).is_some_and(|(from, to)| to.wrapping_sub(from) <= UNROLLED_MAX)
     }
 
     fn is_bool(&self, place: &Place) -> bool {

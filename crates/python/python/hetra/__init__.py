@@ -25,6 +25,8 @@ from . import _array, fft, linalg, random
 from . import _numpy
 from .kernels import ElementwiseKernel, KernelSyntaxError, ReductionKernel, fuse
 from .session import (
+    ExecutionMode,
+    GraphOptimizationLevel,
     InferenceSession,
     IOBinding,
     ModelMetadata,
@@ -34,6 +36,7 @@ from .session import (
     SessionOptions,
     get_available_providers,
     get_device,
+    set_default_logger_severity,
 )
 
 __version__ = "0.1.0"
@@ -48,7 +51,6 @@ from ._dtypes import complex64, complex128, uint8, uint16, uint32, uint64  # noq
 e, pi, nan, inf = _np.e, _np.pi, _np.nan, _np.inf
 newaxis = None
 ndarray = Array
-array = asarray  # noqa: F405, F821
 matrix_transpose = _functions.matrix_transpose
 
 _array.install()
@@ -137,6 +139,8 @@ __all__ = [
     "Array",
     "DeviceError",
     "ElementwiseKernel",
+    "ExecutionMode",
+    "GraphOptimizationLevel",
     "IOBinding",
     "InferenceSession",
     "KernelSyntaxError",
@@ -149,7 +153,6 @@ __all__ = [
     "SessionOptions",
     "__array_api_version__",
     "__array_namespace_info__",
-    "array",
     "can_cast",
     "device",
     "devices",
@@ -169,5 +172,6 @@ __all__ = [
     "pi",
     "random",
     "result_type",
+    "set_default_logger_severity",
     "trace",
 ]

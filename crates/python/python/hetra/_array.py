@@ -25,7 +25,21 @@ def _method(function: Any) -> Any:
 def _reduction(function: Any) -> Any:
     """NumPy lets the axis be said by place."""
 
-    def method(self: Array, axis: Any = None, *, keepdims: builtins.bool = False, **more: Any) -> Array:
+    def method(
+        self: Array,
+        axis: Any = None,
+        dtype: Any = None,
+        *,
+        keepdims: builtins.bool = False,
+        ddof: Any = None,
+        **more: Any,
+    ) -> Array:
+        if ddof is not None:
+            more["correction"] = ddof
+        if dtype is not None and function.__name__ not in ("sum", "prod"):
+            self = self.astype(dtype)
+        elif dtype is not None:
+            more["dtype"] = dtype
         return function(self, axis=axis, keepdims=keepdims, **more)
 
     method.__name__ = function.__name__
@@ -104,9 +118,11 @@ def _dlpack(
         raise ValueError("the value is on the host: there are no streams")
     if dl_device is not None and tuple(int(one) for one in dl_device) != (1, 0):
         raise BufferError(f"the value is given on the host, not on DLPack device {dl_device}")
-    if copy:
-        return f.asarray(f.asnumpy(self))._capsule()
-    return self._capsule()
+    # Of version 1 on, a consumer can be told that it may only read; others get a copy.
+    versioned = max_version is not None and tuple(max_version) >= (1, 0) and not copy
+    if copy is False and not versioned:
+        raise BufferError("arrays do not change: without a copy they go to DLPack 1.0 and later only")
+    return self._capsule(versioned)
 
 
 def _dlpack_device(self: Array) -> tuple[int, int]:
@@ -119,6 +135,33 @@ def _namespace(self: Array, *, api_version: str | None = None) -> Any:
     import hetra
 
     return hetra
+
+
+def _sort(self: Array, axis: int = -1) -> None:
+    """Puts the elements in order, in place, as NumPy does; `hetra.sort` gives a new array."""
+    self[...] = f.sort(self, axis=axis)
+
+
+def _swapaxes(self: Array, a: int, b: int) -> Array:
+    """Two axes exchanged."""
+    order = list(range(self.ndim))
+    order[a], order[b] = order[b], order[a]
+    return self._permute(order)
+
+
+def _along(function: Any, self: Array, indices: Any, axis: Any) -> Array:
+    return function(self._reshape(-1) if axis is None else self, indices, axis=axis or 0)
+
+
+def _running(function: Any, self: Array, axis: Any, dtype: Any) -> Array:
+    return function(self._reshape(-1) if axis is None else self, axis=axis or 0, dtype=dtype)
+
+
+def _round(self: Array, decimals: int = 0) -> Array:
+    """The nearest number with so many decimals; halves go to the even one."""
+    if decimals == 0:
+        return f.round(self)
+    return f.round(self * 10.0**decimals) / 10.0**decimals
 
 
 def _rebuild(value: np.ndarray, device: str) -> Array:
@@ -160,7 +203,17 @@ _METHODS: dict[str, Any] = {
     "imag": property(lambda self: f.imag(self)),
     "itemsize": property(lambda self: self.dtype.itemsize),
     "nbytes": property(lambda self: self.dtype.itemsize * self.size),
-    "swapaxes": lambda self, a, b: self._move_axes([a, b], [b, a]),
+    "swapaxes": _swapaxes,
+    "__contains__": lambda self, value: bool(f.any(f.equal(self, value))),
+    "sort": _sort,
+    "take": lambda self, indices, axis=None: _along(f.take, self, indices, axis),
+    "repeat": lambda self, repeats, axis=None: f.repeat(self, repeats, axis=axis),
+    "cumsum": lambda self, axis=None, dtype=None: _running(f.cumsum, self, axis, dtype),
+    "cumprod": lambda self, axis=None, dtype=None: _running(f.cumprod, self, axis, dtype),
+    "round": _round,
+    "argsort": lambda self, axis=-1, *, descending=False: f.argsort(
+        self, axis=axis, descending=descending
+    ),
     "to": lambda self, device: self.to_device(device),
 }
 
@@ -171,7 +224,7 @@ def install() -> None:
         setattr(Array, name, method)
     for name in "sum prod mean max min any all var std argmax argmin".split():
         setattr(Array, name, _reduction(getattr(f, name)))
-    for name in "dot clip round cumsum cumprod repeat take argsort sort nonzero conj".split():
+    for name in "dot clip nonzero conj".split():
         setattr(Array, name, _method(getattr(f, name)))
 
 

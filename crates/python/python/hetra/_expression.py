@@ -8,7 +8,7 @@ from typing import Any, Callable
 from . import _functions as f
 
 _TOKEN = re.compile(
-    r"\s*(?:(?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?[fFuUlL]*)|(?P<name>[A-Za-z_]\w*)"
+    r"\s*(?:(?P<number>0[xX][0-9a-fA-F]+[uUlL]*|(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?[fFuUlL]*)|(?P<name>[A-Za-z_]\w*)"
     r"|(?P<op>\|\||&&|<<=|>>=|<<|>>|<=|>=|==|!=|\+=|-=|\*=|/=|[-+*/%<>!~&|^?:=(),;]))"
 )
 
@@ -129,17 +129,30 @@ class Program:
         self._at = 0
         self.run({}, dry=True)
 
-    def run(self, values: dict[str, Any], dry: bool = False) -> dict[str, Any]:
-        """The values of all names after the statements."""
-        reader = _Reader(self._tokens, dict(values), dry)
+    def run(
+        self, values: dict[str, Any], dry: bool = False, types: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """The values of all names after the statements. `types`: dtypes by the names of parameters'
+        types, such as `T`."""
+        reader = _Reader(self._tokens, {n: _promoted(v) for n, v in values.items()}, dry, types)
         while not reader.done():
             reader.statement()
         return reader.values
 
 
-def expression(text: str, values: dict[str, Any], dry: bool = False) -> Any:
+def _promoted(value: Any) -> Any:
+    """As C has it, whole numbers narrower than an int are computed as ints."""
+    dtype = getattr(value, "dtype", None)
+    if dtype is not None and dtype.kind in "biu" and dtype.itemsize < 4:
+        return f.astype(value, "int32")
+    return value
+
+
+def expression(
+    text: str, values: dict[str, Any], dry: bool = False, types: dict[str, Any] | None = None
+) -> Any:
     """The value of one expression."""
-    reader = _Reader(_tokens(text), values, dry)
+    reader = _Reader(_tokens(text), {n: _promoted(v) for n, v in values.items()}, dry, types)
     value = reader.ternary()
     if not reader.done():
         raise KernelSyntaxError(f"`{reader.peek()}` after the end of `{text}`")
@@ -147,8 +160,15 @@ def expression(text: str, values: dict[str, Any], dry: bool = False) -> Any:
 
 
 class _Reader:
-    def __init__(self, tokens: list[tuple[str, str]], values: dict[str, Any], dry: bool) -> None:
+    def __init__(
+        self,
+        tokens: list[tuple[str, str]],
+        values: dict[str, Any],
+        dry: bool,
+        types: dict[str, Any] | None = None,
+    ) -> None:
         self.tokens, self.values, self.dry, self.at = tokens, values, dry, 0
+        self.types = types or {}
 
     def done(self) -> bool:
         return self.at >= len(self.tokens)
@@ -173,8 +193,10 @@ class _Reader:
             self.at += 1
             return
         cast = None
-        while self.peek() in _TYPES or self.peek() in ("const", "T"):
-            cast = _TYPES.get(self.next()[1], cast)
+        if self.peek() in ("for", "while", "if", "do", "return"):
+            raise KernelSyntaxError(f"`{self.peek()}`: kernels have no loops and no branches but `?:`")
+        while self.peek() == "const" or self.type_at(0):
+            cast = self.type_of(self.next()[1], cast)
         kind, name = self.next()
         if kind != "name":
             raise KernelSyntaxError(f"wanted a name to assign to, got `{name}`")
@@ -189,6 +211,21 @@ class _Reader:
         self.values[name] = value
         if not self.done():
             self.take(";")
+
+    def type_at(self, ahead: int) -> bool:
+        """Whether a type is there: by its name, or a capital that stands for one, before a name or
+        the end of a cast."""
+        text, after = self.peek(ahead), self.peek(ahead + 1)
+        named = text in _TYPES
+        stands = len(text) == 1 and text.isupper() and (after == ")" or after[:1].isalpha())
+        return named or stands and text not in self.values
+
+    def type_of(self, text: str, before: Any) -> Any:
+        """The dtype of a type, of which `before` are the words so far: `unsigned char`."""
+        dtype = _TYPES.get(text) or self.types.get(text)
+        if before == "uint32" and dtype in ("int8", "int16", "int32", "int64"):
+            return "u" + dtype
+        return dtype or before
 
     def value_of(self, name: str) -> Any:
         if name in self.values:
@@ -237,14 +274,21 @@ class _Reader:
     def primary(self) -> Any:
         kind, text = self.next()
         if text == "(":
-            if self.peek() in _TYPES and self.peek(1) == ")":
-                cast = _TYPES[self.next()[1]]
+            ahead = 0
+            while self.type_at(ahead):
+                ahead += 1
+            if ahead and self.peek(ahead) == ")":
+                cast = None
+                for _ in range(ahead):
+                    cast = self.type_of(self.next()[1], cast)
                 self.take(")")
                 return self.apply(lambda x: f.astype(f.asarray(x), cast), self.unary())
             value = self.ternary()
             self.take(")")
             return value
         if kind == "number":
+            if text[:2] in ("0x", "0X"):
+                return int(text.rstrip("uUlL"), 16)
             digits = text.rstrip("fFuUlL")
             whole = not any(c in digits for c in ".eE") and not text.endswith(("f", "F"))
             return int(digits) if whole else float(digits)
@@ -255,7 +299,8 @@ class _Reader:
         raise KernelSyntaxError(f"`{text}` begins no value")
 
     def call(self, name: str) -> Any:
-        function = _FUNCTIONS.get(name)
+        # C's functions of floats have an f at their end.
+        function = _FUNCTIONS.get(name) or _FUNCTIONS.get(name.removesuffix("f"))
         cast = _TYPES.get(name)
         if function is None and cast is None:
             raise KernelSyntaxError(f"there is no function `{name}`; there are {', '.join(sorted(_FUNCTIONS))}")

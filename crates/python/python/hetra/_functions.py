@@ -77,15 +77,19 @@ def asarray(
             if copy is False:
                 raise ValueError("asarray: another dtype needs a copy")
             array = array._cast(dtype)
-        # Arrays do not change, but the object may be given another value.
-        return +array if array is obj and copy and array.dtype.kind != "b" else _again(array, copy)
-    if not isinstance(obj, np.ndarray) and hasattr(obj, "__dlpack__"):
-        array = from_dlpack(obj, device=device, copy=copy)
+        return _again(array, copy)
+    if not isinstance(obj, (np.ndarray, np.generic)) and hasattr(obj, "__dlpack__"):
+        # Nothing is computed at once: what its owner writes later must not be seen.
+        array = from_dlpack(obj, device=device, copy=True if copy is None else copy)
         return array if dtype is None else array._cast(dtype)
     if copy is False and not isinstance(obj, np.ndarray):
         raise ValueError("asarray: this cannot be an array without a copy")
     _check_range(obj, dtype)
+    if isinstance(obj, np.ma.MaskedArray):
+        raise TypeError("arrays have no masks: fill them first (`filled`)")
     made = np.asarray(obj, dtype=None if dtype is None else np.dtype(dtype))
+    if copy is False and (made is not obj or made.dtype.kind == "b" or not made.flags.writeable):
+        raise ValueError("asarray: this cannot be an array without a copy")
     if made.dtype.kind not in "biufc" or made.dtype.itemsize > (16 if made.dtype.kind == "c" else 8):
         raise TypeError(f"arrays have no dtype {made.dtype}")
     if not made.dtype.isnative:
@@ -94,6 +98,7 @@ def asarray(
 
 
 def _again(array: Array, copy: Any) -> Array:
+    # Values do not change; the object that names one may be given another.
     return array._reshape(array.shape) if copy else array
 
 
@@ -104,10 +109,19 @@ def _check_range(obj: Any, dtype: Any) -> None:
 
 
 def _from_numpy(array: np.ndarray, device: Device | None, copy: "builtins.bool | None") -> Array:
-    if not array.flags.writeable:
-        # The protocol of this version does not give away what is read-only.
-        array, copy = array.copy(), False
+    if not array.flags.c_contiguous or not array.flags.writeable:
+        # Copied by NumPy, which knows how; what is read-only the old protocol does not give away.
+        if copy is False:
+            raise BufferError("the elements are not one after the other, or read-only: copy")
+        array, copy = np.array(array, order="C"), None
     return _core.from_dlpack(array.__dlpack__(), copy, device)
+
+
+def array(
+    obj: Any, dtype: Any = None, *, copy: "builtins.bool" = True, device: Device | None = None
+) -> Array:
+    """An array of anything, which is another one than what it is made of."""
+    return asarray(obj, dtype=dtype, device=device, copy=copy or None)
 
 
 def from_dlpack(
@@ -661,6 +675,6 @@ reshape roll round searchsorted sign signbit sin sinh sort sqrt square squeeze s
 take take_along_axis tan tanh tensordot tile tril triu trunc unique_all unique_counts unique_inverse
 unique_values unstack var vecdot where zeros zeros_like""".split()
 
-MORE = """absolute amax amin arccos arccosh arcsin arcsinh arctan arctan2 arctanh asnumpy
+MORE = """absolute amax amin array arccos arccosh arcsin arcsinh arctan arctan2 arctanh asnumpy
 bitwise_not concatenate cumprod cumsum dot einsum erf eval invert left_shift mod power right_shift
 sigmoid transpose true_divide""".split()

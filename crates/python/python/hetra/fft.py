@@ -15,9 +15,10 @@ rfftn""".split()
 
 def _run(function: Any, x: Any, *, complex: bool, **kwargs: Any) -> Array:
     x = f.asarray(x)
-    if x.dtype.kind not in ("c" if complex else "fc"):
-        wanted = "complex numbers" if complex else "floats"
-        raise TypeError(f"{function.__name__}: wanted {wanted}, got {x.dtype}")
+    if x.dtype.kind not in "fc":
+        raise TypeError(f"{function.__name__}: wanted floats or complex numbers, got {x.dtype}")
+    if complex and x.dtype.kind == "f":
+        x = x.astype("complex64" if x.dtype.itemsize <= 4 else "complex128")
     value = function(f.asnumpy(x), **kwargs)
     narrow = x.dtype in (np.dtype("float32"), np.dtype("complex64"))
     if narrow:

@@ -78,14 +78,19 @@ class ElementwiseKernel:
             raise KernelSyntaxError(f"{name}: there is no preamble: statements and functions only")
 
     def __call__(self, *arguments: Any, **kwargs: Any) -> Any:
+        most = len(self._in) + len(self._out)
+        if len(arguments) > most:
+            raise TypeError(f"{self.name}: wanted {most} arguments at most, got {len(arguments)}")
         out = list(arguments[len(self._in):])
         values, types = _bind(self._in, arguments[: len(self._in)], self.name)
-        after = self._program.run(values)
+        after = self._program.run(values, types=types)
+        shape = np.broadcast_shapes(*(one.shape for one in values.values()))
         results = []
         for parameter in self._out:
             if parameter.name not in after:
                 raise KernelSyntaxError(f"{self.name}: nothing is assigned to `{parameter.name}`")
-            results.append(_cast(after[parameter.name], parameter, types))
+            result = _cast(after[parameter.name], parameter, types)
+            results.append(f.broadcast_to(result, shape) if values else result)
         for target, result in zip(out, results):
             target[...] = result
         results = out or results
@@ -103,6 +108,16 @@ _REDUCTIONS: dict[str, Callable[..., Array]] = {
     "a<b?a:b": f.min,
     "a&&b": f.all,
     "a||b": f.any,
+}
+
+
+_COMBINED: dict[Any, Callable[..., Array]] = {
+    f.sum: lambda a, b: a + b if b else a,
+    f.prod: lambda a, b: a * b if b != 1 else a,
+    f.max: f.maximum,
+    f.min: f.minimum,
+    f.all: lambda a, b: f.logical_and(a, bool(b)),
+    f.any: lambda a, b: f.logical_or(a, bool(b)),
 }
 
 
@@ -135,16 +150,29 @@ class ReductionKernel:
             raise KernelSyntaxError(f"{name}: no reduction by `{reduce_expr}`; there are {known}")
         self._reduce = reduce
         self._post = Program(post_map_expr)
+        # The neutral element, as text or as a number; what is another one is taken in.
+        self._identity = expression(str(identity), {}) if identity not in (None, "") else None
+
+    def _reduced(self, mapped: Array, axis: Any, keepdims: bool) -> Array:
+        if self._reduce in (f.sum, f.prod):
+            reduced = self._reduce(mapped, axis=axis, keepdims=keepdims, dtype=mapped.dtype)
+        elif mapped.size == 0 and self._identity is not None:
+            shape = f.sum(mapped, axis=axis, keepdims=keepdims).shape
+            return f.full(shape, self._identity, dtype=mapped.dtype, device=mapped.device)
+        else:
+            reduced = self._reduce(mapped, axis=axis, keepdims=keepdims)
+        if self._identity is None:
+            return reduced
+        combine = _COMBINED[self._reduce]
+        return combine(reduced, self._identity)
 
     def __call__(self, *arguments: Any, axis: Any = None, keepdims: bool = False, out: Any = None) -> Array:
         values, types = _bind(self._in, arguments, self.name)
-        mapped = f.asarray(expression(self._map, values))
-        if self._reduce in (f.sum, f.prod):
-            reduced = self._reduce(mapped, axis=axis, keepdims=keepdims, dtype=mapped.dtype)
-        else:
-            reduced = self._reduce(mapped, axis=axis, keepdims=keepdims)
+        # As CuPy: in the dtype of the result.
+        mapped = _cast(expression(self._map, values, types=types), self._out[0], types)
+        reduced = self._reduced(mapped, axis, keepdims)
         name = self._out[0].name
-        after = self._post.run({"a": reduced})
+        after = self._post.run({"a": reduced}, types=types)
         if name not in after:
             raise KernelSyntaxError(f"{self.name}: nothing is assigned to `{name}`")
         result = _cast(after[name], self._out[0], types)

@@ -215,13 +215,18 @@ def matrix_norm(x: Array, /, *, keepdims: builtins.bool = False, ord: Any = "fro
 def norm(x: Array, ord: Any = None, axis: Any = None, keepdims: builtins.bool = False) -> Array:
     """NumPy's norm: of vectors along an axis, of matrices along two, or of all."""
     x = f.asarray(x)
+    x = x.astype("float64") if x.dtype.kind in "iu" else x
     if axis is None and ord is None:
         return vector_norm(x, keepdims=keepdims)
     axes = tuple(range(x.ndim)) if axis is None else axis
     if isinstance(axes, int) or len(axes) == 1:
         return vector_norm(x, axis=axes, keepdims=keepdims, ord=2 if ord is None else ord)
+    if len(axes) != 2:
+        raise ValueError(f"norm: {ord!r} is of matrices: say the two axes")
     moved = f.moveaxis(x, axes, (-2, -1))
-    return matrix_norm(moved, keepdims=keepdims, ord="fro" if ord is None else ord)
+    result = matrix_norm(moved, ord="fro" if ord is None else ord)
+    kept = [axis % x.ndim for axis in axes]
+    return f.expand_dims(result, sorted(kept)) if keepdims else result
 
 
 _ = (matmul, matrix_transpose, tensordot, vecdot)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import os
 from typing import Any, NamedTuple, Sequence
 
@@ -11,7 +12,7 @@ from . import _core
 from . import _functions as f
 from ._core import Array
 
-__all__ = """InferenceSession IOBinding ModelMetadata NodeArg OrtValue RunOptions SessionOptions
+__all__ = """ExecutionMode GraphOptimizationLevel InferenceSession IOBinding ModelMetadata NodeArg OrtValue RunOptions SessionOptions
 get_available_providers get_device""".split()
 
 # Providers of ONNX Runtime, and the driver that does their work here.
@@ -32,6 +33,26 @@ _TYPES = {
     "float16": "tensor(float16)",
     "bf16": "tensor(bfloat16)",
 }
+
+
+class GraphOptimizationLevel(enum.IntEnum):
+    """ONNX Runtime's levels. Hetra always does all that its passes do."""
+
+    ORT_DISABLE_ALL = 0
+    ORT_ENABLE_BASIC = 1
+    ORT_ENABLE_EXTENDED = 2
+    ORT_ENABLE_ALL = 99
+
+
+class ExecutionMode(enum.IntEnum):
+    """ONNX Runtime's modes. Hetra runs a model's steps in order."""
+
+    ORT_SEQUENTIAL = 0
+    ORT_PARALLEL = 1
+
+
+def set_default_logger_severity(severity: int) -> None:
+    """Hetra logs nothing."""
 
 
 class NodeArg(NamedTuple):
@@ -84,16 +105,32 @@ def _port(name: str, dtype: str | None, dims: Any) -> NodeArg:
 def get_available_providers() -> list[str]:
     """The providers that a device was found for."""
     found = {one["driver"] for one in _core.devices() if one["state"] == "found"}
+    # Which of the vendors' names is right is not known: the one that is Hetra's way.
     names = [name for name, driver in _PROVIDERS.items() if driver in found]
-    # Which of the names of a GPU's providers is right is not known: the one that is Hetra's way.
-    other = {"CUDAExecutionProvider", "TensorrtExecutionProvider", "ROCMExecutionProvider"}
-    other |= {"DmlExecutionProvider", "CoreMLExecutionProvider"}
-    return [name for name in names if name not in other][::-1]
+    return [name for name in names if name not in _VENDORS][::-1]
 
 
 def get_device() -> str:
     """`GPU` where a GPU was found, `CPU` elsewhere."""
-    return "GPU" if "WebGpuExecutionProvider" in get_available_providers() else "CPU"
+    gpu = "WebGpuExecutionProvider" in get_available_providers() and not _is_software("wgpu")
+    return "GPU" if gpu else "CPU"
+
+
+# Providers of one vendor's hardware: a software device does not stand for them.
+_VENDORS = {
+    "CUDAExecutionProvider",
+    "TensorrtExecutionProvider",
+    "ROCMExecutionProvider",
+    "DmlExecutionProvider",
+    "CoreMLExecutionProvider",
+}
+
+
+def _is_software(device: str) -> bool:
+    found = [one for one in _core.devices() if one["state"] == "found"]
+    names = [one["name"] for one in found if one["id"] == device or one["driver"] == device]
+    software = ("llvmpipe", "swiftshader", "basic render", "software")
+    return bool(names) and any(word in names[0].lower() for word in software)
 
 
 def _device(provider: str, options: dict[str, Any]) -> str:
@@ -124,6 +161,8 @@ class InferenceSession:
             model = os.fspath(model) if not isinstance(model, (bytearray, memoryview)) else bytes(model)
         threads = (sess_options.intra_op_num_threads if sess_options else 0) or None
         wanted: list[tuple[str, dict[str, Any]]] = []
+        if isinstance(providers, str):
+            providers = [providers]
         for at, provider in enumerate(providers or ["cpu"]):
             own = provider_options[at] if provider_options and at < len(provider_options) else {}
             name, more = provider if isinstance(provider, tuple) else (provider, {})
@@ -132,6 +171,9 @@ class InferenceSession:
         for name, options in wanted:
             try:
                 device = _device(name, options)
+                if name in _VENDORS and _is_software(device):
+                    reason = "the only GPU that was found is software: ask for its id"
+                    raise _core.DeviceError(f"{name}: {reason}")
                 self._session = _core.Session(model, device, threads, no_fallback)
                 self._provider = name
                 break
@@ -175,6 +217,10 @@ class InferenceSession:
         self, output_names: Sequence[str] | None, input_feed: dict[str, Any]
     ) -> list[Array]:
         """The same as Hetra's arrays, without a copy."""
+        if isinstance(output_names, str):
+            raise TypeError(f"run: wanted a list of names, got the text `{output_names}`")
+        if not isinstance(input_feed, dict):
+            raise TypeError("run: wanted a dictionary of inputs by name")
         names = list(output_names) if output_names else None
         return self._session.run(names, dict(input_feed))
 
@@ -199,6 +245,8 @@ class OrtValue:
 
     @staticmethod
     def ortvalue_from_numpy(array: np.ndarray, device_type: str = "cpu", device_id: int = 0) -> "OrtValue":
+        if device_type not in ("cpu", ""):
+            return OrtValue(f.asarray(array, device=_device(device_type, {"device_id": device_id})))
         return OrtValue(f.asarray(array))
 
     @staticmethod
