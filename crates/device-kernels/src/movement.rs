@@ -24,6 +24,10 @@ pub(crate) const ROWS: &[Row] = &[
         takes: |form| !form.is_f16(0) && takes(form),
         ..row(&["Gather"], |_, _, node| work(node, gather))
     },
+    Row {
+        takes: |form| !form.is_f16(0) && takes(form),
+        ..row(&["GatherND"], |_, _, node| work(node, gather_nd))
+    },
 ];
 
 const fn row(
@@ -350,6 +354,60 @@ fn gather(run: &Run<'_, '_>, node: &Node) -> Outcome {
     if !indices.iter().all(inside) {
         return Err(Stop::Host);
     }
+    let mut shape: Shape = x.shape[..axis].into();
+    shape.extend_from_slice(given.shape());
+    shape.extend_from_slice(&x.shape[axis + 1..]);
+    let inner: usize = x.shape[axis + 1..].iter().product();
+    pick(run, &x, &indices, (extent, inner), &shape)
+}
+
+/// Blocks by tuples of indices: by their places among all blocks.
+fn gather_nd(run: &Run<'_, '_>, node: &Node) -> Outcome {
+    let x = run.input(0)?;
+    let given = run.call.tensor(1)?;
+    let batch = usize::try_from(node.attrs.int_or("batch_dims", 0)?).map_err(|_| Stop::Host)?;
+    let (Some((&width, outer)), false) = (given.shape().split_last(), x.scalar == Scalar::F16)
+    else {
+        return Err(Stop::Host);
+    };
+    let fits = batch <= outer.len() && batch + width <= x.shape.len();
+    if !fits || outer[..batch] != x.shape[..batch] || width == 0 {
+        return Err(Stop::Host);
+    }
+    let indices = run.numbers(1)?.ok_or(Stop::Host)?;
+    let extents = &x.shape[batch..batch + width];
+    let blocks: usize = extents.iter().product();
+    let tuples: usize = outer[batch..].iter().product();
+    let mut places: Vec<i64> = Vec::with_capacity(indices.len() / width);
+    for (at, tuple) in indices.chunks_exact(width).enumerate() {
+        let mut place = 0;
+        for (&index, &extent) in tuple.iter().zip(extents) {
+            let own = if index < 0 { index + extent as i64 } else { index };
+            if own < 0 || own >= extent as i64 {
+                return Err(Stop::Host);
+            }
+            place = place * extent + own as usize;
+        }
+        places.push((at / tuples.max(1) * blocks + place) as i64);
+    }
+    let mut shape: Shape = outer.into();
+    shape.extend_from_slice(&x.shape[batch + width..]);
+    let inner: usize = x.shape[batch + width..].iter().product();
+    let extent: usize = x.shape[..batch + width].iter().product();
+    pick(run, &x, &places, (extent, inner), &shape)
+}
+
+/// Blocks of `inner` elements, of `extent` of them, by indices that are inside.
+fn pick(
+    run: &Run<'_, '_>,
+    x: &Stored,
+    indices: &[i64],
+    (extent, inner): (usize, usize),
+    shape: &[usize],
+) -> Outcome {
+    if extent > i32::MAX as usize {
+        return Err(Stop::Host);
+    }
     let words: Vec<u8> = indices.iter().flat_map(|&index| (index as i32).to_le_bytes()).collect();
     let memory = run.gpu.filled(&words).map_err(hetra_tensor::TensorError::from)?;
     let picks = Stored {
@@ -358,17 +416,13 @@ fn gather(run: &Run<'_, '_>, node: &Node) -> Outcome {
         dtype: hetra_tensor::DType::I32,
         shape: smallvec![indices.len()],
     };
-    let mut shape: Shape = x.shape[..axis].into();
-    shape.extend_from_slice(given.shape());
-    shape.extend_from_slice(&x.shape[axis + 1..]);
-    let inner: usize = x.shape[axis + 1..].iter().product();
-    let out = run.gpu.room(x.dtype, &shape)?;
+    let out = run.gpu.room(x.dtype, shape)?;
     let count = out.count();
     if count > 0 {
         let kernel = run.gpu.kernel("gather_words", || gather_words::with(&[]))?;
         let sizes = [count, inner, indices.len(), extent].map(A::U);
         let mut args: SmallVec<[A<'_>; 8]> = sizes.into_iter().collect();
-        args.extend([A::M(&picks), A::W(&x), A::W(&out)]);
+        args.extend([A::M(&picks), A::W(x), A::W(&out)]);
         run.gpu.line(&kernel, count, &args)?;
     }
     Ok(smallvec![out])

@@ -1,6 +1,8 @@
 //! Arrays: what users of the Rust face rely on. The functions themselves are compared with NumPy's
 //! by the tests of the Python package, over dtypes, shapes and devices.
 
+#![allow(clippy::print_stderr, reason = "says what is left out")]
+
 use hetra::array::{Device, Pick, Random, Scalar, traced};
 use hetra::{Array, ArrayError, DType};
 
@@ -65,7 +67,7 @@ fn large_chains_are_one_pass_over_memory() -> Result {
     let (value, traces) = traced(|| chain()?.to_vec::<f32>());
     let ops: Vec<&str> = traces[0].steps.iter().map(|step| step.op.as_str()).collect();
     assert_eq!(ops, ["hetra.Fused"]);
-    assert_eq!(traces[0].steps[0].kernel, "fused");
+    assert!(traces[0].steps[0].kernel.starts_with("fused"));
     let lists = [a.to_vec::<f32>()?, b.to_vec::<f32>()?, c.to_vec::<f32>()?];
     for (row, got) in value?.into_iter().enumerate() {
         let at = |i: usize| lists.each_ref().map(|list| f64::from(list[row * 400 + i]));

@@ -100,3 +100,38 @@ fn devices_that_are_not_there_are_named_errors() {
         assert!(matches!(error, Error::Device(_)), "{id}: {error}");
     }
 }
+
+/// A product with everything around it, of extents that no tile divides, by either order of memory.
+#[test]
+fn large_products_are_those_of_the_cpu() {
+    for (trans_a, trans_b) in [(0i64, 0i64), (1, 0), (0, 1), (1, 1)] {
+        let (m, n, k) = (77, 131, 150);
+        let mut b = GraphBuilder::new("product");
+        let shape = |a: usize, b: usize, turned: i64| if turned == 1 { [b, a] } else { [a, b] };
+        let x = shape(m, k, trans_a);
+        let input = b.input("x", DType::F32, vec![x[0].into(), x[1].into()]);
+        let w = b.constant("w", numbers(&shape(k, n, trans_b)));
+        let bias = b.constant("bias", numbers(&[n]));
+        let node = Node::new("Gemm", &[input, w, bias], &[])
+            .with("transA", trans_a)
+            .with("transB", trans_b)
+            .with("alpha", 0.5f32)
+            .with("beta", 2.0f32);
+        let product = b.node(node, 1)[0];
+        let y = b.op("Relu", &[product]);
+        b.output(y);
+        let model = Model { graph: b.finish(), info: ModelInfo::default() };
+        let run = |id: &str| {
+            let session = Session::builder().model(model.clone()).device(id);
+            let session = if id == "cpu" { session } else { session.no_fallback() };
+            let outputs = session.build().unwrap().run([("x", numbers(&x))]).unwrap();
+            outputs[0].as_tensor().unwrap().as_slice::<f32>().unwrap().to_vec()
+        };
+        let wanted = run("cpu");
+        for id in others() {
+            let got = run(&id);
+            let far = got.iter().zip(&wanted).map(|(a, b)| (a - b).abs()).fold(0f32, f32::max);
+            assert!(far < 1e-4, "{id} {trans_a} {trans_b}: {far}");
+        }
+    }
+}

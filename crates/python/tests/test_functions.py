@@ -304,6 +304,13 @@ def test_products(device):
             a, b = draw(dtype, left, -3, 3), draw(dtype, right, -3, 3)
             got = hetra.asarray(a, device=device) @ hetra.asarray(b, device=device)
             close(got, a @ b, 1e-4 if dtype == "float32" else None)
+    # Large and odd ones, as they lie and transposed: other kernels than those of small ones.
+    for m, k, n in [(131, 70, 66), (24, 257, 97), (65, 400, 40), (150, 64, 128)]:
+        a, b = draw("float32", (2, m, k), -1, 1), draw("float32", (k, n), -1, 1)
+        x, y = hetra.asarray(a, device=device), hetra.asarray(b, device=device)
+        close(x @ y, a @ b, 1e-4)
+        close(y.T @ x.mT, b.T @ a.swapaxes(1, 2), 1e-4)
+        close(hetra.exp(x[0] @ y * 0.1), np.exp(a[0] @ b * np.float32(0.1)), 1e-4)
     a, b = draw("float64", (2, 3, 4)), draw("float64", (4, 3, 5))
     x, y = hetra.asarray(a, device=device), hetra.asarray(b, device=device)
     close(hetra.tensordot(x, y, axes=([1, 2], [1, 0])), np.tensordot(a, b, ([1, 2], [1, 0])))

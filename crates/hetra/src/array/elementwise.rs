@@ -351,7 +351,7 @@ impl Array {
             let reason = "integers to a negative power are no integers: take floats";
             return Some(Err(ArrayError::Invalid(reason.to_string())));
         }
-        if !self.dtype().is_float() && !(whole && self.dtype().is_int()) {
+        if !(self.dtype().is_float() || whole && self.dtype().is_int()) {
             return None;
         }
         match exponent.as_f64() {
