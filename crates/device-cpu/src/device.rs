@@ -3,12 +3,13 @@
 use std::sync::{Arc, OnceLock};
 
 use hetra_device::{
-    Call, Device, DeviceError, DeviceInfo, Driver, DriverState, Found, HostThreads, Part, Peak,
-    Program, Schedule, ScheduleTable, Space, Support, Task, Values,
+    Call, Device, DeviceError, DeviceInfo, Driver, DriverState, Found, HostThreads, KernelArg,
+    Part, Peak, Program, Schedule, ScheduleTable, Space, Support, Task, Values, run_on_host,
 };
 use hetra_ir::{Graph, Node};
+use hetra_kernel::Source;
 use hetra_ops::{Kind, OpError, find};
-use hetra_tensor::{Shape, Value};
+use hetra_tensor::{Shape, Tensor, Value};
 use smallvec::smallvec;
 
 use crate::programs::{self, LastShape, Schedules, only_first_varies};
@@ -230,6 +231,21 @@ impl Device for CpuDevice {
                 bytes: bandwidth(),
             })
         })
+    }
+
+    fn run_kernel(
+        &self,
+        source: &Source,
+        groups: [u32; 3],
+        args: &[KernelArg<'_>],
+    ) -> Result<Vec<Tensor>, DeviceError> {
+        let mut result = Ok(Vec::new());
+        self.scope(&mut || {
+            result = run_on_host(source, groups, args, |count, group| {
+                threads::for_each(count, true, group);
+            });
+        });
+        result
     }
 
     fn scope(&self, work: &mut (dyn FnMut() + Send)) {

@@ -2,10 +2,14 @@
 
 use std::sync::Arc;
 
-use hetra_device::{Device, DeviceError, DeviceInfo, Launcher, Part, Program, Support};
+use hetra_device::{
+    Device, DeviceError, DeviceInfo, KernelArg, Launch, LaunchArg, Launcher, Part, Program,
+    Support, no_memory, scalar_of,
+};
 use hetra_ir::{Graph, Node};
+use hetra_kernel::Source;
 use hetra_ops::{Kind, OpError, find};
-use hetra_tensor::Tensor;
+use hetra_tensor::{Tensor, Value};
 
 use crate::context::{Gpu, Stop};
 use crate::program::{OnDevice, OnHost, constants};
@@ -97,6 +101,69 @@ impl Device for KernelDevice {
             Err(Stop::Host) => Ok(None),
             Err(Stop::Fault(error)) => Err(failed(error)),
         }
+    }
+
+    fn run_kernel(
+        &self,
+        source: &Source,
+        groups: [u32; 3],
+        args: &[KernelArg<'_>],
+    ) -> Result<Vec<Tensor>, DeviceError> {
+        let gpu = &self.gpu;
+        let failed = |reason: String| DeviceError::Failed { device: self.info.id.clone(), reason };
+        let mut memories: Vec<Option<(Stored, bool)>> = Vec::with_capacity(args.len());
+        for (index, arg) in args.iter().enumerate() {
+            let dtype = match arg {
+                KernelArg::Value(_) => {
+                    memories.push(None);
+                    continue;
+                }
+                KernelArg::Read(tensor) | KernelArg::Update(tensor) => tensor.dtype(),
+                KernelArg::Write(dtype, _) => *dtype,
+            };
+            let held = scalar_of(dtype).filter(|_| gpu.scalar(dtype).is_some());
+            held.ok_or_else(|| no_memory(source, index, dtype))?;
+            let stored = match arg {
+                KernelArg::Read(tensor) => gpu.place(tensor),
+                KernelArg::Write(dtype, shape) => {
+                    Tensor::zeros(*dtype, shape).map_err(Stop::from).and_then(|new| gpu.place(&new))
+                }
+                KernelArg::Update(tensor) => {
+                    // By the host, so that it is another one.
+                    let copied = tensor.fetch().and_then(|()| {
+                        Tensor::from_bytes(tensor.dtype(), tensor.shape(), tensor.bytes())
+                    });
+                    copied.map_err(Stop::from).and_then(|copy| gpu.place(&copy))
+                }
+                KernelArg::Value(_) => continue,
+            };
+            let stored = stored.map_err(|stop| match stop {
+                Stop::Host => failed(format!("there is no room for argument {index}")),
+                Stop::Fault(error) => failed(error.to_string()),
+            })?;
+            memories.push(Some((stored, !matches!(arg, KernelArg::Read(_)))));
+        }
+        let given = args.iter().zip(&memories).filter_map(|(arg, memory)| match (arg, memory) {
+            (KernelArg::Value(literal), _) => Some(LaunchArg::Value(*literal)),
+            (_, Some((stored, _))) => Some(LaunchArg::Memory {
+                memory: &stored.memory,
+                scalar: Some(stored.scalar),
+                bytes: stored.bytes(),
+            }),
+            (_, None) => None,
+        });
+        let given: Vec<LaunchArg<'_>> = given.collect();
+        gpu.launcher.run(&Launch::of(source, groups, &given)?)?;
+        drop(given);
+        let written = memories.into_iter().flatten().filter(|(_, written)| *written);
+        let results = written.map(|(stored, _)| {
+            let value = stored.into_value(&gpu.launcher).map_err(|error| failed(error.to_string()));
+            value.and_then(|value| match value {
+                Value::Tensor(tensor) => Ok(tensor),
+                other => Err(failed(format!("a kernel gave a {}", other.describe()))),
+            })
+        });
+        results.collect()
     }
 
     fn scope(&self, work: &mut (dyn FnMut() + Send)) {

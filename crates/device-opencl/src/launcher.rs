@@ -260,20 +260,9 @@ impl Drop for OpenCl {
     }
 }
 
-impl Launcher for OpenCl {
-    fn limits(&self) -> &LaunchLimits {
-        &self.shared.limits
-    }
-
-    fn alloc(&self, bytes: usize) -> Result<Arc<dyn Held>, DeviceError> {
-        Ok(Arc::new(Memory::new(&self.shared, bytes)?))
-    }
-
-    fn write(&self, memory: &dyn Held, bytes: &[u8]) -> Result<(), DeviceError> {
-        self.shared.write(self.shared.memory(memory)?, bytes)
-    }
-
-    fn launch(&self, launch: &Launch<'_>) -> Result<(), DeviceError> {
+impl OpenCl {
+    /// Launches a kernel; gives what takes the faults of a checked one.
+    fn start(&self, launch: &Launch<'_>) -> Result<Option<Pending<Memory>>, DeviceError> {
         let shared = &self.shared;
         let given = launch.check(&shared.limits)?;
         for arg in launch.args {
@@ -285,7 +274,7 @@ impl Launcher for OpenCl {
             }
         }
         if launch.groups.contains(&0) {
-            return Ok(());
+            return Ok(None);
         }
         let faults = match launch.is_checked() {
             true => {
@@ -302,17 +291,47 @@ impl Launcher for OpenCl {
         let compile = |text: &str| shared.compile(launch.kernel, text);
         let kernel = state.compiled.get(launch.kernel, options, compile)?;
         shared.enqueue(kernel, launch, faults.as_ref())?;
-        if let Some(faults) = faults {
-            state.pending.push(Pending { kernel: launch.kernel.clone(), given, faults });
-        }
+        Ok(faults.map(|faults| Pending { kernel: launch.kernel.clone(), given, faults }))
+    }
+
+    /// Waits until all that was launched is done.
+    fn finish(&self) -> Result<(), DeviceError> {
+        let done = self.shared.queue.finish();
+        done.map_err(|error| self.shared.fault("clFinish", &error, 0))
+    }
+}
+
+impl Launcher for OpenCl {
+    fn limits(&self) -> &LaunchLimits {
+        &self.shared.limits
+    }
+
+    fn alloc(&self, bytes: usize) -> Result<Arc<dyn Held>, DeviceError> {
+        Ok(Arc::new(Memory::new(&self.shared, bytes)?))
+    }
+
+    fn write(&self, memory: &dyn Held, bytes: &[u8]) -> Result<(), DeviceError> {
+        self.shared.write(self.shared.memory(memory)?, bytes)
+    }
+
+    fn launch(&self, launch: &Launch<'_>) -> Result<(), DeviceError> {
+        let Some(pending) = self.start(launch)? else { return Ok(()) };
+        let mut state = self.shared.lock();
+        state.pending.push(pending);
         let many = state.pending.len() >= PENDING_MAX;
-        drop(guard);
+        drop(state);
         if many { self.wait() } else { Ok(()) }
     }
 
+    fn run(&self, launch: &Launch<'_>) -> Result<(), DeviceError> {
+        let pending = self.start(launch)?;
+        self.finish()?;
+        let all = pending.into_iter().collect();
+        Pending::look(all, |memory, into| self.shared.copy(memory, into))
+    }
+
     fn wait(&self) -> Result<(), DeviceError> {
-        let done = self.shared.queue.finish();
-        done.map_err(|error| self.shared.fault("clFinish", &error, 0))?;
+        self.finish()?;
         self.shared.look_at_faults()
     }
 }

@@ -101,6 +101,8 @@ impl Room {
     fn take(&mut self, bytes: usize) -> Result<Arc<Buffer>, TensorError> {
         match self.block.take() {
             Some(block) if block.capacity() >= bytes => Ok(block),
+            // It is given away, and comes back when its user is done.
+            _ if self.bytes == 0 => Ok(Arc::new(Buffer::used(bytes)?)),
             _ => Ok(Arc::new(Buffer::zeroed(bytes.max(self.bytes))?)),
         }
     }

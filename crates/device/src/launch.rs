@@ -33,6 +33,12 @@ pub trait Launcher: Send + Sync {
     /// `Kernel` when arguments do not fit or the kernel cannot be had here, `Foreign`, `Lost`.
     fn launch(&self, launch: &Launch<'_>) -> Result<(), DeviceError>;
 
+    /// Launches a kernel and waits for it. What goes wrong in it is told here, and to nobody else.
+    ///
+    /// # Errors
+    /// As [`Launcher::launch`], and `Kernel` with the first index out of bounds.
+    fn run(&self, launch: &Launch<'_>) -> Result<(), DeviceError>;
+
     /// Waits until all that was launched is done.
     ///
     /// # Errors

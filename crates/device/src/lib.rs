@@ -14,6 +14,7 @@ mod call;
 mod compiled;
 pub mod conformance;
 mod info;
+mod kernel_call;
 mod launch;
 mod null;
 mod pool;
@@ -24,6 +25,7 @@ mod space;
 pub use call::{Call, DeviceError, Part, Program, Room, Values};
 pub use compiled::{Compiled, Pending};
 pub use info::{DeviceInfo, DriverState, Found, Peak};
+pub use kernel_call::{KernelArg, no_memory, run_on_host, scalar_of};
 pub use launch::{Launch, LaunchArg, LaunchLimits, Launcher};
 pub use null::NullDevice;
 pub use pool::Pool;
@@ -32,6 +34,7 @@ pub use schedule::{Schedule, ScheduleError, ScheduleTable, Task};
 pub use space::{Knob, Space, SpaceError};
 
 use hetra_ir::{Graph, Node};
+use hetra_kernel::Source;
 use hetra_tensor::Tensor;
 use std::sync::Arc;
 
@@ -106,6 +109,21 @@ pub trait Device: Send + Sync {
     fn place(&self, tensor: &Tensor) -> Result<Option<Tensor>, DeviceError> {
         let _ = tensor;
         Ok(None)
+    }
+
+    /// Runs a kernel that a user wrote, with every index checked, and waits for it. Gives what it
+    /// wrote: a tensor for each argument that is `Write` or `Update`, in order.
+    ///
+    /// # Errors
+    /// `Kernel` for arguments that do not fit, for what the device cannot do, and for an index out
+    /// of bounds; `Memory`, `Lost`.
+    fn run_kernel(
+        &self,
+        source: &Source,
+        groups: [u32; 3],
+        args: &[KernelArg<'_>],
+    ) -> Result<Vec<Tensor>, DeviceError> {
+        run_on_host(source, groups, args, |count, group| (0..count).for_each(group))
     }
 
     /// Runs `work` where the device's threads are at hand. Programs run inside.

@@ -64,6 +64,7 @@ pub use hetra_exec::{Cancel, ExecError, RunOptions, StepTime, Trace};
 pub use hetra_ir::{
     Attr, Attrs, Builder as GraphBuilder, Dim, Graph, Node, NodeId, TensorType, Type, ValueId,
 };
+pub use hetra_kernel::{Lanes, Source, f16, kernel, kernel_fn};
 pub use hetra_onnx::{
     ExportError, ExportOptions, ImportError, ImportOptions, Model, ModelInfo, export, import_file,
     import_model,

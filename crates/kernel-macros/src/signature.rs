@@ -142,7 +142,9 @@ pub(crate) fn kernel(attribute: &Attribute, function: &ItemFn) -> Result<TokenSt
             ///
             /// # Errors
             /// When there are not as many constants, or the kernel is refused for them.
-            pub fn with(__constants: &[u32]) -> Result<#root::Kernel, #root::KernelError> {
+            pub fn with(
+                __constants: &[u32],
+            ) -> ::core::result::Result<#root::Kernel, #root::KernelError> {
                 let [#(#constants),*] = #root::constants::<#count>(#text, #names, __constants)?;
                 #trace
             }

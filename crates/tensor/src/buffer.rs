@@ -1,6 +1,7 @@
 //! Aligned memory blocks, with a limit on what one block may take.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use hetra_memory::Mapping;
 
@@ -34,8 +35,23 @@ pub fn set_bytes_max(bytes: usize) {
 /// them, and go back to the system at once.
 const MAPPED_BYTES_MIN: usize = 1 << 20;
 
+/// Most bytes of mapped blocks that are kept for [`Buffer::used`], and most of one of them.
+const FREE_BYTES_MAX: usize = 64 << 20;
+
+/// Mapped blocks that nobody has any more, oldest first.
+static FREE: Mutex<Vec<Mapping>> = Mutex::new(Vec::new());
+
+fn free() -> MutexGuard<'static, Vec<Mapping>> {
+    // A list of blocks is whole after a panic elsewhere.
+    FREE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// A block of memory that starts on a 64-byte boundary.
-pub struct Buffer(Memory);
+pub struct Buffer {
+    memory: Memory,
+    /// Whether it goes to `FREE` in the end.
+    recycled: bool,
+}
 
 enum Memory {
     Heap(Box<[Line]>),
@@ -55,12 +71,31 @@ impl Buffer {
             && let Some(len) = bytes.checked_next_multiple_of(size_of::<Line>())
             && let Some(mapping) = Mapping::zeroed(len)
         {
-            return Ok(Buffer(Memory::Mapped(mapping)));
+            return Ok(Buffer { memory: Memory::Mapped(mapping), recycled: false });
         }
         match bytemuck::allocation::try_zeroed_slice_box::<Line>(bytes.div_ceil(64)) {
-            Ok(lines) => Ok(Buffer(Memory::Heap(lines))),
+            Ok(lines) => Ok(Buffer { memory: Memory::Heap(lines), recycled: false }),
             Err(()) => Err(TensorError::Memory { bytes }),
         }
+    }
+
+    /// As [`Buffer::zeroed`], with whatever in it: a large one may have been another such block
+    /// before. For results that come and go with the same sizes: to map a block and to clear its
+    /// pages takes as long as to write it twice.
+    ///
+    /// # Errors
+    /// As [`Buffer::zeroed`].
+    pub fn used(bytes: usize) -> Result<Buffer, TensorError> {
+        if bytes >= MAPPED_BYTES_MIN && bytes <= bytes_max() {
+            let len = bytes.next_multiple_of(size_of::<Line>());
+            let mut free = free();
+            if let Some(at) = free.iter().rposition(|block| block.bytes().len() == len) {
+                return Ok(Buffer { memory: Memory::Mapped(free.remove(at)), recycled: true });
+            }
+        }
+        let mut block = Buffer::zeroed(bytes)?;
+        block.recycled = true;
+        Ok(block)
     }
 
     /// Bytes in the block, a multiple of 64.
@@ -70,7 +105,7 @@ impl Buffer {
 
     /// All bytes of the block.
     pub fn bytes(&self) -> &[u8] {
-        match &self.0 {
+        match &self.memory {
             Memory::Heap(lines) => bytemuck::cast_slice(lines),
             Memory::Mapped(mapping) => mapping.bytes(),
         }
@@ -78,16 +113,61 @@ impl Buffer {
 
     /// All bytes of the block, to write.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
-        match &mut self.0 {
+        match &mut self.memory {
             Memory::Heap(lines) => bytemuck::cast_slice_mut(lines),
             Memory::Mapped(mapping) => mapping.bytes_mut(),
         }
     }
 }
 
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        if !self.recycled {
+            return;
+        }
+        let memory = std::mem::replace(&mut self.memory, Memory::Heap(Box::default()));
+        let Memory::Mapped(block) = memory else { return };
+        if block.bytes().len() > FREE_BYTES_MAX {
+            return;
+        }
+        let mut free = free();
+        free.push(block);
+        let mut bytes: usize = free.iter().map(|block| block.bytes().len()).sum();
+        let mut old = Vec::new();
+        while bytes > FREE_BYTES_MAX {
+            let block = free.remove(0);
+            bytes -= block.bytes().len();
+            old.push(block);
+        }
+        drop(free);
+        // The system takes them back, which takes a while.
+        drop(old);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn blocks_are_used_again() {
+        // A size that no other test has.
+        let bytes = (5 << 20) + 64 * 77;
+        let mut block = Buffer::used(bytes).unwrap();
+        assert!(block.bytes().iter().all(|byte| *byte == 0));
+        block.bytes_mut().fill(7);
+        let place = block.bytes().as_ptr();
+        drop(block);
+        let again = Buffer::used(bytes).unwrap();
+        assert_eq!((again.bytes().as_ptr(), again.bytes()[bytes - 1]), (place, 7));
+        // Others are as they always were, and what is kept has a limit.
+        assert!(Buffer::zeroed(bytes).unwrap().bytes().iter().all(|byte| *byte == 0));
+        let blocks: Vec<Buffer> = (0..20).map(|_| Buffer::used(bytes).unwrap()).collect();
+        drop(blocks);
+        let kept: usize = free().iter().map(|block| block.bytes().len()).sum();
+        assert!(kept <= FREE_BYTES_MAX, "{kept}");
+        assert!(Buffer::used(usize::MAX).is_err());
+    }
 
     #[test]
     fn blocks_are_aligned_and_limited() {

@@ -312,6 +312,11 @@ fn whole(values: impl Iterator<Item = i128>, dtype: DType) -> Result<Tensor> {
 }
 
 impl Device {
+    /// What it is to engines.
+    pub(crate) fn opened(&self) -> &Arc<dyn hetra_device::Device> {
+        self.0.device()
+    }
+
     pub(crate) fn of(place: Arc<Place>) -> Device {
         Device(place)
     }
