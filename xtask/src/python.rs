@@ -41,7 +41,7 @@ pub(crate) fn environment(workspace: &Workspace, name: &str, wanted: &Path) -> R
     Ok(python)
 }
 
-/// Builds the wheel, installs it and runs its tests. Without a network for the packages that they
+/// Runs the tests of the package. Without a network for the packages that they
 /// need it is a skip, or a failure where `CI` or `HETRA_REQUIRE_FETCH` is set.
 pub(crate) fn test(workspace: &Workspace) -> Result<Row> {
     println!("test: the Python package");
@@ -57,33 +57,48 @@ pub(crate) fn test(workspace: &Workspace) -> Result<Row> {
         Err(error) => return Ok(Row::skipped(NAME, &format!("no environment: {error}"))),
     };
     let mut row = Row::new(NAME);
-    match install(workspace, &python, &package).and_then(|()| pytest(&python, &package)) {
+    let ran = assemble(workspace, &package).and_then(|folder| pytest(&python, &package, &folder));
+    match ran {
         Ok((succeeded, said)) => counted(&mut row, succeeded, &said),
         Err(error) => row.fail(error.to_string()),
     }
     Ok(row)
 }
 
-fn install(workspace: &Workspace, python: &Path, package: &Path) -> Result<()> {
-    let wheels = workspace.scratch()?.join("wheels");
-    if wheels.is_dir() {
-        fs::remove_dir_all(&wheels)?;
+/// Puts the package together as a wheel has it: what `build_hetra` compiled, beside what is in
+/// Python. (maturin makes the same, of a build of its own.)
+fn assemble(workspace: &Workspace, package: &Path) -> Result<PathBuf> {
+    let folder = workspace.scratch()?.join("python-package");
+    if folder.is_dir() {
+        fs::remove_dir_all(&folder)?;
     }
-    let mut maturin = Command::new(python);
-    maturin.args(["-m", "maturin", "build", "--quiet", "--release", "--out"]).arg(&wheels);
-    step(maturin.current_dir(package))?;
-    let wheel = fs::read_dir(&wheels)?.next().ok_or("maturin gave no wheel")??.path();
-    let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"];
-    step(Command::new(python).args(pip).arg("--force-reinstall").arg(wheel))
+    let target = folder.join("hetra");
+    fs::create_dir_all(&target)?;
+    for entry in fs::read_dir(package.join("python").join("hetra"))? {
+        let path = entry?.path();
+        let known = ["py", "pyi", "typed"];
+        let extension = path.extension().and_then(|extension| extension.to_str());
+        if let (true, Some(name)) =
+            (extension.is_some_and(|e| known.contains(&e)), path.file_name())
+        {
+            fs::copy(&path, target.join(name))?;
+        }
+    }
+    let release = workspace.metadata()?.target_directory.join("release");
+    let (prefix, suffix) = (env::consts::DLL_PREFIX, env::consts::DLL_SUFFIX);
+    let module = if cfg!(windows) { "_core.pyd" } else { "_core.abi3.so" };
+    fs::copy(release.join(format!("{prefix}_core{suffix}")), target.join(module))?;
+    Ok(folder)
 }
 
-/// Runs the tests, which import the package that is installed, not the folder beside them.
-fn pytest(python: &Path, package: &Path) -> Result<(bool, String)> {
+/// Runs the tests, which import the package from `folder`.
+fn pytest(python: &Path, package: &Path, folder: &Path) -> Result<(bool, String)> {
     let mut command = Command::new(python);
     command.args(["-m", "pytest", "-q", "-rfEs", "-p", "no:cacheprovider", "tests"]);
     let output = command
         .current_dir(package)
         .env("HETRA_STORE", "off")
+        .env("PYTHONPATH", folder)
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
         .output()?;

@@ -112,9 +112,12 @@ impl Workspace {
 
     /// Builds the `hetra` program in release and returns its path.
     pub(crate) fn build_hetra(&self) -> Result<PathBuf> {
-        let status = self.cargo(&["build", "--release", "--package", "hetra-cli"]).status()?;
+        // Together: alone, each would want other features of what both are made of, and all of it
+        // compiled twice.
+        let both = ["build", "--release", "--package", "hetra-cli", "--package", "hetra-python"];
+        let status = self.cargo(&both).status()?;
         if !status.success() {
-            return Err("cargo build --release --package hetra-cli failed".into());
+            return Err("cargo build --release of hetra-cli and hetra-python failed".into());
         }
         let name = format!("hetra{}", env::consts::EXE_SUFFIX);
         Ok(self.metadata()?.target_directory.join("release").join(name))

@@ -11,6 +11,7 @@ use super::attention::{by_tokens, embeddings, grouped, multi_head, projected, ro
 use super::random::{Random, ints, live, node, weight};
 use super::{
     contraction::einsums,
+    fused::fused,
     quantised::{nbits, quantised},
     resize::resizes,
     sequence::{attentions, recurrent},
@@ -29,6 +30,7 @@ pub fn cases(seed: u64, rounds: usize) -> Vec<Case> {
         pools(&random, &mut cases);
         products(&random, &mut cases);
         einsums(&random, &mut cases);
+        fused(&random, &mut cases);
         norms(&random, &mut cases);
         attentions(&random, &mut cases);
         recurrent(&random, &mut cases);

@@ -7,6 +7,7 @@
 mod attention;
 mod cases;
 mod contraction;
+mod fused;
 mod quantised;
 mod random;
 mod resize;
