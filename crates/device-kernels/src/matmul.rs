@@ -118,6 +118,14 @@ pub(crate) struct Product {
     output: Shape,
 }
 
+impl Product {
+    /// What is done to its sums, as kernels take it: factors, steps of what is added, activation.
+    pub(crate) fn tail<'a>(&self, act: Activate) -> impl Iterator<Item = A<'a>> {
+        let own = [A::F(self.alpha), A::F(self.beta), A::U(self.c.0), A::U(self.c.1)];
+        own.into_iter().chain(act.args())
+    }
+}
+
 fn compile(_: &Gpu, _: &Part<'_>, node: &Node) -> Option<Work> {
     let (act, node) = (Activate::of(node)?, node.clone());
     Some(Box::new(move |run| {
@@ -231,12 +239,8 @@ fn multiply(run: &Run<'_, '_>, act: Activate, by: &Product, [a, b, c]: [&Stored;
         A::U(b_inner),
         A::U(a_outer),
         A::U(b_outer),
-        A::F(by.alpha),
-        A::F(by.beta),
-        A::U(by.c.0),
-        A::U(by.c.1),
     ];
-    args.extend(act.args());
+    args.extend(by.tail(act));
     args.extend([A::M(a), A::M(b), A::M(c), A::M(&out)]);
     let groups = [by.n.div_ceil(8 * TILE), by.m.div_ceil(8 * TILE), by.batch.0];
     gpu.launch(&kernel, groups, &args)?;

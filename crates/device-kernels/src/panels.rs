@@ -219,17 +219,9 @@ impl Panels {
             return Ok(());
         }
         let kernel = gpu.kernel("finish", || finish::with(&[]))?;
-        let mut args: SmallVec<[A<'_>; 16]> = smallvec![
-            A::U(out.count()),
-            A::U(by.m),
-            A::U(by.n),
-            A::U(*padded),
-            A::F(by.alpha),
-            A::F(by.beta),
-            A::U(by.c.0),
-            A::U(by.c.1),
-        ];
-        args.extend(act.args());
+        let mut args: SmallVec<[A<'_>; 16]> =
+            smallvec![A::U(out.count()), A::U(by.m), A::U(by.n), A::U(*padded),];
+        args.extend(by.tail(act));
         args.extend([A::M(&sums), A::M(c), A::M(out)]);
         gpu.line(&kernel, out.count(), &args)
     }

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hetra_device::{
     Compiled, DeviceError, DeviceInfo, Launch, LaunchArg, LaunchLimits, Launcher, Pending, Pool,
+    Queue,
 };
 use hetra_kernel::{FAULT_WORDS, Kernel, Options, Scalar, Target, entry};
 use hetra_tensor::Held;
@@ -20,9 +21,6 @@ use opencl3::types::{CL_TRUE, cl_uint};
 
 use crate::find::Chosen;
 use crate::memory::Memory;
-
-/// After so many checked launches they are waited for and looked at.
-const PENDING_MAX: usize = 1024;
 
 /// Most bytes of memory that a device keeps for the next who asks.
 const POOL_BYTES_MAX: usize = 1 << 30;
@@ -129,9 +127,14 @@ impl Shared {
     }
 
     /// Waits for what was launched and copies bytes to the host.
-    pub(crate) fn read(&self, memory: &Memory, into: &mut [u8]) -> Result<(), DeviceError> {
+    pub(crate) fn read(
+        self: &Arc<Self>,
+        memory: &Memory,
+        into: &mut [u8],
+    ) -> Result<(), DeviceError> {
         self.copy(memory, into)?;
-        self.look_at_faults()
+        let pending = std::mem::take(&mut self.lock().pending);
+        Pending::look(pending, |memory, into| self.copy(memory, into))
     }
 
     fn copy(&self, memory: &Memory, into: &mut [u8]) -> Result<(), DeviceError> {
@@ -177,12 +180,6 @@ impl Shared {
                 .map_err(|code| self.fault("clReleaseEvent", &ClError(code), 0)),
             Err(code) => Err(self.fault("clEnqueueWriteBuffer", &ClError(code), bytes.len())),
         }
-    }
-
-    /// Looks at the faults of checked launches that are done.
-    fn look_at_faults(&self) -> Result<(), DeviceError> {
-        let pending = std::mem::take(&mut self.lock().pending);
-        Pending::look(pending, |memory, into| self.copy(memory, into))
     }
 
     fn compile(&self, kernel: &Kernel, text: &str) -> Result<opencl3::kernel::Kernel, DeviceError> {
@@ -260,8 +257,9 @@ impl Drop for OpenCl {
     }
 }
 
-impl OpenCl {
-    /// Launches a kernel; gives what takes the faults of a checked one.
+impl Queue for OpenCl {
+    type Memory = Memory;
+
     fn start(&self, launch: &Launch<'_>) -> Result<Option<Pending<Memory>>, DeviceError> {
         let shared = &self.shared;
         let given = launch.check(&shared.limits)?;
@@ -294,10 +292,17 @@ impl OpenCl {
         Ok(faults.map(|faults| Pending { kernel: launch.kernel.clone(), given, faults }))
     }
 
-    /// Waits until all that was launched is done.
     fn finish(&self) -> Result<(), DeviceError> {
         let done = self.shared.queue.finish();
         done.map_err(|error| self.shared.fault("clFinish", &error, 0))
+    }
+
+    fn copy(&self, memory: &Memory, into: &mut [u8]) -> Result<(), DeviceError> {
+        self.shared.copy(memory, into)
+    }
+
+    fn pending<R>(&self, change: impl FnOnce(&mut Vec<Pending<Memory>>) -> R) -> R {
+        change(&mut self.shared.lock().pending)
     }
 }
 
@@ -315,23 +320,14 @@ impl Launcher for OpenCl {
     }
 
     fn launch(&self, launch: &Launch<'_>) -> Result<(), DeviceError> {
-        let Some(pending) = self.start(launch)? else { return Ok(()) };
-        let mut state = self.shared.lock();
-        state.pending.push(pending);
-        let many = state.pending.len() >= PENDING_MAX;
-        drop(state);
-        if many { self.wait() } else { Ok(()) }
+        self.launch_later(launch)
     }
 
     fn run(&self, launch: &Launch<'_>) -> Result<(), DeviceError> {
-        let pending = self.start(launch)?;
-        self.finish()?;
-        let all = pending.into_iter().collect();
-        Pending::look(all, |memory, into| self.shared.copy(memory, into))
+        self.launch_now(launch)
     }
 
     fn wait(&self) -> Result<(), DeviceError> {
-        self.finish()?;
-        self.shared.look_at_faults()
+        self.wait_for_all()
     }
 }

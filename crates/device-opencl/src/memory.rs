@@ -12,7 +12,7 @@ use opencl3::memory::{Buffer, CL_MEM_READ_WRITE};
 use crate::launcher::Shared;
 
 /// A block of a device's memory. Goes back to the pool when nobody has it.
-pub(crate) struct Memory {
+pub struct Memory {
     /// There until it is dropped.
     buffer: Option<Buffer<u8>>,
     size: usize,

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use hetra_device::{
     Compiled, DeviceError, DeviceInfo, Launch, LaunchArg, LaunchLimits, Launcher, Pending, Pool,
+    Queue,
 };
 use hetra_kernel::{Access, FAULT_WORDS, Kernel, Options, Target, Words, entry, words};
 use hetra_tensor::Held;
@@ -25,9 +26,6 @@ const POOL_BYTES_MAX: usize = 1 << 30;
 
 /// After so many launches they are submitted, so that the device begins.
 const GATHERED_MAX: usize = 128;
-
-/// After so many checked launches they are waited for and looked at.
-const PENDING_MAX: usize = 1024;
 
 /// Bytes of a block of arguments.
 const ARGUMENTS_BYTES: usize = 64 << 10;
@@ -222,10 +220,15 @@ impl Shared {
     }
 
     /// Waits for what was launched and copies bytes to the host.
-    pub(crate) fn read(&self, memory: &Memory, into: &mut [u8]) -> Result<(), DeviceError> {
+    pub(crate) fn read(
+        self: &Arc<Self>,
+        memory: &Memory,
+        into: &mut [u8],
+    ) -> Result<(), DeviceError> {
         self.copy(memory, into)?;
         self.check_faults()?;
-        self.look_at_faults()
+        let pending = std::mem::take(&mut self.lock().pending);
+        Pending::look(pending, |memory, into| self.copy(memory, into))
     }
 
     fn copy(&self, memory: &Memory, into: &mut [u8]) -> Result<(), DeviceError> {
@@ -296,12 +299,6 @@ impl Shared {
             self.queue.write_buffer(memory.buffer(), whole as u64, &word);
         }
         Ok(())
-    }
-
-    /// Looks at the faults of checked launches that are done.
-    fn look_at_faults(&self) -> Result<(), DeviceError> {
-        let pending = std::mem::take(&mut self.lock().pending);
-        Pending::look(pending, |memory, into| self.copy(memory, into))
     }
 
     fn compile(
@@ -482,8 +479,9 @@ impl Drop for Wgpu {
     }
 }
 
-impl Wgpu {
-    /// Launches a kernel; gives what takes the faults of a checked one.
+impl Queue for Wgpu {
+    type Memory = Memory;
+
     fn start(&self, launch: &Launch<'_>) -> Result<Option<Pending<Memory>>, DeviceError> {
         let shared = &self.shared;
         shared.check_lost()?;
@@ -515,11 +513,18 @@ impl Wgpu {
         Ok(faults.map(|faults| Pending { kernel: launch.kernel.clone(), given, faults }))
     }
 
-    /// Waits until all that was launched is done.
     fn finish(&self) -> Result<(), DeviceError> {
         self.shared.submit(&mut self.shared.lock());
         self.shared.poll()?;
         self.shared.check_faults()
+    }
+
+    fn copy(&self, memory: &Memory, into: &mut [u8]) -> Result<(), DeviceError> {
+        self.shared.copy(memory, into)
+    }
+
+    fn pending<R>(&self, change: impl FnOnce(&mut Vec<Pending<Memory>>) -> R) -> R {
+        change(&mut self.shared.lock().pending)
     }
 }
 
@@ -537,23 +542,14 @@ impl Launcher for Wgpu {
     }
 
     fn launch(&self, launch: &Launch<'_>) -> Result<(), DeviceError> {
-        let Some(pending) = self.start(launch)? else { return Ok(()) };
-        let mut state = self.shared.lock();
-        state.pending.push(pending);
-        let many = state.pending.len() >= PENDING_MAX;
-        drop(state);
-        if many { self.wait() } else { Ok(()) }
+        self.launch_later(launch)
     }
 
     fn run(&self, launch: &Launch<'_>) -> Result<(), DeviceError> {
-        let pending = self.start(launch)?;
-        self.finish()?;
-        let all = pending.into_iter().collect();
-        Pending::look(all, |memory, into| self.shared.copy(memory, into))
+        self.launch_now(launch)
     }
 
     fn wait(&self) -> Result<(), DeviceError> {
-        self.finish()?;
-        self.shared.look_at_faults()
+        self.wait_for_all()
     }
 }

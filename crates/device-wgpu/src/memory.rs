@@ -11,7 +11,7 @@ use wgpu::{Buffer, BufferDescriptor, BufferUsages, ErrorFilter};
 use crate::launcher::Shared;
 
 /// A block of a device's memory. Goes back to the pool when nobody has it.
-pub(crate) struct Memory {
+pub struct Memory {
     /// There until it is dropped.
     buffer: Option<Buffer>,
     size: usize,

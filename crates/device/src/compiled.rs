@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use hetra_kernel::{FAULT_WORDS, Given, Kernel, Options, Target, emit, fault};
 
-use crate::DeviceError;
+use crate::{DeviceError, Launch};
 
 /// Most kernels that are kept.
 const KERNELS_MAX: usize = 4096;
@@ -58,6 +58,77 @@ impl<T> Compiled<T> {
         }
         self.kernels.insert(key, (kernel.clone(), place));
         Ok(&self.all[place])
+    }
+}
+
+/// Most checked launches that are not looked at: each has memory.
+const PENDING_MAX: usize = 1024;
+
+/// A queue of launches, as launchers have one behind them; what they do with checked launches is
+/// the same for all.
+pub trait Queue {
+    /// Memory of the device.
+    type Memory;
+
+    /// Launches a kernel; gives what takes the faults of a checked one.
+    ///
+    /// # Errors
+    /// As [`crate::Launcher::launch`].
+    fn start(&self, launch: &Launch<'_>) -> Result<Option<Pending<Self::Memory>>, DeviceError>;
+
+    /// Waits until all that was launched is done.
+    ///
+    /// # Errors
+    /// `Lost`.
+    fn finish(&self) -> Result<(), DeviceError>;
+
+    /// Copies memory to the host.
+    ///
+    /// # Errors
+    /// `Lost`.
+    fn copy(&self, memory: &Self::Memory, into: &mut [u8]) -> Result<(), DeviceError>;
+
+    /// Calls `change` with the launches that nobody has looked at.
+    fn pending<R>(&self, change: impl FnOnce(&mut Vec<Pending<Self::Memory>>) -> R) -> R;
+
+    /// [`crate::Launcher::launch`].
+    ///
+    /// # Errors
+    /// As there.
+    fn launch_later(&self, launch: &Launch<'_>) -> Result<(), DeviceError> {
+        let Some(started) = self.start(launch)? else { return Ok(()) };
+        let count = self.pending(|pending| {
+            pending.push(started);
+            pending.len()
+        });
+        if count >= PENDING_MAX { self.wait_for_all() } else { Ok(()) }
+    }
+
+    /// [`crate::Launcher::run`].
+    ///
+    /// # Errors
+    /// As there.
+    fn launch_now(&self, launch: &Launch<'_>) -> Result<(), DeviceError> {
+        let started = self.start(launch)?;
+        self.finish()?;
+        Pending::look(started.into_iter().collect(), |memory, into| self.copy(memory, into))
+    }
+
+    /// [`crate::Launcher::wait`].
+    ///
+    /// # Errors
+    /// As there.
+    fn wait_for_all(&self) -> Result<(), DeviceError> {
+        self.finish()?;
+        self.look_at_faults()
+    }
+
+    /// The first fault of launches that are done.
+    ///
+    /// # Errors
+    /// That fault.
+    fn look_at_faults(&self) -> Result<(), DeviceError> {
+        Pending::look(self.pending(std::mem::take), |memory, into| self.copy(memory, into))
     }
 }
 

@@ -23,7 +23,7 @@ mod schedule;
 mod space;
 
 pub use call::{Call, DeviceError, Part, Program, Room, Values};
-pub use compiled::{Compiled, Pending};
+pub use compiled::{Compiled, Pending, Queue};
 pub use info::{DeviceInfo, DriverState, Found, Peak};
 pub use kernel_call::{KernelArg, no_memory, run_on_host, scalar_of};
 pub use launch::{Launch, LaunchArg, LaunchLimits, Launcher};

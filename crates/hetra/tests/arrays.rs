@@ -1,25 +1,14 @@
 //! Arrays: what users of the Rust face rely on. The functions themselves are compared with NumPy's
 //! by the tests of the Python package, over dtypes, shapes and devices.
 
-#![allow(clippy::print_stderr, reason = "says what is left out")]
+mod found;
 
 use hetra::array::{Device, Pick, Random, Scalar, traced};
 use hetra::{Array, ArrayError, DType};
 
-type Result<T = ()> = std::result::Result<T, ArrayError>;
+use found::devices;
 
-/// The devices that are there; one that is required and is not is a failure.
-fn devices() -> Vec<Device> {
-    let open = |id: &&str| match Device::named(id) {
-        Ok(device) => Some(device),
-        Err(error) => {
-            assert!(!hetra::is_required(id), "{id}: {error}");
-            eprintln!("skipped: {id}: {error}");
-            None
-        }
-    };
-    ["cpu", "opencl", "wgpu"].iter().filter_map(open).collect()
-}
+type Result<T = ()> = std::result::Result<T, ArrayError>;
 
 fn vector(values: &[f32], device: &Device) -> Result<Array> {
     Array::vector(values)?.to(device.id())

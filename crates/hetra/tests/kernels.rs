@@ -1,24 +1,13 @@
 //! The kernels of docs/kernels.md, on every device that is here.
 
-#![allow(clippy::print_stderr, reason = "says what is left out")]
+mod found;
 
-use hetra::array::{Device, KernelArg, Random, launch};
+use hetra::array::{KernelArg, Random, launch};
 use hetra::{Array, ArrayError, DType, kernel, kernel_fn};
 
-type Result<T = ()> = std::result::Result<T, ArrayError>;
+use found::devices;
 
-/// The devices that are there; one that is required and is not is a failure.
-fn devices() -> Vec<Device> {
-    let open = |id: &&str| match Device::named(id) {
-        Ok(device) => Some(device),
-        Err(error) => {
-            assert!(!hetra::is_required(id), "{id}: {error}");
-            eprintln!("left out: {id}: {error}");
-            None
-        }
-    };
-    ["cpu", "opencl", "wgpu"].iter().filter_map(open).collect()
-}
+type Result<T = ()> = std::result::Result<T, ArrayError>;
 
 #[kernel(group = [64])]
 fn saxpy(a: f32, x: &[f32], y: &mut [f32]) {

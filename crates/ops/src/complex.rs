@@ -74,8 +74,8 @@ rows! {
     "hetra.ComplexAtanh" "Inverse hyperbolic tangent." cf::atanh;
     real:
     "hetra.ComplexAbs" "The magnitude of z." |z| z.re.hypot(z.im);
-    "hetra.Real" "The real part." |z| z.re;
-    "hetra.Imag" "The imaginary part." |z| z.im;
+    "hetra.ComplexReal" "The real part." |z| z.re;
+    "hetra.ComplexImag" "The imaginary part." |z| z.im;
     two:
     "hetra.ComplexAdd" "The sum." |x, y| x + y;
     "hetra.ComplexSub" "The difference." |x, y| x - y;

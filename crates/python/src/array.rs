@@ -207,7 +207,7 @@ impl PyArray {
         let values = match operand(value)? {
             Some(Operand::Array(values)) => values,
             Some(Operand::Scalar(scalar)) => {
-                let one = Array::full(&[], scalar, array.dtype(), &device(&array)?);
+                let one = Array::full(&[], scalar, array.dtype(), &array.device_handle());
                 one.map_err(of_array)?
             }
             None => convert::array_beside(value, &array)?,
@@ -419,8 +419,4 @@ impl PyArray {
             error => of_array(error),
         })
     }
-}
-
-fn device(array: &Array) -> PyResult<hetra::array::Device> {
-    hetra::array::Device::named(array.device()).map_err(of_array)
 }

@@ -123,7 +123,7 @@ fn pair_of(a: &Bound<'_, PyAny>, b: &Bound<'_, PyAny>) -> PyResult<(Array, Array
 fn beside(array: &Array, other: &Bound<'_, PyAny>) -> PyResult<Array> {
     match scalar_of(other)? {
         Some(scalar) => {
-            let device = Device::named(array.device()).map_err(of_array)?;
+            let device = array.device_handle();
             Array::full(&[], scalar, scalar.beside(array.dtype()), &device).map_err(of_array)
         }
         None => array_beside(other, array),
@@ -153,7 +153,7 @@ pub(crate) fn select(
             (a, b)
         }
         (Some(left), Some(_)) => {
-            let device = Device::named(condition.device()).map_err(of_array)?;
+            let device = condition.device_handle();
             let a = Array::full(&[], left, left.dtype(), &device).map_err(of_array)?;
             let b = beside(&a, b)?;
             (a, b)

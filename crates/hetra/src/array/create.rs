@@ -6,6 +6,7 @@ use hetra_ir::Attr;
 use hetra_tensor::{DType, Element, Rounding, Shape, Tensor, cast, from_f64};
 
 use super::call::Op;
+use super::movement::signed;
 use super::place::Place;
 use super::promote::part_of;
 use super::{Array, ArrayError, Result, Scalar};
@@ -73,13 +74,12 @@ impl Array {
         if shape.is_empty() {
             return Ok(Array::ready(value, device.0.clone()));
         }
-        let dims: Vec<i64> = shape.iter().map(|&extent| extent as i64).collect();
         // One element is kept whatever the shape: it is written out where it is used.
         let value = value.reshape(&[1])?;
         if dtype.is_complex() {
             return Array::ready(value, device.0.clone()).broadcast_to(shape);
         }
-        let op = Op::new("ConstantOfShape").attr("value", Attr::Tensor(value)).ints(&dims);
+        let op = Op::new("ConstantOfShape").attr("value", Attr::Tensor(value)).ints(&signed(shape));
         op.typed_on(dtype, shape.into(), device.0.clone())
     }
 

@@ -151,11 +151,11 @@ unary! {
     /// Whether its sign is minus, be it of 0.
     SignBit signbit = "Less" Compare;
     /// The conjugate; of real numbers the same.
-    Conj conj = "hetra.ComplexConj" Numbers;
+    Conj conj = "Conj" Numbers;
     /// The real part.
-    Real real = "hetra.Real" Numbers;
+    Real real = "Real" Numbers;
     /// The imaginary part.
-    Imag imag = "hetra.Imag" Numbers;
+    Imag imag = "Imag" Numbers;
     /// Whether it is 0 or false.
     LogicalNot logical_not = "Not" Truth;
     /// All bits the other way.
@@ -268,10 +268,10 @@ impl Array {
                 if function == Unary::Abs { Ok(x) } else { x.full_like(0i64)?.subtract(&x) }
             }
             Unary::IsNan | Unary::IsInf if !dtype.is_float() => {
-                Array::full(x.shape(), false, DType::Bool, &x.on())
+                Array::full(x.shape(), false, DType::Bool, &x.device_handle())
             }
             Unary::IsFinite if !dtype.is_float() => {
-                Array::full(x.shape(), true, DType::Bool, &x.on())
+                Array::full(x.shape(), true, DType::Bool, &x.device_handle())
             }
             Unary::IsFinite => x.isnan()?.logical_or(&x.isinf()?)?.logical_not(),
             // ONNX has it for f32 and f64 only.
@@ -279,7 +279,9 @@ impl Array {
             Unary::SignBit if dtype.is_float() => {
                 x.full_like(1.0)?.copysign(&x)?.less(&x.full_like(0.0)?)
             }
-            Unary::SignBit if dtype == DType::Bool => Array::full(x.shape(), false, dtype, &x.on()),
+            Unary::SignBit if dtype == DType::Bool => {
+                Array::full(x.shape(), false, dtype, &x.device_handle())
+            }
             Unary::SignBit => x.less(&x.full_like(0i64)?),
             // The sign of either zero is 0.
             Unary::Sign if dtype.is_float() => one(op).typed(dtype, shape())?.add(&x.number(0.0)?),
@@ -335,7 +337,7 @@ impl Array {
             return result;
         }
         if let Some(answer) = beyond(function, scalar, self.dtype(), reversed) {
-            return Array::full(self.shape(), answer, DType::Bool, &self.on());
+            return Array::full(self.shape(), answer, DType::Bool, &self.device_handle());
         }
         let number = Array::scalar(scalar, scalar.beside(self.dtype()), self.place())?;
         if reversed { number.binary(function, self) } else { self.binary(function, &number) }
@@ -427,8 +429,8 @@ impl Array {
         Op::new("hetra.Complex").on(re).on(im).one()
     }
 
-    /// The device that it is on.
-    pub(crate) fn on(&self) -> super::Device {
+    /// The device that it is on, for arrays beside it.
+    pub fn device_handle(&self) -> super::Device {
         super::Device::of(self.place().clone())
     }
 }
@@ -450,15 +452,10 @@ fn beyond(function: Binary, scalar: Scalar, dtype: DType, reversed: bool) -> Opt
     }
 }
 
-/// The operator on complex numbers beside one on real ones.
+/// The operator on complex numbers beside one on real ones: of the same name after `Complex`.
 fn complex_op(name: &'static str, op: &'static str, dtype: DType) -> Result<&'static str> {
-    // Those that are of complex numbers alone have their own names.
     let plain = op.strip_prefix("hetra.").unwrap_or(op);
-    let own = ["Real", "Imag"].contains(&plain) || plain.starts_with("Complex");
-    let found = match own {
-        true => hetra_ops::find(op),
-        false => hetra_ops::find(&format!("hetra.Complex{plain}")),
-    };
+    let found = hetra_ops::find(&format!("hetra.Complex{plain}"));
     found.map(|def| def.name).ok_or_else(|| ArrayError::dtype(name, "real numbers", dtype))
 }
 

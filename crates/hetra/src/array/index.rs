@@ -3,7 +3,7 @@
 use hetra_tensor::{DType, Shape};
 
 use super::call::{Op, broadcast_of};
-use super::movement::axis_of;
+use super::movement::{axis_of, signed};
 use super::{Array, ArrayError, Result};
 
 /// One entry of an index.
@@ -138,7 +138,7 @@ impl Array {
             let op = op.ints(&axes).ints(&basic.steps);
             part = op.typed(self.dtype(), basic.counts.iter().copied().collect())?;
         }
-        part.reshape(&basic.shape.iter().map(|&extent| extent as i64).collect::<Vec<_>>())
+        part.reshaped(&basic.shape)
     }
 
     /// The places that integers name along an axis, whose place their axes take.
@@ -187,7 +187,7 @@ impl Array {
     fn gather(&self, arrays: &[(usize, Array)]) -> Result<Array> {
         let (axes, tuples) = self.tuples(arrays)?;
         let together = axes.windows(2).all(|pair| pair[0] + 1 == pair[1]);
-        let front: Vec<i64> = axes.iter().map(|&axis| axis as i64).collect();
+        let front = signed(&axes);
         let places: Vec<i64> = (0..axes.len() as i64).collect();
         let moved = self.move_axes(&front, &places)?;
         let mut shape: Shape = tuples.shape()[..tuples.rank() - 1].into();
@@ -228,17 +228,17 @@ impl Array {
             // It picks nothing, whatever is there.
             let mut shape: Shape = self.shape()[rank..].into();
             shape.insert(0, 0);
-            return Array::full(&shape, 0i64, self.dtype(), &self.on());
+            return Array::full(&shape, 0i64, self.dtype(), &self.device_handle());
         }
         if rank > self.rank() || self.shape()[..rank] != *mask.shape() {
             let (mask, own) = (mask.shape(), self.shape());
             let reason = format!("a boolean array of shape {mask:?} for one of shape {own:?}");
             return Err(ArrayError::Index(reason));
         }
-        let mut shape = vec![mask.size() as i64];
-        shape.extend(self.shape()[rank..].iter().map(|&extent| extent as i64));
+        let mut shape = vec![mask.size()];
+        shape.extend(&self.shape()[rank..]);
         let places = mask.reshape(&[-1])?.nonzero()?.remove(0);
-        self.reshape(&shape)?.take(&places, 0)
+        self.reshaped(&shape)?.take(&places, 0)
     }
 
     /// The array with other values in the part that an index names; they are broadcast to it and
@@ -255,24 +255,23 @@ impl Array {
         }
         // The numbers of all places, and of these those that the index names.
         let count = self.size() as i64;
-        let device = self.on();
+        let device = self.device_handle();
         let (zero, end, one) = (0i64.into(), count.into(), 1i64.into());
         let numbers = Array::arange(zero, end, one, DType::I64, &device)?;
-        let shape: Vec<i64> = self.shape().iter().map(|&extent| extent as i64).collect();
-        let places = numbers.reshape(&shape)?.index(picks)?;
+        let places = numbers.reshaped(self.shape())?.index(picks)?;
         let values = trimmed(&values, places.rank())?.broadcast_to(places.shape())?;
         let flat = self.reshape(&[-1])?;
         let op = Op::new("ScatterElements").attr("axis", 0i64).on(&flat);
         let op = op.on(&places.reshape(&[-1])?).on(&values.reshape(&[-1])?);
-        op.typed(self.dtype(), flat.shape().into())?.reshape(&shape)
+        op.typed(self.dtype(), flat.shape().into())?.reshaped(self.shape())
     }
 
     fn with_mask(&self, mask: &Array, values: &Array) -> Result<Array> {
         if values.size() == 1 && mask.rank() <= self.rank() {
-            let mut shape: Vec<i64> = mask.shape().iter().map(|&extent| extent as i64).collect();
+            let mut shape = mask.shape().to_vec();
             shape.resize(self.rank(), 1);
             if self.shape()[..mask.rank()] == *mask.shape() {
-                return mask.reshape(&shape)?.select(&values.reshape(&[])?, self);
+                return mask.reshaped(&shape)?.select(&values.reshape(&[])?, self);
             }
         }
         let mut picks = Vec::new();

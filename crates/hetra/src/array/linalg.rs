@@ -54,7 +54,7 @@ impl Array {
             return Array::complex(&real, &re.0.matmul(&im.1)?.add(&im.0.matmul(&re.1)?)?);
         }
         if inner == 0 {
-            return Array::full(&shape, 0i64, dtype, &a.on());
+            return Array::full(&shape, 0i64, dtype, &a.device_handle());
         }
         // The operator takes integers of 32 bits and more.
         let narrow = dtype.is_int() && dtype.bits() < 32;
@@ -117,8 +117,7 @@ impl Array {
         let left = a.permute(&order(&rows, &own))?.reshape(&[m, inner as i64])?;
         let right = b.permute(&order(&others, &columns))?.reshape(&[inner as i64, n])?;
         let shape = [extents(&a, &rows), extents(&b, &columns)].concat();
-        let shape: Vec<i64> = shape.iter().map(|&extent| extent as i64).collect();
-        left.matmul(&right)?.reshape(&shape)
+        left.matmul(&right)?.reshaped(&shape)
     }
 
     /// The sum of products along an axis of both, which is counted from the end.
@@ -152,13 +151,13 @@ impl Array {
         let k = k.clamp(-rows, columns);
         let (row, column) = ((-k).max(0), k.max(0));
         let count = (rows - row).min(columns - column).max(0);
-        let mut shape: Vec<i64> = self.shape()[..rank - 2].iter().map(|&e| e as i64).collect();
-        shape.push(rows * columns);
+        let mut shape = self.shape()[..rank - 2].to_vec();
+        shape.push(self.shape()[rank - 2] * self.shape()[rank - 1]);
         let start = row * columns + column;
         let (first, last) = (start.into(), (start + count * (columns + 1)).into());
         let step = (columns + 1).into();
-        let places = Array::arange(first, last, step, DType::I64, &self.on())?;
-        self.reshape(&shape)?.take(&places, -1)
+        let places = Array::arange(first, last, step, DType::I64, &self.device_handle())?;
+        self.reshaped(&shape)?.take(&places, -1)
     }
 
     /// The determinants of the matrices in the last two axes.

@@ -27,7 +27,8 @@ pub(crate) fn axes_of(axes: &[i64], rank: usize) -> Result<Vec<usize>> {
     Ok(all)
 }
 
-fn signed(extents: &[usize]) -> Vec<i64> {
+/// Extents or axes as operators take them.
+pub(crate) fn signed(extents: &[usize]) -> Vec<i64> {
     extents.iter().map(|&extent| extent as i64).collect()
 }
 
@@ -65,7 +66,8 @@ impl Array {
         op.typed(self.dtype(), extents)
     }
 
-    fn reshaped(&self, extents: &[usize]) -> Result<Array> {
+    /// As [`Array::reshape`], to extents that are all known.
+    pub(crate) fn reshaped(&self, extents: &[usize]) -> Result<Array> {
         self.reshape(&signed(extents))
     }
 

@@ -3,6 +3,7 @@
 use hetra_tensor::DType;
 
 use super::call::Op;
+use super::movement::signed;
 use super::{Array, ArrayError, Device, Result};
 
 /// A stream of random arrays. Each is a function of the seed and of how many were drawn before it.
@@ -41,7 +42,7 @@ impl Random {
             .attr("seed", self.seed as i64)
             .attr("stream", stream as i64)
             .attr("dtype", i64::from(dtype.onnx()))
-            .attr("shape", shape.iter().map(|&extent| extent as i64).collect::<Vec<_>>());
+            .attr("shape", signed(shape));
         // The key of what is compiled would be another one at each draw: computed at once.
         let drawn = op.now(1)?.remove(0);
         Ok(Array::from_tensor(drawn.to_host()?, device))

@@ -3,7 +3,7 @@
 use hetra_tensor::{DType, Shape};
 
 use super::call::Op;
-use super::movement::{axes_of, axis_of};
+use super::movement::{axes_of, axis_of, signed};
 use super::promote::{float_of, sum_of};
 use super::{Array, ArrayError, Result, Scalar};
 
@@ -88,10 +88,10 @@ impl Array {
         let shape = left(self.shape(), &axes, keep);
         let result = match boolean && nothing {
             // The least and the greatest of u8.
-            true => Array::full(&shape, how == Reduction::All, DType::Bool, &self.on())?,
+            true => Array::full(&shape, how == Reduction::All, DType::Bool, &self.device_handle())?,
             false if axes.is_empty() => x,
             false => {
-                let list: Vec<i64> = axes.iter().map(|&axis| axis as i64).collect();
+                let list = signed(&axes);
                 let op = Op::new(how.op()).attr("keepdims", i64::from(keep)).on(&x).ints(&list);
                 op.typed(dtype, shape)?
             }
@@ -102,7 +102,7 @@ impl Array {
 
     /// Sums by parts, products one after the other.
     fn reduce_complex(&self, how: Reduction, axes: &[usize], keep: bool) -> Result<Array> {
-        let list: Vec<i64> = axes.iter().map(|&axis| axis as i64).collect();
+        let list = signed(axes);
         match how {
             Reduction::Sum | Reduction::Mean => {
                 let part = |part: Array| part.reduce(how, Some(&list), keep);
@@ -118,13 +118,13 @@ impl Array {
                 let shape = left(self.shape(), axes, keep);
                 let count: usize = axes.iter().map(|&axis| self.shape()[axis]).product();
                 if count == 0 || self.size() == 0 {
-                    return Array::full(&shape, 1i64, self.dtype(), &self.on());
+                    return Array::full(&shape, 1i64, self.dtype(), &self.device_handle());
                 }
                 let places: Vec<i64> = (-(axes.len() as i64)..0).collect();
                 let moved = self.move_axes(&list, &places)?.reshape(&[-1, count as i64])?;
                 let all = moved.cumulative(true, 1)?;
                 let last = all.slice_axis(1, count as i64 - 1, count as i64)?;
-                last.reshape(&shape.iter().map(|&extent| extent as i64).collect::<Vec<_>>())
+                last.reshaped(&shape)
             }
         }
     }

@@ -60,7 +60,7 @@ impl Array {
         let x = if boolean { self.cast(DType::U8)? } else { self.clone() };
         let (sorted, places) = x.reshape(&[-1])?.sorted(0, false)?;
         let count = self.size() as i64;
-        let device = self.on();
+        let device = self.device_handle();
         // A new one begins where it differs from the one before.
         let starts = if count == 0 {
             Array::full(&[0], false, DType::Bool, &device)?
@@ -82,9 +82,8 @@ impl Array {
         let flat = Array::full(&[self.size()], 0i64, DType::I64, &device)?;
         let op = Op::new("ScatterElements").attr("axis", 0i64).on(&flat).on(&places).on(&which);
         let inverse = op.typed(DType::I64, flat.shape().into())?;
-        let shape: Vec<i64> = self.shape().iter().map(|&extent| extent as i64).collect();
         let values = if boolean { values.cast(DType::Bool)? } else { values };
-        Ok([values, places.take(&at, 0)?, inverse.reshape(&shape)?, counts])
+        Ok([values, places.take(&at, 0)?, inverse.reshaped(self.shape())?, counts])
     }
 
     /// Where each of `values` belongs in this sorted vector: before (or, `right`, after) those that
@@ -98,7 +97,7 @@ impl Array {
         }
         // By halves: as many steps as the length has bits.
         let length = self.size() as i64;
-        let zeros = Array::full(values.shape(), 0i64, DType::I64, &self.on())?;
+        let zeros = Array::full(values.shape(), 0i64, DType::I64, &self.device_handle())?;
         let (mut low, mut high) = (zeros.clone(), zeros.full_like(length)?);
         if length == 0 {
             return Ok(low);
@@ -136,7 +135,7 @@ impl Array {
     pub fn is_in(&self, others: &Array) -> Result<Array> {
         let others = others.reshape(&[-1])?;
         if others.size() == 0 {
-            return Array::full(self.shape(), false, DType::Bool, &self.on());
+            return Array::full(self.shape(), false, DType::Bool, &self.device_handle());
         }
         let dtype = super::promote(self.dtype(), others.dtype());
         let dtype = dtype.ok_or(ArrayError::Promotion {
