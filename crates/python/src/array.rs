@@ -362,11 +362,16 @@ impl PyArray {
         self.array().det().map(PyArray::new).map_err(of_array)
     }
 
-    /// A DLPack capsule of the value, on the host: without a copy where it is there already and
-    /// the consumer knows that it may only read (`versioned`).
+    /// A DLPack capsule of the value, on the host; in the form of version 1 (`versioned`) it says
+    /// that a consumer may only read.
     #[pyo3(name = "_capsule")]
-    fn capsule<'py>(&self, py: Python<'py>, versioned: bool) -> PyResult<Bound<'py, PyCapsule>> {
-        crate::dlpack::give(py, &self.array(), versioned)
+    fn capsule<'py>(
+        &self,
+        py: Python<'py>,
+        versioned: bool,
+        copy: bool,
+    ) -> PyResult<Bound<'py, PyCapsule>> {
+        crate::dlpack::give(py, &self.array(), versioned, copy)
     }
 
     #[getter]

@@ -262,6 +262,8 @@ struct DLManagedTensorVersioned {
 const NAME_VERSIONED: &CStr = c"dltensor_versioned";
 /// `DLPACK_FLAG_BITMASK_READ_ONLY`.
 const READ_ONLY: u64 = 1;
+/// `DLPACK_FLAG_BITMASK_IS_COPIED`.
+const COPIED: u64 = 2;
 
 /// What keeps a tensor that is given away: what a consumer sees of it, and its memory.
 struct Given<T> {
@@ -271,20 +273,21 @@ struct Given<T> {
     _tensor: Tensor,
 }
 
-/// A capsule of the array's value on the host. In the versioned form the memory stays the array's,
-/// marked as read-only; a consumer of the old one may write, and gets a copy.
+/// A capsule of the array's value on the host, in the array's memory unless `copy`. The versioned
+/// form marks that as read-only; whoever takes the old one without a copy promises not to write.
 pub(crate) fn give<'py>(
     py: Python<'py>,
     array: &Array,
     versioned: bool,
+    copy: bool,
 ) -> PyResult<Bound<'py, PyCapsule>> {
     let tensor = py.detach(|| array.to_host()).map_err(of_array)?;
     let row = CODES.iter().find(|(dtype, _)| *dtype == tensor.dtype());
     let &(dtype, code) =
         row.ok_or_else(|| PyTypeError::new_err(format!("DLPack has no {}", tensor.dtype())))?;
-    let tensor = match versioned {
-        true => tensor,
-        false => Tensor::from_bytes(tensor.dtype(), tensor.shape(), tensor.bytes())
+    let tensor = match copy {
+        false => tensor,
+        true => Tensor::from_bytes(tensor.dtype(), tensor.shape(), tensor.bytes())
             .map_err(|error| of_array(error.into()))?,
     };
     let shape: Vec<i64> = tensor.shape().iter().map(|&extent| extent as i64).collect();
@@ -303,7 +306,7 @@ pub(crate) fn give<'py>(
             minor: 0,
             manager: ptr::null_mut(),
             deleter: Some(delete_versioned),
-            flags: READ_ONLY,
+            flags: if copy { COPIED } else { READ_ONLY },
             tensor: seen,
         };
         let whole = Box::into_raw(Box::new(Given { seen, shape, _tensor: tensor }));

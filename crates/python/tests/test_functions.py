@@ -243,6 +243,11 @@ def test_masks(device):
     mask = x > 0
     close(y[y > 0], x[mask])
     close(y[hetra.asarray(mask[:, 0], device=device)], x[mask[:, 0]])
+    for shape in ((0,), (3, 0), (0, 4)):
+        close(y[hetra.zeros(shape, dtype="bool", device=device)], x[np.zeros(shape, bool)])
+    none = np.zeros(0, bool)
+    close(y[none, 0], x[none, 0])
+    close(y[:, none], x[:, none])
     y[y > 0] = -1
     x[mask] = -1
     close(y, x)

@@ -222,18 +222,15 @@ impl Array {
     /// The places where a boolean array is true, in order; it covers the first axes.
     fn compress(&self, mask: &Array) -> Result<Array> {
         let rank = mask.rank();
-        let mut axes = mask.shape().iter().zip(self.shape());
-        let nothing = mask.size() == 0 && self.size() == 0 && rank <= self.rank();
-        if nothing && axes.all(|(&m, &own)| m == own || m == 0) {
-            // It picks nothing, whatever is there.
-            let mut shape: Shape = self.shape()[rank..].into();
-            shape.insert(0, 0);
-            return Array::full(&shape, 0i64, self.dtype(), &self.device_handle());
-        }
-        if rank > self.rank() || self.shape()[..rank] != *mask.shape() {
+        if !covers(mask.shape(), self.shape()) {
             let (mask, own) = (mask.shape(), self.shape());
             let reason = format!("a boolean array of shape {mask:?} for one of shape {own:?}");
             return Err(ArrayError::Index(reason));
+        }
+        if mask.size() == 0 {
+            let mut shape: Shape = self.shape()[rank..].into();
+            shape.insert(0, 0);
+            return Array::full(&shape, 0i64, self.dtype(), &self.device_handle());
         }
         let mut shape = vec![mask.size()];
         shape.extend(&self.shape()[rank..]);
@@ -248,10 +245,15 @@ impl Array {
     /// As [`Array::index`], and when the values do not broadcast.
     pub fn with(&self, picks: &[Pick], values: &Array) -> Result<Array> {
         let values = values.cast(self.dtype())?;
+        // One number wherever a mask is true needs no places.
         if let [Pick::Array(mask)] = picks
             && mask.dtype() == DType::Bool
+            && values.size() == 1
+            && self.shape().starts_with(mask.shape())
         {
-            return self.with_mask(mask, &values);
+            let mut shape = mask.shape().to_vec();
+            shape.resize(self.rank(), 1);
+            return mask.reshaped(&shape)?.select(&values.reshape(&[])?, self);
         }
         // The numbers of all places, and of these those that the index names.
         let count = self.size() as i64;
@@ -265,27 +267,6 @@ impl Array {
         let op = op.on(&places.reshape(&[-1])?).on(&values.reshape(&[-1])?);
         op.typed(self.dtype(), flat.shape().into())?.reshaped(self.shape())
     }
-
-    fn with_mask(&self, mask: &Array, values: &Array) -> Result<Array> {
-        if values.size() == 1 && mask.rank() <= self.rank() {
-            let mut shape = mask.shape().to_vec();
-            shape.resize(self.rank(), 1);
-            if self.shape()[..mask.rank()] == *mask.shape() {
-                return mask.reshaped(&shape)?.select(&values.reshape(&[])?, self);
-            }
-        }
-        let mut picks = Vec::new();
-        let fits = mask.rank() <= self.rank() && self.shape()[..mask.rank()] == *mask.shape();
-        if !fits {
-            let (mask, own) = (mask.shape(), self.shape());
-            let reason = format!("a boolean array of shape {mask:?} for one of shape {own:?}");
-            return Err(ArrayError::Index(reason));
-        }
-        for places in mask.nonzero()? {
-            picks.push(Pick::Array(places));
-        }
-        self.with(&picks, values)
-    }
 }
 
 /// Without the axes in front that are more than `rank`, if their extents are 1.
@@ -296,6 +277,14 @@ fn trimmed(values: &Array, rank: usize) -> Result<Array> {
         return Ok(values.clone());
     }
     values.squeeze(&(0..extra as i64).collect::<Vec<_>>())
+}
+
+/// Whether a boolean array is of the first axes of a shape. One without elements picks nothing,
+/// and may have an axis of none where the array has some: NumPy's rule.
+fn covers(mask: &[usize], shape: &[usize]) -> bool {
+    let empty = mask.contains(&0);
+    let fits = |(&mask, &own): (&usize, &usize)| mask == own || empty && mask == 0;
+    mask.len() <= shape.len() && mask.iter().zip(shape).all(fits)
 }
 
 fn integers(indices: &Array) -> Result<Array> {
@@ -355,8 +344,8 @@ fn spread(picks: &[Pick], shape: &[usize]) -> Result<Vec<Pick>> {
         axis += width(pick);
         match pick {
             Pick::Array(mask) if mask.dtype() == DType::Bool => {
-                let covered = shape.get(begin..axis);
-                if covered != Some(mask.shape()) {
+                let covered = shape.get(begin..).unwrap_or_default();
+                if !covers(mask.shape(), covered) {
                     let mask = mask.shape();
                     let reason = format!("a boolean array of shape {mask:?} for axes {covered:?}");
                     return Err(ArrayError::Index(reason));

@@ -119,10 +119,9 @@ def _dlpack(
     if dl_device is not None and tuple(int(one) for one in dl_device) != (1, 0):
         raise BufferError(f"the value is given on the host, not on DLPack device {dl_device}")
     # Of version 1 on, a consumer can be told that it may only read; others get a copy.
-    versioned = max_version is not None and tuple(max_version) >= (1, 0) and not copy
-    if copy is False and not versioned:
-        raise BufferError("arrays do not change: without a copy they go to DLPack 1.0 and later only")
-    return self._capsule(versioned)
+    # Who says that there must be none takes it on not to write.
+    versioned = max_version is not None and tuple(max_version) >= (1, 0)
+    return self._capsule(versioned, bool(copy) or copy is None and not versioned)
 
 
 def _dlpack_device(self: Array) -> tuple[int, int]:
