@@ -36,6 +36,11 @@ impl Activate {
         Some(Activate { code, a, b, scale: epilogue.scale, shift: epilogue.shift })
     }
 
+    /// Which function it is, as `math::activate` takes it.
+    pub(crate) fn code(self) -> usize {
+        self.code
+    }
+
     /// Whether it changes nothing.
     pub(crate) fn is_none(self) -> bool {
         self.code == 0 && self.scale == 1.0 && self.shift == 0.0

@@ -12,6 +12,7 @@ use smallvec::{SmallVec, smallvec};
 
 use crate::activation::Activate;
 use crate::context::{A, Gpu, LINE, Outcome, Run, Stop};
+use crate::conv_lanes::{self, Tile};
 use crate::math::activate;
 use crate::program::Work;
 use crate::stored::{Stored, floats};
@@ -149,16 +150,19 @@ pub(crate) fn is_bias(bias: &Stored, channels: usize) -> bool {
 }
 
 /// Output channels of an item.
-fn block_of(group_out: usize) -> usize {
-    if group_out >= BLOCK / 2 { BLOCK } else { 1 }
+fn block_of(gpu: &Gpu, group_out: usize) -> usize {
+    match Tile::of(gpu.limits().lanes, group_out) {
+        Some(tile) => tile.rows,
+        None if group_out >= BLOCK / 2 => BLOCK,
+        None => 1,
+    }
 }
 
 /// Weights in the order in which `convolve` reads them: blocks of channels, taps, input channels.
-fn packed(weights: &[f32], shape: &[usize], groups: usize) -> Vec<f32> {
+fn packed(weights: &[f32], shape: &[usize], groups: usize, block: usize) -> Vec<f32> {
     let group_in = shape[1];
     let taps: usize = shape[2..].iter().product();
     let group_out = shape[0] / groups;
-    let block = block_of(group_out);
     let blocks = group_out.div_ceil(block);
     let mut all = vec![0.0; groups * blocks * taps * group_in * block];
     for channel in 0..shape[0] {
@@ -176,7 +180,8 @@ fn packed(weights: &[f32], shape: &[usize], groups: usize) -> Vec<f32> {
 
 /// Weights on the device as the kernel reads them.
 fn weights(gpu: &Gpu, w: &Tensor, groups: usize) -> Result<Stored, Stop> {
-    let values = packed(w.as_slice::<f32>()?, w.shape(), groups);
+    let block = block_of(gpu, w.shape()[0] / groups);
+    let values = packed(w.as_slice::<f32>()?, w.shape(), groups, block);
     let bytes = floats(&values, Scalar::F32);
     let memory = gpu.filled(&bytes).map_err(hetra_tensor::TensorError::from)?;
     Ok(Stored { memory, scalar: Scalar::F32, dtype: DType::F32, shape: smallvec![values.len()] })
@@ -222,7 +227,7 @@ fn convolution(
     let plane = Plane::of(&geometry.window).ok_or(Stop::Host)?;
     let input: Axes = geometry.input.clone();
     let [height, width] = pair(&input, 1).ok_or(Stop::Host)?;
-    let [_, out_width] = pair(&geometry.output, 1).ok_or(Stop::Host)?;
+    let [out_height, out_width] = pair(&geometry.output, 1).ok_or(Stop::Host)?;
     let places: usize = geometry.output.iter().product();
     let out = run.gpu.room(DType::F32, &geometry.output_shape())?;
     if out.count() == 0 || geometry.group_in() == 0 || x.dtype != DType::F32 {
@@ -233,7 +238,15 @@ fn convolution(
         return Err(Stop::Host);
     }
     let group_out = geometry.group_out();
-    let block = block_of(group_out);
+    if let Some(tile) = Tile::of(run.gpu.limits().lanes, group_out) {
+        let (input, output) = ([height, width], [out_height, out_width]);
+        let memories = [Some(x), Some(w), bias.as_ref(), Some(&out)];
+        let (shape, extents) = ((geometry, &plane), (input, output));
+        if conv_lanes::convolve(run.gpu, tile, act, shape, extents, memories)? {
+            return Ok(smallvec![out]);
+        }
+    }
+    let block = block_of(run.gpu, group_out);
     let blocks = group_out.div_ceil(block);
     let mut args: SmallVec<[A<'_>; 32]> = smallvec![
         A::U(geometry.channels_in),

@@ -10,6 +10,7 @@
 mod activation;
 mod context;
 mod conv;
+mod conv_lanes;
 mod conv_transpose;
 mod device;
 mod elementwise;

@@ -1,7 +1,7 @@
 //! What every launcher must do, on a device that is here.
 
 use hetra_device_opencl::open;
-use hetra_kernel_cases::{check_faults, check_generated, opened};
+use hetra_kernel_cases::{check_faults, check_generated, check_spans, opened};
 
 #[test]
 fn generated_kernels_run_as_the_interpreter_says() {
@@ -15,5 +15,12 @@ fn faults_are_errors_and_the_device_goes_on() {
     let devices = opened("opencl", open("opencl")).zip(opened("opencl", open("opencl")));
     if let Some((device, other)) = devices {
         check_faults(&device, &other);
+    }
+}
+
+#[test]
+fn vectors_begin_at_any_element() {
+    if let Some(device) = opened("opencl", open("opencl")) {
+        check_spans(&device);
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use hetra_device::{DeviceError, Launch, LaunchArg, Launcher, is_required};
-use hetra_kernel::{Scalar, kernel};
+use hetra_kernel::{Literal, Scalar, kernel};
 
 use crate::run::{cases, interpreted, on, same};
 
@@ -69,4 +69,45 @@ pub fn check_faults(device: &dyn Launcher, other: &dyn Launcher) {
     let error = launch(other, &y(32, None)).expect_err("of another device");
     assert!(matches!(error, DeviceError::Foreign { .. }), "{error}");
     device.wait().expect("goes on");
+}
+
+#[kernel(group = [2])]
+fn spans(from: u32, x: &[f32], y: &mut [f32]) {
+    let i = global_id(0);
+    let mut own = [0.0; 12];
+    own.set_vector(i * 3 + 1, x.vector::<4>(from + i * 8) * splat(2.0));
+    let two = own.vector::<2>(i * 3 + 1);
+    y.set_vector(i * 4 + 1, lanes([two[0], two[1]]) + own.vector::<2>(i * 3 + 3));
+}
+
+/// Vectors begin at any element, and one that does not end inside is a fault.
+///
+/// # Panics
+/// Where it is not.
+pub fn check_spans(device: &dyn Launcher) {
+    let bytes = |values: &[f32]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
+    let memory = |values: &[f32]| {
+        let memory = device.alloc(values.len() * 4).expect("some memory");
+        device.write(&*memory, &bytes(values)).expect("writes");
+        memory
+    };
+    let x = memory(&std::array::from_fn::<f32, 20, _>(|i| i as f32));
+    let y = memory(&[-1.0; 7]);
+    let scalar = Some(Scalar::F32);
+    let run = |from: u32, len: usize| {
+        let args = [
+            LaunchArg::Value(Literal::new(from)),
+            LaunchArg::Memory { memory: &x, scalar, bytes: 80 },
+            LaunchArg::Memory { memory: &y, scalar, bytes: len * 4 },
+        ];
+        device.run(&Launch::of(&spans(), [1, 1, 1], &args).expect("a kernel"))
+    };
+    run(3, 7).expect("all is inside");
+    let mut got = [0; 28];
+    y.read(&mut got).expect("reads");
+    assert_eq!(got[..], bytes(&[-1.0, 16.0, 20.0, -1.0, -1.0, 48.0, 52.0]));
+    for (from, len, wanted) in [(9, 7, "20 of `x`"), (4, 6, "6 of `y`"), (u32::MAX, 7, "of `x`")] {
+        let said = run(from, len).expect_err("not inside").to_string();
+        assert!(said.contains(wanted), "{wanted}: {said}");
+    }
 }

@@ -346,10 +346,29 @@ impl<'a> Run<'a> {
         indices: &[Vec<u32>],
     ) -> Result<usize, KernelError> {
         let lanes = usize::from(self.kernel.element(place).lanes);
-        let (number, index, len, base) = match place {
+        let (index, len, base) = match place {
             Place::Buffer(param, _) => {
                 let len = self.memory[param.0 as usize].words.len() / lanes;
-                (Kernel::memory_of(*param), u64::from(indices[0][item]), len, 0)
+                (u64::from(indices[0][item]), len, 0)
+            }
+            Place::Span(first, _) => {
+                let at = self.locate(first, item, indices)?;
+                let len = match &**first {
+                    Place::Array(id, _) => self.kernel.array(*id).extents.last().copied(),
+                    _ => u32::try_from(self.memory(first).words.len()).ok(),
+                };
+                let (last, len) = (indices.last().map_or(0, |index| index[item]), len.unwrap_or(0));
+                if len - last >= lanes as u32 {
+                    return Ok(at);
+                }
+                let (name, memory) =
+                    (self.kernel.name.clone(), self.kernel.memory_name(place.memory()));
+                return Err(KernelError::OutOfBounds {
+                    name,
+                    memory,
+                    index: len,
+                    len: len as usize,
+                });
             }
             Place::Array(id, _) => {
                 let array = self.kernel.array(*id);
@@ -361,11 +380,12 @@ impl<'a> Run<'a> {
                 }
                 let base = if array.space == Space::Private { item * array.elements() } else { 0 };
                 let flat = if outside { u64::MAX } else { flat };
-                (crate::native::ARRAYS_FROM + id.0, flat, array.elements(), base)
+                (flat, array.elements(), base)
             }
         };
         if index >= len as u64 {
-            let (name, memory) = (self.kernel.name.clone(), self.kernel.memory_name(number));
+            let (name, memory) =
+                (self.kernel.name.clone(), self.kernel.memory_name(place.memory()));
             let index = indices.last().map_or(0, |index| index[item]);
             return Err(KernelError::OutOfBounds { name, memory, index, len });
         }
@@ -373,36 +393,29 @@ impl<'a> Run<'a> {
     }
 
     fn indices(&mut self, place: &Place, active: &[bool]) -> Result<Vec<Vec<u32>>, KernelError> {
-        match place {
-            Place::Buffer(_, index) => Ok(vec![self.eval(*index, active)?]),
-            Place::Array(_, indices) => {
-                indices.iter().map(|&index| self.eval(index, active)).collect()
-            }
-        }
+        place.indices().iter().map(|&index| self.eval(index, active)).collect()
     }
 
     fn memory(&mut self, place: &Place) -> &mut Memory {
         match place {
             Place::Buffer(param, _) => &mut self.memory[param.0 as usize],
+            Place::Span(first, _) => self.memory(first),
             Place::Array(array, _) => &mut self.arrays[array.0 as usize],
         }
     }
 
-    /// Notes that an item uses an element.
+    /// Notes that an item uses an element, or all that a vector is made of.
     fn visit(&mut self, place: &Place, at: usize, item: usize, writes: bool) -> Done {
         let visit = Visit { group: self.group, item, phase: self.phase };
+        let lanes = usize::from(self.kernel.element(place).lanes);
         let memory = self.memory(place);
-        let fine = if writes { memory.write(at, visit) } else { memory.read(at, visit) };
-        if fine {
-            return Ok(());
-        }
-        let lanes = u32::from(self.kernel.element(place).lanes);
-        let memory = match place {
-            Place::Buffer(param, _) => Kernel::memory_of(*param),
-            Place::Array(array, _) => crate::native::ARRAYS_FROM + array.0,
-        };
-        let (name, memory) = (self.kernel.name.clone(), self.kernel.memory_name(memory));
-        Err(KernelError::Race { name, memory, index: at as u32 / lanes })
+        let mut note =
+            |word| if writes { memory.write(word, visit) } else { memory.read(word, visit) };
+        // Also those of a vector: a buffer may be read by vectors and written by their parts.
+        let Some(word) = (at..at + lanes).find(|&word| !note(word)) else { return Ok(()) };
+        let index = if matches!(place, Place::Span(..)) { word } else { word / lanes };
+        let (name, memory) = (self.kernel.name.clone(), self.kernel.memory_name(place.memory()));
+        Err(KernelError::Race { name, memory, index: index as u32 })
     }
 
     fn load(&mut self, place: &Place, active: &[bool]) -> Result<Vec<u32>, KernelError> {

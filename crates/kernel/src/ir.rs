@@ -185,6 +185,8 @@ pub enum Place {
     Buffer(ParamId, ExprId),
     /// Of an array, by one index for each extent.
     Array(ArrayId, Vec<ExprId>),
+    /// So many scalars from a place on, as a vector.
+    Span(Box<Place>, u8),
 }
 
 /// One step of an item.
@@ -287,6 +289,7 @@ impl Kernel {
                 ParamKind::Value(scalar) => Type::scalar(scalar),
             },
             Place::Array(array, _) => self.array(*array).element,
+            Place::Span(first, lanes) => Type { lanes: *lanes, ..self.element(first) },
         }
     }
 
@@ -342,8 +345,27 @@ impl Op {
             }
             Op::Select(a, b, c) => vec![*a, *b, *c],
             Op::Call(_, all) | Op::Lanes(all) => all.clone(),
-            Op::Load(Place::Buffer(_, index)) => vec![*index],
-            Op::Load(Place::Array(_, indices)) => indices.clone(),
+            Op::Load(place) => place.indices().to_vec(),
+        }
+    }
+}
+
+impl Place {
+    /// One for each extent.
+    pub fn indices(&self) -> &[ExprId] {
+        match self {
+            Place::Buffer(_, index) => std::slice::from_ref(index),
+            Place::Array(_, indices) => indices,
+            Place::Span(first, _) => first.indices(),
+        }
+    }
+
+    /// The memory that it is of, as a number.
+    pub(crate) fn memory(&self) -> u32 {
+        match self {
+            Place::Buffer(param, _) => Kernel::memory_of(*param),
+            Place::Array(array, _) => crate::native::ARRAYS_FROM + array.0,
+            Place::Span(first, _) => first.memory(),
         }
     }
 }

@@ -135,6 +135,13 @@ impl Kernel {
                     return Err(format!("{} indices of an array of {wanted}", indices.len()));
                 }
             }
+            Place::Span(first, lanes) => {
+                let of = self.element(first);
+                if of.lanes != 1 || of.scalar == Scalar::Bool || *lanes == 1 {
+                    return Err(format!("a vector of {lanes} elements that are {of}"));
+                }
+                self.verify_place(first, allowed)?;
+            }
             Place::Buffer(param, _) => match self.param(*param).kind {
                 ParamKind::Buffer { access, .. } if allowed.contains(&access) => {}
                 _ => {

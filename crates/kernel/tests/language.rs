@@ -128,6 +128,16 @@ fn vectors(x: &[Lanes<f32, 4>], h: &[f16], y: &mut [Lanes<f32, 4>], s: &mut [f16
     s[i] = half * half + (low[0] as f16) / (3.0 as f16);
 }
 
+/// Vectors that begin at any element, of memory and of arrays.
+#[kernel(group = [2])]
+fn spans(from: u32, x: &[f32], y: &mut [f32]) {
+    let i = global_id(0);
+    let mut own = [0.0; 12];
+    own.set_vector(i * 3 + 1, x.vector::<4>(from + i * 8) * splat(2.0));
+    let two = own.vector::<2>(i * 3 + 1);
+    y.set_vector(i * 4 + 1, lanes([two[0], two[1]]) + own.vector::<2>(i * 3 + 3));
+}
+
 fn both(source: &Source, groups: [u32; 3], run: impl Fn(&mut dyn FnMut(&mut [Arg<'_>]))) {
     let kernel = source.kernel().unwrap();
     run(&mut |args| source.run(groups, args).unwrap());
@@ -136,6 +146,37 @@ fn both(source: &Source, groups: [u32; 3], run: impl Fn(&mut dyn FnMut(&mut [Arg
         for checked in [false, true] {
             let options = Options { checked, f16: true, subgroups: true };
             assert!(emit(kernel, target, options).unwrap().contains(&kernel.name));
+        }
+    }
+}
+
+#[test]
+fn vectors_begin_anywhere() {
+    let x: Vec<f32> = (0..20).map(|i| i as f32).collect();
+    both(&spans(), [1, 1, 1], |run| {
+        let mut y = vec![-1.0f32; 7];
+        run(&mut [3u32.into(), x[..].into(), (&mut y[..]).into()]);
+        // Twice the elements 3, 4 and 5, 6; then 11, 12 and 13, 14.
+        assert_eq!(y, [-1.0, 16.0, 20.0, -1.0, -1.0, 48.0, 52.0]);
+    });
+}
+
+#[test]
+fn vectors_end_inside() {
+    let x = vec![1.0f32; 20];
+    for (from, len, index, memory) in [(9u32, 7, 20, "x"), (4, 6, 6, "y"), (30, 7, 30, "x")] {
+        let faults = |run: &dyn Fn(&mut [Arg<'_>]) -> Result<(), KernelError>| {
+            let mut y = vec![0.0f32; len];
+            run(&mut [from.into(), x[..].into(), (&mut y[..]).into()]).unwrap_err().to_string()
+        };
+        let (source, groups) = (spans(), [1, 1, 1]);
+        let kernel = source.kernel().unwrap();
+        let wanted = format!("index {index} of `{memory}`");
+        for said in [
+            faults(&|args| source.run(groups, args)),
+            faults(&|args| interpret(kernel, groups, args, Limits::default())),
+        ] {
+            assert!(said.contains(&wanted), "{wanted}: {said}");
         }
     }
 }
@@ -336,7 +377,7 @@ fn text_of_a_kernel() {
                 {
                     const float h_t1 = ((p_a * p_x[h_at(h_faults, v0, h_len_x, 1u)]) + p_y[h_at(h_faults, v0, h_len_y, 2u)]);
                     const uint h_t2 = v0;
-                    if (h_in(h_faults, h_t2, h_len_y, 2u)) { p_y[h_t2] = h_t1; }
+                    if (h_in(h_faults, h_t2, 1u, h_len_y, 2u)) { p_y[h_t2] = h_t1; }
                 }
             }
         }

@@ -396,6 +396,9 @@ impl Expander {
                     quote!(__t.len(#name))
                 });
             }
+            Some(Kind::Row) if method == "vector" || method == "set_vector" => {
+                return self.span(call);
+            }
             Some(Kind::Cells) => {
                 let arguments = self.values(&call.args)?;
                 let method = &call.method;
@@ -434,6 +437,19 @@ impl Expander {
             return refuse(generics, "this method takes no types in a kernel");
         }
         Ok(self.function(&method, &arguments))
+    }
+
+    /// Elements of a buffer as a vector: `x.vector::<N>(i)`, `y.set_vector(i, v)`.
+    fn span(&mut self, call: &ExprMethodCall) -> Result<TokenStream> {
+        let (name, method) = (&call.receiver, &call.method);
+        let arguments = self.values(&call.args)?;
+        let lanes = call.turbofish.as_ref().map(|generics| &generics.args);
+        Ok(match (self.native(), lanes) {
+            (true, Some(lanes)) => quote!(#name.#method::<#lanes>(#(#arguments),*)),
+            (true, None) => quote!(#name.#method(#(#arguments),*)),
+            (false, Some(lanes)) => quote!(__t.#method::<_, #lanes>(#name, #(#arguments),*)),
+            (false, None) => quote!(__t.#method(#name, #(#arguments),*)),
+        })
     }
 
     fn call(&mut self, call: &ExprCall) -> Result<TokenStream> {

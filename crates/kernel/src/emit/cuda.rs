@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::Options;
 use super::opencl::{declaration, length, signature};
 use super::wgsl::float;
-use super::writer::{Dialect, Numbers, array_name, body, entry_name, param_name, vectors};
+use super::writer::{Dialect, Numbers, Storage, array_name, body, entry_name, param_name, vectors};
 use crate::function::{Binary, Function, Group, Unary};
 use crate::ir::{Access, Array, ArrayId, Atomic, Id, Kernel, ParamId, ParamKind, Space};
 use crate::types::{Literal, Scalar, Type};
@@ -176,9 +176,9 @@ H uint h_at(uint* faults, uint index, uint len, uint memory) {
     h_fault(faults, index, memory);
     return 0u;
 }
-H bool h_in(uint* faults, uint index, uint len, uint memory) {
-    if (index < len) { return true; }
-    h_fault(faults, index, memory);
+H bool h_in(uint* faults, uint index, uint lanes, uint len, uint memory) {
+    if (index < len && len - index >= lanes) { return true; }
+    h_fault(faults, index < len ? len : index, memory);
     return false;
 }
 ";
@@ -311,6 +311,44 @@ impl Numbers for Cuda {
     }
 }
 
+impl Storage for Cuda {
+    fn array(&self, array: &Array, name: &str) -> String {
+        format!("{} = {{}};", declaration(&self.ty(array.element), array, name))
+    }
+
+    fn atomic(&self, op: Atomic, _: Scalar, element: &str, value: &str) -> String {
+        let name = match op {
+            Atomic::Add => "atomicAdd",
+            Atomic::Min => "atomicMin",
+            Atomic::Max => "atomicMax",
+            Atomic::And => "atomicAnd",
+            Atomic::Or => "atomicOr",
+            Atomic::Xor => "atomicXor",
+            Atomic::Exchange => "atomicExch",
+        };
+        format!("{name}(&{element}, {value})")
+    }
+
+    fn checked(&self, index: &str, len: &str, memory: u32) -> String {
+        format!("h_at(h_faults, {index}, {len}, {memory}u)")
+    }
+
+    fn inside(&self, index: &str, lanes: u8, len: &str, memory: u32) -> String {
+        format!("h_in(h_faults, {index}, {lanes}u, {len}, {memory}u)")
+    }
+
+    fn load_span(&self, ty: Type, memory: &str, index: &str) -> String {
+        let lanes = (0..ty.lanes).map(|lane| format!("{memory}[{index} + {lane}u]"));
+        self.vector(ty, &lanes.collect::<Vec<_>>())
+    }
+
+    fn store_span(&self, ty: Type, memory: &str, index: &str, value: &str) -> String {
+        let lanes = (0..ty.lanes)
+            .map(|lane| format!("{memory}[{index} + {lane}u] = {};", self.lane(value, lane)));
+        lanes.collect::<Vec<_>>().join(" ")
+    }
+}
+
 impl Dialect for Cuda {
     fn id(&self, id: Id, axis: u8, size: u32) -> String {
         let letter = ["x", "y", "z"][usize::from(axis)];
@@ -359,33 +397,8 @@ impl Dialect for Cuda {
         format!("{word}{} {name} = {value};", self.ty(ty))
     }
 
-    fn array(&self, array: &Array, name: &str) -> String {
-        format!("{} = {{}};", declaration(&self.ty(array.element), array, name))
-    }
-
-    fn atomic(&self, op: Atomic, _: Scalar, element: &str, value: &str) -> String {
-        let name = match op {
-            Atomic::Add => "atomicAdd",
-            Atomic::Min => "atomicMin",
-            Atomic::Max => "atomicMax",
-            Atomic::And => "atomicAnd",
-            Atomic::Or => "atomicOr",
-            Atomic::Xor => "atomicXor",
-            Atomic::Exchange => "atomicExch",
-        };
-        format!("{name}(&{element}, {value})")
-    }
-
     fn barrier(&self) -> &'static str {
         "__syncthreads();"
-    }
-
-    fn checked(&self, index: &str, len: &str, memory: u32) -> String {
-        format!("h_at(h_faults, {index}, {len}, {memory}u)")
-    }
-
-    fn inside(&self, index: &str, len: &str, memory: u32) -> String {
-        format!("h_in(h_faults, {index}, {len}, {memory}u)")
     }
 
     fn loop_head(&self) -> &'static str {

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::Options;
 use super::wgsl::float;
-use super::writer::{Dialect, Numbers, array_name, body, entry_name, param_name};
+use super::writer::{Dialect, Numbers, Storage, array_name, body, entry_name, param_name};
 use crate::function::{Binary, Function, Group, Unary};
 use crate::ir::{Access, Array, ArrayId, Atomic, Id, Kernel, ParamId, ParamKind, Space};
 use crate::types::{Literal, Scalar, Type};
@@ -110,9 +110,9 @@ uint h_at(__global volatile uint* faults, uint index, uint len, uint memory) {
     h_fault(faults, index, memory);
     return 0u;
 }
-int h_in(__global volatile uint* faults, uint index, uint len, uint memory) {
-    if (index < len) { return 1; }
-    h_fault(faults, index, memory);
+int h_in(__global volatile uint* faults, uint index, uint lanes, uint len, uint memory) {
+    if (index < len && len - index >= lanes) { return 1; }
+    h_fault(faults, max(index, len), memory);
     return 0;
 }
 ";
@@ -246,6 +246,43 @@ impl Numbers for OpenCl {
     }
 }
 
+impl Storage for OpenCl {
+    fn array(&self, array: &Array, name: &str) -> String {
+        let braces = "{".repeat(array.extents.len());
+        let ends = "}".repeat(array.extents.len());
+        format!("{} = {braces}0{ends};", declaration(&self.ty(array.element), array, name))
+    }
+
+    fn atomic(&self, op: Atomic, _: Scalar, element: &str, value: &str) -> String {
+        let name = match op {
+            Atomic::Add => "atomic_add",
+            Atomic::Min => "atomic_min",
+            Atomic::Max => "atomic_max",
+            Atomic::And => "atomic_and",
+            Atomic::Or => "atomic_or",
+            Atomic::Xor => "atomic_xor",
+            Atomic::Exchange => "atomic_xchg",
+        };
+        format!("{name}(&{element}, {value})")
+    }
+
+    fn checked(&self, index: &str, len: &str, memory: u32) -> String {
+        format!("h_at(h_faults, {index}, {len}, {memory}u)")
+    }
+
+    fn inside(&self, index: &str, lanes: u8, len: &str, memory: u32) -> String {
+        format!("h_in(h_faults, {index}, {lanes}u, {len}, {memory}u)")
+    }
+
+    fn load_span(&self, ty: Type, memory: &str, index: &str) -> String {
+        format!("vload{}(0, {memory} + {index})", ty.lanes)
+    }
+
+    fn store_span(&self, ty: Type, memory: &str, index: &str, value: &str) -> String {
+        format!("vstore{}({value}, 0, {memory} + {index});", ty.lanes)
+    }
+}
+
 impl Dialect for OpenCl {
     fn id(&self, id: Id, axis: u8, size: u32) -> String {
         match id {
@@ -289,35 +326,8 @@ impl Dialect for OpenCl {
         format!("{word}{} {name} = {value};", self.ty(ty))
     }
 
-    fn array(&self, array: &Array, name: &str) -> String {
-        let braces = "{".repeat(array.extents.len());
-        let ends = "}".repeat(array.extents.len());
-        format!("{} = {braces}0{ends};", declaration(&self.ty(array.element), array, name))
-    }
-
-    fn atomic(&self, op: Atomic, _: Scalar, element: &str, value: &str) -> String {
-        let name = match op {
-            Atomic::Add => "atomic_add",
-            Atomic::Min => "atomic_min",
-            Atomic::Max => "atomic_max",
-            Atomic::And => "atomic_and",
-            Atomic::Or => "atomic_or",
-            Atomic::Xor => "atomic_xor",
-            Atomic::Exchange => "atomic_xchg",
-        };
-        format!("{name}(&{element}, {value})")
-    }
-
     fn barrier(&self) -> &'static str {
         "barrier(CLK_LOCAL_MEM_FENCE | CLK_GLOBAL_MEM_FENCE);"
-    }
-
-    fn checked(&self, index: &str, len: &str, memory: u32) -> String {
-        format!("h_at(h_faults, {index}, {len}, {memory}u)")
-    }
-
-    fn inside(&self, index: &str, len: &str, memory: u32) -> String {
-        format!("h_in(h_faults, {index}, {len}, {memory}u)")
     }
 
     fn loop_head(&self) -> &'static str {

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::writer::{
-    Dialect, Numbers, array_name, body, entry_name, is_buffer, param_name, vectors,
+    Dialect, Numbers, Storage, array_name, body, entry_name, is_buffer, param_name, vectors,
 };
 use super::{Options, Target, lacks};
 use crate::error::KernelError;
@@ -115,9 +115,9 @@ fn h_at(index: u32, len: u32, memory: u32) -> u32 {
     h_fault(index, memory);
     return 0u;
 }
-fn h_in(index: u32, len: u32, memory: u32) -> bool {
-    if (index < len) { return true; }
-    h_fault(index, memory);
+fn h_in(index: u32, lanes: u32, len: u32, memory: u32) -> bool {
+    if (index < len && len - index >= lanes) { return true; }
+    h_fault(max(index, len), memory);
     return false;
 }";
 
@@ -238,6 +238,44 @@ impl Numbers for Wgsl {
     }
 }
 
+impl Storage for Wgsl {
+    fn array(&self, array: &Array, name: &str) -> String {
+        format!("var {name}: {};", self.array_type(array))
+    }
+
+    fn atomic(&self, op: Atomic, _: Scalar, element: &str, value: &str) -> String {
+        let name = match op {
+            Atomic::Add => "atomicAdd",
+            Atomic::Min => "atomicMin",
+            Atomic::Max => "atomicMax",
+            Atomic::And => "atomicAnd",
+            Atomic::Or => "atomicOr",
+            Atomic::Xor => "atomicXor",
+            Atomic::Exchange => "atomicExchange",
+        };
+        format!("{name}(&{element}, {value})")
+    }
+
+    fn checked(&self, index: &str, len: &str, memory: u32) -> String {
+        format!("h_at({index}, {len}, {memory}u)")
+    }
+
+    fn inside(&self, index: &str, lanes: u8, len: &str, memory: u32) -> String {
+        format!("h_in({index}, {lanes}u, {len}, {memory}u)")
+    }
+
+    fn load_span(&self, ty: Type, memory: &str, index: &str) -> String {
+        let lanes = (0..ty.lanes).map(|lane| format!("{memory}[{index} + {lane}u]"));
+        self.vector(ty, &lanes.collect::<Vec<_>>())
+    }
+
+    fn store_span(&self, ty: Type, memory: &str, index: &str, value: &str) -> String {
+        let lanes = (0..ty.lanes)
+            .map(|lane| format!("{memory}[{index} + {lane}u] = {};", self.lane(value, lane)));
+        lanes.collect::<Vec<_>>().join(" ")
+    }
+}
+
 impl Dialect for Wgsl {
     fn id(&self, id: Id, axis: u8, size: u32) -> String {
         let letter = AXES[usize::from(axis)];
@@ -285,33 +323,8 @@ impl Dialect for Wgsl {
         format!("{word} {name}: {} = {value};", self.ty(ty))
     }
 
-    fn array(&self, array: &Array, name: &str) -> String {
-        format!("var {name}: {};", self.array_type(array))
-    }
-
-    fn atomic(&self, op: Atomic, _: Scalar, element: &str, value: &str) -> String {
-        let name = match op {
-            Atomic::Add => "atomicAdd",
-            Atomic::Min => "atomicMin",
-            Atomic::Max => "atomicMax",
-            Atomic::And => "atomicAnd",
-            Atomic::Or => "atomicOr",
-            Atomic::Xor => "atomicXor",
-            Atomic::Exchange => "atomicExchange",
-        };
-        format!("{name}(&{element}, {value})")
-    }
-
     fn barrier(&self) -> &'static str {
         "workgroupBarrier(); storageBarrier();"
-    }
-
-    fn checked(&self, index: &str, len: &str, memory: u32) -> String {
-        format!("h_at({index}, {len}, {memory}u)")
-    }
-
-    fn inside(&self, index: &str, len: &str, memory: u32) -> String {
-        format!("h_in({index}, {len}, {memory}u)")
     }
 
     fn loop_head(&self) -> &'static str {

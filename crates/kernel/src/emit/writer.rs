@@ -37,8 +37,24 @@ pub(super) trait Numbers {
     fn lane(&self, a: &str, lane: u8) -> String;
 }
 
-/// How it writes what a kernel does with its place, its memory and its order.
-pub(super) trait Dialect: Numbers {
+/// How it writes memory.
+pub(super) trait Storage: Numbers {
+    /// An array of an item.
+    fn array(&self, array: &Array, name: &str) -> String;
+    /// An atomic change of a buffer's element, as a value.
+    fn atomic(&self, op: Atomic, scalar: Scalar, element: &str, value: &str) -> String;
+    /// An index, checked: itself, or 0 and a fault.
+    fn checked(&self, index: &str, len: &str, memory: u32) -> String;
+    /// Whether so many elements from an index on are there: false and a fault where not all are.
+    fn inside(&self, index: &str, lanes: u8, len: &str, memory: u32) -> String;
+    /// Elements of a buffer of scalars from an index on, as a vector.
+    fn load_span(&self, ty: Type, memory: &str, index: &str) -> String;
+    /// The statements that write a vector to them.
+    fn store_span(&self, ty: Type, memory: &str, index: &str, value: &str) -> String;
+}
+
+/// How it writes what a kernel does with its place and its order.
+pub(super) trait Dialect: Storage {
     /// Where an item stands.
     fn id(&self, id: Id, axis: u8, size: u32) -> String;
     /// Over the subgroup.
@@ -49,16 +65,8 @@ pub(super) trait Dialect: Numbers {
     fn len(&self, kernel: &Kernel, param: ParamId) -> String;
     /// A variable with its first value; `fixed` where it has no other.
     fn declare(&self, ty: Type, name: &str, value: &str, fixed: bool) -> String;
-    /// An array of an item.
-    fn array(&self, array: &Array, name: &str) -> String;
-    /// An atomic change of a buffer's element, as a value.
-    fn atomic(&self, op: Atomic, scalar: Scalar, element: &str, value: &str) -> String;
     /// A barrier.
     fn barrier(&self) -> &'static str;
-    /// An index, checked: itself, or 0 and a fault.
-    fn checked(&self, index: &str, len: &str, memory: u32) -> String;
-    /// Whether an index is one: false and a fault where it is not.
-    fn inside(&self, index: &str, len: &str, memory: u32) -> String;
     /// What begins a loop without an end.
     fn loop_head(&self) -> &'static str;
     /// What stands before a loop that is to be written out, if there is such a thing.
@@ -230,7 +238,41 @@ impl Writer<'_> {
         self.kernel.element(place).scalar == Scalar::Bool
     }
 
+    /// Writes a vector to elements of a buffer of scalars.
+    fn store_span(&mut self, place: &Place, value: ExprId) {
+        let (ty, memory, value) =
+            (self.kernel.element(place), self.memory(place), self.expr(value));
+        let (bounds, number) = self.bounds(place);
+        for (index, len) in bounds {
+            let stored = self.dialect.store_span(ty, &memory, &index, &value);
+            if self.options.checked {
+                let inside = self.dialect.inside(&index, ty.lanes, &len, number);
+                self.line(&format!("if ({inside}) {{ {stored} }}"));
+            } else {
+                self.line(&stored);
+            }
+        }
+    }
+
+    /// Reads a vector of them; zeros where they are not all there.
+    fn load_span(&self, place: &Place, ty: Type) -> String {
+        let (bounds, number) = self.bounds(place);
+        let loads = bounds.iter().map(|(index, len)| {
+            let loaded = self.dialect.load_span(ty, &self.memory(place), index);
+            if !self.options.checked {
+                return loaded;
+            }
+            let zero = self.dialect.literal(Literal { scalar: ty.scalar, bits: 0 });
+            let inside = self.dialect.inside(index, ty.lanes, len, number);
+            self.dialect.select(&inside, &loaded, &self.dialect.vector(ty, &[zero]))
+        });
+        loads.collect()
+    }
+
     fn store(&mut self, place: &Place, value: ExprId) {
+        if matches!(place, Place::Span(..)) {
+            return self.store_span(place, value);
+        }
         let mut value = self.expr(value);
         if self.is_bool(place) {
             value = self.dialect.cast(Type::BOOL, Type::U32, &value);
@@ -280,6 +322,7 @@ impl Writer<'_> {
     /// Each index of a place, with the number that it stays below.
     fn bounds(&self, place: &Place) -> (Vec<(String, String)>, u32) {
         match place {
+            Place::Span(first, _) => self.bounds(first),
             Place::Buffer(param, index) => {
                 let len = self.dialect.len(self.kernel, *param);
                 (vec![(self.expr(*index), len)], param.0)
@@ -309,7 +352,7 @@ impl Writer<'_> {
         let (mut tests, mut indices) = (Vec::new(), String::new());
         for (index, len) in bounds {
             let index = self.bound(Type::U32, index);
-            tests.push(self.dialect.inside(&index, &len, memory));
+            tests.push(self.dialect.inside(&index, 1, &len, memory));
             indices.push_str(&format!("[{index}]"));
         }
         (tests.join(" && "), format!("{}{indices}", self.memory(place)))
@@ -319,6 +362,7 @@ impl Writer<'_> {
     fn memory(&self, place: &Place) -> String {
         match place {
             Place::Buffer(param, _) => param_name(self.kernel.param(*param)),
+            Place::Span(first, _) => self.memory(first),
             Place::Array(array, _) => array_name(*array),
         }
     }
@@ -364,6 +408,7 @@ impl Writer<'_> {
                 let operands: Vec<String> = operands.iter().map(|&a| self.expr(a)).collect();
                 dialect.call(*function, ty, &operands)
             }
+            Op::Load(place @ Place::Span(..)) => self.load_span(place, ty),
             Op::Load(place) => {
                 let element = self.element(place, self.options.checked);
                 if ty.scalar == Scalar::Bool { format!("({element} != 0u)") } else { element }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 
 use super::{Faults, Words};
 use crate::function::{Integer, Number};
-use crate::types::{Element, Word};
+use crate::types::{Element, Lanes, Word};
 
 /// Which memory something is, for what goes wrong.
 #[derive(Clone, Copy)]
@@ -22,12 +22,50 @@ pub trait At {
     type Element: Element;
     /// The element there; zero and a fault where there is none.
     fn at(&self, index: u32) -> Self::Element;
+
+    /// Whether so many elements are there from an index on; a fault where they are not.
+    fn holds(&self, index: u32, count: u32) -> bool;
+
+    /// So many elements from an index on; zeros and a fault where they are not all there.
+    #[inline(always)]
+    fn vector<const N: usize>(&self, index: u32) -> Lanes<Self::Element, N>
+    where
+        Self::Element: Word,
+        Lanes<Self::Element, N>: Element<Lane = Self::Element>,
+    {
+        if !self.holds(index, N as u32) {
+            return zero();
+        }
+        Lanes::from_lanes(|lane| self.at(index + lane as u32))
+    }
 }
 
 /// Memory that is written by one index.
 pub trait AtMut: At {
     /// Writes the element there; a fault where there is none.
     fn store(&mut self, index: u32, value: Self::Element);
+
+    /// Writes the lanes to so many elements from an index on; a fault where they are not all there.
+    #[inline(always)]
+    fn set_vector<const N: usize>(&mut self, index: u32, value: Lanes<Self::Element, N>)
+    where
+        Self::Element: Word,
+        Lanes<Self::Element, N>: Element<Lane = Self::Element>,
+    {
+        if self.holds(index, N as u32) {
+            (0..N).for_each(|lane| self.store(index + lane as u32, value.lane(lane)));
+        }
+    }
+}
+
+/// Whether a span is inside what has `len` elements; a fault with the first index that is not.
+#[inline(always)]
+fn holds(memory: Memory<'_>, index: u32, count: u32, len: u32) -> bool {
+    let holds = index < len && len - index >= count;
+    if !holds {
+        memory.faults.record(memory.index, index.max(len));
+    }
+    holds
 }
 
 fn zero<T: Element>() -> T {
@@ -77,6 +115,10 @@ impl<T: Element> Buffer for Output<'_, T> {
 impl<T: Element> At for Input<'_, T> {
     type Element = T;
     #[inline(always)]
+    fn holds(&self, index: u32, count: u32) -> bool {
+        holds(self.memory, index, count, self.len())
+    }
+    #[inline(always)]
     fn at(&self, index: u32) -> T {
         let bytes = T::TYPE.bytes();
         let start = index as usize * bytes;
@@ -95,6 +137,10 @@ impl<T: Element> At for Input<'_, T> {
 
 impl<T: Element> At for Output<'_, T> {
     type Element = T;
+    #[inline(always)]
+    fn holds(&self, index: u32, count: u32) -> bool {
+        holds(self.memory, index, count, self.len())
+    }
     #[inline(always)]
     fn at(&self, index: u32) -> T {
         if index >= self.len() {
@@ -202,6 +248,10 @@ fn write<T: Element>(cells: &[Cell<u32>], memory: Memory<'_>, index: u32, value:
 impl<T: Element> At for Row<'_, T> {
     type Element = T;
     #[inline(always)]
+    fn holds(&self, index: u32, count: u32) -> bool {
+        holds(self.memory, index, count, (self.cells.len() / usize::from(T::TYPE.lanes)) as u32)
+    }
+    #[inline(always)]
     fn at(&self, index: u32) -> T {
         read(&self.cells, self.memory, index)
     }
@@ -254,6 +304,10 @@ pub struct Own<'a, T, const M: usize, const N: usize> {
 
 impl<T: Element, const N: usize> At for Own<'_, T, 1, N> {
     type Element = T;
+    #[inline(always)]
+    fn holds(&self, index: u32, count: u32) -> bool {
+        holds(self.memory, index, count, N as u32)
+    }
     #[inline(always)]
     fn at(&self, index: u32) -> T {
         self.at2(0, index)

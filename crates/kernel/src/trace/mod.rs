@@ -18,7 +18,7 @@ use crate::ir::{
     Place, Space, Stmt, VarId,
 };
 use crate::scalar::fold;
-use crate::types::{Element, Literal, Type, Word};
+use crate::types::{Element, Lanes, Literal, Type, Word};
 
 /// Most expressions of a kernel.
 const EXPRS_MAX: usize = 1 << 18;
@@ -325,6 +325,30 @@ impl Trace {
     /// Writes an element.
     pub fn store<M: AtMut>(&self, memory: M, index: E<u32>, value: E<M::Element>) {
         self.push(Stmt::Store(memory.place(index.0), value.0));
+    }
+
+    /// So many elements from an index on, as a vector.
+    pub fn vector<M: At, const N: usize>(&self, memory: M, index: E<u32>) -> E<Lanes<M::Element, N>>
+    where
+        Lanes<M::Element, N>: Element,
+    {
+        // Some languages write the index for each lane.
+        let index = self.once(index);
+        self.typed(Op::Load(Place::Span(Box::new(memory.place(index.0)), N as u8)))
+    }
+
+    /// Writes a vector's lanes to so many elements from an index on.
+    pub fn set_vector<M: AtMut, const N: usize>(
+        &self,
+        memory: M,
+        index: E<u32>,
+        value: E<Lanes<M::Element, N>>,
+    ) where
+        Lanes<M::Element, N>: Element,
+    {
+        let (index, value) = (self.once(index), self.once(value));
+        let place = Place::Span(Box::new(memory.place(index.0)), N as u8);
+        self.push(Stmt::Store(place, value.0));
     }
 
     /// An element by two indices.
