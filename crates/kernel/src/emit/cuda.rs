@@ -54,6 +54,8 @@ pub(super) fn emit(kernel: &Kernel, options: Options) -> String {
     text
 }
 
+/// `__fmul_rn` and its like never become one instruction that rounds once, as `a * b + c` does
+/// where the caller has not turned that off.
 const ARITHMETIC: &str = "#define H __device__ __forceinline__
 H int h_add(int a, int b) { return (int)((uint)a + (uint)b); }
 H int h_sub(int a, int b) { return (int)((uint)a - (uint)b); }
@@ -67,6 +69,9 @@ H uint h_div(uint a, uint b) { return b == 0u ? a : a / b; }
 H int h_rem(int a, int b) { return b == 0 || b == -1 ? 0 : a % b; }
 H uint h_rem(uint a, uint b) { return b == 0u ? 0u : a % b; }
 H float h_rem(float a, float b) { return fmodf(a, b); }
+H float h_add(float a, float b) { return __fadd_rn(a, b); }
+H float h_sub(float a, float b) { return __fsub_rn(a, b); }
+H float h_mul(float a, float b) { return __fmul_rn(a, b); }
 template <class T> H T h_add(T a, T b) { return a + b; }
 template <class T> H T h_sub(T a, T b) { return a - b; }
 template <class T> H T h_mul(T a, T b) { return a * b; }
