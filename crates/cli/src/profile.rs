@@ -19,6 +19,9 @@ pub(crate) struct Row {
     output: String,
     median_ms: f64,
     min_ms: f64,
+    /// Of its kernels by the device's own clock; absent where it has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kernel_ms: Option<f64>,
     ops: f64,
     bytes: u64,
     gflop_s: f64,
@@ -57,8 +60,11 @@ fn rows(traces: &[Trace], peak: Option<Peak>) -> Vec<Row> {
         // A run whose data takes another way may have other steps.
         let same = traces.iter().filter_map(|trace| trace.steps.get(index));
         let times = same.filter(|other| other.node == step.node);
-        let ms = times.map(|other| other.duration_ns as f64 / 1e6).collect();
+        let times: Vec<&hetra::StepTime> = times.collect();
+        let ms = times.iter().map(|other| other.duration_ns as f64 / 1e6).collect();
         let statistics = Statistics::of(ms)?;
+        let kernels = times.iter().filter_map(|other| Some(other.kernel_ns? as f64 / 1e6));
+        let kernel_ms = Statistics::of(kernels.collect()).map(|kernels| kernels.median_ms);
         let seconds = statistics.median_ms.max(1e-6) / 1e3;
         let (ops, bytes) = (step.ops / seconds, step.bytes as f64 / seconds);
         Some(Row {
@@ -68,6 +74,7 @@ fn rows(traces: &[Trace], peak: Option<Peak>) -> Vec<Row> {
             output: step.output.clone(),
             median_ms: statistics.median_ms,
             min_ms: statistics.min_ms,
+            kernel_ms,
             ops: step.ops,
             bytes: step.bytes,
             gflop_s: ops / 1e9,
@@ -103,23 +110,32 @@ impl Profile {
             show::plural(self.steps.len(), "step"),
             show::plural(self.runs, "run"),
         ));
-        let header =
-            ["#", "node", "op", "kernel", "output", "time", "share", "GFLOP/s", "GB/s", "of peak"];
-        let mut table = show::table(&header, &[0, 5, 6, 7, 8, 9]);
+        // By the clock of the device, where it has one: the rest is what it costs to ask for it.
+        let clock = self.steps.iter().any(|row| row.kernel_ms.is_some());
+        let mut header = vec!["#", "node", "op", "kernel", "output", "time"];
+        header.extend(clock.then_some("kernels"));
+        header.extend(["share", "GFLOP/s", "GB/s", "of peak"]);
+        let numbers: Vec<usize> = std::iter::once(0).chain(5..header.len()).collect();
+        let mut table = show::table(&header, &numbers);
         for (index, row) in self.steps.iter().enumerate() {
             let figure = |value: f64| if value > 0.0 { format!("{value:.1}") } else { "-".into() };
-            table.add_row([
+            let kernels = row.kernel_ms.map_or("-".into(), show::millis);
+            let mut cells = vec![
                 index.to_string(),
                 show::short(&row.node),
                 row.op.clone(),
                 row.kernel.clone(),
                 row.output.clone(),
                 show::millis(row.median_ms),
+            ];
+            cells.extend(clock.then_some(kernels));
+            cells.extend([
                 format!("{:.1} %", row.median_ms / total.max(1e-9) * 100.0),
                 figure(row.gflop_s),
                 figure(row.gbyte_s),
                 row.of_peak.map_or("-".into(), |share| format!("{:.0} %", share * 100.0)),
             ]);
+            table.add_row(cells);
         }
         println!("{table}");
     }
@@ -143,6 +159,7 @@ mod tests {
             bytes: 1_000_000,
             start_ns: 0,
             duration_ns: ns,
+            kernel_ns: Some(ns / 2),
             inner: Vec::new(),
         };
         let trace = |ns| Trace { steps: vec![step(ns)], ..Trace::default() };
@@ -151,7 +168,7 @@ mod tests {
         let rows = rows(&traces, Some(peak));
         assert_eq!((rows[0].median_ms, rows[0].min_ms), (2.0, 1.0));
         assert!((rows[0].gflop_s - 2.0).abs() < 1e-9 && (rows[0].gbyte_s - 0.5).abs() < 1e-9);
-        assert_eq!(rows[0].of_peak, Some(0.5));
+        assert_eq!((rows[0].of_peak, rows[0].kernel_ms), (Some(0.5), Some(1.0)));
         assert_eq!(show::short("abc"), "abc");
         assert_eq!(show::short(&"x".repeat(40)).chars().count(), 32);
     }

@@ -36,6 +36,11 @@ impl Activate {
         Some(Activate { code, a, b, scale: epilogue.scale, shift: epilogue.shift })
     }
 
+    /// That of an operator that has none.
+    pub(crate) fn nothing() -> Activate {
+        Activate { code: 0, a: 0.0, b: 0.0, scale: 1.0, shift: 0.0 }
+    }
+
     /// Which function it is, as `math::activate` takes it.
     pub(crate) fn code(self) -> usize {
         self.code

@@ -3,7 +3,7 @@
 //! An item has one place of the output and a block of its channels, so that an element of the input
 //! is read once for all of them.
 
-use hetra_device::Part;
+use hetra_device::{Part, Schedule, Space, Task};
 use hetra_ir::Node;
 use hetra_kernel::{Scalar, kernel};
 use hetra_ops::{Compute, ConvGeometry, Window};
@@ -12,11 +12,13 @@ use smallvec::{SmallVec, smallvec};
 
 use crate::activation::Activate;
 use crate::context::{A, Gpu, LINE, Outcome, Run, Stop};
-use crate::conv_lanes::{self, Tile};
+use crate::conv_lanes;
+use crate::conv_shared::convolve_shared;
+use crate::conv_way::{self, Way};
 use crate::math::activate;
 use crate::program::Work;
 use crate::stored::{Stored, floats};
-use crate::table::{Form, Row};
+use crate::table::{Form, Row, Tuned};
 
 pub(crate) const ROWS: &[Row] = &[Row {
     ops: &["Conv", "com.microsoft.FusedConv"],
@@ -28,11 +30,10 @@ pub(crate) const ROWS: &[Row] = &[Row {
         let three = form.node.input(3).is_none();
         f32 && fits && three && Activate::of(form.node).is_some() && (0..3).all(|i| form.is_f32(i))
     },
-    compile,
+    compile: |gpu, part, node| compile(gpu, part, node, &Schedule::new()),
 }];
 
-/// Output channels of an item, where a group has about as many; else one.
-const BLOCK: usize = 8;
+pub(crate) const TUNED: Tuned = Tuned { ops: ROWS[0].ops, tunes, compile };
 
 #[kernel(group = [64])]
 fn convolve<const B: usize>(
@@ -149,15 +150,6 @@ pub(crate) fn is_bias(bias: &Stored, channels: usize) -> bool {
     bias.count() == channels && bias.dtype == DType::F32
 }
 
-/// Output channels of an item.
-fn block_of(gpu: &Gpu, group_out: usize) -> usize {
-    match Tile::of(gpu.limits().lanes, group_out) {
-        Some(tile) => tile.rows,
-        None if group_out >= BLOCK / 2 => BLOCK,
-        None => 1,
-    }
-}
-
 /// Weights in the order in which `convolve` reads them: blocks of channels, taps, input channels.
 fn packed(weights: &[f32], shape: &[usize], groups: usize, block: usize) -> Vec<f32> {
     let group_in = shape[1];
@@ -178,9 +170,8 @@ fn packed(weights: &[f32], shape: &[usize], groups: usize, block: usize) -> Vec<
     all
 }
 
-/// Weights on the device as the kernel reads them.
-fn weights(gpu: &Gpu, w: &Tensor, groups: usize) -> Result<Stored, Stop> {
-    let block = block_of(gpu, w.shape()[0] / groups);
+/// Weights on the device as the kernels read them, in blocks of so many channels.
+fn weights(gpu: &Gpu, w: &Tensor, groups: usize, block: usize) -> Result<Stored, Stop> {
     let values = packed(w.as_slice::<f32>()?, w.shape(), groups, block);
     let bytes = floats(&values, Scalar::F32);
     let memory = gpu.filled(&bytes).map_err(hetra_tensor::TensorError::from)?;
@@ -191,7 +182,20 @@ fn groups_of(node: &Node) -> Option<usize> {
     usize::try_from(node.attrs.int_or("group", 1).ok()?).ok().filter(|&groups| groups > 0)
 }
 
-fn compile(gpu: &Gpu, part: &Part<'_>, node: &Node) -> Option<Work> {
+/// How a convolution with weights of this shape is done.
+fn way(gpu: &Gpu, w: &[usize], groups: usize, schedule: &Schedule) -> Way {
+    Way::of(gpu.limits(), (w[0] / groups, w[1..].iter().product()), schedule)
+}
+
+fn tunes(gpu: &Gpu, part: &Part<'_>, node: &Node) -> Option<(Task, Space)> {
+    let shape = |index: usize| part.types[node.input(index)?.index()].known_shape();
+    let (x, w) = (shape(0)?, shape(1)?);
+    // Weights that the run gives are packed anew each time.
+    part.constant(node, 1)?;
+    conv_way::tunes(gpu.limits(), &ConvGeometry::resolve(&node.attrs, &x, &w).ok()?)
+}
+
+fn compile(gpu: &Gpu, part: &Part<'_>, node: &Node, schedule: &Schedule) -> Option<Work> {
     let (act, groups, node) = (Activate::of(node)?, groups_of(node)?, node.clone());
     let constant = part.constant(&node, 1).filter(|w| {
         w.dtype() == DType::F32
@@ -200,7 +204,10 @@ fn compile(gpu: &Gpu, part: &Part<'_>, node: &Node) -> Option<Work> {
             && !w.is_empty()
     });
     let known = match constant {
-        Some(w) => Some(weights(gpu, w, groups).ok()?),
+        Some(w) => {
+            let way = way(gpu, w.shape(), groups, schedule);
+            Some((way, weights(gpu, w, groups, way.block()).ok()?))
+        }
         None => None,
     };
     Some(Box::new(move |run| {
@@ -209,17 +216,21 @@ fn compile(gpu: &Gpu, part: &Part<'_>, node: &Node) -> Option<Work> {
             return Err(Stop::Host);
         }
         let geometry = ConvGeometry::resolve(&node.attrs, &x.shape, w_shape)?;
-        let w = match &known {
-            Some(w) => w.clone(),
-            None => weights(run.gpu, run.on_host(1)?.ok_or(Stop::Host)?, groups)?,
+        let (way, w) = match &known {
+            Some(known) => known.clone(),
+            None => {
+                let way = way(run.gpu, w_shape, groups, &Schedule::new());
+                let host = run.on_host(1)?.ok_or(Stop::Host)?;
+                (way, weights(run.gpu, host, groups, way.block())?)
+            }
         };
-        convolution(run, act, &geometry, &x, &w)
+        convolution(run, (way, act), &geometry, &x, &w)
     }))
 }
 
 fn convolution(
     run: &Run<'_, '_>,
-    act: Activate,
+    (way, act): (Way, Activate),
     geometry: &ConvGeometry,
     x: &Stored,
     w: &Stored,
@@ -237,17 +248,16 @@ fn convolution(
     if bias.as_ref().is_some_and(|bias| !is_bias(bias, geometry.channels_out)) {
         return Err(Stop::Host);
     }
-    let group_out = geometry.group_out();
-    if let Some(tile) = Tile::of(run.gpu.limits().lanes, group_out) {
-        let (input, output) = ([height, width], [out_height, out_width]);
+    if let Way::Lanes { tile, work } = way {
         let memories = [Some(x), Some(w), bias.as_ref(), Some(&out)];
-        let (shape, extents) = ((geometry, &plane), (input, output));
-        if conv_lanes::convolve(run.gpu, tile, act, shape, extents, memories)? {
+        let extents = ([height, width], [out_height, out_width]);
+        let shape = (geometry, &plane);
+        if conv_lanes::convolve(run.gpu, (tile, work), act, shape, extents, memories)? {
             return Ok(smallvec![out]);
         }
     }
-    let block = block_of(run.gpu, group_out);
-    let blocks = group_out.div_ceil(block);
+    let block = way.block();
+    let blocks = geometry.group_out().div_ceil(block);
     let mut args: SmallVec<[A<'_>; 32]> = smallvec![
         A::U(geometry.channels_in),
         A::U(height),
@@ -255,18 +265,27 @@ fn convolution(
         A::U(out_width),
         A::U(places),
         A::U(geometry.group_in()),
-        A::U(group_out),
+        A::U(geometry.group_out()),
         A::U(blocks),
     ];
     args.extend(plane.args());
     args.push(A::U(usize::from(bias.is_some())));
     args.extend(act.args());
     args.extend([A::M(x), A::M(w), A::M(bias.as_ref().unwrap_or(w)), A::M(&out)]);
-    let lines = places.div_ceil(LINE as usize);
-    let name = format!("convolve {block}");
-    let kernel = run.gpu.kernel(&name, || convolve::with(&[block as u32]))?;
-    let rows = geometry.groups * blocks;
-    run.gpu.launch(&kernel, [lines, rows, geometry.batch], &args)?;
+    let (kernel, lines) = match way {
+        Way::Shared { rows, columns, side } => {
+            let own = [rows, columns, side, side * rows, side * columns].map(|n| n as u32);
+            let make = || convolve_shared::with(&own);
+            let kernel = run.gpu.kernel(&format!("convolve shared {own:?}"), make)?;
+            (kernel, places.div_ceil(side * columns))
+        }
+        Way::Lanes { .. } | Way::Direct { .. } => {
+            let make = || convolve::with(&[block as u32]);
+            let kernel = run.gpu.kernel(&format!("convolve {block}"), make)?;
+            (kernel, places.div_ceil(LINE as usize))
+        }
+    };
+    run.gpu.launch(&kernel, [lines, geometry.groups * blocks, geometry.batch], &args)?;
     drop(args);
     Ok(smallvec![out])
 }

@@ -208,9 +208,6 @@ impl Tile {
     }
 }
 
-/// Below so many multiplications of vectors an item does several spans.
-const ITEM_WORK: usize = 8192;
-
 /// What a convolution reads and how: planes as they are, or copied.
 struct Source {
     /// Extents of a plane that is read.
@@ -268,11 +265,11 @@ impl Source {
     }
 }
 
-/// Writes a convolution to `out`; `w` is packed for tiles of `tile.rows`. False where a plane has
-/// less than a vector.
+/// Writes a convolution to `out`; `w` is packed for tiles of `tile.rows`. An item does several spans
+/// until it has `least` multiplications of vectors. False where a plane has less than a vector.
 pub(crate) fn convolve(
     gpu: &Gpu,
-    tile: Tile,
+    (tile, least): (Tile, usize),
     act: Activate,
     (geometry, plane): (&ConvGeometry, &Plane),
     (input, output): ([usize; 2], [usize; 2]),
@@ -296,7 +293,7 @@ pub(crate) fn convolve(
     let tiles = geometry.group_out().div_ceil(tile.rows);
     let spans = length.div_ceil(vectors * LANES);
     let work = plane.taps[0] * plane.taps[1] * geometry.group_in() * tile.rows * vectors;
-    let each = (ITEM_WORK / work.max(1)).clamp(1, spans);
+    let each = (least / work.max(1)).clamp(1, spans);
     // Rows that follow each other without a gap are one.
     let (row, out_row) = if flat { (length, length) } else { (source.row, output[1]) };
     let mut args: SmallVec<[A<'_>; 32]> = smallvec![

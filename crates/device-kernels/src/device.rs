@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use hetra_device::{
     Device, DeviceError, DeviceInfo, KernelArg, Launch, LaunchArg, Launcher, Part, Program,
-    Support, no_memory, scalar_of,
+    Schedule, ScheduleTable, Schedules, Space, Support, Task, no_memory, scalar_of,
 };
 use hetra_ir::{Graph, Node};
 use hetra_kernel::Source;
@@ -22,16 +22,20 @@ pub struct KernelDevice {
     gpu: Arc<Gpu>,
     /// Does what there are no kernels for.
     host: Arc<dyn Device>,
+    schedules: Schedules,
 }
 
 impl KernelDevice {
-    /// A device of what launches its kernels, and of the host that does the rest.
+    /// A device of what launches its kernels, and of the host that does the rest; it works by these
+    /// schedules.
     pub fn new(
         info: DeviceInfo,
         launcher: Arc<dyn Launcher>,
         host: Arc<dyn Device>,
+        schedules: ScheduleTable,
     ) -> KernelDevice {
-        KernelDevice { info, gpu: Arc::new(Gpu::new(launcher, false)), host }
+        let gpu = Arc::new(Gpu::new(launcher, false));
+        KernelDevice { info, gpu, host, schedules: schedules.into() }
     }
 
     /// The same device, which checks every index of its own kernels, too: for tests.
@@ -39,6 +43,24 @@ impl KernelDevice {
     pub fn checked(self) -> KernelDevice {
         let launcher = self.gpu.launcher.clone();
         KernelDevice { gpu: Arc::new(Gpu::new(launcher, true)), ..self }
+    }
+
+    fn compile_by(
+        &self,
+        part: &Part<'_>,
+        schedules: &Schedules,
+    ) -> Result<Arc<dyn Program>, DeviceError> {
+        let node = self.node(part)?;
+        // The host's program of a node that has a kernel would keep packed weights for nothing:
+        // what only a run shows to be another form is left to the reference.
+        let claimed = table::claims_typed(&self.gpu, part, node);
+        let compiled = claimed.then(|| table::compile(&self.gpu, part, node, schedules)).flatten();
+        let Some((row, work)) = compiled else {
+            return Ok(Arc::new(OnHost::of(node, self.host.compile(part)?)));
+        };
+        let constants = constants(&self.gpu, part, node, row.on_device);
+        let (gpu, name) = (self.gpu.clone(), row.kernel);
+        Ok(Arc::new(OnDevice { gpu, work, name, constants }))
     }
 
     fn node<'a>(&self, part: &Part<'a>) -> Result<&'a Node, DeviceError> {
@@ -67,17 +89,19 @@ impl Device for KernelDevice {
     }
 
     fn compile(&self, part: &Part<'_>) -> Result<Arc<dyn Program>, DeviceError> {
-        let node = self.node(part)?;
-        // The host's program of a node that has a kernel would keep packed weights for nothing:
-        // what only a run shows to be another form is left to the reference.
-        let claimed = table::claims_typed(&self.gpu, part, node);
-        let compiled = claimed.then(|| table::compile(&self.gpu, part, node)).flatten();
-        let Some((row, work)) = compiled else {
-            return Ok(Arc::new(OnHost::of(node, self.host.compile(part)?)));
-        };
-        let constants = constants(&self.gpu, part, node, row.on_device);
-        let (gpu, name) = (self.gpu.clone(), row.kernel);
-        Ok(Arc::new(OnDevice { gpu, work, name, constants }))
+        self.compile_by(part, &self.schedules)
+    }
+
+    fn tunes(&self, part: &Part<'_>) -> Option<(Task, Space)> {
+        table::tunes(&self.gpu, part, self.node(part).ok()?)
+    }
+
+    fn compile_with(
+        &self,
+        part: &Part<'_>,
+        schedule: &Schedule,
+    ) -> Result<Arc<dyn Program>, DeviceError> {
+        self.compile_by(part, &Schedules::One(schedule.clone()))
     }
 
     fn launcher(&self) -> Option<&Arc<dyn Launcher>> {

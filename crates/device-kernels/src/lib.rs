@@ -11,7 +11,9 @@ mod activation;
 mod context;
 mod conv;
 mod conv_lanes;
+mod conv_shared;
 mod conv_transpose;
+mod conv_way;
 mod device;
 mod elementwise;
 mod expression;
@@ -20,11 +22,14 @@ mod matmul;
 mod movement;
 mod panels;
 mod pool;
+mod product;
 mod program;
+mod recurrent;
 mod resample;
 mod rows;
 mod stored;
 mod table;
+mod tuned;
 
 pub use device::KernelDevice;
 

@@ -1,19 +1,19 @@
-//! Products of matrices: each item has four rows and four columns of the output.
+//! Products of matrices: their forms, and how they are cut.
 
-use hetra_device::Part;
+use hetra_device::{LaunchLimits, Part, Schedule, Space, Task};
 use hetra_ir::Node;
-use hetra_kernel::kernel;
 use hetra_ops::{Compute, GemmForm, MatMulForm, Operand};
 use hetra_tensor::{DType, Shape};
 use smallvec::{SmallVec, smallvec};
 
 use crate::activation::Activate;
-use crate::context::{A, Gpu, Outcome, Run, Stop};
-use crate::math::activate;
+use crate::context::{A, Gpu, Stop};
 use crate::panels::Panels;
+use crate::product::{product, product_shared};
 use crate::program::Work;
 use crate::stored::Stored;
-use crate::table::{Form, Row};
+use crate::table::{Form, Row, Tuned};
+use crate::tuned::{Dial, task};
 
 pub(crate) const ROWS: &[Row] = &[Row {
     ops: &["MatMul", "com.microsoft.FusedMatMul", "Gemm", "com.microsoft.FusedGemm"],
@@ -24,81 +24,10 @@ pub(crate) const ROWS: &[Row] = &[Row {
         let ty = |index| form.ty(index).dtype().is_none_or(|dtype| dtype == DType::F32);
         f32 && Activate::of(form.node).is_some() && (0..3).all(ty)
     },
-    compile,
+    compile: |gpu, part, node| compile(gpu, part, node, &Schedule::new()),
 }];
 
-/// Rows, and columns, of an item.
-const TILE: usize = 4;
-
-#[kernel(group = [8, 8])]
-fn product(
-    m: u32,
-    n: u32,
-    k: u32,
-    a_row: u32,
-    a_col: u32,
-    b_row: u32,
-    b_col: u32,
-    inner: u32,
-    a_inner: u32,
-    b_inner: u32,
-    a_outer: u32,
-    b_outer: u32,
-    alpha: f32,
-    beta: f32,
-    c_row: u32,
-    c_col: u32,
-    code: u32,
-    act_a: f32,
-    act_b: f32,
-    scale: f32,
-    shift: f32,
-    a: &[f32],
-    b: &[f32],
-    c: &[f32],
-    y: &mut [f32],
-) {
-    let column = global_id(0) * 4;
-    let row = global_id(1) * 4;
-    let batch = global_id(2);
-    if row >= m || column >= n {
-        return;
-    }
-    let a_batch = (batch / inner) * a_outer + (batch % inner) * a_inner;
-    let b_batch = (batch / inner) * b_outer + (batch % inner) * b_inner;
-    let mut a_at = [0u32; 4];
-    let mut b_at = [0u32; 4];
-    for i in 0..4 {
-        // What is beyond the last row or column is computed and not stored.
-        a_at[i] = a_batch + (row + i).min(m - 1) * a_row;
-        b_at[i] = b_batch + (column + i).min(n - 1) * b_col;
-    }
-    let mut sums = [[0.0; 4]; 4];
-    let mut left = [0.0; 4];
-    for p in 0..k {
-        for i in 0..4 {
-            left[i] = a[a_at[i] + p * a_col];
-        }
-        for j in 0..4 {
-            let right = b[b_at[j] + p * b_row];
-            for i in 0..4 {
-                sums[i][j] += left[i] * right;
-            }
-        }
-    }
-    for i in 0..4 {
-        for j in 0..4 {
-            if row + i < m && column + j < n {
-                let mut sum = alpha * sums[i][j];
-                if beta != 0.0 {
-                    sum += beta * c[(row + i) * c_row + (column + j) * c_col];
-                }
-                y[(batch * m + row + i) * n + column + j] =
-                    activate(sum, code, act_a, act_b, scale, shift);
-            }
-        }
-    }
-}
+pub(crate) const TUNED: Tuned = Tuned { ops: ROWS[0].ops, tunes, compile };
 
 /// One product, or many of the same extents.
 pub(crate) struct Product {
@@ -115,7 +44,7 @@ pub(crate) struct Product {
     pub(crate) alpha: f32,
     pub(crate) beta: f32,
     pub(crate) c: (usize, usize),
-    output: Shape,
+    pub(crate) output: Shape,
 }
 
 impl Product {
@@ -126,26 +55,75 @@ impl Product {
     }
 }
 
-fn compile(_: &Gpu, _: &Part<'_>, node: &Node) -> Option<Work> {
-    let (act, node) = (Activate::of(node)?, node.clone());
+/// The product of a node whose operands have these shapes.
+fn product_of(node: &Node, a: &[usize], b: &[usize], c: Option<&[usize]>) -> Result<Product, Stop> {
+    if node.op.ends_with("Gemm") { gemm(node, a, b, c) } else { matmul(node, a, b, c) }
+}
+
+fn tunes(gpu: &Gpu, part: &Part<'_>, node: &Node) -> Option<(Task, Space)> {
+    let shape = |index: usize| part.types[node.input(index)?.index()].known_shape();
+    let c = node.input(2).map(|_| shape(2));
+    let c = match &c {
+        Some(shape) => Some(shape.as_deref()?),
+        None => None,
+    };
+    let by = product_of(node, &shape(0)?, &shape(1)?, c).ok()?;
+    let sizes = [
+        ("m", by.m),
+        ("n", by.n),
+        ("k", by.k),
+        ("batch", by.batch.0),
+        ("a", usize::from(by.a.1 == 1)),
+        ("b", usize::from(by.b.1 == 1)),
+    ];
+    if let Some(rows) = Panels::dial(gpu, &by) {
+        return task("MatMul", &sizes, &[&rows]);
+    }
+    let Dials { shared, rows, columns, side } = Dials::of(gpu.limits(), &by);
+    task("MatMul", &sizes, &[&shared, &rows, &columns, &side])
+}
+
+fn compile(_: &Gpu, _: &Part<'_>, node: &Node, schedule: &Schedule) -> Option<Work> {
+    let (act, node, schedule) = (Activate::of(node)?, node.clone(), schedule.clone());
     Some(Box::new(move |run| {
         let (a, b, c) = (run.input(0)?, run.input(1)?, run.optional(2)?);
         if [Some(&a), Some(&b), c.as_ref()].into_iter().flatten().any(|of| of.dtype != DType::F32) {
             return Err(Stop::Host);
         }
-        let product = if node.op.ends_with("Gemm") {
-            gemm(&node, &a, &b, c.as_ref())?
-        } else {
-            matmul(&node, &a, &b, c.as_ref())?
-        };
-        multiply(run, act, &product, [&a, &b, c.as_ref().unwrap_or(&a)])
+        let product = product_of(&node, &a.shape, &b.shape, c.as_ref().map(|c| &c.shape[..]))?;
+        let out = run.gpu.room(DType::F32, &product.output)?;
+        let operands = [&a, &b, c.as_ref().unwrap_or(&a)];
+        multiply(run.gpu, (act, &schedule), &product, operands, &out)?;
+        Ok(smallvec![out])
     }))
 }
 
-fn gemm(node: &Node, a: &Stored, b: &Stored, c: Option<&Stored>) -> Result<Product, Stop> {
-    let form = GemmForm::resolve(&node.attrs, &a.shape, &b.shape)?;
+/// The knobs of products of floats one by one.
+struct Dials {
+    shared: Dial,
+    rows: Dial,
+    columns: Dial,
+    side: Dial,
+}
+
+impl Dials {
+    fn of(limits: &LaunchLimits, by: &Product) -> Dials {
+        let shared = limits.cheap_barriers && by.m >= 16 && by.n >= 16 && by.k >= 16;
+        // Rows that are not there are computed, too.
+        let rows = by.m.next_power_of_two().min(4);
+        Dials {
+            shared: Dial { name: "shared", choices: &[0, 1], usual: usize::from(shared) },
+            rows: Dial { name: "rows", choices: &[1, 2, 4, 8], usual: rows },
+            columns: Dial { name: "columns", choices: &[1, 2, 4, 8], usual: 4 },
+            side: Dial { name: "side", choices: &[4, 8, 16], usual: if shared { 16 } else { 8 } },
+        }
+    }
+}
+
+fn gemm(node: &Node, a: &[usize], b: &[usize], c: Option<&[usize]>) -> Result<Product, Stop> {
+    let form = GemmForm::resolve(&node.attrs, a, b)?;
     let GemmForm { m, n, k, trans_a, trans_b, alpha, beta } = form;
-    let c_steps = match c.map(|c| &c.shape[..]) {
+    let c_steps = match c {
         None | Some([] | [1] | [1, 1]) => (0, 0),
         Some([of] | [1, of]) if *of == n => (0, 1),
         Some([of, 1]) if *of == m => (1, 0),
@@ -167,8 +145,8 @@ fn gemm(node: &Node, a: &Stored, b: &Stored, c: Option<&Stored>) -> Result<Produ
     })
 }
 
-fn matmul(node: &Node, a: &Stored, b: &Stored, c: Option<&Stored>) -> Result<Product, Stop> {
-    let form = MatMulForm::resolve(&node.attrs, &a.shape, &b.shape)?;
+fn matmul(node: &Node, a: &[usize], b: &[usize], c: Option<&[usize]>) -> Result<Product, Stop> {
+    let form = MatMulForm::resolve(&node.attrs, a, b)?;
     let axes = batches(&form.batch, &form.a, &form.b);
     let (inner, outer) = match &axes[..] {
         [] => ((1, 0, 0), (1, 0, 0)),
@@ -179,7 +157,7 @@ fn matmul(node: &Node, a: &Stored, b: &Stored, c: Option<&Stored>) -> Result<Pro
     // A fused bias belongs to columns.
     let bias = match c {
         None => 0.0,
-        Some(c) if c.count() == form.n && c.shape.last() == Some(&form.n) => 1.0,
+        Some(c) if c.last() == Some(&form.n) && c.iter().product::<usize>() == form.n => 1.0,
         Some(_) => return Err(Stop::Host),
     };
     Ok(Product {
@@ -214,17 +192,19 @@ fn batches(extents: &[usize], a: &Operand, b: &Operand) -> SmallVec<[(usize, usi
     axes
 }
 
-fn multiply(run: &Run<'_, '_>, act: Activate, by: &Product, [a, b, c]: [&Stored; 3]) -> Outcome {
-    let gpu = run.gpu;
-    let out = gpu.room(DType::F32, &by.output)?;
+pub(crate) fn multiply(
+    gpu: &Gpu,
+    (act, schedule): (Activate, &Schedule),
+    by: &Product,
+    [a, b, c]: [&Stored; 3],
+    out: &Stored,
+) -> Result<(), Stop> {
     if out.count() == 0 || by.k == 0 {
         return Err(Stop::Host);
     }
-    if let Some(panels) = Panels::of(gpu, by) {
-        panels.multiply(gpu, act, by, [a, b, c], &out)?;
-        return Ok(smallvec![out]);
+    if let Some(panels) = Panels::of(gpu, by, schedule) {
+        return panels.multiply(gpu, act, by, [a, b, c], out);
     }
-    let kernel = gpu.kernel("product", || product::with(&[]))?;
     let [(a_inner, b_inner), (a_outer, b_outer)] = by.steps;
     let mut args: SmallVec<[A<'_>; 32]> = smallvec![
         A::U(by.m),
@@ -241,9 +221,18 @@ fn multiply(run: &Run<'_, '_>, act: Activate, by: &Product, [a, b, c]: [&Stored;
         A::U(b_outer),
     ];
     args.extend(by.tail(act));
-    args.extend([A::M(a), A::M(b), A::M(c), A::M(&out)]);
-    let groups = [by.n.div_ceil(8 * TILE), by.m.div_ceil(8 * TILE), by.batch.0];
-    gpu.launch(&kernel, groups, &args)?;
-    drop(args);
-    Ok(smallvec![out])
+    args.extend([A::M(a), A::M(b), A::M(c), A::M(out)]);
+    let dials = Dials::of(gpu.limits(), by);
+    let [rows, columns, side] =
+        [&dials.rows, &dials.columns, &dials.side].map(|dial| dial.of(schedule));
+    let fits = 16 * 4 * side * (rows + columns) <= gpu.limits().shared_bytes_max;
+    let kernel = if dials.shared.of(schedule) == 1 && fits {
+        let own = [rows, columns, side, side * rows, side * columns].map(|n| n as u32);
+        gpu.kernel(&format!("product shared {own:?}"), || product_shared::with(&own))?
+    } else {
+        let own = [rows, columns, side].map(|n| n as u32);
+        gpu.kernel(&format!("product {own:?}"), || product::with(&own))?
+    };
+    let groups = [by.n.div_ceil(side * columns), by.m.div_ceil(side * rows), by.batch.0];
+    gpu.launch(&kernel, groups, &args)
 }

@@ -2,6 +2,7 @@
 //! both operands are copied to panels that are read in order, and an item has a tile of the output
 //! in vector registers.
 
+use hetra_device::Schedule;
 use hetra_kernel::{Lanes, kernel};
 use hetra_tensor::DType;
 use smallvec::{SmallVec, smallvec};
@@ -11,6 +12,7 @@ use crate::context::{A, Gpu, Stop};
 use crate::math::activate;
 use crate::matmul::Product;
 use crate::stored::Stored;
+use crate::tuned::Dial;
 
 /// Copies a matrix to panels of `WIDTH` lines each: for each step along `depth` their elements
 /// there, zeros beyond the last line. Lines lie side by side where `SIDE` is 1.
@@ -130,15 +132,6 @@ fn finish(
 /// Floats of a vector.
 const LANES: usize = 16;
 
-/// Rows of a tile whose sums, two vectors for each row, stay in registers.
-fn rows_for(lanes: u32) -> Option<usize> {
-    match lanes {
-        16.. => Some(12),
-        8..16 => Some(3),
-        _ => None,
-    }
-}
-
 /// Below so many multiplications the copies cost more than they save.
 const PRODUCTS_MIN: usize = 1 << 19;
 
@@ -157,9 +150,25 @@ pub(crate) struct Panels {
 }
 
 impl Panels {
+    /// The rows of a tile: their sums, two vectors for each row, had better stay in registers.
     /// `None` where items do not work on vectors, or the product is small or narrow.
-    pub(crate) fn of(gpu: &Gpu, by: &Product) -> Option<Panels> {
-        let tile = rows_for(gpu.limits().lanes)?;
+    pub(crate) fn dial(gpu: &Gpu, by: &Product) -> Option<Dial> {
+        let usual = match gpu.limits().lanes {
+            16.. => 12,
+            8..16 => 3,
+            _ => return None,
+        };
+        Panels::by(gpu, by, usual)?;
+        Some(Dial { name: "rows", choices: &[1, 2, 3, 4, 6, 8, 10, 12, 14], usual })
+    }
+
+    /// By a schedule.
+    pub(crate) fn of(gpu: &Gpu, by: &Product, schedule: &Schedule) -> Option<Panels> {
+        let rows = Panels::dial(gpu, by)?.of(schedule);
+        Panels::by(gpu, by, rows)
+    }
+
+    fn by(gpu: &Gpu, by: &Product, tile: usize) -> Option<Panels> {
         let products = by.m.checked_mul(by.n)?.checked_mul(by.k)?.checked_mul(by.batch.0)?;
         if products < PRODUCTS_MIN || by.m < tile || by.n < 2 * LANES || by.k < 16 {
             return None;

@@ -1,11 +1,11 @@
 //! Which operators there are kernels for.
 
-use hetra_device::Part;
+use hetra_device::{Part, Schedule, Schedules, Space, Task};
 use hetra_ir::{Graph, Node, Type};
 
 use crate::context::Gpu;
 use crate::program::Work;
-use crate::{conv, conv_transpose, elementwise, matmul, movement, pool, resample, rows};
+use crate::{conv, conv_transpose, elementwise, matmul, movement, pool, recurrent, resample, rows};
 
 /// Operators that one file has kernels for.
 pub(crate) struct Row {
@@ -19,6 +19,21 @@ pub(crate) struct Row {
     pub(crate) takes: fn(&Form<'_>) -> bool,
     /// What it does; `None` where it turns out to be something else.
     pub(crate) compile: fn(&Gpu, &Part<'_>, &Node) -> Option<Work>,
+}
+
+/// What can be tuned of the operators of a row.
+pub(crate) struct Tuned {
+    pub(crate) ops: &'static [&'static str],
+    /// What there is to choose, where the sizes are known.
+    pub(crate) tunes: fn(&Gpu, &Part<'_>, &Node) -> Option<(Task, Space)>,
+    /// In the place of what the row says: by this schedule, which may leave everything open.
+    pub(crate) compile: fn(&Gpu, &Part<'_>, &Node, &Schedule) -> Option<Work>,
+}
+
+static TUNED: &[Tuned] = &[conv::TUNED, matmul::TUNED];
+
+fn tuned(op: &str) -> Option<&'static Tuned> {
+    TUNED.iter().find(|tuned| tuned.ops.contains(&op))
 }
 
 /// A node with its graph.
@@ -69,6 +84,7 @@ static ROWS: &[&[Row]] = &[
     rows::ROWS,
     movement::ROWS,
     resample::ROWS,
+    recurrent::ROWS,
 ];
 
 fn row(op: &str) -> Option<&'static Row> {
@@ -86,8 +102,25 @@ pub(crate) fn claims_typed(gpu: &Gpu, part: &Part<'_>, node: &Node) -> bool {
     row(&node.op).is_some_and(|row| (row.takes)(&form))
 }
 
-/// What a node does on the device.
-pub(crate) fn compile(gpu: &Gpu, part: &Part<'_>, node: &Node) -> Option<(&'static Row, Work)> {
+/// What a node does on the device, by the schedule that is known for it.
+pub(crate) fn compile(
+    gpu: &Gpu,
+    part: &Part<'_>,
+    node: &Node,
+    schedules: &Schedules,
+) -> Option<(&'static Row, Work)> {
     let row = row(&node.op)?;
-    Some((row, (row.compile)(gpu, part, node)?))
+    let Some(tuned) = tuned(&node.op) else { return Some((row, (row.compile)(gpu, part, node)?)) };
+    let known = match schedules.is_empty() {
+        true => None,
+        false => (tuned.tunes)(gpu, part, node),
+    };
+    let schedule = known.and_then(|(task, space)| schedules.find(&task, &space).cloned());
+    Some((row, (tuned.compile)(gpu, part, node, &schedule.unwrap_or_default())?))
+}
+
+/// What is to be tuned of a node that there is a kernel for.
+pub(crate) fn tunes(gpu: &Gpu, part: &Part<'_>, node: &Node) -> Option<(Task, Space)> {
+    let tuned = tuned(&node.op).filter(|_| claims_typed(gpu, part, node))?;
+    (tuned.tunes)(gpu, part, node)
 }

@@ -3,24 +3,27 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hetra_device::{
-    Compiled, DeviceError, DeviceInfo, Launch, LaunchArg, LaunchLimits, Launcher, Pending, Pool,
-    Queue,
+    Compiled, DeviceError, DeviceInfo, KernelCache, Launch, LaunchArg, LaunchLimits, Launcher,
+    Pending, Pool, Queue,
 };
 use hetra_kernel::{FAULT_WORDS, Kernel, Options, Scalar, Target, entry};
 use hetra_tensor::Held;
-use opencl3::command_queue::CommandQueue;
+use opencl3::command_queue::{CL_QUEUE_PROFILING_ENABLE, CommandQueue};
 use opencl3::context::Context;
-use opencl3::device::{CL_DEVICE_TYPE_CPU, Device, SubDevice};
+use opencl3::device::{CL_DEVICE_TYPE_CPU, CL_DEVICE_TYPE_GPU, Device, SubDevice};
 use opencl3::error_codes::{
     CL_DEVICE_NOT_AVAILABLE, CL_INVALID_BUFFER_SIZE, CL_MEM_OBJECT_ALLOCATION_FAILURE,
     CL_OUT_OF_HOST_MEMORY, CL_OUT_OF_RESOURCES, ClError,
 };
+use opencl3::event::Event;
 use opencl3::memory::{Buffer, ClMem};
 use opencl3::program::Program;
-use opencl3::types::{CL_TRUE, cl_uint};
+use opencl3::types::{cl_device_type, cl_uint};
 
+use crate::clock::Clock;
 use crate::find::Chosen;
 use crate::memory::Memory;
+use crate::pinned::Blocks;
 
 /// Most bytes of memory that a device keeps for the next who asks.
 const POOL_BYTES_MAX: usize = 1 << 30;
@@ -37,23 +40,32 @@ pub struct OpenCl {
 pub(crate) struct Shared {
     pub(crate) name: String,
     pub(crate) context: Context,
-    queue: CommandQueue,
+    /// Where the device has memory of its own. Dropped before the queue.
+    pub(crate) pinned: Option<Blocks>,
+    pub(crate) queue: CommandQueue,
     pub(crate) pool: Pool<Buffer<u8>>,
     pub(crate) limits: LaunchLimits,
+    /// What was compiled before, by any process.
+    cache: KernelCache,
     state: Mutex<State>,
 }
 
-struct State {
+pub(crate) struct State {
     compiled: Compiled<opencl3::kernel::Kernel>,
     /// Checked launches whose faults nobody has looked at yet.
-    pending: Vec<Pending<Memory>>,
+    pub(crate) pending: Vec<Pending<Memory>>,
+    clock: Clock,
+}
+
+/// Whether a device is of a kind.
+fn is(device: &Device, kind: cl_device_type) -> bool {
+    device.dev_type().is_ok_and(|own| own & kind != 0)
 }
 
 /// How many floats an item had better work on at a time: of GPUs, many items have one each.
 fn lanes(device: &Device) -> u32 {
-    let is = |kind| device.dev_type().is_ok_and(|own| own & kind != 0);
     match device.native_vector_width_float() {
-        Ok(width) if is(CL_DEVICE_TYPE_CPU) => width.max(1),
+        Ok(width) if is(device, CL_DEVICE_TYPE_CPU) => width.max(1),
         _ => 1,
     }
 }
@@ -71,8 +83,9 @@ impl OpenCl {
         };
         let device = Device::new(division.as_ref().map_or(found.id, SubDevice::id));
         let context = Context::from_device(&device).map_err(|e| failed("clCreateContext", e))?;
-        let queue = CommandQueue::create_default_with_properties(&context, 0, 0)
-            .map_err(|error| failed("clCreateCommandQueueWithProperties", error))?;
+        let queue =
+            CommandQueue::create_default_with_properties(&context, CL_QUEUE_PROFILING_ENABLE, 0)
+                .map_err(|error| failed("clCreateCommandQueueWithProperties", error))?;
         let has = |feature: &str| found.info.features.iter().any(|has| has == feature);
         let bytes = |bytes: Result<u64, ClError>| {
             bytes.map_or(0, |b| usize::try_from(b).unwrap_or(usize::MAX))
@@ -81,15 +94,25 @@ impl OpenCl {
             f16: has("f16"),
             subgroups: false,
             lanes: lanes(&device),
+            cheap_barriers: is(&device, CL_DEVICE_TYPE_GPU),
             bytes_max: bytes(device.max_mem_alloc_size()),
             buffers_max: 32,
             group_items_max: device.max_work_group_size().map_or(1, |items| items as u32),
             shared_bytes_max: bytes(device.local_mem_size()),
         };
         let pool = Pool::new(POOL_BYTES_MAX);
-        let state =
-            Mutex::new(State { compiled: Compiled::new(Target::OpenCl), pending: Vec::new() });
-        let shared = Shared { name, context, queue, pool, limits, state };
+        let state = Mutex::new(State {
+            compiled: Compiled::new(Target::OpenCl),
+            pending: Vec::new(),
+            clock: Clock::default(),
+        });
+        let about = &found.info;
+        let cache =
+            KernelCache::of(&format!("opencl {} {} {}", about.name, about.revision, about.version));
+        // What is deprecated about it is its name only.
+        let own = device.host_unified_memory().is_ok_and(|unified| !unified);
+        let pinned = own.then(Blocks::new);
+        let shared = Shared { name, context, pinned, queue, pool, limits, cache, state };
         Ok(OpenCl { info: found.info, shared: Arc::new(shared), _division: division })
     }
 
@@ -97,11 +120,22 @@ impl OpenCl {
     pub fn info(&self) -> &DeviceInfo {
         &self.info
     }
+
+    /// The same device, which copies as those do that have memory of their own: through memory of
+    /// the host that does not move.
+    #[must_use]
+    pub fn with_pinned_copies(mut self) -> OpenCl {
+        // Nobody else has it yet, or it stays as it is.
+        if let Some(shared) = Arc::get_mut(&mut self.shared) {
+            shared.pinned = Some(Blocks::new());
+        }
+        self
+    }
 }
 
 impl Shared {
     /// A state stays usable after a panic elsewhere: its entries are whole.
-    fn lock(&self) -> MutexGuard<'_, State> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -126,68 +160,26 @@ impl Shared {
         memory.ok_or_else(|| DeviceError::Foreign { device: self.name.clone() })
     }
 
-    /// Waits for what was launched and copies bytes to the host.
-    pub(crate) fn read(
-        self: &Arc<Self>,
-        memory: &Memory,
-        into: &mut [u8],
-    ) -> Result<(), DeviceError> {
-        self.copy(memory, into)?;
-        let pending = std::mem::take(&mut self.lock().pending);
-        Pending::look(pending, |memory, into| self.copy(memory, into))
-    }
-
-    fn copy(&self, memory: &Memory, into: &mut [u8]) -> Result<(), DeviceError> {
-        if into.len() > memory.size() {
-            let reason = format!("{} bytes of {}", into.len(), memory.size());
-            return Err(DeviceError::Failed { device: self.name.clone(), reason });
-        }
-        if into.is_empty() {
-            return Ok(());
-        }
-        // SAFETY: the call returns when it has copied (CL_TRUE), the slice is that long, and the
-        // buffer is at least as long (checked above).
-        let read =
-            unsafe { self.queue.enqueue_read_buffer(memory.buffer(), CL_TRUE, 0, into, &[]) };
-        read.map(|_| ()).map_err(|error| self.fault("clEnqueueReadBuffer", &error, into.len()))
-    }
-
-    fn write(&self, memory: &Memory, bytes: &[u8]) -> Result<(), DeviceError> {
-        if bytes.len() > memory.size() {
-            let reason = format!("{} bytes of {}", bytes.len(), memory.size());
-            return Err(DeviceError::Failed { device: self.name.clone(), reason });
-        }
-        if bytes.is_empty() {
-            return Ok(());
-        }
-        // SAFETY: the call returns when it has copied (CL_TRUE), the slice is that long, and the
-        // buffer is at least as long (checked above).
-        let written = unsafe {
-            opencl3::command_queue::enqueue_write_buffer(
-                self.queue.get(),
-                memory.buffer().get(),
-                CL_TRUE,
-                0,
-                bytes.len(),
-                bytes.as_ptr().cast_mut().cast(),
-                0,
-                std::ptr::null(),
-            )
-        };
-        match written {
-            // SAFETY: an event that was just made and that nobody else has.
-            Ok(event) => unsafe { opencl3::event::release_event(event) }
-                .map_err(|code| self.fault("clReleaseEvent", &ClError(code), 0)),
-            Err(code) => Err(self.fault("clEnqueueWriteBuffer", &ClError(code), bytes.len())),
-        }
-    }
-
     fn compile(&self, kernel: &Kernel, text: &str) -> Result<opencl3::kernel::Kernel, DeviceError> {
-        let program = Program::create_and_build_from_source(&self.context, text, "-w");
-        let program = program.map_err(|log| DeviceError::Failed {
-            device: self.name.clone(),
-            reason: format!("kernel `{}` does not compile: {log}", kernel.name),
-        })?;
+        let kept = self.cache.get(text);
+        // A binary that the driver does not take any more is made again.
+        let kept = kept.and_then(|binary| {
+            Program::create_and_build_from_binary(&self.context, &[&binary], "-w").ok()
+        });
+        let program = match kept {
+            Some(program) => program,
+            None => {
+                let built = Program::create_and_build_from_source(&self.context, text, "-w");
+                let built = built.map_err(|log| DeviceError::Failed {
+                    device: self.name.clone(),
+                    reason: format!("kernel `{}` does not compile: {log}", kernel.name),
+                })?;
+                if let Some(binary) = built.get_binaries().unwrap_or_default().first() {
+                    self.cache.put(text, binary);
+                }
+                built
+            }
+        };
         opencl3::kernel::Kernel::create(&program, &entry(kernel))
             .map_err(|error| self.fault("clCreateKernel", &error, 0))
     }
@@ -198,7 +190,7 @@ impl Shared {
         kernel: &opencl3::kernel::Kernel,
         launch: &Launch<'_>,
         faults: Option<&Memory>,
-    ) -> Result<(), DeviceError> {
+    ) -> Result<Event, DeviceError> {
         let set = |result: opencl3::Result<()>| {
             result.map_err(|error| self.fault("clSetKernelArg", &error, 0))
         };
@@ -246,7 +238,7 @@ impl Shared {
                 &[],
             )
         };
-        queued.map(|_| ()).map_err(|error| self.fault("clEnqueueNDRangeKernel", &error, 0))
+        queued.map_err(|error| self.fault("clEnqueueNDRangeKernel", &error, 0))
     }
 }
 
@@ -288,7 +280,8 @@ impl Queue for OpenCl {
         let options = Options { checked: launch.is_checked(), f16, subgroups };
         let compile = |text: &str| shared.compile(launch.kernel, text);
         let kernel = state.compiled.get(launch.kernel, options, compile)?;
-        shared.enqueue(kernel, launch, faults.as_ref())?;
+        let event = shared.enqueue(kernel, launch, faults.as_ref())?;
+        state.clock.take(event);
         Ok(faults.map(|faults| Pending { kernel: launch.kernel.clone(), given, faults }))
     }
 
@@ -329,5 +322,14 @@ impl Launcher for OpenCl {
 
     fn wait(&self) -> Result<(), DeviceError> {
         self.wait_for_all()
+    }
+
+    fn time_kernels(&self, on: bool) {
+        self.shared.lock().clock.want(on);
+    }
+
+    fn kernel_ns(&self) -> Result<Option<u64>, DeviceError> {
+        self.finish()?;
+        Ok(self.shared.lock().clock.ns())
     }
 }

@@ -6,10 +6,13 @@
 //! A device is `opencl:N`, the N-th of all platforms; where it can be divided, `opencl:N.M` is the
 //! M-th of its compute units, with a queue of its own.
 
+mod clock;
+mod copies;
 mod driver;
 mod find;
 mod launcher;
 mod memory;
+mod pinned;
 
 pub use driver::OpenClDriver;
 pub use find::{OpenClDevice, all, open};

@@ -1,7 +1,8 @@
 //! What every launcher must do, on a device that is here.
 
+use hetra_device::Launcher;
 use hetra_device_opencl::open;
-use hetra_kernel_cases::{check_faults, check_generated, check_spans, opened};
+use hetra_kernel_cases::{check_clock, check_faults, check_generated, check_spans, opened};
 
 #[test]
 fn generated_kernels_run_as_the_interpreter_says() {
@@ -22,5 +23,27 @@ fn faults_are_errors_and_the_device_goes_on() {
 fn vectors_begin_at_any_element() {
     if let Some(device) = opened("opencl", open("opencl")) {
         check_spans(&device);
+    }
+}
+
+#[test]
+fn copies_through_memory_that_does_not_move_are_the_same() {
+    let Some(device) = opened("opencl", open("opencl")) else { return };
+    let device = device.with_pinned_copies();
+    // One block, and more than two of them with a rest.
+    for bytes in [100_000, (9 << 20) + 12_345] {
+        let sent: Vec<u8> = (0..bytes).map(|i: usize| (i * i >> 7) as u8).collect();
+        let memory = device.alloc(bytes).unwrap();
+        device.write(&*memory, &sent).unwrap();
+        let mut got = vec![0; bytes];
+        memory.read(&mut got).unwrap();
+        assert!(sent == got, "{bytes} bytes");
+    }
+}
+
+#[test]
+fn kernels_are_timed_by_the_devices_clock() {
+    if let Some(device) = opened("opencl", open("opencl")) {
+        check_clock(&device);
     }
 }

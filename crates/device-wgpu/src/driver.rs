@@ -43,10 +43,11 @@ impl Driver for WgpuDriver {
         &self,
         id: &str,
         threads: HostThreads,
-        _: ScheduleTable,
+        schedules: ScheduleTable,
     ) -> Result<Arc<dyn Device>, DeviceError> {
         let device = open(id)?;
+        let info = device.info().clone();
         let host = CpuDriver.open("cpu", threads, ScheduleTable::default())?;
-        Ok(Arc::new(KernelDevice::new(device.info().clone(), Arc::new(device), host)))
+        Ok(Arc::new(KernelDevice::new(info, Arc::new(device), host, schedules)))
     }
 }

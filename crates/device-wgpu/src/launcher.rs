@@ -18,8 +18,10 @@ use wgpu::{
     ShaderStages, Trace,
 };
 
+use crate::clock::{Clock, TICKS_BYTES, ticks};
 use crate::find::{Adapter, wanted};
 use crate::memory::Memory;
+use crate::pipelines::Pipelines;
 
 /// Most bytes of memory that a device keeps for the next who asks.
 const POOL_BYTES_MAX: usize = 1 << 30;
@@ -49,6 +51,8 @@ pub(crate) struct Shared {
     /// Where arguments may begin.
     alignment: usize,
     state: Mutex<State>,
+    /// What the driver made of pipelines, this time and before.
+    pipelines: Pipelines,
     /// Why the device is gone, and what went wrong that nobody asked about.
     lost: Arc<OnceLock<String>>,
     faults: Arc<Mutex<Option<String>>>,
@@ -65,6 +69,7 @@ struct State {
     blocks: Vec<Buffer>,
     /// Checked launches whose faults nobody has looked at yet.
     pending: Vec<Pending<Memory>>,
+    clock: Clock,
 }
 
 struct Dispatch {
@@ -97,6 +102,7 @@ impl Wgpu {
             subgroups: features.contains(wgpu::Features::SUBGROUP),
             // WGSL has vectors of four at most.
             lanes: 1,
+            cheap_barriers: found.adapter.get_info().device_type != wgpu::DeviceType::Cpu,
             bytes_max: usize::try_from(limits.max_storage_buffer_binding_size)
                 .unwrap_or(usize::MAX)
                 .min(usize::try_from(limits.max_buffer_size).unwrap_or(usize::MAX))
@@ -113,7 +119,11 @@ impl Wgpu {
             block: None,
             blocks: Vec::new(),
             pending: Vec::new(),
+            clock: Clock::new(&device, &queue),
         };
+        let about = &found.info;
+        let about = format!("wgpu {} {} {}", about.name, about.revision, about.version);
+        let pipelines = Pipelines::new(&device, &about);
         let shared = Shared {
             name,
             device,
@@ -124,6 +134,7 @@ impl Wgpu {
             groups_max: limits.max_compute_workgroups_per_dimension,
             alignment: limits.min_uniform_buffer_offset_alignment.max(16) as usize,
             state: Mutex::new(state),
+            pipelines,
             lost,
             faults,
         };
@@ -206,14 +217,25 @@ impl Shared {
         state.arguments.clear();
         let mut encoder =
             self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        let watch = state.clock.start(&self.device);
         {
-            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
+                label: None,
+                timestamp_writes: watch.as_ref().map(|set| wgpu::ComputePassTimestampWrites {
+                    query_set: set,
+                    beginning_of_pass_write_index: Some(0),
+                    end_of_pass_write_index: Some(1),
+                }),
+            });
             for dispatch in &state.gathered {
                 let [x, y, z] = dispatch.groups;
                 pass.set_pipeline(&dispatch.pipeline);
                 pass.set_bind_group(0, &dispatch.bindings, &[]);
                 pass.dispatch_workgroups(x, y, z);
             }
+        }
+        if let Some(set) = &watch {
+            state.clock.stop(&self.device, set, &mut encoder);
         }
         state.gathered.clear();
         self.queue.submit([encoder.finish()]);
@@ -240,6 +262,11 @@ impl Shared {
             return Ok(());
         }
         self.submit(&mut self.lock());
+        self.copy_out(memory.buffer(), into)
+    }
+
+    /// Waits for what was submitted and copies the first bytes of a buffer to the host.
+    fn copy_out(&self, buffer: &Buffer, into: &mut [u8]) -> Result<(), DeviceError> {
         let size = Pool::<Buffer>::size(into.len());
         let staging = self.staging.take(size).unwrap_or_else(|| {
             self.device.create_buffer(&BufferDescriptor {
@@ -252,7 +279,7 @@ impl Shared {
         let bytes = into.len().next_multiple_of(4) as u64;
         let mut encoder =
             self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        encoder.copy_buffer_to_buffer(memory.buffer(), 0, &staging, 0, bytes);
+        encoder.copy_buffer_to_buffer(buffer, 0, &staging, 0, bytes);
         self.queue.submit([encoder.finish()]);
         let (send, receive) = std::sync::mpsc::channel();
         staging.slice(..bytes).map_async(MapMode::Read, move |mapped| {
@@ -341,8 +368,9 @@ impl Shared {
                 zero_initialize_workgroup_memory: false,
                 ..PipelineCompilationOptions::default()
             },
-            cache: None,
+            cache: self.pipelines.cache(),
         });
+        self.pipelines.made();
         // Scopes end in the opposite order.
         let faults: Vec<_> =
             scopes.into_iter().rev().filter_map(|scope| pollster::block_on(scope.pop())).collect();
@@ -476,6 +504,7 @@ impl Drop for Wgpu {
     fn drop(&mut self) {
         // Memory keeps what it is of alive, and so would what nobody looks at any more.
         self.shared.lock().pending.clear();
+        self.shared.pipelines.keep();
     }
 }
 
@@ -551,5 +580,21 @@ impl Launcher for Wgpu {
 
     fn wait(&self) -> Result<(), DeviceError> {
         self.wait_for_all()
+    }
+
+    fn time_kernels(&self, on: bool) {
+        self.shared.lock().clock.want(on);
+    }
+
+    fn kernel_ns(&self) -> Result<Option<u64>, DeviceError> {
+        let taken = self.shared.lock().clock.take();
+        let Some((buffers, period)) = taken else { return Ok(None) };
+        let mut all = 0;
+        for buffer in buffers {
+            let mut bytes = [0; TICKS_BYTES];
+            self.shared.copy_out(&buffer, &mut bytes)?;
+            all += ticks(bytes);
+        }
+        Ok(Some((all as f64 * period) as u64))
     }
 }

@@ -4,10 +4,12 @@
 //! handed over in one submission when somebody reads or waits. A device is `wgpu:N`, the N-th
 //! adapter of the system, real ones before software.
 
+mod clock;
 mod driver;
 mod find;
 mod launcher;
 mod memory;
+mod pipelines;
 
 pub use driver::WgpuDriver;
 pub use find::{Adapter, all, open};

@@ -12,7 +12,8 @@ fn every_claimed_operator_agrees_with_its_reference() {
     let Some(launcher) = opened("wgpu", hetra_device_wgpu::open("wgpu")) else { return };
     let host = CpuDriver.open("cpu", HostThreads::default(), ScheduleTable::default()).unwrap();
     let info = launcher.info().clone();
-    let device = KernelDevice::new(info, Arc::new(launcher), host).checked();
+    let device =
+        KernelDevice::new(info, Arc::new(launcher), host, ScheduleTable::default()).checked();
     let kinds = suite(&device, (1, 6), 3e-5, OPEN).unwrap_or_else(|failures| panic!("{failures}"));
     assert!(kinds > 40, "{kinds}");
 }

@@ -1,7 +1,7 @@
 //! What every launcher must do, on a device that is here.
 
 use hetra_device_wgpu::open;
-use hetra_kernel_cases::{check_faults, check_generated, check_spans, opened};
+use hetra_kernel_cases::{check_clock, check_faults, check_generated, check_spans, opened};
 
 #[test]
 fn generated_kernels_run_as_the_interpreter_says() {
@@ -22,5 +22,12 @@ fn faults_are_errors_and_the_device_goes_on() {
 fn vectors_begin_at_any_element() {
     if let Some(device) = opened("wgpu", open("wgpu")) {
         check_spans(&device);
+    }
+}
+
+#[test]
+fn kernels_are_timed_by_the_devices_clock() {
+    if let Some(device) = opened("wgpu", open("wgpu")) {
+        check_clock(&device);
     }
 }

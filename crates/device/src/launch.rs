@@ -45,6 +45,22 @@ pub trait Launcher: Send + Sync {
     /// `Lost`, and `Kernel` with the first index out of bounds of a checked launch since the last
     /// time.
     fn wait(&self) -> Result<(), DeviceError>;
+
+    /// Whether somebody wants the times of kernels from now on. Those who want them are counted:
+    /// each says so once, and once that it does not any more.
+    fn time_kernels(&self, on: bool) {
+        let _ = on;
+    }
+
+    /// Nanoseconds that kernels took by the device's own clock, of those that are done and were
+    /// launched since the last call, whoever launched them. `None` where it has no clock, or nobody
+    /// wants times.
+    ///
+    /// # Errors
+    /// `Lost`.
+    fn kernel_ns(&self) -> Result<Option<u64>, DeviceError> {
+        Ok(None)
+    }
 }
 
 /// What a launcher can do.
@@ -57,6 +73,8 @@ pub struct LaunchLimits {
     /// How many floats an item had better work on at a time: on processors as many as a vector
     /// register has, else 1.
     pub lanes: u32,
+    /// Whether items of a group wait for each other at little cost: on GPUs, where they run at once.
+    pub cheap_barriers: bool,
     /// Most bytes of one memory.
     pub bytes_max: usize,
     /// Most memories of one kernel.

@@ -10,6 +10,7 @@
 //!
 //! The crate knows nothing of cost or placement, nor of how schedules are found.
 
+mod cache;
 mod call;
 mod compiled;
 pub mod conformance;
@@ -20,8 +21,10 @@ mod null;
 mod pool;
 mod random;
 mod schedule;
+mod schedules;
 mod space;
 
+pub use cache::{KernelCache, cache_folder};
 pub use call::{Call, DeviceError, Part, Program, Room, Values};
 pub use compiled::{Compiled, Pending, Queue};
 pub use info::{DeviceInfo, DriverState, Found, Peak};
@@ -31,6 +34,7 @@ pub use null::NullDevice;
 pub use pool::Pool;
 pub use random::Random;
 pub use schedule::{Schedule, ScheduleError, ScheduleTable, Task};
+pub use schedules::Schedules;
 pub use space::{Knob, Space, SpaceError};
 
 use hetra_ir::{Graph, Node};

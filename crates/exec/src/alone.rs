@@ -168,6 +168,9 @@ impl Alone {
             };
             let started = Instant::now();
             let outputs = program.run(call)?;
+            if let Some(launcher) = self.device.launcher() {
+                launcher.wait().map_err(|error| OpError::Tensor(error.into()))?;
+            }
             let seconds = started.elapsed().as_secs_f64();
             if fell_back.get() {
                 return Err(OpError::unsupported("a kernel that takes these arguments"));

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use hetra_device::{Device, DeviceError, Part, Program, Room, Support};
+use hetra_device::{Device, DeviceError, Launcher, Part, Program, Room, Support};
 use hetra_ir::{Graph, NodeId, Type, ValueId};
 use hetra_ops::{NodeError, OpError, Outer, Runner};
 use hetra_plan::{Hints, Plan};
@@ -257,6 +257,7 @@ impl Engine {
         self.device.scope(&mut || {
             if let Some((inputs, trace)) = arguments.take() {
                 let recorder = trace.is_some().then(Recorder::start);
+                let timed = recorder.as_ref().and_then(|_| Timed::begin(self.device.as_ref()));
                 let context = RunContext { options, recorder: recorder.as_ref() };
                 let ran = self.run_here(inputs, outputs, &NoOuter, context);
                 let ran = ran.and_then(|(values, part)| {
@@ -265,6 +266,7 @@ impl Engine {
                     }
                     Ok((values, part))
                 });
+                drop(timed);
                 result = ran.map_err(ExecError::of).map(|(values, part)| {
                     if let (Some(trace), Some(recorder)) = (trace, &recorder) {
                         *trace = recorder.trace(part);
@@ -432,6 +434,23 @@ struct Captured(HashMap<ValueId, Value>);
 impl OuterValues for Captured {
     fn find(&self, id: ValueId) -> Option<Value> {
         self.0.get(&id).cloned()
+    }
+}
+
+/// A device that times its kernels until this is dropped, also where a run fails.
+struct Timed<'a>(&'a dyn Launcher);
+
+impl<'a> Timed<'a> {
+    fn begin(device: &'a dyn Device) -> Option<Timed<'a>> {
+        let launcher = &**device.launcher()?;
+        launcher.time_kernels(true);
+        Some(Timed(launcher))
+    }
+}
+
+impl Drop for Timed<'_> {
+    fn drop(&mut self) {
+        self.0.time_kernels(false);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 
-use hetra_device::{Call, Room};
+use hetra_device::{Call, DeviceError, Room};
 use hetra_ir::{Node, ValueId};
 use hetra_ops::{Compute, Kind, NodeError, OpError, find, multiplied};
 use hetra_pass::work_of;
@@ -52,9 +52,10 @@ pub(crate) fn run(
     for step in &plan.steps {
         let start_ns = context.recorder.map(Recorder::now_ns);
         let did = frame.step(step)?;
-        frame.settle(step)?;
-        if let Some((recorder, start_ns)) = context.recorder.zip(start_ns) {
-            times.push(frame.time(step, did, start_ns, recorder.now_ns() - start_ns));
+        let done_ns = frame.settle(step)?;
+        if let Some((start_ns, (end_ns, kernel_ns))) = start_ns.zip(done_ns) {
+            times
+                .push(StepTime { kernel_ns, ..frame.time(step, did, start_ns, end_ns - start_ns) });
         }
     }
     let outputs = frame.outputs()?;
@@ -162,14 +163,20 @@ impl Frame<'_> {
         Ok(did)
     }
 
-    /// Where times are wanted, waits until the device has done the step.
-    fn settle(&self, step: &Step) -> Result<(), NodeError> {
-        let launcher = self.engine.device.launcher();
-        let Some((_, launcher)) = self.context.recorder.zip(launcher) else { return Ok(()) };
-        launcher.wait().map_err(|error| {
+    /// Where times are wanted, waits until the device has done the step. Gives when that was, and
+    /// what its kernels took.
+    fn settle(&self, step: &Step) -> Result<Option<(u64, Option<u64>)>, NodeError> {
+        let Some(recorder) = self.context.recorder else { return Ok(None) };
+        let Some(launcher) = self.engine.device.launcher() else {
+            return Ok(Some((recorder.now_ns(), None)));
+        };
+        let fault = |error: DeviceError| {
             let node = self.engine.graph.node(step.node);
             self.fault(node, OpError::Tensor(error.into()))
-        })
+        };
+        launcher.wait().map_err(fault)?;
+        let end_ns = recorder.now_ns();
+        Ok(Some((end_ns, launcher.kernel_ns().map_err(fault)?)))
     }
 
     /// Drops what nobody reads any more; the last holder of a block gives it back to its slot.
@@ -218,6 +225,7 @@ impl Frame<'_> {
             bytes,
             start_ns,
             duration_ns,
+            kernel_ns: None,
             inner: did.inner,
         }
     }

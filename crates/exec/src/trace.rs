@@ -38,6 +38,9 @@ pub struct StepTime {
     pub start_ns: u64,
     /// Nanoseconds that it took, measured.
     pub duration_ns: u64,
+    /// Nanoseconds of its kernels by the device's own clock, measured; `None` where it has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kernel_ns: Option<u64>,
     /// Steps of its bodies, turn after turn, in the order they ran.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub inner: Vec<StepTime>,
@@ -95,6 +98,7 @@ impl Trace {
                     "ts": micros(step.start_ns), "dur": micros(step.duration_ns),
                     "args": {
                         "node": step.node, "kernel": step.kernel, "output": step.output,
+                        "kernel_us": step.kernel_ns.map(micros),
                     },
                 })
             })
@@ -187,6 +191,7 @@ mod tests {
             bytes: 0,
             start_ns: 0,
             duration_ns,
+            kernel_ns: None,
             inner,
         }
     }

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use hetra_device::{DeviceInfo, ScheduleTable};
+use hetra_device::{DeviceInfo, ScheduleTable, cache_folder};
 use hetra_tune::store::{DeviceKey, Store, StoreError, table_of_lines};
 
 /// Choices that were tuned on some machines, as `hetra tune --export` writes them.
@@ -26,16 +26,14 @@ pub enum Tuned {
 /// cache folder (`XDG_CACHE_HOME`, else `~/.cache`). `None` where `HETRA_STORE` is `off` or empty,
 /// or there is no such folder.
 pub fn store_path() -> Option<PathBuf> {
-    path_from(|name| std::env::var_os(name))
+    path_from(std::env::var_os("HETRA_STORE"), cache_folder)
 }
 
-fn path_from(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
-    if let Some(path) = variable("HETRA_STORE") {
-        return (!path.is_empty() && path != "off").then(|| PathBuf::from(path));
+fn path_from(set: Option<OsString>, folder: impl Fn() -> Option<PathBuf>) -> Option<PathBuf> {
+    match set {
+        Some(path) => (!path.is_empty() && path != "off").then(|| PathBuf::from(path)),
+        None => Some(folder()?.join("schedules.sqlite")),
     }
-    let absolute = |name| variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    let cache = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")))?;
-    Some(cache.join("hetra").join("schedules.sqlite"))
 }
 
 /// What stores know a device by: its name, revision and kernels, its driver, and the version of
@@ -81,20 +79,14 @@ mod tests {
 
     #[test]
     fn the_store_lies_where_the_environment_says() {
-        let path = |set: &[(&str, &str)]| {
-            let find = |name: &str| set.iter().find(|(known, _)| *known == name);
-            path_from(|name| find(name).map(|(_, value)| OsString::from(value)))
-                .map(|path| path.display().to_string())
+        let path = |set: Option<&str>| {
+            let folder = || Some(PathBuf::from("/c/hetra"));
+            path_from(set.map(OsString::from), folder).map(|path| path.display().to_string())
         };
-        let home = ("HOME", "/home/me");
-        assert_eq!(path(&[home]).unwrap(), "/home/me/.cache/hetra/schedules.sqlite");
-        let cache = ("XDG_CACHE_HOME", "/c");
-        assert_eq!(path(&[home, cache]).unwrap(), "/c/hetra/schedules.sqlite");
-        assert_eq!(path(&[home, ("HETRA_STORE", "s.db")]).unwrap(), "s.db");
-        for off in ["off", ""] {
-            assert_eq!(path(&[home, ("HETRA_STORE", off)]), None);
-        }
-        assert_eq!(path(&[("XDG_CACHE_HOME", "relative")]), None);
+        assert_eq!(path(None).unwrap(), "/c/hetra/schedules.sqlite");
+        assert_eq!(path(Some("s.db")).unwrap(), "s.db");
+        assert_eq!((path(Some("off")), path(Some(""))), (None, None));
+        assert_eq!(path_from(None, || None), None);
     }
 
     #[test]

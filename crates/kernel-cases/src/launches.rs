@@ -111,3 +111,22 @@ pub fn check_spans(device: &dyn Launcher) {
         assert!(said.contains(wanted), "{wanted}: {said}");
     }
 }
+
+/// Kernels are timed by the device's own clock while somebody wants it, and not else.
+///
+/// # Panics
+/// Where they are not.
+pub fn check_clock(device: &dyn Launcher) {
+    let memory = device.alloc(36).expect("some memory");
+    let args = [LaunchArg::Memory { memory: &memory, scalar: None, bytes: 36 }];
+    let run = || device.run(&Launch::of(&beyond(), [1, 1, 1], &args).expect("a kernel"));
+    run().expect("runs");
+    assert_eq!(device.kernel_ns().expect("is there"), None);
+    device.time_kernels(true);
+    run().expect("runs");
+    let ns = device.kernel_ns().expect("is there");
+    assert!(ns.is_some_and(|ns| ns > 0 && ns < 10_000_000_000), "{ns:?}");
+    assert_eq!(device.kernel_ns().expect("is there"), Some(0));
+    device.time_kernels(false);
+    assert_eq!(device.kernel_ns().expect("is there"), None);
+}

@@ -36,7 +36,6 @@ mod recurrent;
 mod reduce;
 mod resize;
 mod rotary;
-mod schedules;
 mod top;
 
 use std::sync::Arc;
@@ -47,8 +46,8 @@ use hetra_ops::{FIRST_INPUT_PLAIN, OpError};
 use hetra_tensor::{DType, Tensor};
 use smallvec::smallvec;
 
+pub(crate) use hetra_device::Schedules;
 pub(crate) use last_shape::{LastShape, only_first_varies};
-pub(crate) use schedules::Schedules;
 
 /// Builds the program of a node that its family takes; `None` when an attribute is malformed.
 type Compile = fn(&Part<'_>, &Node) -> Option<Arc<dyn Program>>;
