@@ -147,14 +147,24 @@ fn spans<const ROWS: usize, const VECTORS: usize, const FLOATS: usize, const COD
                 weight += group_in * ROWS;
             }
         }
+        let mut add = 0.0;
         for i in 0..ROWS {
+            if has_bias != 0 {
+                add = bias[channel + (i as u32).min(rows - 1)];
+            }
             for v in 0..VECTORS {
-                all.set_vector((i * VECTORS + v) * 16, sums[i][v]);
+                let mut sum = sums[i][v] + splat::<16>(add);
+                // Exponentials are dear one by one.
+                if CODE == 2 {
+                    sum = splat::<16>(1.0) / (splat::<16>(1.0) + (-sum).exp());
+                } else if CODE == 7 {
+                    sum = sum / (splat::<16>(1.0) + (-sum).exp());
+                }
+                all.set_vector((i * VECTORS + v) * 16, sum);
             }
         }
         let end = (from + width).min(length);
         for i in 0..rows {
-            let add = if has_bias != 0 { bias[channel + i] } else { 0.0 };
             let to = (image * channels + channel + i) * out_places;
             let mut q = from;
             while q < end {
@@ -164,7 +174,12 @@ fn spans<const ROWS: usize, const VECTORS: usize, const FLOATS: usize, const COD
                 let target = to + line * out_row - line * row;
                 let own = i * width - begin;
                 for j in q..until {
-                    y[target + j] = activate(all[own + j] + add, CODE, act_a, act_b, scale, shift);
+                    let value = all[own + j];
+                    if CODE == 2 || CODE == 7 {
+                        y[target + j] = scale * value + shift;
+                    } else {
+                        y[target + j] = activate(value, CODE, act_a, act_b, scale, shift);
+                    }
                 }
                 q = (line + 1) * row;
             }

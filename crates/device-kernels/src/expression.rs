@@ -101,7 +101,7 @@ macro_rules! entries {
 entries! {
     Floats: "Relu" "Sigmoid" "Tanh" "Exp" "Log" "Sqrt" "Floor" "Ceil" "Round" "Erf" "Sin" "Cos"
         "Tan" "Asin" "Acos" "Atan" "Sinh" "Cosh" "Softplus" "Softsign" "Elu" "Selu" "Celu"
-        "LeakyRelu" "ThresholdedRelu" "HardSigmoid" "HardSwish" "Mish" "Gelu" "Reciprocal" "Pow"
+        "LeakyRelu" "ThresholdedRelu" "HardSigmoid" "HardSwish" "Swish" "Mish" "Gelu" "Reciprocal" "Pow"
         "PRelu" "Mean" "BatchNormalization" "IsNaN" "com.microsoft.QuickGelu" "com.microsoft.FastGelu"
         "com.microsoft.BiasGelu";
     Numbers: "Add" "Sub" "Mul" "Div" "Sum" "Neg" "Abs" "Sign";
@@ -412,8 +412,9 @@ fn unary(t: &Trace, node: &Node, x: E<f32>) -> Option<E<f32>> {
         }
         "Gelu" => math::gelu::trace(t, &[], x),
         "com.microsoft.FastGelu" => math::gelu_tanh::trace(t, &[], x),
-        "com.microsoft.QuickGelu" => {
-            let scaled = t.bind(t.mul(attr("alpha", 1.702)?, x));
+        "Swish" | "com.microsoft.QuickGelu" => {
+            let usual = if node.op == "Swish" { 1.0 } else { 1.702 };
+            let scaled = t.bind(t.mul(attr("alpha", usual)?, x));
             t.mul(x, math::sigmoid::trace(t, &[], scaled))
         }
         _ => return None,

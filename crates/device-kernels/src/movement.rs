@@ -47,16 +47,21 @@ fn work(node: &Node, run: fn(&Run<'_, '_>, &Node) -> Outcome) -> Option<Work> {
     Some(Box::new(move |at| run(at, &node)))
 }
 
+/// Most elements that an item copies.
+const ITEM_ELEMENTS: usize = 1024;
+
 /// Most axes of a walk.
 const AXES: usize = 6;
 
 /// A kernel that copies elements: where the walk is along each axis says where both are. Steps may
-/// be negative: they wrap.
+/// be negative: they wrap. An item has up to `each` elements of the innermost axis, which has `e0`.
 macro_rules! copies {
     ($name:ident of $element:ident) => {
         #[kernel(group = [64])]
         fn $name(
             n: u32,
+            each: u32,
+            parts: u32,
             e0: u32,
             e1: u32,
             e2: u32,
@@ -85,8 +90,8 @@ macro_rules! copies {
             }
             let mut source = from;
             let mut target = to;
-            let a = i % e0;
-            i /= e0;
+            let a = (i % parts) * each;
+            i /= parts;
             let b = i % e1;
             i /= e1;
             let c = i % e2;
@@ -97,7 +102,16 @@ macro_rules! copies {
             i /= e4;
             source += a * x0 + b * x1 + c * x2 + d * x3 + e * x4 + i * x5;
             target += a * y0 + b * y1 + c * y2 + d * y3 + e * y4 + i * y5;
-            y[target] = x[source];
+            let count = each.min(e0 - a);
+            if x0 == 1 && y0 == 1 {
+                for k in 0..count {
+                    y[target + k] = x[source + k];
+                }
+            } else {
+                for k in 0..count {
+                    y[target + k * y0] = x[source + k * x0];
+                }
+            }
         }
     };
 }
@@ -172,7 +186,12 @@ fn copy(run: &Run<'_, '_>, x: &Stored, out: &Stored, walk: &Walk) -> Result<(), 
     axes.resize(AXES, (1, 0, 0));
     // Steps below zero wrap, as the kernel's sums do.
     let word = |step: isize| A::U(step as i32 as u32 as usize);
-    let mut args: SmallVec<[A<'_>; 32]> = smallvec![A::U(count)];
+    // Items beside each other had better read what lies side by side, where they run at once; else
+    // an item had better go along itself.
+    let each = if run.gpu.limits().lanes > 1 { axes[0].0.min(ITEM_ELEMENTS) } else { 1 };
+    let parts = axes[0].0.div_ceil(each);
+    let items = count / axes[0].0 * parts;
+    let mut args: SmallVec<[A<'_>; 32]> = smallvec![A::U(items), A::U(each), A::U(parts)];
     args.extend(axes[..AXES - 1].iter().map(|axis| A::U(axis.0)));
     args.push(A::U(walk.from));
     args.extend(axes.iter().map(|axis| word(axis.1)));
@@ -183,7 +202,7 @@ fn copy(run: &Run<'_, '_>, x: &Stored, out: &Stored, walk: &Walk) -> Result<(), 
         Scalar::F16 => run.gpu.kernel("copy_halves", || copy_halves::with(&[]))?,
         _ => run.gpu.kernel("copy_words", || copy_words::with(&[]))?,
     };
-    run.gpu.line(&kernel, count, &args)
+    run.gpu.line(&kernel, items, &args)
 }
 
 /// A new tensor whose elements are walked densely while the input is walked by these steps.

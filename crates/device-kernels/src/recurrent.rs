@@ -106,11 +106,11 @@ fn lstm_step(
 
 fn compile(_: &Gpu, _: &Part<'_>, node: &Node) -> Option<Work> {
     let form = RecurrentForm::of(node).ok()?;
-    let (outputs, node) = (node.outputs.len(), node.clone());
-    Some(Box::new(move |run| lstm(run, &node, &form, outputs)))
+    let outputs = node.outputs.len();
+    Some(Box::new(move |run| lstm(run, &form, outputs)))
 }
 
-fn lstm(run: &Run<'_, '_>, _: &Node, form: &RecurrentForm, outputs: usize) -> Outcome {
+fn lstm(run: &Run<'_, '_>, form: &RecurrentForm, outputs: usize) -> Outcome {
     let gpu = run.gpu;
     let (x, w, r) = (run.input(0)?, run.input(1)?, run.input(2)?);
     let (&[steps, sequences, inputs], &[directions, gates, own]) = (&x.shape[..], &w.shape[..])
