@@ -24,10 +24,11 @@ pub(crate) fn run(workspace: &Workspace, check: bool) -> Result<bool> {
     if suites::are_fetched(workspace)? {
         let mut summaries = Vec::new();
         for suite in SUITES {
-            summaries.push((suite, suites::run(workspace, &hetra, suite)?));
+            summaries.push((suite, suites::known(workspace, &hetra, "cpu", suite)?));
         }
         let root = workspace.root.display().to_string();
-        good &= put(workspace, "CONFORMANCE.md", &conformance(&summaries, &root), check)?;
+        let page = conformance(&summaries, &root) + &on_devices(workspace, &hetra, &root)?;
+        good &= put(workspace, "CONFORMANCE.md", &page, check)?;
     } else {
         let required = !check || flag("CI") || flag("HETRA_REQUIRE_FETCH");
         eprintln!("docs: CONFORMANCE.md skipped: run `cargo xtask fetch` for the cases");
@@ -54,6 +55,66 @@ fn put(workspace: &Workspace, name: &str, page: &str, check: bool) -> Result<boo
     fs::write(&path, page)?;
     println!("docs: docs/{name} written");
     Ok(true)
+}
+
+/// Where the part of the page about devices begins.
+const DEVICES: &str = "\n## On devices\n";
+
+/// The drivers that the part about devices is of.
+const DRIVERS: [&str; 2] = ["wgpu", "opencl"];
+
+/// The part of the page about devices; where not all of them are here, it stays as it is.
+fn on_devices(workspace: &Workspace, hetra: &Path, root: &str) -> Result<String> {
+    let devices = suites::devices(hetra)?;
+    let here = |driver: &&str| devices.iter().any(|id| id.split(':').next() == Some(*driver));
+    if !DRIVERS.iter().all(here) {
+        println!("docs: devices in docs/CONFORMANCE.md are left as they are: not all are here");
+        let old = fs::read_to_string(workspace.root.join("docs").join("CONFORMANCE.md"))?;
+        return Ok(old.find(DEVICES).map_or("", |at| &old[at..]).replace("\r\n", "\n"));
+    }
+    let mut summaries = Vec::new();
+    for id in devices {
+        let summary = suites::known(workspace, hetra, &id, suites::ON_DEVICES)?;
+        summaries.push((id, summary));
+    }
+    let known = &suites::floors(workspace)?[suites::ON_DEVICES];
+    Ok(device_part(&summaries, |name| known.is_known(name), root))
+}
+
+fn device_part(
+    summaries: &[(String, Summary)],
+    known: impl Fn(&str) -> bool,
+    root: &str,
+) -> String {
+    let mut part = format!(
+        "{DEVICES}\n\
+         The cases of `node` on the devices of CI, which are software: Mesa's lavapipe behind wgpu,\n\
+         PoCL behind OpenCL. What a device has no kernel for, the host does; `by kernels alone` are\n\
+         the cases that pass with `--no-fallback`.\n\n\
+         | device | passed | failed | skipped | by kernels alone |\n|---|---:|---:|---:|---:|\n"
+    );
+    for (id, summary) in summaries {
+        let whole = summary.cases.iter().filter(|case| case.whole).count();
+        let Summary { passed, failed, skipped, .. } = summary;
+        let _ = writeln!(part, "| {id} | {passed} | {failed} | {skipped} | {whole} |");
+    }
+    let own = |(id, summary): &(String, Summary)| {
+        let cases = summary.cases.iter().filter(|case| case.status != Status::Passed);
+        let cases = cases.filter(|case| !known(&case.name));
+        let line = |case: &suites::Case| {
+            let reason = cell(case.reason.as_deref().unwrap_or(""), root);
+            format!("| {id} | `{}` | {reason} |\n", case.name)
+        };
+        cases.map(line).collect::<String>()
+    };
+    let lines: String = summaries.iter().map(own).collect();
+    match lines.is_empty() {
+        true => part + "\nNo case fails on a device that passes on the CPU.\n",
+        false => {
+            let head = "\nCases that pass on the CPU only:\n\n| device | case | reason |\n";
+            part + head + "|---|---|---|\n" + &lines
+        }
+    }
 }
 
 /// The page of operators, as `hetra` prints it.
@@ -120,6 +181,7 @@ mod tests {
             name: name.into(),
             status,
             reason: Some(reason.into()),
+            whole: true,
         };
         let cases = vec![
             case("test_b", Status::Skipped, "a | b\nof /r/x"),
@@ -131,6 +193,22 @@ mod tests {
         assert!(page.contains("| node | 1 | 1 | 1 |\n| simple | 0 | 0 | 0 |\n"), "{page}");
         let list = "| `test_a` | failed | off |\n| `test_b` | skipped | a \\| b of ./x |\n";
         assert!(page.ends_with(list), "{page}");
+    }
+
+    #[test]
+    fn devices_are_told_apart_from_the_cpu() {
+        let case = |name: &str, status| Case { name: name.into(), status, ..Case::default() };
+        let cases = vec![
+            Case { whole: true, ..case("test_a", Status::Passed) },
+            case("test_b", Status::Passed),
+            case("test_c", Status::Failed),
+        ];
+        let summary = Summary { passed: 2, failed: 1, skipped: 0, cases };
+        let part = |known: &str| {
+            device_part(&[("wgpu:0".into(), summary.clone())], |name| name == known, "")
+        };
+        assert!(part("test_c").contains("| wgpu:0 | 2 | 1 | 0 | 1 |\n\nNo case fails"));
+        assert!(part("").ends_with("| wgpu:0 | `test_c` |  |\n"));
     }
 
     #[test]

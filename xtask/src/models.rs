@@ -52,7 +52,7 @@ pub(crate) fn run(workspace: &Workspace, hetra: &Path) -> Result<Row> {
             continue;
         };
         let mut command = Command::new(hetra);
-        command.env("HETRA_STORE", "off");
+        command.env("HETRA_STORE", "off").env("HETRA_KERNEL_CACHE", "off");
         command.arg("compare").arg(file).arg("--data").arg(golden).args(TOLERANCE);
         match run_limited(&mut command, &log, MODEL_LIMIT)? {
             Ended::Exited(true) => row.passed += 1,

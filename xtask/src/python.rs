@@ -98,6 +98,7 @@ fn pytest(python: &Path, package: &Path, folder: &Path) -> Result<(bool, String)
     let output = command
         .current_dir(package)
         .env("HETRA_STORE", "off")
+        .env("HETRA_KERNEL_CACHE", "off")
         .env("PYTHONPATH", folder)
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())

@@ -19,11 +19,14 @@ pub(crate) const SUITES: [&str; 4] = ["node", "simple", "pytorch-operator", "pyt
 /// Where the folders are in the wheel of the `onnx` package.
 const DATA: &str = "onnx/backend/test/data";
 
+/// The suite that runs on every device that is found.
+pub(crate) const ON_DEVICES: &str = "node";
+
 /// The longest a suite may run.
-const SUITE_LIMIT: Duration = Duration::from_secs(600);
+const SUITE_LIMIT: Duration = Duration::from_secs(900);
 
 /// What `hetra conformance --json` writes.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 pub(crate) struct Summary {
     /// Cases that passed.
     pub(crate) passed: usize,
@@ -36,7 +39,7 @@ pub(crate) struct Summary {
 }
 
 /// One case.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 pub(crate) struct Case {
     /// Its folder's name.
     pub(crate) name: String,
@@ -45,6 +48,9 @@ pub(crate) struct Case {
     /// Why it did not pass.
     #[serde(default)]
     pub(crate) reason: Option<String>,
+    /// Whether the kernels of the device did all of it.
+    #[serde(default)]
+    pub(crate) whole: bool,
 }
 
 /// What came of a case.
@@ -76,6 +82,11 @@ pub(crate) struct Floor {
 }
 
 impl Floor {
+    /// Whether a case is known not to pass.
+    pub(crate) fn is_known(&self, case: &str) -> bool {
+        self.known.contains_key(case)
+    }
+
     /// Puts the known reasons in the place of what the run said, which may differ from run to
     /// run where a case is random.
     pub(crate) fn explain(&self, summary: &mut Summary) {
@@ -110,26 +121,72 @@ pub(crate) fn floors(workspace: &Workspace) -> Result<BTreeMap<String, Floor>> {
     Ok(floors)
 }
 
+/// What came of a suite on a device when this very `hetra` last ran it, else what comes of it now.
+pub(crate) fn known(
+    workspace: &Workspace,
+    hetra: &Path,
+    device: &str,
+    suite: &str,
+) -> Result<Summary> {
+    let json = result_of(workspace, device, suite)?;
+    let written = |path: &Path| std::fs::metadata(path).and_then(|about| about.modified()).ok();
+    let newer = written(&json).zip(written(hetra)).is_some_and(|(json, hetra)| json > hetra);
+    match newer.then(|| read(workspace, &json, suite)) {
+        Some(Ok(summary)) => Ok(summary),
+        _ => run(workspace, hetra, device, suite),
+    }
+}
+
+/// The devices, beside the CPU, on which [`ON_DEVICES`] runs: the first that each driver finds.
+pub(crate) fn devices(hetra: &Path) -> Result<Vec<String>> {
+    let output = Command::new(hetra).args(["devices", "--json"]).output()?;
+    let found: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+    let mut devices: Vec<(String, String)> = Vec::new();
+    for device in found.as_array().into_iter().flatten().filter(|one| one["state"] == "found") {
+        let text = |name: &str| device["info"][name].as_str().unwrap_or_default().to_owned();
+        let (driver, id) = (text("driver"), text("id"));
+        if driver != "cpu" && devices.iter().all(|(known, _)| *known != driver) {
+            devices.push((driver, id));
+        }
+    }
+    Ok(devices.into_iter().map(|(_, id)| id).collect())
+}
+
+fn result_of(workspace: &Workspace, device: &str, suite: &str) -> Result<PathBuf> {
+    let device = device.replace(':', "-");
+    Ok(workspace.scratch()?.join(format!("conformance-{device}-{suite}.json")))
+}
+
 /// Runs one suite and returns what `hetra` wrote.
-pub(crate) fn run(workspace: &Workspace, hetra: &Path, suite: &str) -> Result<Summary> {
-    let scratch = workspace.scratch()?;
-    let json = scratch.join(format!("conformance-{suite}.json"));
-    let log = scratch.join(format!("conformance-{suite}.log"));
+pub(crate) fn run(
+    workspace: &Workspace,
+    hetra: &Path,
+    device: &str,
+    suite: &str,
+) -> Result<Summary> {
+    let json = result_of(workspace, device, suite)?;
+    let log = json.with_extension("log");
     // What an earlier run wrote must not pass for this one's result.
     if json.exists() {
         std::fs::remove_file(&json)?;
     }
     let mut command = Command::new(hetra);
-    command.env("HETRA_STORE", "off");
-    command.arg("conformance").arg(data(workspace)?.join(suite));
+    command.env("HETRA_STORE", "off").env("HETRA_KERNEL_CACHE", "off");
+    command.arg("conformance").arg(data(workspace)?.join(suite)).args(["--device", device]);
     command.arg("--json").arg(&json).current_dir(&workspace.root);
     if let Ended::TimedOut = run_limited(&mut command, &log, SUITE_LIMIT)? {
         return Err(format!("{suite}: not done after {} s", SUITE_LIMIT.as_secs()).into());
     }
     // A failed case makes hetra exit with an error; the file says which.
-    let Ok(text) = read_text(&json) else {
+    if !json.exists() {
         return Err(format!("{suite}: hetra wrote no result: {}", last_line(&log)).into());
-    };
+    }
+    read(workspace, &json, suite)
+}
+
+/// Reads what `hetra` wrote of a suite.
+fn read(workspace: &Workspace, json: &Path, suite: &str) -> Result<Summary> {
+    let text = read_text(json)?;
     let mut summary = parse(&text).map_err(|error| format!("{}: {error}", json.display()))?;
     if let Some(floor) = floors(workspace)?.get(suite) {
         floor.explain(&mut summary);
@@ -151,8 +208,8 @@ fn parse(text: &str) -> Result<Summary> {
 
 /// The row of a suite: its counts, a line for each failure, one for each reason of skips, and
 /// one more failure where it is below its floor.
-pub(crate) fn row(suite: &str, summary: &Summary, floor: &Floor) -> Row {
-    let mut row = Row::new(&format!("onnx {suite}"));
+pub(crate) fn row(name: &str, summary: &Summary, floor: &Floor) -> Row {
+    let mut row = Row::new(name);
     row.passed = summary.passed;
     let mut skips: BTreeMap<&str, usize> = BTreeMap::new();
     for case in &summary.cases {
@@ -191,7 +248,7 @@ mod tests {
         {"name": "test_adam", "status": "skipped", "reason": "training", "ms": 0.0}]}"#;
 
     fn check(floor: Floor) -> Row {
-        row("node", &parse(RESULT).expect("the result is fine"), &floor)
+        row("onnx node", &parse(RESULT).expect("the result is fine"), &floor)
     }
 
     #[test]
@@ -207,7 +264,7 @@ mod tests {
         let floor = Floor { passed_min: 1, known, ..Floor::default() };
         let mut summary = parse(RESULT).expect("the result is fine");
         floor.explain(&mut summary);
-        let row = row("node", &summary, &floor);
+        let row = row("onnx node", &summary, &floor);
         assert_eq!((row.passed, row.failed, row.skipped), (1, 0, 2));
         assert_eq!(row.notes[0], "1 skipped: it is random");
     }

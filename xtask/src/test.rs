@@ -111,6 +111,7 @@ fn cargo_test(workspace: &Workspace) -> Result<Row> {
         .cargo(&["test", "--workspace", "--no-fail-fast"])
         // What somebody tuned on this machine is no part of what is tested.
         .env("HETRA_STORE", "off")
+        .env("HETRA_KERNEL_CACHE", "off")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()?;
@@ -175,12 +176,18 @@ fn conformance(workspace: &Workspace, hetra: &Path) -> Result<Vec<Row>> {
     }
     let floors = suites::floors(workspace)?;
     let mut rows = Vec::new();
-    for suite in SUITES {
-        println!("test: onnx {suite}");
-        rows.push(match suites::run(workspace, hetra, suite) {
-            Ok(summary) => suites::row(suite, &summary, &floors[suite]),
+    let all = SUITES.iter().map(|suite| ("cpu".to_owned(), *suite));
+    let devices = suites::devices(hetra)?;
+    for (device, suite) in all.chain(devices.into_iter().map(|id| (id, suites::ON_DEVICES))) {
+        let name = match device == "cpu" {
+            true => format!("onnx {suite}"),
+            false => format!("onnx {suite} on {device}"),
+        };
+        println!("test: {name}");
+        rows.push(match suites::run(workspace, hetra, &device, suite) {
+            Ok(summary) => suites::row(&name, &summary, &floors[suite]),
             Err(error) => {
-                let mut row = Row::new(&format!("onnx {suite}"));
+                let mut row = Row::new(&name);
                 row.fail(error.to_string());
                 row
             }

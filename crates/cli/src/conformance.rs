@@ -176,6 +176,7 @@ fn one(slot: &mut Option<Worker>, case: &Path, args: &Args) -> Verdict {
         status: Status::Failed,
         reason,
         ms: 0.0,
+        whole: false,
     };
     let mut worker = match slot.take().map_or_else(|| Worker::start(&args.device), Ok) {
         Ok(worker) => worker,

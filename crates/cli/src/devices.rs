@@ -6,7 +6,7 @@ use anyhow::Result;
 use comfy_table::{Cell, Color};
 use hetra::{DriverState, Found};
 
-use crate::show;
+use crate::{probe, show};
 
 /// List devices: found, broken or missing, and what to install
 #[derive(clap::Args)]
@@ -21,16 +21,49 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    let found = probe::devices();
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&hetra::devices())?);
-    } else {
-        let found = hetra::devices();
-        print_table(&found);
-        for info in found.iter().map(|found| &found.info).filter(|info| !info.features.is_empty()) {
-            println!("\n{} has {}", info.id, info.features.join(", "));
-        }
+        println!("{}", serde_json::to_string_pretty(&found)?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    print_table(&found);
+    for found in found.iter().filter(|found| found.state == DriverState::Found) {
+        print_details(&found.info);
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What a device can do and what bounds it.
+fn print_details(info: &hetra::DeviceInfo) {
+    let mut lines = Vec::new();
+    let mut line = |what: &'static str, text: String| {
+        if !text.is_empty() {
+            lines.push((what, text));
+        }
+    };
+    line("driver", format!("{} {}", info.driver, info.version));
+    if info.software {
+        line("software", "yes: the processor plays the device; its speed is no GPU's".to_string());
+    }
+    line("dtypes", info.dtypes.join(" "));
+    line(
+        "subgroups",
+        match info.subgroup {
+            Some((least, most)) if least == most => format!("of {least}"),
+            Some((least, most)) => format!("of {least} to {most}"),
+            None => String::new(),
+        },
+    );
+    let limit = |limit: &hetra::Limit| match limit.of.strip_prefix("bytes") {
+        Some(of) => format!("{}{of}", show::bytes(limit.most)),
+        None => format!("{} {}", limit.most, limit.of),
+    };
+    line("at most", info.limits.iter().map(limit).collect::<Vec<_>>().join(", "));
+    line("has", info.features.join(", "));
+    println!("\n{}", info.id);
+    for (what, text) in lines {
+        println!("  {what:<10}{text}");
+    }
 }
 
 /// The devices of this machine as a table.

@@ -12,6 +12,7 @@ use hetra_tensor::Value;
 use serde_json::json;
 
 use crate::generate::{self, Extents};
+use crate::on_device::OnDevice;
 use crate::show;
 use crate::usage::usage;
 
@@ -21,6 +22,7 @@ use crate::usage::usage;
 Examples:
   hetra inspect model.onnx
   hetra inspect model.onnx --dim batch=8 --shape image=8x3x224x224
+  hetra inspect model.onnx --device wgpu     which nodes its kernels do not do
   hetra inspect model.onnx --text | less")]
 pub(crate) struct Args {
     /// The model, an ONNX file
@@ -31,6 +33,9 @@ pub(crate) struct Args {
     /// Shape of an input, such as x=1x3x224x224
     #[arg(long, value_name = "NAME=SHAPE", value_parser = shape)]
     shape: Vec<(String, Vec<usize>)>,
+    /// Say which nodes the kernels of a device do not do (see `hetra devices`)
+    #[arg(short, long, value_name = "ID", conflicts_with_all = ["text", "weights"])]
+    device: Option<String>,
     /// Print the graph in its text form; of large constants only the type
     #[arg(long, conflicts_with = "json")]
     text: bool,
@@ -89,10 +94,23 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     generate::check_dims(&args.dim, graph.inputs.iter().map(|&id| graph.ty(id)))?;
     let (types, guessed) = input_types(graph, args)?;
     let report = examine(graph, &types, guessed);
+    let unsupported = !report.unsupported.is_empty();
+    let on_device = match &args.device {
+        // There is no session of a model that Hetra does not run at all.
+        Some(device) if !unsupported => Some(OnDevice::of(read(options)?, device)?),
+        _ => None,
+    };
     if args.json {
-        println!("{}", to_json(&model, &report, args));
+        let mut report = to_json(&model, &report, args);
+        if let Some(on_device) = &on_device {
+            report["device"] = on_device.json();
+        }
+        println!("{report}");
     } else {
         print_report(&model, &report, args);
+        if let Some(on_device) = &on_device {
+            on_device.print();
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

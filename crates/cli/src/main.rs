@@ -21,6 +21,8 @@ mod inspect;
 mod jpeg;
 mod literal;
 mod npy;
+mod on_device;
+mod probe;
 mod profile;
 mod recorded;
 mod run;
@@ -52,7 +54,8 @@ Examples:
 
 Exit codes: 0 success, 1 something failed or differed, 2 the command line is at fault.
 Environment: NO_COLOR=1 switches colours off; HETRA_CPU=avx2|portable holds the kernels back;
-HETRA_STORE names the file of what was tuned, or is off."
+HETRA_STORE names the file of what was tuned, and HETRA_KERNEL_CACHE the folder of compiled kernels,
+or they are off."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -74,6 +77,8 @@ enum Verb {
     DocsOps(docs::Args),
     #[command(hide = true)]
     ConformanceWorker(worker::Args),
+    #[command(hide = true)]
+    ProbeDriver(probe::Args),
 }
 
 /// When the reader of stdout has gone, as `head` does, the program ends quietly with the status
@@ -115,6 +120,7 @@ fn main() -> ExitCode {
         Verb::Completions(args) => completions::run(&args, Cli::command()),
         Verb::DocsOps(args) => docs::run(&args),
         Verb::ConformanceWorker(args) => worker::run(&args),
+        Verb::ProbeDriver(args) => probe::run(&args),
     };
     match result {
         Ok(code) => code,

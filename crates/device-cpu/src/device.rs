@@ -61,13 +61,14 @@ fn describe(threads: usize) -> DeviceInfo {
         id: "cpu".to_string(),
         name: model_name(),
         revision: revision(),
-        driver: "cpu".to_string(),
         version: env!("CARGO_PKG_VERSION").to_string(),
         memory_bytes: memory_bytes(),
         threads,
         kernels: set_name(isa()),
         kernel_sets: Isa::available().into_iter().map(set_name).collect(),
         features: features(),
+        dtypes: hetra_tensor::DType::all().map(|dtype| dtype.name().to_string()).collect(),
+        ..DeviceInfo::of_driver("cpu")
     }
 }
 

@@ -12,7 +12,7 @@ use hetra_ops::{Kind, OpError, find};
 use hetra_tensor::{Tensor, Value};
 
 use crate::context::{Gpu, Stop};
-use crate::program::{OnDevice, OnHost, constants};
+use crate::program::{OnDevice, OnHost, constants, reads_a_type};
 use crate::stored::Stored;
 use crate::table;
 
@@ -83,7 +83,7 @@ impl Device for KernelDevice {
         match find(&node.op) {
             None => Support::No("unknown operator".to_string()),
             Some(_) if table::claims(&self.gpu, node, graph) => Support::Kernel,
-            Some(def) if def.kind == Kind::View => Support::Kernel,
+            Some(def) if def.kind == Kind::View || reads_a_type(node) => Support::Kernel,
             Some(_) => Support::Reference,
         }
     }

@@ -17,6 +17,7 @@ mod conv_way;
 mod device;
 mod elementwise;
 mod expression;
+mod fill;
 mod math;
 mod matmul;
 mod movement;
@@ -32,6 +33,7 @@ mod table;
 mod tuned;
 
 pub use device::KernelDevice;
+pub use table::kernel_ops;
 
 /// Operators that may be left to the host although they are claimed, as only the run shows: indices
 /// that are out of range, a scale for each row, a bias for each product, places outside an image.

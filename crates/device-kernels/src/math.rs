@@ -35,11 +35,14 @@ pub(crate) fn hard_swish(x: f32) -> f32 {
     x * between(0.16666667 * x + 0.5, 0.0, 1.0)
 }
 
-/// The hyperbolic tangent; some drivers compute it by exponentials that overflow.
+/// The hyperbolic tangent; some drivers compute it by exponentials that overflow, and have few
+/// digits near zero: the series has all of them.
 #[kernel_fn]
 pub(crate) fn tanh(x: f32) -> f32 {
     let kept = between(x, -10.0, 10.0);
-    kept.tanh()
+    let square = kept * kept;
+    let series = kept * (1.0 - square * (0.33333333 - square * 0.13333333));
+    if square < 0.0025 { series } else { kept.tanh() }
 }
 
 /// The error function, to 2e-7: Abramowitz and Stegun, Handbook of Mathematical Functions, 7.1.26.

@@ -46,8 +46,8 @@ impl Program for OnDevice {
 /// A node on the host: what it reads is copied there first.
 pub(crate) struct OnHost {
     pub(crate) program: Arc<dyn Program>,
-    /// Whether the first input only gets another shape, and stays where it is.
-    pub(crate) view: bool,
+    /// Whether the first input stays where it is: it gets another shape, or only its type is read.
+    stays: bool,
     /// Whether it runs bodies, whose steps are the device's.
     control: bool,
 }
@@ -55,14 +55,14 @@ pub(crate) struct OnHost {
 impl OnHost {
     pub(crate) fn of(node: &Node, program: Arc<dyn Program>) -> OnHost {
         let kind = find(&node.op).map(|def| def.kind);
-        let (view, control) = (kind == Some(Kind::View), kind == Some(Kind::Control));
-        OnHost { program, view, control }
+        let stays = kind == Some(Kind::View) || reads_a_type(node);
+        OnHost { program, stays, control: kind == Some(Kind::Control) }
     }
 }
 
 impl Program for OnHost {
     fn run(&self, call: Call<'_>) -> Result<Values, OpError> {
-        for input in call.inputs.iter().skip(usize::from(self.view)).flatten() {
+        for input in call.inputs.iter().skip(usize::from(self.stays)).flatten() {
             fetch(input)?;
         }
         self.program.run(call)
@@ -73,12 +73,17 @@ impl Program for OnHost {
     }
 
     fn falls_back(&self) -> bool {
-        !self.view && !self.control
+        !self.stays && !self.control
     }
 
     fn in_place(&self, index: usize, types: &[Option<&Type>]) -> bool {
         self.program.in_place(index, types)
     }
+}
+
+/// Whether an operator is computed of the type of its only input, as a shape is.
+pub(crate) fn reads_a_type(node: &Node) -> bool {
+    node.inputs.len() == 1 && find(&node.op).is_some_and(|def| def.from_types.is_some())
 }
 
 /// Copies what a device holds of a value to the host.

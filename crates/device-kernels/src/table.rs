@@ -5,7 +5,9 @@ use hetra_ir::{Graph, Node, Type};
 
 use crate::context::Gpu;
 use crate::program::Work;
-use crate::{conv, conv_transpose, elementwise, matmul, movement, pool, recurrent, resample, rows};
+use crate::{
+    conv, conv_transpose, elementwise, fill, matmul, movement, pool, recurrent, resample, rows,
+};
 
 /// Operators that one file has kernels for.
 pub(crate) struct Row {
@@ -85,7 +87,13 @@ static ROWS: &[&[Row]] = &[
     movement::ROWS,
     resample::ROWS,
     recurrent::ROWS,
+    fill::ROWS,
 ];
+
+/// The operators that there are kernels for, of some form at least.
+pub fn kernel_ops() -> impl Iterator<Item = &'static str> {
+    ROWS.iter().copied().flatten().flat_map(|row| row.ops.iter().copied())
+}
 
 fn row(op: &str) -> Option<&'static Row> {
     ROWS.iter().copied().flatten().find(|row| row.ops.contains(&op))

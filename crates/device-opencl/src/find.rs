@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use hetra_device::{DeviceError, DeviceInfo};
+use hetra_device::{DeviceError, DeviceInfo, Limit};
 use opencl3::device::{CL_DEVICE_TYPE_ALL, CL_DEVICE_TYPE_CPU, Device, SubDevice};
 use opencl3::error_codes::DLOPEN_RUNTIME_LOAD_FAILED;
 use opencl3::platform::get_platforms;
@@ -88,21 +88,28 @@ fn describe(id: cl_device_id, number: usize, platform: &str) -> OpenClDevice {
             features.push(feature.to_string());
         }
     }
-    let kind = device.dev_type().unwrap_or(0);
-    if kind & CL_DEVICE_TYPE_CPU != 0 {
-        features.push("software".to_string());
-    }
+    let has = |name: &str| extensions.split(' ').any(|has| has == name);
+    let half = has("cl_khr_fp16").then_some("f16");
+    let dtypes = ["f32", "i32", "u32", "bool"].into_iter().chain(half);
+    let limits = [
+        ("bytes of a buffer", device.max_mem_alloc_size().ok()),
+        ("bytes of shared memory", device.local_mem_size().ok()),
+        ("items of a group", device.max_work_group_size().ok().map(|items| items as u64)),
+    ];
+    let limit = |(of, most): (&str, Option<u64>)| Some(Limit::new(of, most?));
     let info = DeviceInfo {
         id: format!("opencl:{number}"),
         name: text(device.name()),
         revision: platform.to_string(),
-        driver: "opencl".to_string(),
         version: text(device.driver_version()),
         memory_bytes: device.global_mem_size().ok(),
         threads: units as usize,
         kernels: "generated".to_string(),
-        kernel_sets: Vec::new(),
         features,
+        software: device.dev_type().unwrap_or(0) & CL_DEVICE_TYPE_CPU != 0,
+        dtypes: dtypes.map(str::to_string).collect(),
+        limits: limits.into_iter().filter_map(limit).collect(),
+        ..DeviceInfo::of_driver("opencl")
     };
     OpenClDevice { id, info, divisions }
 }

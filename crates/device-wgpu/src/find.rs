@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use hetra_device::{DeviceError, DeviceInfo};
+use hetra_device::{DeviceError, DeviceInfo, Limit};
 use wgpu::{Backends, DeviceType, Features, Instance, InstanceDescriptor, InstanceFlags};
 
 /// One adapter, not opened.
@@ -56,21 +56,30 @@ fn describe(number: usize, adapter: wgpu::Adapter) -> Adapter {
             features.push(name.to_string());
         }
     }
-    features.push(format!("{} MiB a buffer", limits.max_storage_buffer_binding_size >> 20));
-    if about.device_type == DeviceType::Cpu {
-        features.push("software".to_string());
-    }
+    let half = has.contains(Features::SHADER_F16).then_some("f16");
+    let dtypes = ["f32", "i32", "u32", "bool"].into_iter().chain(half);
+    let subgroup = (about.subgroup_min_size, about.subgroup_max_size);
+    let shared = u64::from(limits.max_compute_workgroup_storage_size);
+    let items = u64::from(limits.max_compute_invocations_per_workgroup);
+    let bounds = vec![
+        Limit::new("bytes of a buffer", limits.max_storage_buffer_binding_size),
+        Limit::new("bytes of shared memory", shared),
+        Limit::new("items of a group", items),
+        Limit::new("buffers of a kernel", u64::from(limits.max_storage_buffers_per_shader_stage)),
+    ];
     let info = DeviceInfo {
         id: format!("wgpu:{number}"),
         name: about.name.clone(),
         revision: format!("{:04x}:{:04x}", about.vendor, about.device),
-        driver: "wgpu".to_string(),
         version: format!("{} {}", about.driver, about.driver_info).trim().to_string(),
-        memory_bytes: None,
         threads: 1,
         kernels: "generated".to_string(),
-        kernel_sets: Vec::new(),
         features,
+        software: about.device_type == DeviceType::Cpu,
+        dtypes: dtypes.map(str::to_string).collect(),
+        subgroup: has.contains(Features::SUBGROUP).then_some(subgroup),
+        limits: bounds,
+        ..DeviceInfo::of_driver("wgpu")
     };
     Adapter { adapter, info }
 }

@@ -1,9 +1,9 @@
 //! What a device says of itself.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Identity and limits of a device.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct DeviceInfo {
     /// What `--device` takes, such as `cpu`.
     pub id: String,
@@ -26,6 +26,31 @@ pub struct DeviceInfo {
     pub kernel_sets: Vec<String>,
     /// Instruction sets and other abilities, such as `avx512f`.
     pub features: Vec<String>,
+    /// Whether it is the host's processor that plays the device: its speed says nothing of a GPU's.
+    pub software: bool,
+    /// What its kernels compute with, such as `f32`; tensors of other dtypes are turned into these
+    /// where that loses nothing, and left to the host where it does.
+    pub dtypes: Vec<String>,
+    /// The least and the most items of a subgroup, where it has any.
+    pub subgroup: Option<(u32, u32)>,
+    /// Numbers that bound what it takes; none where nothing but memory does.
+    pub limits: Vec<Limit>,
+}
+
+/// One bound of a device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limit {
+    /// Of what, such as `bytes of a buffer`.
+    pub of: String,
+    /// The most.
+    pub most: u64,
+}
+
+impl Limit {
+    /// A bound.
+    pub fn new(of: &str, most: u64) -> Limit {
+        Limit { of: of.to_string(), most }
+    }
 }
 
 impl DeviceInfo {
@@ -42,6 +67,10 @@ impl DeviceInfo {
             kernels: String::new(),
             kernel_sets: Vec::new(),
             features: Vec::new(),
+            software: false,
+            dtypes: Vec::new(),
+            subgroup: None,
+            limits: Vec::new(),
         }
     }
 }
@@ -60,7 +89,7 @@ pub struct Peak {
 }
 
 /// The state of a driver on this machine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DriverState {
     /// The device works.
@@ -72,7 +101,7 @@ pub enum DriverState {
 }
 
 /// One line of `hetra devices`.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Found {
     /// The device, or as much as is known of it.
     pub info: DeviceInfo,

@@ -21,16 +21,10 @@ impl Default for NullDevice {
     fn default() -> NullDevice {
         NullDevice {
             info: DeviceInfo {
-                revision: String::new(),
-                id: "null".to_string(),
                 name: "runs views only; a skeleton to copy".to_string(),
-                driver: "null".to_string(),
                 version: env!("CARGO_PKG_VERSION").to_string(),
-                memory_bytes: None,
                 threads: 1,
-                kernels: String::new(),
-                kernel_sets: Vec::new(),
-                features: Vec::new(),
+                ..DeviceInfo::of_driver("null")
             },
         }
     }

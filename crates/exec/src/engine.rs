@@ -45,6 +45,17 @@ impl ExecError {
     }
 }
 
+/// A node that the kernels of its device do not do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stop {
+    /// Its name, or its operator and first output.
+    pub node: String,
+    /// Its operator.
+    pub op: String,
+    /// What does it instead: a kernel of the host, or `reference`.
+    pub by: String,
+}
+
 /// A graph compiled for one device.
 pub struct Engine {
     pub(crate) graph: Arc<Graph>,
@@ -190,6 +201,25 @@ impl Engine {
     /// Name of the kernel of each node.
     pub fn kernels(&self) -> Vec<&str> {
         self.programs.iter().map(|program| program.kernel()).collect()
+    }
+
+    /// The nodes that the device's kernels do not do, in order, those of bodies included, and how
+    /// many nodes there are. More may turn out when it runs, for shapes that are not known yet.
+    pub fn stops(&self) -> (Vec<Stop>, usize) {
+        let (mut stops, mut nodes) = (Vec::new(), self.programs.len());
+        for (program, node) in self.programs.iter().zip(&self.graph.nodes) {
+            if program.falls_back() {
+                let (node, op) = (node.label(&self.graph), node.op.clone());
+                stops.push(Stop { node, op, by: program.kernel().to_string() });
+            }
+            for (_, body) in node.attrs.graphs() {
+                let Some(engine) = self.bodies.get(&(Arc::as_ptr(body) as usize)) else { continue };
+                let (inner, count) = engine.stops();
+                stops.extend(inner);
+                nodes += count;
+            }
+        }
+        (stops, nodes)
     }
 
     /// The plan that makes `outputs` from inputs (then captures) of these types, made now or taken

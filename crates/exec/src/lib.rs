@@ -15,6 +15,6 @@ mod run;
 mod trace;
 
 pub use alone::Alone;
-pub use engine::{Engine, ExecError};
+pub use engine::{Engine, ExecError, Stop};
 pub use options::{Cancel, RunOptions};
 pub use trace::{StepTime, Trace};

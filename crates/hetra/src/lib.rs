@@ -58,9 +58,11 @@ pub use array::{Array, ArrayError};
 pub use builder::Builder;
 pub use error::Error;
 pub use hetra_device::{
-    Device, DeviceError, DeviceInfo, DriverState, Found, HostThreads, Peak, Support, is_required,
+    Device, DeviceError, DeviceInfo, DriverState, Found, HostThreads, Limit, Peak, Support,
+    is_required,
 };
-pub use hetra_exec::{Cancel, ExecError, RunOptions, StepTime, Trace};
+pub use hetra_device_kernels::kernel_ops;
+pub use hetra_exec::{Cancel, ExecError, RunOptions, StepTime, Stop, Trace};
 pub use hetra_ir::{
     Attr, Attrs, Builder as GraphBuilder, Dim, Graph, Node, NodeId, TensorType, Type, ValueId,
 };

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use hetra_device::{Device, DeviceInfo, Peak};
-use hetra_exec::{Engine, ExecError, RunOptions, Trace};
+use hetra_exec::{Engine, ExecError, RunOptions, Stop, Trace};
 use hetra_ir::{Graph, Node, NodeId, Type, ValueId};
 use hetra_onnx::ModelInfo;
 use hetra_pass::{Options, Report};
@@ -287,6 +287,12 @@ impl Session {
     /// The kernel of each node of [`Session::graph`].
     pub fn kernels(&self) -> Vec<&str> {
         self.inner.engine.kernels()
+    }
+
+    /// The nodes that the device's kernels do not do, those of bodies included, and how many nodes
+    /// there are. [`crate::Builder::no_fallback`] refuses a run that meets one.
+    pub fn stops(&self) -> (Vec<Stop>, usize) {
+        self.inner.engine.stops()
     }
 
     /// The plan for inputs of these types, in order.

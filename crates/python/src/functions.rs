@@ -53,7 +53,7 @@ pub(crate) fn open_device(py: Python<'_>, id: &str) -> PyResult<String> {
     Ok(py.detach(|| Device::named(id)).map_err(of_array)?.id().to_string())
 }
 
-/// What each driver found: dictionaries of id, name, driver, version, state, hint.
+/// What each driver found: dictionaries of what it is, its state and what bounds it.
 #[pyfunction]
 pub(crate) fn devices(py: Python<'_>) -> PyResult<Bound<'_, PyList>> {
     let list = PyList::empty(py);
@@ -65,6 +65,14 @@ pub(crate) fn devices(py: Python<'_>) -> PyResult<Bound<'_, PyList>> {
         row.set_item("version", found.info.version)?;
         row.set_item("memory_bytes", found.info.memory_bytes)?;
         row.set_item("features", found.info.features)?;
+        row.set_item("software", found.info.software)?;
+        row.set_item("dtypes", found.info.dtypes)?;
+        row.set_item("subgroup", found.info.subgroup)?;
+        let limits = PyDict::new(py);
+        for limit in found.info.limits {
+            limits.set_item(limit.of, limit.most)?;
+        }
+        row.set_item("limits", limits)?;
         row.set_item("state", format!("{:?}", found.state).to_lowercase())?;
         row.set_item("hint", found.hint)?;
         list.append(row)?;

@@ -128,9 +128,8 @@ _VENDORS = {
 
 def _is_software(device: str) -> bool:
     found = [one for one in _core.devices() if one["state"] == "found"]
-    names = [one["name"] for one in found if one["id"] == device or one["driver"] == device]
-    software = ("llvmpipe", "swiftshader", "basic render", "software")
-    return bool(names) and any(word in names[0].lower() for word in software)
+    same = [one for one in found if one["id"] == device or one["driver"] == device]
+    return bool(same) and same[0]["software"]
 
 
 def _device(provider: str, options: dict[str, Any]) -> str:
