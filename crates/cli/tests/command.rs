@@ -87,6 +87,7 @@ fn a_wrong_command_line_is_2_and_a_failure_is_1() {
         (&["demo", "--device", "tpu"], "there is no device `tpu`"),
         (&["inspect", model, "--shape", "nope=1"], "the model has no such input"),
         (&["inspect", model, "--dim", "nope=1"], "no input has such a dimension"),
+        (&["inspect", model, "--device", "tpu"], "there is no device `tpu`"),
         (&["compare", model, "--data", ".", "--atol", "-1"], "must not be negative"),
         (&["conformance", ".", "--device", "tpu"], "there is no device `tpu`"),
         (&["frobnicate"], "unrecognized"),
@@ -123,6 +124,23 @@ fn top_classes_have_labels_in_json_too() {
     let top = &report["outputs"][0]["top"];
     assert_eq!((&top[0]["class"], &top[0]["label"]), (&3.into(), &"three".into()));
     assert_eq!(top.as_array().map(Vec::len), Some(2));
+}
+
+#[test]
+fn devices_are_asked_in_other_processes_and_models_inspected_for_them() {
+    let found = json(&["devices", "--json"]);
+    let found = found.as_array().expect("a list");
+    assert_eq!((&found[0]["info"]["id"], &found[0]["state"]), (&"cpu".into(), &"found".into()));
+    assert!(found[0]["info"]["dtypes"].as_array().is_some_and(|all| all.contains(&"f32".into())));
+    for device in found.iter().filter(|device| device["state"] == "found") {
+        let id = device["info"]["id"].as_str().expect("an id");
+        let report = json(&["inspect", &digits(), "--device", id, "--json"]);
+        // Every operator of this model has kernels everywhere.
+        assert_eq!(report["device"]["id"], id);
+        assert_eq!(report["device"]["stops"], serde_json::json!([]), "{id}");
+        let (_, out, _) = hetra(&["inspect", &digits(), "--device", id]);
+        assert!(out.contains("are done by its kernels"), "{out}");
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@
 //! phase of the strides to planes of its own. Places are then counted through the whole plane, rows
 //! with what is beyond the output's, and for each tap the input lies a fixed step away.
 
-use hetra_kernel::kernel;
+use hetra_kernel::{Lanes, kernel, kernel_fn};
 use hetra_ops::ConvGeometry;
 use hetra_tensor::DType;
 use smallvec::{SmallVec, smallvec};
@@ -74,8 +74,18 @@ fn phases(
     }
 }
 
+/// Activations (of `math::activate`) whose exponentials are dear one by one: the sigmoid of `x`,
+/// and that times `x`.
+#[kernel_fn]
+fn by_exponentials<const CODE: u32>(x: Lanes<f32, 16>) -> Lanes<f32, 16> {
+    let one = splat::<16>(1.0);
+    let top = if CODE == 7 { x } else { one };
+    top / (one + (-x).exp())
+}
+
 /// `ROWS` channels of `VECTORS` vectors of places; `FLOATS` is how many these have. An item does
-/// `each` such spans, one after the other.
+/// `each` such spans, one after the other; the last one begins earlier, so that it ends with the
+/// last place.
 #[kernel(group = [1, 1])]
 fn spans<const ROWS: usize, const VECTORS: usize, const FLOATS: usize, const CODE: u32>(
     images: u32,
@@ -111,7 +121,6 @@ fn spans<const ROWS: usize, const VECTORS: usize, const FLOATS: usize, const COD
     let image = group_id(2);
     let source = (image * channels_in + group * group_in) * plane;
     let channel = group * group_out + first;
-    let channels = (channels_in / group_in) * group_out;
     let rows = (group_out - first).min(ROWS as u32);
     let width = (FLOATS / ROWS) as u32;
     let mut all = [0.0; FLOATS];
@@ -120,7 +129,6 @@ fn spans<const ROWS: usize, const VECTORS: usize, const FLOATS: usize, const COD
         if from >= length {
             break;
         }
-        // The last span begins earlier, so that it ends with the last place.
         let begin = from.min(length - width);
         let mut sums = [[splat::<16>(0.0); VECTORS]; ROWS];
         let mut loaded = [splat::<16>(0.0); VECTORS];
@@ -147,25 +155,19 @@ fn spans<const ROWS: usize, const VECTORS: usize, const FLOATS: usize, const COD
                 weight += group_in * ROWS;
             }
         }
-        let mut add = 0.0;
         for i in 0..ROWS {
-            if has_bias != 0 {
-                add = bias[channel + (i as u32).min(rows - 1)];
-            }
+            let add = if has_bias != 0 { bias[channel + (i as u32).min(rows - 1)] } else { 0.0 };
             for v in 0..VECTORS {
                 let mut sum = sums[i][v] + splat::<16>(add);
-                // Exponentials are dear one by one.
-                if CODE == 2 {
-                    sum = splat::<16>(1.0) / (splat::<16>(1.0) + (-sum).exp());
-                } else if CODE == 7 {
-                    sum = sum / (splat::<16>(1.0) + (-sum).exp());
+                if CODE == 2 || CODE == 7 {
+                    sum = by_exponentials::<CODE>(sum);
                 }
                 all.set_vector((i * VECTORS + v) * 16, sum);
             }
         }
         let end = (from + width).min(length);
         for i in 0..rows {
-            let to = (image * channels + channel + i) * out_places;
+            let to = (image * (channels_in / group_in) * group_out + channel + i) * out_places;
             let mut q = from;
             while q < end {
                 let line = q / row;
@@ -280,8 +282,8 @@ impl Source {
     }
 }
 
-/// Writes a convolution to `out`; `w` is packed for tiles of `tile.rows`. An item does several spans
-/// until it has `least` multiplications of vectors. False where a plane has less than a vector.
+/// Writes a convolution to `out`; `w` is packed for tiles of `tile.rows`. An item does several
+/// spans until it has `least` multiplications of vectors. False where a plane has less than one.
 pub(crate) fn convolve(
     gpu: &Gpu,
     (tile, least): (Tile, usize),

@@ -150,8 +150,7 @@ fn lstm(run: &Run<'_, '_>, form: &RecurrentForm, outputs: usize) -> Outcome {
         c: (0, 0),
         output: all.shape.clone(),
     };
-    let plain = (Activate::nothing(), &Schedule::new());
-    multiply(gpu, plain, &product, [&x, &w, &x], &all)?;
+    multiply(gpu, (Activate::nothing(), &Schedule::new()), &product, [&x, &w, &x], &all)?;
     let y = gpu.room(DType::F32, &[steps, directions, sequences, hidden])?;
     let (h, c) = (gpu.room(DType::F32, &state)?, gpu.room(DType::F32, &state)?);
     let backwards = form.reversed.iter().rev().fold(0, |bits, &back| bits << 1 | usize::from(back));

@@ -32,7 +32,7 @@ fn copies_through_memory_that_does_not_move_are_the_same() {
     let device = device.with_pinned_copies();
     // One block, and more than two of them with a rest.
     for bytes in [100_000, (9 << 20) + 12_345] {
-        let sent: Vec<u8> = (0..bytes).map(|i: usize| (i * i >> 7) as u8).collect();
+        let sent: Vec<u8> = (0..bytes).map(|i: usize| ((i * i) >> 7) as u8).collect();
         let memory = device.alloc(bytes).unwrap();
         device.write(&*memory, &sent).unwrap();
         let mut got = vec![0; bytes];

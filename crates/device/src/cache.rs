@@ -89,7 +89,7 @@ impl KernelCache {
         let (length, sum) = ((key.len() as u64).to_le_bytes(), hash(bytes).to_le_bytes());
         let all = [MAGIC, &length, key.as_bytes(), &sum, bytes].concat();
         if write(&path, &all).is_some()
-            && self.writes.fetch_add(1, Ordering::Relaxed) % WRITES_PER_SWEEP == 0
+            && self.writes.fetch_add(1, Ordering::Relaxed).is_multiple_of(WRITES_PER_SWEEP)
             && let Some(folder) = &self.folder
         {
             sweep(folder, BYTES_MAX);

@@ -73,7 +73,8 @@ pub struct LaunchLimits {
     /// How many floats an item had better work on at a time: on processors as many as a vector
     /// register has, else 1.
     pub lanes: u32,
-    /// Whether items of a group wait for each other at little cost: on GPUs, where they run at once.
+    /// Whether items of a group wait for each other at little cost: on GPUs, where they run at
+    /// once.
     pub cheap_barriers: bool,
     /// Most bytes of one memory.
     pub bytes_max: usize,

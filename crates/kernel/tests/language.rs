@@ -163,7 +163,7 @@ fn vectors_begin_anywhere() {
 
 #[test]
 fn vectors_end_inside() {
-    let x = vec![1.0f32; 20];
+    let x = [1.0f32; 20];
     for (from, len, index, memory) in [(9u32, 7, 20, "x"), (4, 6, 6, "y"), (30, 7, 30, "x")] {
         let faults = |run: &dyn Fn(&mut [Arg<'_>]) -> Result<(), KernelError>| {
             let mut y = vec![0.0f32; len];
