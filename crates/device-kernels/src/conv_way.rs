@@ -65,6 +65,7 @@ impl LaneDials {
 impl Dials {
     fn of(limits: &LaunchLimits, group_out: usize, terms: usize) -> Dials {
         let shared = limits.cheap_barriers && group_out >= SIDE && terms >= SHARED_TERMS_MIN;
+        let side = if limits.group_items_max >= 256 { SIDE } else { 8 };
         let rows = match (shared, group_out) {
             (true, 64..) => 4,
             (true, 32..) => 2,
@@ -76,7 +77,7 @@ impl Dials {
             shared: Dial { name: "shared", choices: &[0, 1], usual: usize::from(shared) },
             rows: Dial { name: "rows", choices: &[1, 2, 4, 8, 16], usual: rows },
             columns: Dial { name: "columns", choices: &[1, 2, 4], usual: 4 },
-            side: Dial { name: "side", choices: &[8, 16], usual: SIDE },
+            side: Dial { name: "side", choices: &[8, 16], usual: side },
         }
     }
 

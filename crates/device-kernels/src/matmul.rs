@@ -2,16 +2,17 @@
 
 use hetra_device::{LaunchLimits, Part, Schedule, Space, Task};
 use hetra_ir::Node;
+use hetra_kernel::Scalar;
 use hetra_ops::{Compute, GemmForm, MatMulForm, Operand};
 use hetra_tensor::{DType, Shape};
 use smallvec::{SmallVec, smallvec};
 
 use crate::activation::Activate;
-use crate::context::{A, Gpu, Stop};
+use crate::context::{A, Gpu, Outcome, Run, Stop};
 use crate::panels::Panels;
 use crate::product::{product, product_shared};
 use crate::program::Work;
-use crate::stored::Stored;
+use crate::stored::{Stored, floats};
 use crate::table::{Form, Row, Tuned};
 use crate::tuned::{Dial, task};
 
@@ -44,14 +45,19 @@ pub(crate) struct Product {
     pub(crate) alpha: f32,
     pub(crate) beta: f32,
     pub(crate) c: (usize, usize),
+    /// Columns of the output, of which these are `n` from the one of `from` on.
+    pub(crate) whole: usize,
+    pub(crate) from: usize,
     pub(crate) output: Shape,
 }
 
 impl Product {
-    /// What is done to its sums, as kernels take it: factors, steps of what is added, activation.
+    /// What is done to its sums, as kernels take it: factors, steps of what is added, columns of
+    /// the output, activation.
     pub(crate) fn tail<'a>(&self, act: Activate) -> impl Iterator<Item = A<'a>> {
         let own = [A::F(self.alpha), A::F(self.beta), A::U(self.c.0), A::U(self.c.1)];
-        own.into_iter().chain(act.args())
+        let columns = [A::U(self.whole), A::U(self.from)];
+        own.into_iter().chain(columns).chain(act.args())
     }
 }
 
@@ -83,8 +89,11 @@ fn tunes(gpu: &Gpu, part: &Part<'_>, node: &Node) -> Option<(Task, Space)> {
     task("MatMul", &sizes, &[&shared, &rows, &columns, &side])
 }
 
-fn compile(_: &Gpu, _: &Part<'_>, node: &Node, schedule: &Schedule) -> Option<Work> {
+fn compile(gpu: &Gpu, part: &Part<'_>, node: &Node, schedule: &Schedule) -> Option<Work> {
     let (act, node, schedule) = (Activate::of(node)?, node.clone(), schedule.clone());
+    if let Some(blocks) = Blocks::of(gpu, part, &node) {
+        return Some(Box::new(move |run| blocks.multiply(run, &node, (act, &schedule))));
+    }
     Some(Box::new(move |run| {
         let (a, b, c) = (run.input(0)?, run.input(1)?, run.optional(2)?);
         if [Some(&a), Some(&b), c.as_ref()].into_iter().flatten().any(|of| of.dtype != DType::F32) {
@@ -96,6 +105,63 @@ fn compile(_: &Gpu, _: &Part<'_>, node: &Node, schedule: &Schedule) -> Option<Wo
         multiply(run.gpu, (act, &schedule), &product, operands, &out)?;
         Ok(smallvec![out])
     }))
+}
+
+/// Weights that are too large for one memory of the device, as blocks of columns.
+struct Blocks {
+    shape: [usize; 2],
+    /// Whether a row of memory is a column.
+    turned: bool,
+    /// The first column of each, and how many.
+    blocks: Vec<(usize, usize, Stored)>,
+}
+
+impl Blocks {
+    /// `None` where the weights fit, are no constant, or not even one column fits.
+    fn of(gpu: &Gpu, part: &Part<'_>, node: &Node) -> Option<Blocks> {
+        let weights = part.constant(node, 1)?;
+        let (&[rows, columns], DType::F32) = (weights.shape(), weights.dtype()) else {
+            return None;
+        };
+        let most = gpu.limits().bytes_max / size_of::<f32>();
+        if weights.len() <= most {
+            return None;
+        }
+        let turned = node.attrs.flag_or("transB", false).ok()?;
+        let (k, n) = if turned { (columns, rows) } else { (rows, columns) };
+        let width = Some(most / k.max(1)).filter(|&width| width > 0)?;
+        let values = weights.as_slice::<f32>().ok()?;
+        let block = |from: usize| {
+            let count = width.min(n - from);
+            let part: Vec<f32> = match turned {
+                true => values[from * k..(from + count) * k].to_vec(),
+                false => {
+                    values.chunks(n).flat_map(|row| &row[from..from + count]).copied().collect()
+                }
+            };
+            let memory = gpu.filled(&floats(&part, Scalar::F32)).ok()?;
+            let (scalar, dtype, shape) = (Scalar::F32, DType::F32, smallvec![part.len()]);
+            Some((from, count, Stored { memory, scalar, dtype, shape }))
+        };
+        let blocks = (0..n).step_by(width).map(block).collect::<Option<_>>()?;
+        Some(Blocks { shape: [rows, columns], turned, blocks })
+    }
+
+    fn multiply(&self, run: &Run<'_, '_>, node: &Node, by: (Activate, &Schedule)) -> Outcome {
+        let (a, c) = (run.input(0)?, run.optional(2)?);
+        if [Some(&a), c.as_ref()].into_iter().flatten().any(|of| of.dtype != DType::F32) {
+            return Err(Stop::Host);
+        }
+        let whole = product_of(node, &a.shape, &self.shape, c.as_ref().map(|c| &c.shape[..]))?;
+        let out = run.gpu.room(DType::F32, &whole.output)?;
+        for (from, n, weights) in &self.blocks {
+            let b = if self.turned { (1, whole.k) } else { (*n, 1) };
+            let output = whole.output.clone();
+            let block = Product { n: *n, b, from: *from, output, ..whole };
+            multiply(run.gpu, by, &block, [&a, weights, c.as_ref().unwrap_or(&a)], &out)?;
+        }
+        Ok(smallvec![out])
+    }
 }
 
 /// The knobs of products of floats one by one.
@@ -111,11 +177,12 @@ impl Dials {
         let shared = limits.cheap_barriers && by.m >= 16 && by.n >= 16 && by.k >= 16;
         // Rows that are not there are computed, too.
         let rows = by.m.next_power_of_two().min(4);
+        let side = if shared && limits.group_items_max >= 256 { 16 } else { 8 };
         Dials {
             shared: Dial { name: "shared", choices: &[0, 1], usual: usize::from(shared) },
             rows: Dial { name: "rows", choices: &[1, 2, 4, 8], usual: rows },
             columns: Dial { name: "columns", choices: &[1, 2, 4, 8], usual: 4 },
-            side: Dial { name: "side", choices: &[4, 8, 16], usual: if shared { 16 } else { 8 } },
+            side: Dial { name: "side", choices: &[4, 8, 16], usual: side },
         }
     }
 }
@@ -141,6 +208,8 @@ fn gemm(node: &Node, a: &[usize], b: &[usize], c: Option<&[usize]>) -> Result<Pr
         alpha,
         beta: if c.is_some() { beta } else { 0.0 },
         c: c_steps,
+        whole: n,
+        from: 0,
         output: smallvec![m, n],
     })
 }
@@ -171,6 +240,8 @@ fn matmul(node: &Node, a: &[usize], b: &[usize], c: Option<&[usize]>) -> Result<
         alpha: form.alpha,
         beta: bias,
         c: (0, 1),
+        whole: form.n,
+        from: 0,
         output: form.output,
     })
 }
@@ -225,6 +296,8 @@ pub(crate) fn multiply(
     let dials = Dials::of(gpu.limits(), by);
     let [rows, columns, side] =
         [&dials.rows, &dials.columns, &dials.side].map(|dial| dial.of(schedule));
+    let items = gpu.limits().group_items_max as usize;
+    let side = if side * side > items { 4 } else { side };
     let fits = 16 * 4 * side * (rows + columns) <= gpu.limits().shared_bytes_max;
     let kernel = if dials.shared.of(schedule) == 1 && fits {
         let own = [rows, columns, side, side * rows, side * columns].map(|n| n as u32);

@@ -107,6 +107,8 @@ fn finish(
     beta: f32,
     c_row: u32,
     c_col: u32,
+    whole: u32,
+    from_column: u32,
     code: u32,
     act_a: f32,
     act_b: f32,
@@ -124,9 +126,9 @@ fn finish(
     let column = at % n;
     let mut sum = alpha * sums[row * padded + column];
     if beta != 0.0 {
-        sum += beta * c[(row % m) * c_row + column * c_col];
+        sum += beta * c[(row % m) * c_row + (from_column + column) * c_col];
     }
-    y[at] = activate(sum, code, act_a, act_b, scale, shift);
+    y[row * whole + from_column + column] = activate(sum, code, act_a, act_b, scale, shift);
 }
 
 /// Floats of a vector.
@@ -188,7 +190,7 @@ impl Panels {
 
     /// Whether the sums are the output as they are.
     fn is_plain(&self, by: &Product, act: Activate) -> bool {
-        by.alpha == 1.0 && by.beta == 0.0 && act.is_none() && self.padded == by.n
+        by.alpha == 1.0 && by.beta == 0.0 && act.is_none() && self.padded == by.whole
     }
 
     /// Writes the product to `out`.
@@ -227,12 +229,13 @@ impl Panels {
         if plain {
             return Ok(());
         }
+        let count = by.batch.0 * by.m * by.n;
         let kernel = gpu.kernel("finish", || finish::with(&[]))?;
         let mut args: SmallVec<[A<'_>; 16]> =
-            smallvec![A::U(out.count()), A::U(by.m), A::U(by.n), A::U(*padded),];
+            smallvec![A::U(count), A::U(by.m), A::U(by.n), A::U(*padded)];
         args.extend(by.tail(act));
         args.extend([A::M(&sums), A::M(c), A::M(out)]);
-        gpu.line(&kernel, out.count(), &args)
+        gpu.line(&kernel, count, &args)
     }
 }
 

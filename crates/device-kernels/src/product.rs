@@ -1,4 +1,5 @@
-//! Kernels of products: each item has some rows and columns of the output.
+//! Kernels of products: each item has some rows and columns of the output, which may be a block of
+//! columns of a `whole` one.
 
 use hetra_kernel::kernel;
 
@@ -23,6 +24,8 @@ pub(crate) fn product<const M: usize, const N: usize, const G: usize>(
     beta: f32,
     c_row: u32,
     c_col: u32,
+    whole: u32,
+    from_column: u32,
     code: u32,
     act_a: f32,
     act_b: f32,
@@ -68,9 +71,9 @@ pub(crate) fn product<const M: usize, const N: usize, const G: usize>(
             if row + i < m && column + j < n {
                 let mut sum = alpha * sums[i][j];
                 if beta != 0.0 {
-                    sum += beta * c[(row + i) * c_row + (column + j) * c_col];
+                    sum += beta * c[(row + i) * c_row + (from_column + column + j) * c_col];
                 }
-                y[(batch * m + row + i) * n + column + j] =
+                y[(batch * m + row + i) * whole + from_column + column + j] =
                     activate(sum, code, act_a, act_b, scale, shift);
             }
         }
@@ -103,6 +106,8 @@ pub(crate) fn product_shared<
     beta: f32,
     c_row: u32,
     c_col: u32,
+    whole: u32,
+    from_column: u32,
     code: u32,
     act_a: f32,
     act_b: f32,
@@ -165,9 +170,10 @@ pub(crate) fn product_shared<
             if row < m && column < n {
                 let mut sum = alpha * sums[i][j];
                 if beta != 0.0 {
-                    sum += beta * c[row * c_row + column * c_col];
+                    sum += beta * c[row * c_row + (from_column + column) * c_col];
                 }
-                y[(batch * m + row) * n + column] = activate(sum, code, act_a, act_b, scale, shift);
+                y[(batch * m + row) * whole + from_column + column] =
+                    activate(sum, code, act_a, act_b, scale, shift);
             }
         }
     }

@@ -4,7 +4,7 @@ use hetra_device::{Part, Schedule};
 use hetra_ir::Node;
 use hetra_kernel::kernel;
 use hetra_ops::{Activation, Cell, RecurrentForm};
-use hetra_tensor::DType;
+use hetra_tensor::{DType, Shape};
 use smallvec::smallvec;
 
 use crate::activation::Activate;
@@ -110,6 +110,25 @@ fn compile(_: &Gpu, _: &Part<'_>, node: &Node) -> Option<Work> {
     Some(Box::new(move |run| lstm(run, &form, outputs)))
 }
 
+/// The product of the inputs of all steps and the weights of each direction.
+fn of_inputs([m, n, k, directions]: [usize; 4], output: &Shape) -> Product {
+    Product {
+        m,
+        n,
+        k,
+        a: (k, 1),
+        b: (1, k),
+        batch: (directions, directions),
+        steps: [(0, n * k), (0, 0)],
+        alpha: 1.0,
+        beta: 0.0,
+        c: (0, 0),
+        whole: n,
+        from: 0,
+        output: output.clone(),
+    }
+}
+
 fn lstm(run: &Run<'_, '_>, form: &RecurrentForm, outputs: usize) -> Outcome {
     let gpu = run.gpu;
     let (x, w, r) = (run.input(0)?, run.input(1)?, run.input(2)?);
@@ -137,19 +156,7 @@ fn lstm(run: &Run<'_, '_>, form: &RecurrentForm, outputs: usize) -> Outcome {
     let bias = optional(3, &[directions, 2 * gates])?;
     let (first_h, first_c) = (optional(5, &state)?, optional(6, &state)?);
     let all = gpu.room(DType::F32, &[directions, steps * sequences, gates])?;
-    let product = Product {
-        m: steps * sequences,
-        n: gates,
-        k: inputs,
-        a: (inputs, 1),
-        b: (1, inputs),
-        batch: (directions, directions),
-        steps: [(0, gates * inputs), (0, 0)],
-        alpha: 1.0,
-        beta: 0.0,
-        c: (0, 0),
-        output: all.shape.clone(),
-    };
+    let product = of_inputs([steps * sequences, gates, inputs, directions], &all.shape);
     multiply(gpu, (Activate::nothing(), &Schedule::new()), &product, [&x, &w, &x], &all)?;
     let y = gpu.room(DType::F32, &[steps, directions, sequences, hidden])?;
     let (h, c) = (gpu.room(DType::F32, &state)?, gpu.room(DType::F32, &state)?);

@@ -1,15 +1,16 @@
 //! The device passes the conformance suite of every device, with every index checked.
 use std::sync::Arc;
 
-use hetra_device::conformance::suite;
+use hetra_device::conformance::{Case, Outcome, check, suite};
 use hetra_device::{
     DeviceError, DeviceInfo, Driver, HostThreads, Launch, LaunchLimits, Launcher, ScheduleTable,
 };
 use hetra_device_cpu::CpuDriver;
 use hetra_device_kernels::{KernelDevice, OPEN};
 use hetra_device_wgpu::Wgpu;
+use hetra_ir::Node;
 use hetra_kernel_cases::opened;
-use hetra_tensor::Held;
+use hetra_tensor::{Held, Tensor};
 
 /// A device that says that barriers cost little, as GPUs do: operators then choose other kernels.
 struct AsGpu {
@@ -43,7 +44,7 @@ impl Launcher for AsGpu {
     }
 }
 
-fn check(info: DeviceInfo, launcher: Arc<dyn Launcher>) {
+fn run_suite(info: DeviceInfo, launcher: Arc<dyn Launcher>) {
     let host = CpuDriver.open("cpu", HostThreads::default(), ScheduleTable::default()).unwrap();
     let device = KernelDevice::new(info, launcher, host, ScheduleTable::default()).checked();
     let kinds = suite(&device, (1, 6), 3e-5, OPEN).unwrap_or_else(|failures| panic!("{failures}"));
@@ -54,11 +55,39 @@ fn check(info: DeviceInfo, launcher: Arc<dyn Launcher>) {
 fn every_claimed_operator_agrees_by_the_kernels_of_gpus() {
     let Some(device) = opened("wgpu", hetra_device_wgpu::open("wgpu")) else { return };
     let limits = LaunchLimits { cheap_barriers: true, ..device.limits().clone() };
-    check(device.info().clone(), Arc::new(AsGpu { device, limits }));
+    run_suite(device.info().clone(), Arc::new(AsGpu { device, limits }));
+}
+
+#[test]
+fn weights_larger_than_a_buffer_are_cut_into_blocks() {
+    let Some(device) = opened("wgpu", hetra_device_wgpu::open("wgpu")) else { return };
+    let info = device.info().clone();
+    let limits = LaunchLimits { bytes_max: 8192, ..device.limits().clone() };
+    let host = CpuDriver.open("cpu", HostThreads::default(), ScheduleTable::default()).unwrap();
+    let launcher = Arc::new(AsGpu { device, limits });
+    let device = KernelDevice::new(info, launcher, host, ScheduleTable::default()).checked();
+    let numbers = |shape: [usize; 2]| {
+        let values: Vec<f32> = (0..shape[0] * shape[1]).map(|i| ((i * 37) % 101) as f32).collect();
+        Tensor::from_slice(&shape, &values).unwrap()
+    };
+    let (m, k, n) = (10, 40, 150);
+    let bias = Tensor::vector(&(0..n).map(|i| i as f32).collect::<Vec<_>>());
+    let gemm = Node::new("Gemm", &[], &[]).with("transB", 1i64).with("beta", 2.0f32);
+    for (node, weights, bias) in
+        [(Node::new("MatMul", &[], &[]), [k, n], None), (gemm, [n, k], Some(bias))]
+    {
+        let op = node.op.clone();
+        let mut inputs = vec![(Some(numbers([m, k])), false), (Some(numbers(weights)), true)];
+        inputs.extend(bias.map(|bias| (Some(bias), true)));
+        match check(&device, &Case::new(&op, node, inputs, 1), 1e-5) {
+            Outcome::Passed { kernel, .. } => assert_eq!(kernel, "matmul", "{op}"),
+            other => panic!("{op}: {other:?}"),
+        }
+    }
 }
 
 #[test]
 fn every_claimed_operator_agrees_with_its_reference() {
     let Some(device) = opened("wgpu", hetra_device_wgpu::open("wgpu")) else { return };
-    check(device.info().clone(), Arc::new(device));
+    run_suite(device.info().clone(), Arc::new(device));
 }
