@@ -88,6 +88,8 @@ fn describe(id: cl_device_id, number: usize, platform: &str) -> OpenClDevice {
             features.push(feature.to_string());
         }
     }
+    // Emulators of FPGAs call themselves accelerators.
+    let emulated = platform.contains("Emulation");
     let has = |name: &str| extensions.split(' ').any(|has| has == name);
     let half = has("cl_khr_fp16").then_some("f16");
     let dtypes = ["f32", "i32", "u32", "bool"].into_iter().chain(half);
@@ -106,7 +108,7 @@ fn describe(id: cl_device_id, number: usize, platform: &str) -> OpenClDevice {
         threads: units as usize,
         kernels: "generated".to_string(),
         features,
-        software: device.dev_type().unwrap_or(0) & CL_DEVICE_TYPE_CPU != 0,
+        software: device.dev_type().unwrap_or(0) & CL_DEVICE_TYPE_CPU != 0 || emulated,
         dtypes: dtypes.map(str::to_string).collect(),
         limits: limits.into_iter().filter_map(limit).collect(),
         ..DeviceInfo::of_driver("opencl")

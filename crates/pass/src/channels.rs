@@ -22,9 +22,9 @@ pub(crate) static CONV_BIAS: Pass = Pass {
 };
 
 /// `y = scale * x + shift`, for each output channel.
-struct Affine {
-    scale: Vec<f64>,
-    shift: Vec<f64>,
+pub(crate) struct Affine {
+    pub(crate) scale: Vec<f64>,
+    pub(crate) shift: Vec<f64>,
 }
 
 /// Weights of fewer bytes are scaled at once. Larger ones are when they are read, and again should
@@ -112,27 +112,37 @@ fn batchnorm(ed: &mut Editor<'_>, at: usize) -> bool {
     }
     let node = ed.node(at);
     let Some(found) = node.input(0).and_then(|x| linear(ed, x)) else { return false };
+    let result = found.and_then(|linear| {
+        let affine = normalisation(ed, at)?;
+        // The channels of a batch of vectors are their last axis; of MatMul, only for matrices.
+        let matrix = matches!(linear.kind, Kind::Matrix { .. });
+        let on_last = !matrix || node.output(0).and_then(|y| ed.rank(y)) == Some(2);
+        if affine.scale.len() != linear.channels || !on_last {
+            return Err("its parameters do not fit the channels".into());
+        }
+        Ok((linear, affine))
+    });
+    finish(ed, at, "BatchNormalization", result)
+}
+
+/// What a BatchNormalization of constants does to each channel; else why it is none.
+pub(crate) fn normalisation(ed: &Editor<'_>, at: usize) -> Result<Affine, String> {
+    let node = ed.node(at);
     let epsilon = node.attrs.float_or("epsilon", 1e-5).unwrap_or(1e-5);
     let training = node.attrs.flag_or("training_mode", false).unwrap_or(true);
     let numbers = |index: usize| ed.reals(node.input(index)?);
     let params = (numbers(1), numbers(2), numbers(3), numbers(4));
-    let result = found.and_then(|linear| {
-        let (Some(scale), Some(bias), Some(mean), Some(var)) = params else {
-            return Err("its parameters are not constant".into());
-        };
-        let lengths = [scale.len(), bias.len(), mean.len(), var.len()];
-        // The channels of a batch of vectors are their last axis; of MatMul, only for matrices.
-        let matrix = matches!(linear.kind, Kind::Matrix { .. });
-        let on_last = !matrix || node.output(0).and_then(|y| ed.rank(y)) == Some(2);
-        if training || lengths != [linear.channels; 4] || !on_last {
-            return Err("its parameters do not fit the channels".into());
-        }
-        let inverse = |channel: usize| 1.0 / (var[channel] + f64::from(epsilon)).sqrt();
-        let scale: Vec<f64> = scale.iter().enumerate().map(|(c, s)| s * inverse(c)).collect();
-        let shift = (0..linear.channels).map(|c| bias[c] - mean[c] * scale[c]).collect();
-        Ok((linear, Affine { scale, shift }))
-    });
-    finish(ed, at, "BatchNormalization", result)
+    let (Some(scale), Some(bias), Some(mean), Some(var)) = params else {
+        return Err("its parameters are not constant".into());
+    };
+    let channels = scale.len();
+    if training || [bias.len(), mean.len(), var.len()] != [channels; 3] {
+        return Err("its parameters do not fit the channels".into());
+    }
+    let inverse = |channel: usize| 1.0 / (var[channel] + f64::from(epsilon)).sqrt();
+    let scale: Vec<f64> = scale.iter().enumerate().map(|(c, s)| s * inverse(c)).collect();
+    let shift = (0..channels).map(|c| bias[c] - mean[c] * scale[c]).collect();
+    Ok(Affine { scale, shift })
 }
 
 fn affine(ed: &mut Editor<'_>, at: usize) -> bool {

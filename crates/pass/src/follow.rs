@@ -3,8 +3,9 @@
 
 use hetra_ir::{Attr, Dim, Node, ValueId};
 use hetra_ops::{Kind, find};
-use hetra_tensor::Tensor;
+use hetra_tensor::{DType, Tensor, from_f64};
 
+use crate::channels::{Affine, normalisation};
 use crate::channels_last::{Stored, inverse, is_identity};
 use crate::editor::Editor;
 use crate::regroup::regroup;
@@ -29,6 +30,7 @@ pub(crate) fn follow(ed: &mut Editor<'_>, stored: &mut Stored, at: usize) -> boo
     match node.op.as_str() {
         "Transpose" => transposed(ed, stored, at),
         "Shape" => shape(ed, stored, at, &perm),
+        "BatchNormalization" => normalised(ed, stored, at, &perm),
         op if views.contains(&op) => reshaped(ed, stored, at, &perm),
         _ if elementwise => spread(ed, stored, at, &perm),
         _ => renamed(ed, stored, at, &perm).is_some(),
@@ -73,6 +75,28 @@ fn shape(ed: &mut Editor<'_>, stored: &mut Stored, at: usize, perm: &[usize]) ->
     let place: Vec<i64> = inverse(perm).iter().map(|&axis| axis as i64).collect();
     let place = ed.add_constant("order", Tensor::vector(&place));
     ed.set(at, Node::new("Gather", &[of_copy, place], &[y]));
+    true
+}
+
+/// A normalisation by constants, as a product and a sum: ONNX's operator has the channels second.
+fn normalised(ed: &mut Editor<'_>, stored: &mut Stored, at: usize, perm: &[usize]) -> bool {
+    let (Some(x), Some(y)) = (ed.input(at, 0), ed.sole_output(at)) else { return false };
+    let Some(place) = perm.iter().position(|&axis| axis == 1) else { return false };
+    if ed.rank(y) != Some(perm.len()) || ed.dtype(x) != Some(DType::F32) {
+        return false;
+    }
+    let Ok(Affine { scale, shift }) = normalisation(ed, at) else { return false };
+    let mut shape = vec![1; perm.len()];
+    shape[place] = scale.len();
+    let tensors = [&scale, &shift].map(|numbers| from_f64(DType::F32, &shape, numbers));
+    let [Ok(scale), Ok(shift)] = tensors else { return false };
+    let name = ed.node(at).name.clone();
+    let from = stored.get(ed, x, perm, at);
+    let [scale, shift] = [("scale", scale), ("shift", shift)].map(|(n, t)| ed.add_constant(n, t));
+    let out = stored.stand_in(ed, y, perm);
+    let scaled = ed.value("", ed.ty(out).clone());
+    ed.insert(at, Node::new("Mul", &[from, scale], &[scaled]));
+    ed.set(at, Node { name, ..Node::new("Add", &[scaled, shift], &[out]) });
     true
 }
 

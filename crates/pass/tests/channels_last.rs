@@ -45,6 +45,49 @@ fn a_chain_of_convolutions_is_turned_at_its_ends_only() {
 }
 
 #[test]
+fn a_normalisation_of_constants_is_a_product_and_a_sum() {
+    check_last(
+        "channels_last",
+        r#"graph "g" (%x: f32[1,2,5,5], %m: f32[2]) {
+            const %w = f32[2,2,1,1] [1.0, 2.0, 3.0, 4.0]
+            const %s = f32[2] [1.0, 2.0]
+            const %b = f32[2] [0.5, -0.5]
+            const %v = f32[2] [1.0, 4.0]
+            %a = Conv "a" (%x, %w)
+            %p = MaxPool "pool" (%a) {kernel_shape = [2, 2]}
+            %n = BatchNormalization "n" (%p, %s, %b, %b, %v) {epsilon = 0.0}
+            %c = Conv "c" (%n, %w)
+            %q = MaxPool "other" (%c) {kernel_shape = [2, 2]}
+            %o = BatchNormalization "open" (%q, %s, %b, %m, %v)
+            return (%o)
+        }"#,
+        expect![[r#"
+            graph "g" (%x: f32[1,2,5,5], %m: f32[2]) {
+              const %w = f32[2,2,1,1] [1.0, 2.0, 3.0, 4.0]
+              const %s = f32[2] [1.0, 2.0]
+              const %b = f32[2] [0.5, -0.5]
+              const %v = f32[2] [1.0, 4.0]
+              const %scale = f32[1,1,1,2] [1.0, 1.0]
+              const %shift = f32[1,1,1,2] [0.0, 0.0]
+              %v12: f32[1,5,5,2] = hetra.ConvLast "a" (%x, %w) {first_input_plain = 1}
+              %v13: f32[1,4,4,2] = hetra.MaxPoolLast "pool" (%v12) {kernel_shape = [2, 2]}
+              %v18: f32[1,4,4,2] = Mul(%v13, %scale)
+              %v17: f32[1,4,4,2] = Add "n" (%v18, %shift)
+              %v19: f32[1,4,4,2] = hetra.ConvLast "c" (%v17, %w)
+              %v21: f32[1,3,3,2] = hetra.MaxPoolLast "other" (%v19) {kernel_shape = [2, 2]}
+              %q: f32[1,2,3,3] = Transpose(%v21) {perm = [0, 3, 1, 2]}
+              %o: f32[1,2,3,3] = BatchNormalization "open" (%q, %s, %b, %m, %v)
+              return (%o)
+            }
+            channels_last: channels last at a
+            channels_last: channels last at pool
+            channels_last: channels last at c
+            channels_last: channels last at other
+        "#]],
+    );
+}
+
+#[test]
 fn axes_are_renamed() {
     check_last(
         "channels_last",
