@@ -239,6 +239,11 @@ thread_local! {
     static IN_TASK: Cell<bool> = const { Cell::new(false) };
 }
 
+/// Whether this is a task of a [`for_each`]: what is within runs on this thread.
+pub fn in_task() -> bool {
+    IN_TASK.get()
+}
+
 /// The worker of this number, which is started when it is first asked for; `None` when the system
 /// gave no thread.
 fn worker(index: usize) -> Option<&'static Worker> {

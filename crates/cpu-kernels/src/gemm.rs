@@ -19,7 +19,7 @@ use hetra_cpu_base::activation::{self, Activation};
 use hetra_cpu_base::isa::{Isa, Kernel};
 use hetra_cpu_base::scratch::{self, Shared, count};
 use hetra_cpu_base::simd::Simd;
-use hetra_cpu_base::threads::{for_each, threads};
+use hetra_cpu_base::threads::{for_each, in_task, threads};
 use std::ops::Range;
 
 /// The left operand.
@@ -85,6 +85,8 @@ impl Default for Epilogue<'_> {
 const PAR_MIN: usize = 256 << 10;
 /// Multiply-adds that a task has at least, as far as there are enough for all threads.
 const TASK_MIN: usize = 64 << 10;
+/// Multiply-adds from which threads share copies of the operands.
+const PARTS_MAX: usize = 32 << 20;
 /// Most floats of a copy of B, of which each task else copies what it needs.
 const COPY_MAX: usize = 64 << 20;
 /// Floats of A that a tile keeps in the second cache level.
@@ -133,6 +135,11 @@ pub fn gemm(isa: Isa, a: Lhs<'_>, b: Rhs<'_>, c: &mut [f32], ldc: usize, ep: &Ep
     {
         return;
     }
+    if let (Lhs::View(a), Rhs::View(b)) = (&a, &b)
+        && has_parts(m, n, k)
+    {
+        return by_parts(isa, *a, *b, c, ldc, ep);
+    }
     match a {
         Lhs::Packed(p) => {
             assert_eq!(p.isa(), isa, "packed for another instruction set");
@@ -160,6 +167,34 @@ pub fn gemm(isa: Isa, a: Lhs<'_>, b: Rhs<'_>, c: &mut [f32], ldc: usize, ep: &Ep
             with_a(isa, view, b, n, c, ldc, ep);
         }
     }
+}
+
+/// Whether each thread had better do some rows by itself, copies of the whole of B included: in
+/// smaller products that costs less than to share copies, which then go from one core's cache to
+/// another's (measured with two cores: 128 x 128 x 128 took longer by two threads than by one).
+fn has_parts(m: usize, n: usize, k: usize) -> bool {
+    let work = m.saturating_mul(n).saturating_mul(k);
+    (PAR_MIN..PARTS_MAX).contains(&work) && threads() > 1 && !in_task() && m >= 8 * threads()
+}
+
+fn by_parts(isa: Isa, a: Mat<'_>, b: Mat<'_>, c: &mut [f32], ldc: usize, ep: &Epilogue<'_>) {
+    let (n, each) = (b.cols, a.rows.div_ceil(threads()));
+    let parts = a.rows.div_ceil(each);
+    let out = Shared::new(c);
+    for_each(parts, true, |part| {
+        let first = part * each;
+        let rows = each.min(a.rows - first);
+        let a = Mat { data: &a.data[a.at(first, 0)..], rows, ..a };
+        let bias = match ep.bias {
+            Bias::Row(bias) => Bias::Row(&bias[first..first + rows]),
+            other => other,
+        };
+        let residual = ep.residual.map(|(r, ld)| (&r[first * ld..], ld));
+        let ep = Epilogue { bias, residual, ..*ep };
+        // SAFETY: parts have different rows of the output, and each is there as a whole (`check`).
+        let c = unsafe { out.slice(first * ldc, (rows - 1) * ldc + n) };
+        gemm(isa, Lhs::View(a), Rhs::View(b), c, ldc, &ep);
+    });
 }
 
 fn operands(b: &Rhs<'_>) -> Operands {

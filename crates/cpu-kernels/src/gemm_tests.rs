@@ -131,6 +131,8 @@ fn large_and_parallel() {
             check_case(Case { m, n, k, pb, ..base });
             check_bf16(Case { m, n, k, pb, ..base });
             check_case(Case { m, n, k, pb, pa: false, tb: true, ep: 17, ..base });
+            // Rows of the bias and of what is added are those of the part that a thread has.
+            check_case(Case { m, n, k, pb, pa: false, ep: 19, ..base });
         }
     }
 }
