@@ -137,19 +137,29 @@ pub(crate) fn known(
     }
 }
 
+/// A device that was found.
+pub(crate) struct Device {
+    pub(crate) id: String,
+    pub(crate) driver: String,
+    /// Whether the processor plays it.
+    pub(crate) software: bool,
+}
+
 /// The devices, beside the CPU, on which [`ON_DEVICES`] runs: the first that each driver finds.
-pub(crate) fn devices(hetra: &Path) -> Result<Vec<String>> {
+pub(crate) fn devices(hetra: &Path) -> Result<Vec<Device>> {
     let output = Command::new(hetra).args(["devices", "--json"]).output()?;
     let found: serde_json::Value = serde_json::from_slice(&output.stdout)?;
-    let mut devices: Vec<(String, String)> = Vec::new();
+    let mut devices: Vec<Device> = Vec::new();
     for device in found.as_array().into_iter().flatten().filter(|one| one["state"] == "found") {
-        let text = |name: &str| device["info"][name].as_str().unwrap_or_default().to_owned();
-        let (driver, id) = (text("driver"), text("id"));
-        if driver != "cpu" && devices.iter().all(|(known, _)| *known != driver) {
-            devices.push((driver, id));
+        let info = &device["info"];
+        let text = |name: &str| info[name].as_str().unwrap_or_default().to_owned();
+        let (id, driver) = (text("id"), text("driver"));
+        if driver != "cpu" && devices.iter().all(|known| known.driver != driver) {
+            let software = info["software"] == true;
+            devices.push(Device { id, driver, software });
         }
     }
-    Ok(devices.into_iter().map(|(_, id)| id).collect())
+    Ok(devices)
 }
 
 fn result_of(workspace: &Workspace, device: &str, suite: &str) -> Result<PathBuf> {

@@ -178,7 +178,9 @@ fn conformance(workspace: &Workspace, hetra: &Path) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     let all = SUITES.iter().map(|suite| ("cpu".to_owned(), *suite));
     let devices = suites::devices(hetra)?;
-    for (device, suite) in all.chain(devices.into_iter().map(|id| (id, suites::ON_DEVICES))) {
+    for (device, suite) in
+        all.chain(devices.into_iter().map(|device| (device.id, suites::ON_DEVICES)))
+    {
         let name = match device == "cpu" {
             true => format!("onnx {suite}"),
             false => format!("onnx {suite} on {device}"),

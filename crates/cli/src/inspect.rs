@@ -97,7 +97,13 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let unsupported = !report.unsupported.is_empty();
     let on_device = match &args.device {
         // There is no session of a model that Hetra does not run at all.
-        Some(device) if !unsupported => Some(OnDevice::of(read(options)?, device)?),
+        Some(device) if !unsupported => {
+            let mut fixed = read(options)?;
+            for (id, ty) in fixed.graph.inputs.clone().into_iter().zip(&types) {
+                fixed.graph.values[id.index()].ty = ty.clone();
+            }
+            Some(OnDevice::of(fixed, device)?)
+        }
         _ => None,
     };
     if args.json {

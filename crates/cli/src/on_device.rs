@@ -47,7 +47,10 @@ impl OnDevice {
         let nodes = show::plural(self.nodes, "node");
         println!("\non {} ({})", self.id, self.name);
         if stopped == 0 {
-            println!("  all of {nodes} after optimisation are done by its kernels");
+            println!(
+                "  all of {nodes} after optimisation are done by its kernels, as far as it shows before \
+             a run"
+            );
             return;
         }
         println!(

@@ -1,8 +1,9 @@
 //! Asks each driver for its devices in a process of its own: some drivers crash, or hang, when they
 //! are asked.
 
-use std::io::Read;
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -22,11 +23,14 @@ pub(crate) struct Args {
     driver: String,
 }
 
+/// What the answer stands behind: drivers write on stdout, too.
+const MARK: &str = "hetra-found ";
+
 /// The other process.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let driver = DRIVERS.iter().find(|driver| driver.name() == args.driver);
     let driver = driver.ok_or_else(|| usage(format!("there is no driver `{}`", args.driver)))?;
-    println!("{}", serde_json::to_string(&driver.discover())?);
+    println!("\n{MARK}{}", serde_json::to_string(&driver.discover())?);
     Ok(ExitCode::SUCCESS)
 }
 
@@ -37,52 +41,81 @@ pub(crate) fn devices() -> Vec<Found> {
     // All at once, the processor's here: it is no other library's.
     let asked: Vec<_> = DRIVERS
         .iter()
-        .map(|driver| (driver, (driver.name() != "cpu").then(|| start(driver.name())).flatten()))
+        .map(|driver| (driver, (driver.name() != "cpu").then(|| Asked::start(driver.name()))))
         .collect();
-    let found = asked.into_iter().flat_map(|(driver, child)| match child {
-        Some(child) => answer(driver.name(), child, deadline),
+    let found = asked.into_iter().flat_map(|(driver, asked)| match asked.flatten() {
+        Some(asked) => asked.answer(driver.name(), deadline),
         None => driver.discover(),
     });
     found.collect()
 }
 
-fn start(driver: &str) -> Option<Child> {
-    let mut command = Command::new(std::env::current_exe().ok()?);
-    command.args(["probe-driver", driver]);
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().ok()
+/// A driver's process, and what it writes.
+struct Asked {
+    child: Child,
+    text: Receiver<String>,
 }
 
-/// What a driver's process says, or what became of it.
-fn answer(driver: &str, mut child: Child, deadline: Instant) -> Vec<Found> {
-    let stdout = child.stdout.take();
-    let reader = std::thread::spawn(move || {
-        let mut text = String::new();
-        stdout.map(|stdout| stdout.take(ANSWER_BYTES_MAX).read_to_string(&mut text));
-        text
-    });
-    let broken = |what: String| {
-        let hint = format!(
-            "its driver {what} when it was asked for devices: update it, or remove it if nothing \
-             else needs it"
-        );
-        vec![Found { info: DeviceInfo::of_driver(driver), state: DriverState::Broken, hint }]
-    };
-    let status = loop {
-        match child.try_wait() {
-            Ok(Some(status)) => break status,
-            Ok(None) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(2)),
-            _ => {
-                let _ = child.kill();
-                let _ = child.wait();
-                return broken(format!("did not answer within {} s", LIMIT.as_secs()));
+impl Asked {
+    fn start(driver: &str) -> Option<Asked> {
+        let mut command = Command::new(std::env::current_exe().ok()?);
+        command.args(["probe-driver", driver]);
+        Asked::of(command)
+    }
+
+    fn of(mut command: Command) -> Option<Asked> {
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.spawn().ok()?;
+        let stdout = child.stdout.take()?;
+        let (send, text) = sync_channel(1);
+        // It may never end: what the process started in turn may hold its end of the pipe.
+        std::thread::spawn(move || {
+            for line in BufReader::new(stdout.take(ANSWER_BYTES_MAX)).lines().map_while(Result::ok)
+            {
+                if let Some(answer) = line.strip_prefix(MARK) {
+                    // Nobody waits any more.
+                    let _ = send.send(answer.to_string());
+                    return;
+                }
+            }
+        });
+        Some(Asked { child, text })
+    }
+
+    /// What the driver says, or what became of it.
+    fn answer(mut self, driver: &str, deadline: Instant) -> Vec<Found> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let text = self.text.recv_timeout(left);
+        let found = text.as_ref().ok().and_then(|text| serde_json::from_str(text).ok());
+        let what = match (text, self.ended()) {
+            (Ok(_), _) => "said what is no answer".to_string(),
+            (Err(_), None) => format!("did not answer within {} s", LIMIT.as_secs()),
+            // Such as `signal: 11 (SIGSEGV) (core dumped)`.
+            (Err(_), Some(status)) => format!("ended its process ({status})"),
+        };
+        found.unwrap_or_else(|| {
+            let hint = format!(
+                "its driver {what} when it was asked for devices: update it, or remove it if \
+                 nothing else needs it"
+            );
+            vec![Found { info: DeviceInfo::of_driver(driver), state: DriverState::Broken, hint }]
+        })
+    }
+
+    /// How the process ended, soon after it has answered or its pipe closed; else it is killed, and
+    /// not waited for: one that is stuck in the kernel cannot end.
+    fn ended(&mut self) -> Option<ExitStatus> {
+        let deadline = Instant::now() + Duration::from_millis(500);
+        while Instant::now() < deadline {
+            match self.child.try_wait() {
+                Ok(None) => std::thread::sleep(Duration::from_millis(1)),
+                Ok(status) => return status,
+                Err(_) => return None,
             }
         }
-    };
-    let text = reader.join().unwrap_or_default();
-    match serde_json::from_str(&text) {
-        Ok(found) if status.success() => found,
-        // Such as `signal: 11 (SIGSEGV) (core dumped)`.
-        _ => broken(format!("ended its process ({status})")),
+        let _ = self.child.kill();
+        let _ = self.child.try_wait();
+        None
     }
 }
 
@@ -92,28 +125,36 @@ mod tests {
 
     fn asked(script: &str, limit: Duration) -> Vec<Found> {
         let mut command = Command::new("sh");
-        command.args(["-c", script]).stdin(Stdio::null()).stdout(Stdio::piped());
-        let child = command.stderr(Stdio::null()).spawn().unwrap();
-        answer("wgpu", child, Instant::now() + limit)
+        command.args(["-c", script]);
+        Asked::of(command).unwrap().answer("wgpu", Instant::now() + limit)
     }
 
     #[test]
     fn a_driver_that_crashes_or_hangs_is_broken() {
-        let long = Duration::from_secs(60);
+        let (long, short) = (Duration::from_secs(60), Duration::from_millis(100));
         for (script, limit, wanted) in [
             ("kill -SEGV $$", long, "signal: 11"),
             ("echo '[]'; exit 3", long, "exit status: 3"),
-            ("echo nonsense", long, "exit status: 0"),
-            ("exec sleep 600", Duration::from_millis(50), "did not answer"),
+            ("echo 'hetra-found nonsense'", long, "no answer"),
+            ("exec sleep 600", short, "did not answer"),
         ] {
             let found = asked(script, limit);
             let [found] = &found[..] else { panic!("{script}: {found:?}") };
             assert_eq!((found.state, &found.info.driver[..]), (DriverState::Broken, "wgpu"));
             assert!(found.hint.contains(wanted), "{script}: {}", found.hint);
         }
+    }
+
+    #[test]
+    fn what_a_driver_says_besides_or_leaves_behind_does_not_matter() {
         let info = DeviceInfo { id: "wgpu:0".to_string(), ..DeviceInfo::of_driver("wgpu") };
         let whole = vec![Found { info, state: DriverState::Found, hint: String::new() }];
-        let script = format!("echo '{}'", serde_json::to_string(&whole).unwrap());
-        assert_eq!(asked(&script, long)[0].info.id, "wgpu:0");
+        let answer = serde_json::to_string(&whole).unwrap();
+        let begun = Instant::now();
+        for before in ["", "echo 'a note of the driver'", "sleep 600 &"] {
+            let script = format!("{before}\nprintf '\\nhetra-found %s\\n' '{answer}'");
+            assert_eq!(asked(&script, Duration::from_secs(60))[0].info.id, "wgpu:0", "{before}");
+        }
+        assert!(begun.elapsed() < Duration::from_secs(30));
     }
 }

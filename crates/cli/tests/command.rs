@@ -144,6 +144,39 @@ fn devices_are_asked_in_other_processes_and_models_inspected_for_them() {
 }
 
 #[test]
+fn compiled_kernels_are_kept_for_the_next_process() {
+    let found = json(&["devices", "--json"]);
+    let others = found.as_array().expect("a list").iter().filter(|one| one["state"] == "found");
+    for id in others.filter_map(|one| one["info"]["id"].as_str()).filter(|id| *id != "cpu") {
+        let cache = folder("kernels").join(id.replace(':', "-"));
+        let run = || {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_hetra"));
+            command.args(["run", &digits(), "-i", &picture(), "-d", id, "--json"]);
+            command.env("HETRA_STORE", "off").env("HETRA_KERNEL_CACHE", &cache);
+            let output = command.output().expect("it starts");
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+            report["outputs"].clone()
+        };
+        let files = || -> Vec<PathBuf> {
+            let entries = fs::read_dir(&cache).map(|all| all.flatten().collect::<Vec<_>>());
+            entries.unwrap_or_default().into_iter().map(|entry| entry.path()).collect()
+        };
+        let wanted = run();
+        // A driver may have nothing to keep; what there is is taken, or made again if it is broken.
+        let kept = files();
+        assert_eq!(run(), wanted, "{id}");
+        for file in &kept {
+            let mut bytes = fs::read(file).expect("a file");
+            bytes.truncate(bytes.len() - 1);
+            fs::write(file, bytes).expect("a file");
+        }
+        assert_eq!(run(), wanted, "{id}");
+        assert!(!id.starts_with("opencl") || kept.len() > 1, "{id} keeps nothing");
+    }
+}
+
+#[test]
 fn bench_prints_one_object() {
     let model = digits();
     let report = json(&["bench", &model, "--iterations", "3", "--warmup", "1", "--json"]);

@@ -14,6 +14,9 @@ use crate::stored::{Stored, bytes_of, scalar_of};
 /// Items of a group, for kernels along a line.
 pub(crate) const LINE: u32 = 64;
 
+/// Most elements of a memory: kernels count them in 32 bits.
+const COUNT_MAX: usize = u32::MAX as usize / 2;
+
 /// A device as the operators see it.
 pub(crate) struct Gpu {
     pub(crate) launcher: Arc<dyn Launcher>,
@@ -76,6 +79,10 @@ impl Gpu {
 
     /// Memory with these bytes.
     pub(crate) fn filled(&self, bytes: &[u8]) -> Result<Arc<dyn hetra_tensor::Held>, DeviceError> {
+        if bytes.len() / 4 > COUNT_MAX {
+            let (device, bytes) = ("this device".to_string(), bytes.len());
+            return Err(DeviceError::Memory { device, bytes, at_most: String::new() });
+        }
         let memory = self.launcher.alloc(bytes.len().max(4))?;
         self.launcher.write(&*memory, bytes)?;
         Ok(memory)
@@ -88,7 +95,8 @@ impl Gpu {
         }
         tensor.fetch()?;
         let scalar = self.scalar(tensor.dtype()).ok_or(Stop::Host)?;
-        if tensor.len().saturating_mul(scalar.bytes()) > self.limits().bytes_max {
+        let bytes = tensor.len().saturating_mul(scalar.bytes());
+        if tensor.len() > COUNT_MAX || bytes > self.limits().bytes_max {
             return Err(Stop::Host);
         }
         let bytes = bytes_of(tensor, self.limits().f16).ok_or(Stop::Host)?;
@@ -117,7 +125,7 @@ impl Gpu {
         let scalar = self.scalar(dtype).ok_or(Stop::Host)?;
         let count = hetra_tensor::element_count(shape)?;
         let bytes = count.checked_mul(scalar.bytes()).ok_or(Stop::Host)?;
-        if count > u32::MAX as usize / 2 || bytes > self.limits().bytes_max {
+        if count > COUNT_MAX || bytes > self.limits().bytes_max {
             return Err(Stop::Host);
         }
         let memory = self.launcher.alloc(bytes.max(4)).map_err(fault)?;

@@ -225,6 +225,10 @@ impl Tile {
     }
 }
 
+/// Copies have at most so many times the places of a plane, and some besides.
+const COPY_MAX: usize = 4;
+const COPY_FREE: usize = 4096;
+
 /// What a convolution reads and how: planes as they are, or copied.
 struct Source {
     /// Extents of a plane that is read.
@@ -249,6 +253,18 @@ impl Source {
     /// Places of the output, with those between its rows.
     fn length(&self, [out_height, out_width]: [usize; 2]) -> usize {
         (out_height - 1) * self.row + out_width
+    }
+
+    /// Whether copies are little more than the planes themselves, and what counts their places does
+    /// not wrap.
+    fn pays(&self, plane: &Plane, input: [usize; 2]) -> bool {
+        let copied = self.phases[0] * self.phases[1] * self.lines * self.row;
+        let reach = |axis: usize| {
+            let lines = [self.lines, self.row][axis].checked_mul(plane.strides[axis])?;
+            lines.checked_add(plane.pads[axis])?.checked_add(input[axis])
+        };
+        let fits = |axis| reach(axis).is_some_and(|reach| reach <= i32::MAX as usize);
+        copied <= COPY_MAX * input[0] * input[1] + COPY_FREE && fits(0) && fits(1)
     }
 
     fn copy(
@@ -301,11 +317,19 @@ pub(crate) fn convolve(
         return Ok(false);
     }
     let copied;
-    let x = if source.plain {
-        x
-    } else {
-        copied = source.copy(gpu, plane, geometry, input, x)?;
-        &copied
+    let x = match source.plain {
+        true => x,
+        // Planes with holes are read as they are, by the other kernel.
+        false if !source.pays(plane, input) => return Ok(false),
+        false => match source.copy(gpu, plane, geometry, input, x) {
+            Ok(made) => {
+                copied = made;
+                &copied
+            }
+            // No room.
+            Err(Stop::Host) => return Ok(false),
+            Err(fault) => return Err(fault),
+        },
     };
     let tiles = geometry.group_out().div_ceil(tile.rows);
     let spans = length.div_ceil(vectors * LANES);

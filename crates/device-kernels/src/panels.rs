@@ -190,7 +190,11 @@ impl Panels {
 
     /// Whether the sums are the output as they are.
     fn is_plain(&self, by: &Product, act: Activate) -> bool {
-        by.alpha == 1.0 && by.beta == 0.0 && act.is_none() && self.padded == by.whole
+        by.alpha == 1.0
+            && by.beta == 0.0
+            && act.is_none()
+            && self.padded == by.n
+            && by.n == by.whole
     }
 
     /// Writes the product to `out`.

@@ -13,8 +13,9 @@ pub(crate) struct Dial {
 impl Dial {
     /// What a schedule sets it to.
     pub(crate) fn of(&self, schedule: &Schedule) -> usize {
-        let set = schedule.get(self.name).and_then(|value| usize::try_from(value).ok());
-        set.unwrap_or(self.usual)
+        // A schedule may be of another form, whose knobs have the same names.
+        let set = schedule.get(self.name).filter(|value| self.choices.contains(value));
+        set.and_then(|value| usize::try_from(value).ok()).unwrap_or(self.usual)
     }
 }
 

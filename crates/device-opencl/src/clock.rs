@@ -11,6 +11,8 @@ pub(crate) struct Clock {
     /// How many want times.
     users: usize,
     taken: Vec<Event>,
+    /// There were more since somebody asked.
+    full: bool,
 }
 
 impl Clock {
@@ -24,18 +26,20 @@ impl Clock {
 
     /// A launch.
     pub(crate) fn take(&mut self, event: Event) {
-        if self.users > 0 && self.taken.len() < TAKEN_MAX {
+        self.full |= self.taken.len() >= TAKEN_MAX;
+        if self.users > 0 && !self.full {
             self.taken.push(event);
         }
     }
 
-    /// Nanoseconds of the launches since the last call, which are done; `None` where nobody wants
-    /// times, or the device does not say them.
+    /// Nanoseconds of the launches since the last call, which are done; `None` where they are not
+    /// known, or not whose they are.
     pub(crate) fn ns(&mut self) -> Option<u64> {
-        if self.users == 0 {
+        let taken = std::mem::take(&mut self.taken);
+        let full = std::mem::take(&mut self.full);
+        if self.users != 1 || full {
             return None;
         }
-        let taken = std::mem::take(&mut self.taken);
         let of = |event: &Event| {
             let (start, end) = (event.profiling_command_start(), event.profiling_command_end());
             Some(end.ok()?.saturating_sub(start.ok()?))

@@ -35,8 +35,11 @@ impl Shared {
         if into.is_empty() {
             return Ok(());
         }
-        if let Some(blocks) = self.pinned.as_ref().filter(|_| into.len() >= PINNED_BYTES_MIN) {
-            return self.copy_pinned(blocks, memory, into);
+        // Without room for blocks it goes the other way.
+        if let Some(blocks) = self.pinned.as_ref().filter(|_| into.len() >= PINNED_BYTES_MIN)
+            && let Some(two) = self.blocks(blocks)
+        {
+            return self.copy_pinned((blocks, two), memory, into);
         }
         // SAFETY: the call returns when it has copied (CL_TRUE), the slice is that long, and the
         // buffer is at least as long (checked above).
@@ -53,8 +56,10 @@ impl Shared {
         if bytes.is_empty() {
             return Ok(());
         }
-        if let Some(blocks) = self.pinned.as_ref().filter(|_| bytes.len() >= PINNED_BYTES_MIN) {
-            return self.write_pinned(blocks, memory, bytes);
+        if let Some(blocks) = self.pinned.as_ref().filter(|_| bytes.len() >= PINNED_BYTES_MIN)
+            && let Some(two) = self.blocks(blocks)
+        {
+            return self.write_pinned((blocks, two), memory, bytes);
         }
         // SAFETY: the call returns when it has copied (CL_TRUE), the slice is that long, and the
         // buffer is at least as long (checked above).
@@ -78,27 +83,26 @@ impl Shared {
         }
     }
 
-    /// Two blocks, so that the device copies to one while the host copies from the other.
-    fn blocks(&self, blocks: &Blocks) -> Result<[Block; 2], DeviceError> {
-        let one = || blocks.take(&self.context, &self.queue);
-        let fault = |error| self.fault("clCreateBuffer", &error, BLOCK_BYTES);
-        Ok([one().map_err(fault)?, one().map_err(fault)?])
+    /// Two blocks, so that the device copies to one while the host copies from the other; `None`
+    /// where there is no room.
+    fn blocks(&self, blocks: &Blocks) -> Option<[Block; 2]> {
+        let one = || blocks.take(&self.context, &self.queue).ok();
+        Some([one()?, one()?])
     }
 
     fn copy_pinned(
         &self,
-        blocks: &Blocks,
+        (blocks, mut two): (&Blocks, [Block; 2]),
         memory: &Memory,
         into: &mut [u8],
     ) -> Result<(), DeviceError> {
-        let mut two = self.blocks(blocks)?;
         let fault = |error| self.fault("clEnqueueReadBuffer", &error, BLOCK_BYTES);
         let mut under_way: Option<(Event, &mut [u8], usize)> = None;
         let mut result = Ok(());
         for (turn, part) in into.chunks_mut(BLOCK_BYTES).enumerate() {
             let bytes = &mut two[turn % 2].bytes()[..part.len()];
             // SAFETY: the block is not touched before the event has come (below), also where
-            // something fails (`finish`), and the buffer is at least as long (checked before).
+            // something fails (`give_back`), and the buffer is at least as long (checked before).
             let read = unsafe {
                 let at = turn * BLOCK_BYTES;
                 self.queue.enqueue_read_buffer(memory.buffer(), CL_FALSE, at, bytes, &[])
@@ -124,11 +128,10 @@ impl Shared {
 
     fn write_pinned(
         &self,
-        blocks: &Blocks,
+        (blocks, mut two): (&Blocks, [Block; 2]),
         memory: &Memory,
         bytes: &[u8],
     ) -> Result<(), DeviceError> {
-        let mut two = self.blocks(blocks)?;
         let fault = |error| self.fault("clEnqueueWriteBuffer", &error, BLOCK_BYTES);
         let mut events: [Option<Event>; 2] = [None, None];
         let mut result = Ok(());
@@ -138,7 +141,7 @@ impl Shared {
             }
             let block = &mut two[turn % 2].bytes()[..part.len()];
             block.copy_from_slice(part);
-            // SAFETY: the block is not touched before the event has come (above, and `finish`), and
+            // SAFETY: the block is not touched before the event has come (above, `give_back`), and
             // the buffer is at least as long as all parts (checked before).
             let written = unsafe {
                 let buffer = memory.buffer().get();
@@ -173,7 +176,13 @@ impl Shared {
         result: Result<(), DeviceError>,
     ) -> Result<(), DeviceError> {
         let done = self.queue.finish();
-        two.into_iter().for_each(|block| blocks.give(block));
+        for block in two {
+            match done {
+                Ok(()) => blocks.give(block),
+                // Something may yet write to it: it stays as it is.
+                Err(_) => std::mem::forget(block),
+            }
+        }
         result.and(done.map_err(|error| self.fault("clFinish", &error, 0)))
     }
 }

@@ -161,26 +161,24 @@ impl Shared {
     }
 
     fn compile(&self, kernel: &Kernel, text: &str) -> Result<opencl3::kernel::Kernel, DeviceError> {
-        let kept = self.cache.get(text);
-        // A binary that the driver does not take any more is made again.
-        let kept = kept.and_then(|binary| {
-            Program::create_and_build_from_binary(&self.context, &[&binary], "-w").ok()
+        let name = entry(kernel);
+        // A binary that the driver does not take any more, or that lacks the kernel, is made again.
+        let kept = self.cache.get(text).and_then(|binary| {
+            let program = Program::create_and_build_from_binary(&self.context, &[&binary], "-w");
+            opencl3::kernel::Kernel::create(&program.ok()?, &name).ok()
         });
-        let program = match kept {
-            Some(program) => program,
-            None => {
-                let built = Program::create_and_build_from_source(&self.context, text, "-w");
-                let built = built.map_err(|log| DeviceError::Failed {
-                    device: self.name.clone(),
-                    reason: format!("kernel `{}` does not compile: {log}", kernel.name),
-                })?;
-                if let Some(binary) = built.get_binaries().unwrap_or_default().first() {
-                    self.cache.put(text, binary);
-                }
-                built
-            }
-        };
-        opencl3::kernel::Kernel::create(&program, &entry(kernel))
+        if let Some(kept) = kept {
+            return Ok(kept);
+        }
+        let built = Program::create_and_build_from_source(&self.context, text, "-w");
+        let program = built.map_err(|log| DeviceError::Failed {
+            device: self.name.clone(),
+            reason: format!("kernel `{}` does not compile: {log}", kernel.name),
+        })?;
+        if let Some(binary) = program.get_binaries().unwrap_or_default().first() {
+            self.cache.put(text, binary);
+        }
+        opencl3::kernel::Kernel::create(&program, &name)
             .map_err(|error| self.fault("clCreateKernel", &error, 0))
     }
 

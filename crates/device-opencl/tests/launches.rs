@@ -44,6 +44,6 @@ fn copies_through_memory_that_does_not_move_are_the_same() {
 #[test]
 fn kernels_are_timed_by_the_devices_clock() {
     if let Some(device) = opened("opencl", open("opencl")) {
-        check_clock(&device);
+        check_clock("opencl", &device);
     }
 }

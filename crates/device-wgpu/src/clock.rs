@@ -19,13 +19,15 @@ pub(crate) struct Clock {
     users: usize,
     /// Two times each, of submissions that nobody has asked for.
     taken: Vec<Buffer>,
+    /// There were more since somebody asked.
+    full: bool,
 }
 
 impl Clock {
     pub(crate) fn new(device: &Device, queue: &Queue) -> Clock {
         let has = device.features().contains(Features::TIMESTAMP_QUERY);
         let period = has.then(|| f64::from(queue.get_timestamp_period()));
-        Clock { period, users: 0, taken: Vec::new() }
+        Clock { period, users: 0, taken: Vec::new(), full: false }
     }
 
     /// One more, or one less, wants times.
@@ -37,8 +39,9 @@ impl Clock {
     }
 
     /// Where the times of a submission go, if somebody wants them.
-    pub(crate) fn start(&self, device: &Device) -> Option<QuerySet> {
-        (self.period.is_some() && self.users > 0).then(|| {
+    pub(crate) fn start(&mut self, device: &Device) -> Option<QuerySet> {
+        self.full |= self.taken.len() >= TAKEN_MAX;
+        (self.period.is_some() && self.users > 0 && !self.full).then(|| {
             device.create_query_set(&QuerySetDescriptor {
                 label: None,
                 ty: QueryType::Timestamp,
@@ -56,15 +59,16 @@ impl Clock {
             mapped_at_creation: false,
         });
         encoder.resolve_query_set(set, 0..2, &buffer, 0);
-        if self.taken.len() < TAKEN_MAX {
-            self.taken.push(buffer);
-        }
+        self.taken.push(buffer);
     }
 
-    /// What was taken since the last call, and the nanoseconds of a tick.
+    /// What was taken since the last call, and the nanoseconds of a tick; `None` where not all is
+    /// known, or not whose it is.
     pub(crate) fn take(&mut self) -> Option<(Vec<Buffer>, f64)> {
-        let period = self.period.filter(|_| self.users > 0)?;
-        Some((std::mem::take(&mut self.taken), period))
+        let taken = std::mem::take(&mut self.taken);
+        let full = std::mem::take(&mut self.full);
+        let period = self.period.filter(|_| self.users == 1 && !full)?;
+        Some((taken, period))
     }
 }
 

@@ -545,6 +545,7 @@ impl Queue for Wgpu {
     fn finish(&self) -> Result<(), DeviceError> {
         self.shared.submit(&mut self.shared.lock());
         self.shared.poll()?;
+        self.shared.pipelines.idle();
         self.shared.check_faults()
     }
 

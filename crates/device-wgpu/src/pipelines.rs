@@ -5,8 +5,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use hetra_device::KernelCache;
 use wgpu::{Device, Features, PipelineCache, PipelineCacheDescriptor};
 
-/// After so many new pipelines they are kept, also where the process ends without a word.
-const NEW_MAX: u32 = 64;
+/// After so many new pipelines they are kept when the device has nothing to do, so that they are
+/// also where the process ends without a word.
+const NEW_MAX: u32 = 8;
+
+/// Larger data is left, and begun anew: it only grows.
+const DATA_BYTES_MAX: usize = 32 << 20;
 
 /// The key of all pipelines of a device.
 const KEY: &str = "pipelines";
@@ -25,7 +29,7 @@ impl Pipelines {
     pub(crate) fn new(device: &Device, about: &str) -> Pipelines {
         let disk = KernelCache::of(about);
         let cache = device.features().contains(Features::PIPELINE_CACHE).then(|| {
-            let data = disk.get(KEY);
+            let data = disk.get(KEY).filter(|data| data.len() <= DATA_BYTES_MAX);
             // SAFETY: the data is what `PipelineCache::get_data` gave for a device and driver of
             // the same name and version: the cache compares that, and a sum over the bytes, and
             // gives nothing else. What another driver made all the same is refused by wgpu's own
@@ -48,7 +52,12 @@ impl Pipelines {
 
     /// A pipeline was made.
     pub(crate) fn made(&self) {
-        if self.new.fetch_add(1, Ordering::Relaxed) + 1 >= NEW_MAX {
+        self.new.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Nobody waits for a while.
+    pub(crate) fn idle(&self) {
+        if self.new.load(Ordering::Relaxed) >= NEW_MAX {
             self.keep();
         }
     }

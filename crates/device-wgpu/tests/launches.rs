@@ -28,6 +28,6 @@ fn vectors_begin_at_any_element() {
 #[test]
 fn kernels_are_timed_by_the_devices_clock() {
     if let Some(device) = opened("wgpu", open("wgpu")) {
-        check_clock(&device);
+        check_clock("wgpu", &device);
     }
 }

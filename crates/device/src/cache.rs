@@ -3,10 +3,13 @@
 //! A file for each, named by a hash of its key; the key stands in the file, too, and is compared,
 //! so that two keys with one hash are a miss; so is what was cut or changed. What cannot be read or
 //! written counts for nothing: the kernel is compiled as if there were no cache.
+//!
+//! What is read is run by the driver, as native code where the device is a processor: the folder is
+//! its owner's alone, and one that others may write into is not used.
 
 use std::ffi::OsString;
 use std::fs;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::SystemTime;
@@ -63,6 +66,7 @@ impl KernelCache {
     /// What was kept for a key.
     pub fn get(&self, key: &str) -> Option<Vec<u8>> {
         let (path, key) = self.place(key)?;
+        is_private(path.parent()?).then_some(())?;
         let mut file = fs::File::open(&path).ok()?;
         if file.metadata().ok()?.len() > FILE_BYTES_MAX {
             return None;
@@ -108,13 +112,40 @@ fn hash(bytes: &[u8]) -> u64 {
     bytes.iter().copied().fold(0xcbf2_9ce4_8422_2325, step)
 }
 
+#[cfg(unix)]
+fn make_folder(folder: &Path) -> Option<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).ok()
+}
+
+#[cfg(not(unix))]
+fn make_folder(folder: &Path) -> Option<()> {
+    fs::create_dir_all(folder).ok()
+}
+
+/// Whether nobody but its owner may write into a folder.
+#[cfg(unix)]
+fn is_private(folder: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    fs::metadata(folder).is_ok_and(|about| about.permissions().mode() & 0o022 == 0)
+}
+
+#[cfg(not(unix))]
+fn is_private(_: &Path) -> bool {
+    true
+}
+
 /// Writes a file whole or not at all: others may read it meanwhile.
 fn write(path: &Path, bytes: &[u8]) -> Option<()> {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
-    fs::create_dir_all(path.parent()?).ok()?;
+    let folder = path.parent()?;
+    make_folder(folder)?;
+    is_private(folder).then_some(())?;
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let half = path.with_extension(format!("{}-{number}.half", std::process::id()));
-    let written = fs::write(&half, bytes).and_then(|()| fs::rename(&half, path));
+    let new = fs::File::options().write(true).create_new(true).open(&half);
+    let written =
+        new.and_then(|mut file| file.write_all(bytes)).and_then(|()| fs::rename(&half, path));
     if written.is_err() {
         let _ = fs::remove_file(&half);
     }
@@ -178,6 +209,21 @@ mod tests {
         let nowhere = KernelCache::at(None, "a device");
         nowhere.put("text", b"binary");
         assert_eq!(nowhere.get("text"), None);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_folder_that_others_write_into_is_not_used() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = folder("kernel-shared");
+        let cache = KernelCache::at(Some(folder.clone()), "d");
+        cache.put("text", b"binary");
+        let mode = |mode| fs::set_permissions(&folder, fs::Permissions::from_mode(mode)).unwrap();
+        mode(0o777);
+        assert_eq!(cache.get("text"), None);
+        mode(0o755);
+        assert!(cache.get("text").is_some());
+        fs::remove_dir_all(folder).unwrap();
     }
 
     #[test]

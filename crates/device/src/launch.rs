@@ -53,8 +53,8 @@ pub trait Launcher: Send + Sync {
     }
 
     /// Nanoseconds that kernels took by the device's own clock, of those that are done and were
-    /// launched since the last call, whoever launched them. `None` where it has no clock, or nobody
-    /// wants times.
+    /// launched since the last call, whoever launched them. `None` where it has no clock, where not
+    /// just one wants times (whose they were is not known), and where they were too many.
     ///
     /// # Errors
     /// `Lost`.

@@ -94,7 +94,7 @@ impl Alone {
     pub fn arguments(&self) -> Result<Vec<Option<Value>>, OpError> {
         let mut random = Random::new(1);
         let node = self.graph.node(self.node);
-        let mut one = |(index, id): (usize, ValueId)| {
+        let mut one = |(index, id): (usize, ValueId)| -> Result<Value, OpError> {
             let ty = &self.types[id.index()];
             let constant = self.graph.constants.get(&id);
             if let Some(value) = constant.filter(|_| !self.graph.inputs.contains(&id)) {
@@ -109,7 +109,17 @@ impl Alone {
             Ok(Value::from(from_f64(dtype, &shape, &numbers)?))
         };
         let ids = node.inputs.iter().enumerate();
-        ids.map(|(index, id)| id.map(|id| one((index, id))).transpose()).collect()
+        let arguments: Vec<Option<Value>> = ids
+            .map(|(index, id)| id.map(|id| one((index, id))).transpose())
+            .collect::<Result<_, _>>()?;
+        Ok(arguments.into_iter().map(|value| value.map(|value| self.placed(value))).collect())
+    }
+
+    /// A value where the device has it in the midst of a model.
+    fn placed(&self, value: Value) -> Value {
+        // What cannot be placed now is copied in each run, as it would be then.
+        let held = value.as_tensor().and_then(|tensor| self.device.place(tensor).ok().flatten());
+        held.map_or(value, Value::from)
     }
 
     /// Runs a program of it again and again for so long, at least three times, after a run that
@@ -154,7 +164,9 @@ impl Alone {
                 break;
             }
             read(&sweep);
-            self.computed(arguments).for_each(|tensor| read(tensor.bytes()));
+            if self.device.launcher().is_none() {
+                self.computed(arguments).for_each(|tensor| read(tensor.bytes()));
+            }
             let fell_back = Cell::new(false);
             let mut inputs = arguments.to_vec();
             let call = Call {

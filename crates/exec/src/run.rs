@@ -53,9 +53,11 @@ pub(crate) fn run(
         let start_ns = context.recorder.map(Recorder::now_ns);
         let did = frame.step(step)?;
         let done_ns = frame.settle(step)?;
-        if let Some((start_ns, (end_ns, kernel_ns))) = start_ns.zip(done_ns) {
-            times
-                .push(StepTime { kernel_ns, ..frame.time(step, did, start_ns, end_ns - start_ns) });
+        if let Some((start_ns, (end_ns, own_ns))) = start_ns.zip(done_ns) {
+            // The steps of bodies have asked for their own.
+            let inner: u64 = did.inner.iter().filter_map(|step| step.kernel_ns).sum();
+            let time = frame.time(step, did, start_ns, end_ns - start_ns);
+            times.push(StepTime { kernel_ns: own_ns.map(|own| own + inner), ..time });
         }
     }
     let outputs = frame.outputs()?;

@@ -140,15 +140,16 @@ pub(crate) fn open_by(id: &str, threads: HostThreads, tuned: &Tuned) -> Result<O
         return Err(DeviceError::NoDevice { id: id.to_string(), found }.into());
     };
     let found = driver.discover();
-    // A part of a device, or the driver's name alone, is tuned as the first is.
+    // The driver's name alone is the first; a part of a device is described as the whole is.
     let this = found.iter().find(|found| found.info.id == id).or(found.first());
     if let Some(Found { state, hint, .. }) = this
         && *state == DriverState::Missing
     {
         return Err(DeviceError::Failed { device: id.to_string(), reason: hint.clone() }.into());
     }
-    let (table, fault) =
-        this.map_or_else(Default::default, |found| tuned::table(&found.info, tuned));
+    let (table, fault) = this.map_or_else(Default::default, |found| {
+        tuned::table(&DeviceInfo { id: id.to_string(), ..found.info.clone() }, tuned)
+    });
     let fault = fault.map(|fault| format!("what was tuned is not used: {fault}"));
     let device = driver.open(id, threads, table.clone())?;
     let all: Vec<String> = fault.into_iter().chain(device.warning()).collect();

@@ -39,8 +39,13 @@ fn path_from(set: Option<OsString>, folder: impl Fn() -> Option<PathBuf>) -> Opt
 /// What stores know a device by: its name, revision and kernels, its driver, and the version of
 /// Hetra.
 pub fn device_key(info: &DeviceInfo) -> DeviceKey {
+    // Such as `opencl:0.1`: one unit of many.
+    let part = if info.id.contains('.') { "one unit" } else { "" };
     DeviceKey {
-        device: [info.name.as_str(), &info.revision, &info.kernels].join(" ").trim().to_string(),
+        device: [info.name.as_str(), &info.revision, &info.kernels, part]
+            .join(" ")
+            .trim()
+            .to_string(),
         driver: format!("{} {}", info.driver, info.version),
         version: env!("CARGO_PKG_VERSION").to_string(),
     }

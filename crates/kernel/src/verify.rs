@@ -137,7 +137,9 @@ impl Kernel {
             }
             Place::Span(first, lanes) => {
                 let of = self.element(first);
-                if of.lanes != 1 || of.scalar == Scalar::Bool || *lanes == 1 {
+                let whole = matches!(lanes, 2 | 4 | 8 | 16) && allowed != [Access::Atomic];
+                let numbers = of.lanes == 1 && of.scalar != Scalar::Bool;
+                if !whole || !numbers || first.indices().len() != 1 {
                     return Err(format!("a vector of {lanes} elements that are {of}"));
                 }
                 self.verify_place(first, allowed)?;

@@ -282,6 +282,9 @@ fn pools(random: &Random, cases: &mut Vec<Case>) {
 fn products(random: &Random, cases: &mut Vec<Case>) {
     let (m, k, n) =
         (random.pick(&[1, 3, 16, 31]), random.pick(&[1, 4, 33, 100]), random.pick(&[1, 2, 17, 64]));
+    // Large enough for copies of both operands, with rests of all tiles.
+    let (a, b) = (random.floats(&[37, 130]), random.floats(&[130, 117 + random.below(3)]));
+    cases.push(Case::new("MatMul of large matrices", node("MatMul"), vec![live(a), live(b)], 1));
     let batch = random.pick(&[1, 3]);
     let (a, b) = (random.floats(&[batch, 2, m, k]), random.floats(&[2, k, n]));
     cases.push(Case::new("MatMul", node("MatMul"), vec![live(a), live(b)], 1));

@@ -332,8 +332,8 @@ impl Trace {
     where
         Lanes<M::Element, N>: Element,
     {
-        // Some languages write the index for each lane.
-        let index = self.once(index);
+        // Some languages write the index for each lane, and refuse constants that are outside.
+        let index = self.bind(index);
         self.typed(Op::Load(Place::Span(Box::new(memory.place(index.0)), N as u8)))
     }
 
@@ -346,7 +346,7 @@ impl Trace {
     ) where
         Lanes<M::Element, N>: Element,
     {
-        let (index, value) = (self.once(index), self.once(value));
+        let (index, value) = (self.bind(index), self.once(value));
         let place = Place::Span(Box::new(memory.place(index.0)), N as u8);
         self.push(Stmt::Store(place, value.0));
     }
