@@ -14,10 +14,8 @@ use crate::activation::Activate;
 use crate::context::{A, Gpu, Stop};
 use crate::conv::Plane;
 use crate::math::activate;
+use crate::panels::LANES;
 use crate::stored::Stored;
-
-/// Places of a vector.
-const LANES: usize = 16;
 
 /// Copies lines of planes to the planes of one phase of the strides, with zeros around them.
 #[kernel(group = [8])]

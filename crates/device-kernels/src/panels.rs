@@ -132,7 +132,7 @@ fn finish(
 }
 
 /// Floats of a vector.
-const LANES: usize = 16;
+pub(crate) const LANES: usize = 16;
 
 /// Below so many multiplications the copies cost more than they save.
 const PRODUCTS_MIN: usize = 1 << 19;

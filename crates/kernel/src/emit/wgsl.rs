@@ -263,17 +263,6 @@ impl Storage for Wgsl {
     fn inside(&self, index: &str, lanes: u8, len: &str, memory: u32) -> String {
         format!("h_in({index}, {lanes}u, {len}, {memory}u)")
     }
-
-    fn load_span(&self, ty: Type, memory: &str, index: &str) -> String {
-        let lanes = (0..ty.lanes).map(|lane| format!("{memory}[{index} + {lane}u]"));
-        self.vector(ty, &lanes.collect::<Vec<_>>())
-    }
-
-    fn store_span(&self, ty: Type, memory: &str, index: &str, value: &str) -> String {
-        let lanes = (0..ty.lanes)
-            .map(|lane| format!("{memory}[{index} + {lane}u] = {};", self.lane(value, lane)));
-        lanes.collect::<Vec<_>>().join(" ")
-    }
 }
 
 impl Dialect for Wgsl {

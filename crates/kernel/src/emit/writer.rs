@@ -48,9 +48,16 @@ pub(super) trait Storage: Numbers {
     /// Whether so many elements from an index on are there: false and a fault where not all are.
     fn inside(&self, index: &str, lanes: u8, len: &str, memory: u32) -> String;
     /// Elements of a buffer of scalars from an index on, as a vector.
-    fn load_span(&self, ty: Type, memory: &str, index: &str) -> String;
+    fn load_span(&self, ty: Type, memory: &str, index: &str) -> String {
+        let lanes = (0..ty.lanes).map(|lane| format!("{memory}[{index} + {lane}u]"));
+        self.vector(ty, &lanes.collect::<Vec<_>>())
+    }
     /// The statements that write a vector to them.
-    fn store_span(&self, ty: Type, memory: &str, index: &str, value: &str) -> String;
+    fn store_span(&self, ty: Type, memory: &str, index: &str, value: &str) -> String {
+        let lanes = (0..ty.lanes)
+            .map(|lane| format!("{memory}[{index} + {lane}u] = {};", self.lane(value, lane)));
+        lanes.collect::<Vec<_>>().join(" ")
+    }
 }
 
 /// How it writes what a kernel does with its place and its order.
