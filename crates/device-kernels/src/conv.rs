@@ -3,9 +3,11 @@
 //! An item has one place of the output and a block of its channels, so that an element of the input
 //! is read once for all of them.
 
+use std::sync::Arc;
+
 use hetra_device::{Part, Schedule, Space, Task};
 use hetra_ir::Node;
-use hetra_kernel::{Scalar, kernel};
+use hetra_kernel::{Kernel, Scalar, kernel};
 use hetra_ops::{Compute, ConvGeometry, Window};
 use hetra_tensor::{Axes, DType, Tensor};
 use smallvec::{SmallVec, smallvec};
@@ -14,7 +16,9 @@ use crate::activation::Activate;
 use crate::context::{A, Gpu, LINE, Outcome, Run, Stop};
 use crate::conv_lanes;
 use crate::conv_shared::convolve_shared;
-use crate::conv_way::{self, Way};
+use crate::conv_way::{self, Sizes, Way};
+use crate::cut::Cut;
+use crate::finish::Parts;
 use crate::math::activate;
 use crate::program::Work;
 use crate::stored::{Stored, floats};
@@ -182,9 +186,17 @@ fn groups_of(node: &Node) -> Option<usize> {
     usize::try_from(node.attrs.int_or("group", 1).ok()?).ok().filter(|&groups| groups > 0)
 }
 
-/// How a convolution with weights of this shape is done.
-fn way(gpu: &Gpu, w: &[usize], groups: usize, schedule: &Schedule) -> Way {
-    Way::of(gpu.limits(), (w[0] / groups, w[1..].iter().product()), schedule)
+/// What is known of a convolution by weights of this shape.
+fn sizes(part: &Part<'_>, node: &Node, w: &[usize], groups: usize) -> Sizes {
+    let x = node.input(0).and_then(|x| part.types[x.index()].known_shape());
+    let geometry = x.and_then(|x| ConvGeometry::resolve(&node.attrs, &x, w).ok());
+    geometry.map_or_else(
+        || {
+            let (group_out, terms) = (w[0] / groups, w[1..].iter().product());
+            Sizes { products: groups, places: None, group_out, terms }
+        },
+        |geometry| Sizes::of(&geometry),
+    )
 }
 
 fn tunes(gpu: &Gpu, part: &Part<'_>, node: &Node) -> Option<(Task, Space)> {
@@ -205,7 +217,8 @@ fn compile(gpu: &Gpu, part: &Part<'_>, node: &Node, schedule: &Schedule) -> Opti
     });
     let known = match constant {
         Some(w) => {
-            let way = way(gpu, w.shape(), groups, schedule);
+            let sizes = sizes(part, &node, w.shape(), groups);
+            let way = Way::of(gpu.limits(), &sizes, schedule);
             Some((way, weights(gpu, w, groups, way.block()).ok()?))
         }
         None => None,
@@ -219,7 +232,8 @@ fn compile(gpu: &Gpu, part: &Part<'_>, node: &Node, schedule: &Schedule) -> Opti
         let (way, w) = match &known {
             Some(known) => known.clone(),
             None => {
-                let way = way(run.gpu, w_shape, groups, &Schedule::new());
+                let sizes = Sizes::of(&geometry);
+                let way = Way::of(run.gpu.limits(), &sizes, &Schedule::new());
                 let host = run.on_host(1)?.ok_or(Stop::Host)?;
                 (way, weights(run.gpu, host, groups, way.block())?)
             }
@@ -256,36 +270,57 @@ fn convolution(
             return Ok(smallvec![out]);
         }
     }
-    let block = way.block();
-    let blocks = geometry.group_out().div_ceil(block);
-    let mut args: SmallVec<[A<'_>; 32]> = smallvec![
-        A::U(geometry.channels_in),
-        A::U(height),
-        A::U(width),
-        A::U(out_width),
-        A::U(places),
-        A::U(geometry.group_in()),
-        A::U(geometry.group_out()),
-        A::U(blocks),
-    ];
-    args.extend(plane.args());
-    args.push(A::U(usize::from(bias.is_some())));
-    args.extend(act.args());
-    args.extend([A::M(x), A::M(w), A::M(bias.as_ref().unwrap_or(w)), A::M(&out)]);
-    let (kernel, lines) = match way {
-        Way::Shared { rows, columns, side } => {
-            let own = [rows, columns, side, side * rows, side * columns].map(|n| n as u32);
-            let make = || convolve_shared::with(&own);
-            let kernel = run.gpu.kernel(&format!("convolve shared {own:?}"), make)?;
-            (kernel, places.div_ceil(side * columns))
-        }
-        Way::Lanes { .. } | Way::Direct { .. } => {
-            let make = || convolve::with(&[block as u32]);
-            let kernel = run.gpu.kernel(&format!("convolve {block}"), make)?;
-            (kernel, places.div_ceil(LINE as usize))
-        }
+    let blocks = geometry.group_out().div_ceil(way.block());
+    // Without room for the parts, sums are not cut.
+    let cut_in = |cut: Cut| run.gpu.room(DType::F32, &[cut.parts, out.count()]).ok();
+    let (way, partial) = match way {
+        Way::Shared(cut) if cut.parts > 1 => match cut_in(cut) {
+            Some(partial) => (way, Some((cut.parts, partial))),
+            None => (Way::Shared(Cut { parts: 1, ..cut }), None),
+        },
+        _ => (way, None),
     };
-    run.gpu.launch(&kernel, [lines, geometry.groups * blocks, geometry.batch], &args)?;
+    let mut args: SmallVec<[A<'_>; 32]> = SmallVec::new();
+    if let Way::Shared(cut) = way {
+        let terms = plane.taps.iter().product::<usize>() * geometry.group_in();
+        args.extend([A::U(geometry.batch), A::U(cut.steps(terms))]);
+    }
+    let extents = [geometry.channels_in, height, width, out_width, places];
+    let groups = [geometry.group_in(), geometry.group_out(), blocks];
+    args.extend(extents.into_iter().chain(groups).map(A::U));
+    args.extend(plane.args());
+    let (now, to) = match &partial {
+        Some((_, sums)) => (Activate::nothing(), sums),
+        None => (act, &out),
+    };
+    args.push(A::U(usize::from(bias.is_some() && partial.is_none())));
+    args.extend(now.args());
+    args.extend([A::M(x), A::M(w), A::M(bias.as_ref().unwrap_or(w)), A::M(to)]);
+    let (kernel, lines) = kernel(run.gpu, way, places)?;
+    let parts = partial.as_ref().map_or(1, |(parts, _)| *parts);
+    let groups = [lines, geometry.groups * blocks, geometry.batch * parts];
+    run.gpu.launch(&kernel, groups, &args)?;
     drop(args);
+    if let Some((count, sums)) = &partial {
+        let (m, n, products) = (geometry.channels_out, places, geometry.batch);
+        let parts = Parts { count: *count, products, m, n, row: n };
+        let beta = if bias.is_some() { 1.0 } else { 0.0 };
+        let tail = [A::F(1.0), A::F(beta), A::U(1), A::U(0), A::U(n), A::U(0)];
+        let tail = tail.into_iter().chain(act.args());
+        parts.finish(run.gpu, tail, [sums, bias.as_ref().unwrap_or(w), &out])?;
+    }
     Ok(smallvec![out])
+}
+
+/// The kernel of a way, and its groups along the places.
+fn kernel(gpu: &Gpu, way: Way, places: usize) -> Result<(Arc<Kernel>, usize), Stop> {
+    if let Way::Shared(cut) = way {
+        let own = cut.constants();
+        let make = || convolve_shared::with(&own);
+        let kernel = gpu.kernel(&format!("convolve shared {own:?}"), make)?;
+        return Ok((kernel, places.div_ceil(cut.side * cut.columns)));
+    }
+    let block = way.block();
+    let kernel = gpu.kernel(&format!("convolve {block}"), || convolve::with(&[block as u32]))?;
+    Ok((kernel, places.div_ceil(LINE as usize)))
 }

@@ -5,8 +5,9 @@ use hetra_kernel::kernel;
 
 use crate::math::activate;
 
-/// An item has `M` channels and `N` places; a group `ROWS` and `COLUMNS`. Weights are packed in
-/// blocks of `ROWS` channels.
+/// An item has `M` channels and `N` places; a group `ROWS` and `COLUMNS`, of which an item loads
+/// `LEFT` and `RIGHT` at a time, `DEPTH` steps of the sums before they are needed. Weights are
+/// packed in blocks of `ROWS` channels.
 #[kernel(group = [G, G])]
 pub(crate) fn convolve_shared<
     const M: usize,
@@ -14,7 +15,13 @@ pub(crate) fn convolve_shared<
     const G: usize,
     const ROWS: usize,
     const COLUMNS: usize,
+    const DEPTH: usize,
+    const BOTH: usize,
+    const LEFT: usize,
+    const RIGHT: usize,
 >(
+    images: u32,
+    part: u32,
     channels_in: u32,
     height: u32,
     width: u32,
@@ -42,56 +49,80 @@ pub(crate) fn convolve_shared<
     bias: &[f32],
     y: &mut [f32],
 ) {
-    let tile_w = shared::<[[f32; ROWS]; 16]>();
-    let tile_x = shared::<[[f32; COLUMNS]; 16]>();
+    let tile_w = shared::<[[f32; ROWS]; BOTH]>();
+    let tile_x = shared::<[[f32; COLUMNS]; BOTH]>();
     let across = local_id(0);
     let down = local_id(1);
     let item = down * G + across;
     let first_place = group_id(0) * COLUMNS;
     let group = group_id(1) / blocks;
     let first = (group_id(1) % blocks) * ROWS;
-    let image = group_id(2);
+    let image = group_id(2) % images;
     let plane = height * width;
     let source = (image * channels_in + group * group_in) * plane;
     let steps = taps_y * taps_x * group_in;
+    let begin = ((group_id(2) / images) * part).min(steps);
+    let end = (begin + part).min(steps);
+    let turns = (end - begin + DEPTH - 1) / DEPTH;
     let weights = group_id(1) * steps * ROWS;
     let mut sums = [[0.0; N]; M];
     let mut left = [0.0; M];
-    for from in (0..steps).step_by(16) {
-        for e in (item..ROWS * 16).step_by(G * G) {
-            let p = e / ROWS;
+    let mut next_w = [0.0; LEFT];
+    let mut next_x = [0.0; RIGHT];
+    // All that an item loads of the input is of one place: a group has a whole number of times as
+    // many items as places.
+    let place = first_place + item % COLUMNS;
+    let top = (place / out_width) * stride_y - pad_y;
+    let side = (place % out_width) * stride_x - pad_x;
+    for turn in 0..turns + 1 {
+        let from = begin + turn * DEPTH;
+        for i in 0..LEFT {
+            let e = item + i * (G * G);
             let mut value = 0.0;
-            if from + p < steps {
-                value = w[weights + (from + p) * ROWS + e % ROWS];
+            if from + e / ROWS < end {
+                value = w[weights + from * ROWS + e];
             }
-            tile_w[p][e % ROWS] = value;
+            next_w[i] = value;
         }
-        for e in (item..COLUMNS * 16).step_by(G * G) {
+        for i in 0..RIGHT {
+            let e = item + i * (G * G);
             let step = from + e / COLUMNS;
-            let place = first_place + e % COLUMNS;
             let mut value = 0.0;
-            if step < steps && place < out_places {
+            if step < end && place < out_places {
                 let tap = step / group_in;
+                let channel = step - tap * group_in;
+                let tap_y = tap / taps_x;
                 // What lies in the padding wraps and is beyond the last row.
-                let row = (place / out_width) * stride_y + (tap / taps_x) * dilation_y - pad_y;
-                let column = (place % out_width) * stride_x + (tap % taps_x) * dilation_x - pad_x;
+                let row = top + tap_y * dilation_y;
+                let column = side + (tap - tap_y * taps_x) * dilation_x;
                 if row < height && column < width {
-                    value = x[source + (step % group_in) * plane + row * width + column];
+                    value = x[source + channel * plane + row * width + column];
                 }
             }
-            tile_x[e / COLUMNS][e % COLUMNS] = value;
+            next_x[i] = value;
         }
-        barrier();
-        for p in 0..16 {
-            for i in 0..M {
-                left[i] = tile_w[p][down * M + i];
-            }
-            for j in 0..N {
-                let right = tile_x[p][across + j * G];
+        if turn > 0 {
+            let now = ((turn - 1) % 2) * DEPTH;
+            for p in 0..DEPTH {
                 for i in 0..M {
-                    sums[i][j] += left[i] * right;
+                    left[i] = tile_w[now + p][down * M + i];
+                }
+                for j in 0..N {
+                    let right = tile_x[now + p][across + j * G];
+                    for i in 0..M {
+                        sums[i][j] += left[i] * right;
+                    }
                 }
             }
+        }
+        let then = (turn % 2) * DEPTH;
+        for i in 0..LEFT {
+            let e = item + i * (G * G);
+            tile_w[then + e / ROWS][e % ROWS] = next_w[i];
+        }
+        for i in 0..RIGHT {
+            let e = item + i * (G * G);
+            tile_x[then + e / COLUMNS][e % COLUMNS] = next_x[i];
         }
         barrier();
     }
@@ -105,7 +136,7 @@ pub(crate) fn convolve_shared<
                 if has_bias != 0 {
                     sum += bias[group * group_out + channel];
                 }
-                y[(image * channels + group * group_out + channel) * out_places + place] =
+                y[(group_id(2) * channels + group * group_out + channel) * out_places + place] =
                     activate(sum, code, act_a, act_b, scale, shift);
             }
         }

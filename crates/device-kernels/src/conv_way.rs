@@ -4,6 +4,7 @@ use hetra_device::{LaunchLimits, Schedule, Space, Task};
 use hetra_ops::ConvGeometry;
 
 use crate::conv_lanes::Tile;
+use crate::cut::{Cut, PARTS, SUMS, Shape};
 use crate::tuned::{Dial, task};
 
 /// A convolution as its kernels see it.
@@ -14,16 +15,47 @@ pub(crate) enum Way {
     Lanes { tile: Tile, work: usize },
     /// An item has one place and so many channels (`conv.rs`).
     Direct { rows: usize },
-    /// Groups of `side` times `side` items share memory, an item has `rows` channels and `columns`
-    /// places (`conv_shared.rs`).
-    Shared { rows: usize, columns: usize, side: usize },
+    /// Items of a group share memory, and have so many channels and places (`conv_shared.rs`).
+    Shared(Cut),
 }
 
 /// Below so many terms of a sum, shared memory saves less than it costs.
 const SHARED_TERMS_MIN: usize = 32;
 
-/// Items of a group along an axis, where they share memory.
-const SIDE: usize = 16;
+/// Below so many channels of a group most of what is computed by shared memory is of none.
+const SHARED_CHANNELS_MIN: usize = 16;
+
+/// Places of the output where nobody knows how many there are.
+const PLACES: usize = 784;
+
+/// What is known of a convolution before it runs.
+pub(crate) struct Sizes {
+    /// Images times groups of channels.
+    pub(crate) products: usize,
+    /// Places of the output.
+    pub(crate) places: Option<usize>,
+    /// Channels of the output in a group.
+    pub(crate) group_out: usize,
+    /// Terms of a sum.
+    pub(crate) terms: usize,
+}
+
+impl Sizes {
+    /// All is known.
+    pub(crate) fn of(geometry: &ConvGeometry) -> Sizes {
+        Sizes {
+            products: geometry.batch * geometry.groups,
+            places: Some(geometry.output.iter().product()),
+            group_out: geometry.group_out(),
+            terms: geometry.window.kernel.iter().product::<usize>() * geometry.group_in(),
+        }
+    }
+
+    fn shape(&self) -> Shape {
+        let n = self.places.unwrap_or(PLACES);
+        Shape { m: self.group_out, n, k: self.terms, products: self.products }
+    }
+}
 
 /// The knobs of items that work on vectors.
 struct LaneDials {
@@ -38,6 +70,7 @@ struct Dials {
     rows: Dial,
     columns: Dial,
     side: Dial,
+    parts: Dial,
 }
 
 impl LaneDials {
@@ -63,47 +96,44 @@ impl LaneDials {
 }
 
 impl Dials {
-    fn of(limits: &LaunchLimits, group_out: usize, terms: usize) -> Dials {
-        let shared = limits.cheap_barriers && group_out >= SIDE && terms >= SHARED_TERMS_MIN;
-        let side = if limits.group_items_max >= 256 { SIDE } else { 8 };
+    fn of(limits: &LaunchLimits, sizes: &Sizes) -> Dials {
+        let Sizes { group_out, terms, .. } = *sizes;
+        let shared =
+            limits.cheap_barriers && group_out >= SHARED_CHANNELS_MIN && terms >= SHARED_TERMS_MIN;
+        let cut = Cut::usual(limits, sizes.shape());
         let rows = match (shared, group_out) {
-            (true, 64..) => 4,
-            (true, 32..) => 2,
-            (true, _) => 1,
+            (true, _) => cut.rows,
             (false, 4..) => 8,
             (false, _) => 1,
         };
         Dials {
             shared: Dial { name: "shared", choices: &[0, 1], usual: usize::from(shared) },
-            rows: Dial { name: "rows", choices: &[1, 2, 4, 8, 16], usual: rows },
-            columns: Dial { name: "columns", choices: &[1, 2, 4], usual: 4 },
-            side: Dial { name: "side", choices: &[8, 16], usual: side },
+            rows: Dial { name: "rows", choices: SUMS, usual: rows },
+            columns: Dial { name: "columns", choices: SUMS, usual: cut.columns },
+            side: Dial { name: "side", choices: &[8, 16], usual: cut.side },
+            parts: Dial { name: "parts", choices: PARTS, usual: cut.parts },
         }
     }
 
     fn way(&self, limits: &LaunchLimits, schedule: &Schedule) -> Way {
         let rows = self.rows.of(schedule);
-        let (columns, side) = (self.columns.of(schedule), self.side.of(schedule));
-        let bytes = 16 * 4 * side * (rows + columns);
-        let fits =
-            bytes <= limits.shared_bytes_max && (side * side) as u32 <= limits.group_items_max;
-        match self.shared.of(schedule) == 1 && fits {
-            true => Way::Shared { rows, columns, side },
+        let [columns, side, parts] =
+            [&self.columns, &self.side, &self.parts].map(|dial| dial.of(schedule));
+        let cut = Cut { rows, columns, side, parts };
+        let shared = limits.cheap_barriers && self.shared.of(schedule) == 1;
+        match shared && cut.fits(limits) {
+            true => Way::Shared(cut),
             false => Way::Direct { rows },
         }
     }
 }
 
 impl Way {
-    /// For groups of so many channels, each a sum of so many terms, by a schedule.
-    pub(crate) fn of(
-        limits: &LaunchLimits,
-        (group_out, terms): (usize, usize),
-        schedule: &Schedule,
-    ) -> Way {
-        match LaneDials::of(limits.lanes, group_out) {
+    /// How a convolution is done, by a schedule.
+    pub(crate) fn of(limits: &LaunchLimits, sizes: &Sizes, schedule: &Schedule) -> Way {
+        match LaneDials::of(limits.lanes, sizes.group_out) {
             Some(dials) => dials.way(schedule),
-            None => Dials::of(limits, group_out, terms).way(limits, schedule),
+            None => Dials::of(limits, sizes).way(limits, schedule),
         }
     }
 
@@ -112,7 +142,7 @@ impl Way {
         match self {
             Way::Lanes { tile, .. } => tile.rows,
             Way::Direct { rows } => rows,
-            Way::Shared { rows, side, .. } => rows * side,
+            Way::Shared(cut) => cut.rows * cut.side,
         }
     }
 }
@@ -139,9 +169,12 @@ pub(crate) fn tunes(limits: &LaunchLimits, geometry: &ConvGeometry) -> Option<(T
     match LaneDials::of(limits.lanes, group_out) {
         Some(LaneDials { rows, sums, work }) => task("Conv", &sizes, &[&rows, &sums, &work]),
         None => {
-            let Dials { shared, rows, columns, side } =
-                Dials::of(limits, group_out, taps * group_in);
-            task("Conv", &sizes, &[&shared, &rows, &columns, &side])
+            let dials = Dials::of(limits, &Sizes::of(geometry));
+            let Dials { shared, rows, columns, side, parts } = &dials;
+            match limits.cheap_barriers {
+                true => task("Conv", &sizes, &[shared, rows, columns, side, parts]),
+                false => task("Conv", &sizes, &[rows]),
+            }
         }
     }
 }

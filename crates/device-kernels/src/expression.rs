@@ -361,7 +361,7 @@ fn unary(t: &Trace, node: &Node, x: E<f32>) -> Option<E<f32>> {
     let zero = t.lit(0.0);
     let negative = t.lt(x, zero);
     Some(match node.op.as_str() {
-        "Relu" => t.select(negative, zero, x),
+        "Relu" => math::leaky::trace(t, &[], x, zero),
         "Sigmoid" => math::sigmoid::trace(t, &[], x),
         "Tanh" => math::tanh::trace(t, &[], x),
         "Exp" => t.exp(x),
@@ -371,9 +371,9 @@ fn unary(t: &Trace, node: &Node, x: E<f32>) -> Option<E<f32>> {
         "Ceil" => t.ceil(x),
         "Round" => t.round_ties_even(x),
         "Erf" => math::erf::trace(t, &[], x),
-        "Sin" => t.sin(x),
-        "Cos" => t.cos(x),
-        "Tan" => t.tan(x),
+        "Sin" => math::sin::trace(t, &[], x),
+        "Cos" => math::cos::trace(t, &[], x),
+        "Tan" => math::tan::trace(t, &[], x),
         "Asin" => math::asin::trace(t, &[], x),
         "Acos" => math::acos::trace(t, &[], x),
         "Atan" => math::atan::trace(t, &[], x),

@@ -8,16 +8,19 @@
 //! waits until somebody reads them.
 
 mod activation;
+mod attention;
 mod context;
 mod conv;
 mod conv_lanes;
 mod conv_shared;
 mod conv_transpose;
 mod conv_way;
+mod cut;
 mod device;
 mod elementwise;
 mod expression;
 mod fill;
+mod finish;
 mod math;
 mod matmul;
 mod movement;
@@ -28,6 +31,7 @@ mod program;
 mod recurrent;
 mod resample;
 mod rows;
+mod rows_shared;
 mod stored;
 mod table;
 mod tuned;

@@ -14,11 +14,13 @@ pub(crate) fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + (-x).exp())
 }
 
-/// `x` kept between two numbers; one that is none stays none.
+/// `x` kept between two numbers; one that is none stays none, also where drivers make comparisons
+/// to minima and maxima, which drop it.
 #[kernel_fn]
 pub(crate) fn between(x: f32, low: f32, high: f32) -> f32 {
     let above = if x < low { low } else { x };
-    if above > high { high } else { above }
+    let kept = if above > high { high } else { above };
+    if is_nan(x) { x } else { kept }
 }
 
 /// `x`, below zero times `alpha`.
@@ -26,7 +28,9 @@ pub(crate) fn between(x: f32, low: f32, high: f32) -> f32 {
 pub(crate) fn leaky(x: f32, alpha: f32) -> f32 {
     // Of minus infinity, too, nothing is nothing.
     let below = if alpha == 0.0 { 0.0 } else { alpha * x };
-    if x < 0.0 { below } else { x }
+    let y = if x < 0.0 { below } else { x };
+    // Of what is no number, too: see `between`.
+    if is_nan(x) { x } else { y }
 }
 
 /// `x * max(0, min(1, x / 6 + 1 / 2))`.
@@ -106,6 +110,39 @@ pub(crate) fn activate(x: f32, code: u32, a: f32, b: f32, scale: f32, shift: f32
         y = gelu(x);
     }
     scale * y + shift
+}
+
+/// The sine of what is left of `x` beyond `quarters` times pi / 2, a quarter turn further where
+/// `ahead` is 1. Constants of the Cephes library (S. Moshier).
+#[kernel_fn]
+pub(crate) fn sine_of(x: f32, ahead: u32) -> f32 {
+    let quarters = (x * 0.63661977 + 0.5).floor();
+    // In three parts, of which the first two have few digits: their products are exact.
+    let r = ((x - quarters * 1.5703125) - quarters * 4.8375130e-4) - quarters * 7.5497899e-8;
+    let z = r * r;
+    let sine = ((-1.9515296e-4 * z + 8.3321609e-3) * z - 1.6666655e-1) * z * r + r;
+    let cosine = ((2.4433157e-5 * z - 1.3887316e-3) * z + 4.1666646e-2) * z * z - 0.5 * z + 1.0;
+    let turn = (quarters as i32 as u32 + ahead) % 4;
+    let size = if turn % 2 == 1 { cosine } else { sine };
+    if turn >= 2 { -size } else { size }
+}
+
+/// The sine: drivers may have few digits (Vulkan asks for eleven bits, and for none beyond pi).
+#[kernel_fn]
+pub(crate) fn sin(x: f32) -> f32 {
+    if x.abs() < 8192.0 { sine_of(x, 0) } else { x.sin() }
+}
+
+/// The cosine.
+#[kernel_fn]
+pub(crate) fn cos(x: f32) -> f32 {
+    if x.abs() < 8192.0 { sine_of(x, 1) } else { x.cos() }
+}
+
+/// The tangent.
+#[kernel_fn]
+pub(crate) fn tan(x: f32) -> f32 {
+    sin(x) / cos(x)
 }
 
 /// The arc tangent: drivers may leave out digits (Vulkan asks for 4096 ulp). Constants of the

@@ -1,14 +1,18 @@
 //! Products of matrices: their forms, and how they are cut.
 
+use std::sync::Arc;
+
 use hetra_device::{LaunchLimits, Part, Schedule, Space, Task};
 use hetra_ir::Node;
-use hetra_kernel::Scalar;
+use hetra_kernel::{Kernel, Scalar};
 use hetra_ops::{Compute, GemmForm, MatMulForm, Operand};
-use hetra_tensor::{DType, Shape};
+use hetra_tensor::{Axes, DType};
 use smallvec::{SmallVec, smallvec};
 
 use crate::activation::Activate;
 use crate::context::{A, Gpu, Outcome, Run, Stop};
+use crate::cut::{Cut, PARTS, SUMS, Shape};
+use crate::finish::Parts;
 use crate::panels::Panels;
 use crate::product::{product, product_shared};
 use crate::program::Work;
@@ -48,10 +52,14 @@ pub(crate) struct Product {
     /// Columns of the output, of which these are `n` from the one of `from` on.
     pub(crate) whole: usize,
     pub(crate) from: usize,
-    pub(crate) output: Shape,
+    pub(crate) output: Axes,
 }
 
 impl Product {
+    fn shape(&self) -> Shape {
+        Shape { m: self.m, n: self.n, k: self.k, products: self.batch.0 }
+    }
+
     /// What is done to its sums, as kernels take it: factors, steps of what is added, columns of
     /// the output, activation.
     pub(crate) fn tail<'a>(&self, act: Activate) -> impl Iterator<Item = A<'a>> {
@@ -85,8 +93,11 @@ fn tunes(gpu: &Gpu, part: &Part<'_>, node: &Node) -> Option<(Task, Space)> {
     if let Some(rows) = Panels::dial(gpu, &by) {
         return task("MatMul", &sizes, &[&rows]);
     }
-    let Dials { shared, rows, columns, side } = Dials::of(gpu.limits(), &by);
-    task("MatMul", &sizes, &[&shared, &rows, &columns, &side])
+    let Dials { shared, rows, columns, side, parts } = Dials::of(gpu.limits(), &by);
+    match gpu.limits().cheap_barriers {
+        true => task("MatMul", &sizes, &[&shared, &rows, &columns, &side, &parts]),
+        false => task("MatMul", &sizes, &[&rows, &columns, &side]),
+    }
 }
 
 fn compile(gpu: &Gpu, part: &Part<'_>, node: &Node, schedule: &Schedule) -> Option<Work> {
@@ -170,20 +181,38 @@ struct Dials {
     rows: Dial,
     columns: Dial,
     side: Dial,
+    parts: Dial,
 }
+
+/// Items that a processor of a GPU had better have where each reads memory by itself.
+const UNIT_ITEMS: usize = 512;
 
 impl Dials {
     fn of(limits: &LaunchLimits, by: &Product) -> Dials {
-        let shared = limits.cheap_barriers && by.m >= 16 && by.n >= 16 && by.k >= 16;
+        let shared = limits.cheap_barriers && by.m >= 8 && by.n >= 16 && by.k >= 16;
+        let usual = if shared { Cut::usual(limits, by.shape()) } else { Dials::plain(limits, by) };
+        let dial = |name, choices, usual| Dial { name, choices, usual };
+        Dials {
+            shared: dial("shared", &[0, 1], usize::from(shared)),
+            rows: dial("rows", SUMS, usual.rows),
+            columns: dial("columns", SUMS, usual.columns),
+            side: dial("side", &[4, 8, 16], usual.side),
+            parts: dial("parts", PARTS, usual.parts),
+        }
+    }
+
+    /// Where each item reads memory by itself.
+    fn plain(limits: &LaunchLimits, by: &Product) -> Cut {
         // Rows that are not there are computed, too.
         let rows = by.m.next_power_of_two().min(4);
-        let side = if shared && limits.group_items_max >= 256 { 16 } else { 8 };
-        Dials {
-            shared: Dial { name: "shared", choices: &[0, 1], usual: usize::from(shared) },
-            rows: Dial { name: "rows", choices: &[1, 2, 4, 8], usual: rows },
-            columns: Dial { name: "columns", choices: &[1, 2, 4, 8], usual: 4 },
-            side: Dial { name: "side", choices: &[4, 8, 16], usual: side },
+        let side = 8;
+        if !limits.cheap_barriers {
+            return Cut { rows, columns: 4, side, parts: 1 };
         }
+        let items = by.m.div_ceil(rows) * by.n * by.batch.0;
+        let wanted = (limits.units * UNIT_ITEMS / items.max(1)).next_power_of_two();
+        let most = (by.k / 64).max(1).next_power_of_two();
+        Cut { rows, columns: 1, side, parts: wanted.min(most).min(16) }
     }
 }
 
@@ -276,11 +305,24 @@ pub(crate) fn multiply(
     if let Some(panels) = Panels::of(gpu, by, schedule) {
         return panels.multiply(gpu, act, by, [a, b, c], out);
     }
+    let dials = Dials::of(gpu.limits(), by);
+    let [rows, columns, side, parts] =
+        [&dials.rows, &dials.columns, &dials.side, &dials.parts].map(|dial| dial.of(schedule));
+    let side = if side * side > gpu.limits().group_items_max as usize { 4 } else { side };
+    // Without room for the parts, sums are not cut.
+    let partial = match parts {
+        1 => None,
+        _ => gpu.room(DType::F32, &[parts, by.batch.0, by.m, by.n]).ok(),
+    };
+    let parts = if partial.is_some() { parts } else { 1 };
+    let cut = Cut { rows, columns, side, parts };
     let [(a_inner, b_inner), (a_outer, b_outer)] = by.steps;
     let mut args: SmallVec<[A<'_>; 32]> = smallvec![
         A::U(by.m),
         A::U(by.n),
         A::U(by.k),
+        A::U(by.batch.0),
+        A::U(cut.steps(by.k)),
         A::U(by.a.0),
         A::U(by.a.1),
         A::U(by.b.0),
@@ -291,21 +333,45 @@ pub(crate) fn multiply(
         A::U(a_outer),
         A::U(b_outer),
     ];
-    args.extend(by.tail(act));
-    args.extend([A::M(a), A::M(b), A::M(c), A::M(out)]);
-    let dials = Dials::of(gpu.limits(), by);
-    let [rows, columns, side] =
-        [&dials.rows, &dials.columns, &dials.side].map(|dial| dial.of(schedule));
-    let items = gpu.limits().group_items_max as usize;
-    let side = if side * side > items { 4 } else { side };
-    let fits = 16 * 4 * side * (rows + columns) <= gpu.limits().shared_bytes_max;
-    let kernel = if dials.shared.of(schedule) == 1 && fits {
-        let own = [rows, columns, side, side * rows, side * columns].map(|n| n as u32);
-        gpu.kernel(&format!("product shared {own:?}"), || product_shared::with(&own))?
-    } else {
-        let own = [rows, columns, side].map(|n| n as u32);
-        gpu.kernel(&format!("product {own:?}"), || product::with(&own))?
-    };
-    let groups = [by.n.div_ceil(side * columns), by.m.div_ceil(side * rows), by.batch.0];
-    gpu.launch(&kernel, groups, &args)
+    match &partial {
+        // The sums as they are.
+        Some(_) => {
+            let none = [A::F(1.0), A::F(0.0), A::U(0), A::U(0), A::U(by.n), A::U(0)];
+            args.extend(none.into_iter().chain(Activate::nothing().args()));
+        }
+        None => args.extend(by.tail(act)),
+    }
+    args.extend([A::M(a), A::M(b), A::M(c), A::M(partial.as_ref().unwrap_or(out))]);
+    let limits = gpu.limits();
+    let shared = limits.cheap_barriers && dials.shared.of(schedule) == 1 && cut.fits(limits);
+    let (kernel, groups) =
+        if shared { shared_kernel(gpu, by, cut)? } else { kernel(gpu, by, cut)? };
+    gpu.launch(&kernel, groups, &args)?;
+    drop(args);
+    let Some(sums) = &partial else { return Ok(()) };
+    let of = Parts { count: parts, products: by.batch.0, m: by.m, n: by.n, row: by.n };
+    of.finish(gpu, by.tail(act), [sums, c, out])
+}
+
+/// The kernel whose items share memory, and its groups.
+fn shared_kernel(gpu: &Gpu, by: &Product, cut: Cut) -> Result<(Arc<Kernel>, [usize; 3]), Stop> {
+    // Steps of the sums lie side by side.
+    let deep = [u32::from(by.a.1 == 1), u32::from(by.b.0 == 1 && by.b.1 != 1)];
+    let own = cut.constants();
+    let [.., rows, columns, _, _, _, _] = own;
+    // Items that are neighbours store a column: with one element more they do not collide.
+    let padded = [rows + deep[0], columns + deep[1]];
+    let own: SmallVec<[u32; 13]> = own.into_iter().chain(padded).chain(deep).collect();
+    let make = || product_shared::with(&own);
+    Ok((gpu.kernel(&format!("product shared {own:?}"), make)?, cut.groups(by.shape())))
+}
+
+/// The kernel whose items read memory each by itself, and its groups.
+fn kernel(gpu: &Gpu, by: &Product, cut: Cut) -> Result<(Arc<Kernel>, [usize; 3]), Stop> {
+    let Cut { rows, columns, side, parts } = cut;
+    // A group has one row of items where there are no more.
+    let [x, y] = if by.m <= rows { [side * side, 1] } else { [side, side] };
+    let own = [rows, columns, x, y].map(|n| n as u32);
+    let groups = [by.n.div_ceil(x * columns), by.m.div_ceil(y * rows), by.batch.0 * parts];
+    Ok((gpu.kernel(&format!("product {own:?}"), || product::with(&own))?, groups))
 }

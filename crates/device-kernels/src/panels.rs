@@ -5,11 +5,10 @@
 use hetra_device::Schedule;
 use hetra_kernel::{Lanes, kernel};
 use hetra_tensor::DType;
-use smallvec::{SmallVec, smallvec};
 
 use crate::activation::Activate;
 use crate::context::{A, Gpu, Stop};
-use crate::math::activate;
+use crate::finish::Parts;
 use crate::matmul::Product;
 use crate::stored::Stored;
 use crate::tuned::Dial;
@@ -94,41 +93,6 @@ fn tiles<const ROWS: usize>(
             }
         }
     }
-}
-
-/// What is done to the sums of a product, which are stored with padded rows.
-#[kernel(group = [64])]
-fn finish(
-    count: u32,
-    m: u32,
-    n: u32,
-    padded: u32,
-    alpha: f32,
-    beta: f32,
-    c_row: u32,
-    c_col: u32,
-    whole: u32,
-    from_column: u32,
-    code: u32,
-    act_a: f32,
-    act_b: f32,
-    scale: f32,
-    shift: f32,
-    sums: &[f32],
-    c: &[f32],
-    y: &mut [f32],
-) {
-    let at = global_id(0);
-    if at >= count {
-        return;
-    }
-    let row = at / n;
-    let column = at % n;
-    let mut sum = alpha * sums[row * padded + column];
-    if beta != 0.0 {
-        sum += beta * c[(row % m) * c_row + (from_column + column) * c_col];
-    }
-    y[row * whole + from_column + column] = activate(sum, code, act_a, act_b, scale, shift);
 }
 
 /// Floats of a vector.
@@ -233,13 +197,8 @@ impl Panels {
         if plain {
             return Ok(());
         }
-        let count = by.batch.0 * by.m * by.n;
-        let kernel = gpu.kernel("finish", || finish::with(&[]))?;
-        let mut args: SmallVec<[A<'_>; 16]> =
-            smallvec![A::U(count), A::U(by.m), A::U(by.n), A::U(*padded)];
-        args.extend(by.tail(act));
-        args.extend([A::M(&sums), A::M(c), A::M(out)]);
-        gpu.line(&kernel, count, &args)
+        let parts = Parts { count: 1, products: by.batch.0, m: by.m, n: by.n, row: *padded };
+        parts.finish(gpu, by.tail(act), [&sums, c, out])
     }
 }
 

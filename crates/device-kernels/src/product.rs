@@ -6,11 +6,13 @@ use hetra_kernel::kernel;
 use crate::math::activate;
 
 /// An item reads what it multiplies from memory: `M` rows and `N` columns that lie side by side.
-#[kernel(group = [G, G])]
-pub(crate) fn product<const M: usize, const N: usize, const G: usize>(
+#[kernel(group = [X, Y])]
+pub(crate) fn product<const M: usize, const N: usize, const X: usize, const Y: usize>(
     m: u32,
     n: u32,
     k: u32,
+    products: u32,
+    steps: u32,
     a_row: u32,
     a_col: u32,
     b_row: u32,
@@ -38,7 +40,10 @@ pub(crate) fn product<const M: usize, const N: usize, const G: usize>(
 ) {
     let column = global_id(0) * N;
     let row = global_id(1) * M;
-    let batch = global_id(2);
+    let batch = global_id(2) % products;
+    // The part of the sums.
+    let first = ((global_id(2) / products) * steps).min(k);
+    let last = (first + steps).min(k);
     if row >= m || column >= n {
         return;
     }
@@ -55,7 +60,7 @@ pub(crate) fn product<const M: usize, const N: usize, const G: usize>(
     }
     let mut sums = [[0.0; N]; M];
     let mut left = [0.0; M];
-    for p in 0..k {
+    for p in first..last {
         for i in 0..M {
             left[i] = a[a_at[i] + p * a_col];
         }
@@ -73,15 +78,17 @@ pub(crate) fn product<const M: usize, const N: usize, const G: usize>(
                 if beta != 0.0 {
                     sum += beta * c[(row + i) * c_row + (from_column + column + j) * c_col];
                 }
-                y[(batch * m + row + i) * whole + from_column + column + j] =
+                y[(global_id(2) * m + row + i) * whole + from_column + column + j] =
                     activate(sum, code, act_a, act_b, scale, shift);
             }
         }
     }
 }
 
-/// The items of a group read what they multiply from memory that they share, 16 steps at a time.
-/// `ROWS` and `COLUMNS` are those of a group.
+/// The items of a group read what they multiply from memory that they share, `DEPTH` steps at a
+/// time, and load what comes next before they multiply. `ROWS` and `COLUMNS` are those of a group,
+/// of which an item loads `LEFT` and `RIGHT` elements at a time. Where steps along the sum lie side
+/// by side in memory (`A_DEEP`, `B_DEEP`), items that are neighbours load them.
 #[kernel(group = [G, G])]
 pub(crate) fn product_shared<
     const M: usize,
@@ -89,10 +96,20 @@ pub(crate) fn product_shared<
     const G: usize,
     const ROWS: usize,
     const COLUMNS: usize,
+    const DEPTH: usize,
+    const BOTH: usize,
+    const LEFT: usize,
+    const RIGHT: usize,
+    const ROW: usize,
+    const COLUMN: usize,
+    const A_DEEP: usize,
+    const B_DEEP: usize,
 >(
     m: u32,
     n: u32,
     k: u32,
+    products: u32,
+    steps: u32,
     a_row: u32,
     a_col: u32,
     b_row: u32,
@@ -118,48 +135,74 @@ pub(crate) fn product_shared<
     c: &[f32],
     y: &mut [f32],
 ) {
-    let tile_a = shared::<[[f32; ROWS]; 16]>();
-    let tile_b = shared::<[[f32; COLUMNS]; 16]>();
+    // One element more than there are: else items that store a column wait for each other.
+    let tile_a = shared::<[[f32; ROW]; BOTH]>();
+    let tile_b = shared::<[[f32; COLUMN]; BOTH]>();
     let x = local_id(0);
     let z = local_id(1);
     let item = z * G + x;
     let first_column = group_id(0) * COLUMNS;
     let first_row = group_id(1) * ROWS;
-    let batch = group_id(2);
+    let batch = group_id(2) % products;
+    let first = ((group_id(2) / products) * steps).min(k);
+    let last = (first + steps).min(k);
+    let turns = (last - first + DEPTH - 1) / DEPTH;
     let a_batch = (batch / inner) * a_outer + (batch % inner) * a_inner;
     let b_batch = (batch / inner) * b_outer + (batch % inner) * b_inner;
     let mut sums = [[0.0; N]; M];
     let mut left = [0.0; M];
-    for from in (0..k).step_by(16) {
-        for e in (item..ROWS * 16).step_by(G * G) {
-            let p = e % 16;
-            let row = first_row + e / 16;
+    let mut next_a = [0.0; LEFT];
+    let mut next_b = [0.0; RIGHT];
+    for turn in 0..turns + 1 {
+        let from = first + turn * DEPTH;
+        for i in 0..LEFT {
+            let e = item + i * (G * G);
+            let p = if A_DEEP == 1 { e % DEPTH } else { e / ROWS };
+            let line = if A_DEEP == 1 { e / DEPTH } else { e % ROWS };
+            let row = first_row + line;
             let mut value = 0.0;
-            if row < m && from + p < k {
+            if row < m && from + p < last {
                 value = a[a_batch + row * a_row + (from + p) * a_col];
             }
-            tile_a[p][e / 16] = value;
+            next_a[i] = value;
         }
-        for e in (item..COLUMNS * 16).step_by(G * G) {
-            let p = e / COLUMNS;
-            let column = first_column + e % COLUMNS;
+        for i in 0..RIGHT {
+            let e = item + i * (G * G);
+            let p = if B_DEEP == 1 { e % DEPTH } else { e / COLUMNS };
+            let line = if B_DEEP == 1 { e / DEPTH } else { e % COLUMNS };
+            let column = first_column + line;
             let mut value = 0.0;
-            if column < n && from + p < k {
+            if column < n && from + p < last {
                 value = b[b_batch + (from + p) * b_row + column * b_col];
             }
-            tile_b[p][e % COLUMNS] = value;
+            next_b[i] = value;
         }
-        barrier();
-        for p in 0..16 {
-            for i in 0..M {
-                left[i] = tile_a[p][z * M + i];
-            }
-            for j in 0..N {
-                let right = tile_b[p][x + j * G];
+        if turn > 0 {
+            let now = ((turn - 1) % 2) * DEPTH;
+            for p in 0..DEPTH {
                 for i in 0..M {
-                    sums[i][j] += left[i] * right;
+                    left[i] = tile_a[now + p][z * M + i];
+                }
+                for j in 0..N {
+                    let right = tile_b[now + p][x + j * G];
+                    for i in 0..M {
+                        sums[i][j] += left[i] * right;
+                    }
                 }
             }
+        }
+        let then = (turn % 2) * DEPTH;
+        for i in 0..LEFT {
+            let e = item + i * (G * G);
+            let p = if A_DEEP == 1 { e % DEPTH } else { e / ROWS };
+            let line = if A_DEEP == 1 { e / DEPTH } else { e % ROWS };
+            tile_a[then + p][line] = next_a[i];
+        }
+        for i in 0..RIGHT {
+            let e = item + i * (G * G);
+            let p = if B_DEEP == 1 { e % DEPTH } else { e / COLUMNS };
+            let line = if B_DEEP == 1 { e / DEPTH } else { e % COLUMNS };
+            tile_b[then + p][line] = next_b[i];
         }
         barrier();
     }
@@ -172,7 +215,7 @@ pub(crate) fn product_shared<
                 if beta != 0.0 {
                     sum += beta * c[row * c_row + (from_column + column) * c_col];
                 }
-                y[(batch * m + row) * whole + from_column + column] =
+                y[(group_id(2) * m + row) * whole + from_column + column] =
                     activate(sum, code, act_a, act_b, scale, shift);
             }
         }

@@ -12,6 +12,7 @@ use crate::context::{A, Gpu, Outcome, Run, Stop};
 use crate::math::is_nan;
 use crate::movement::permuted;
 use crate::program::Work;
+use crate::rows_shared;
 use crate::stored::Stored;
 use crate::table::{Form, Row};
 
@@ -226,16 +227,22 @@ fn reduce(run: &Run<'_, '_>, node: &Node, keep: bool, noop: bool) -> Outcome {
         "ReduceSumSquare" => (5, 1.0),
         _ => (0, 1.0),
     };
+    let rows = outer * inner;
+    let together = rows_shared::pays(run.gpu.limits(), rows, length, inner);
     // One item adds up a row: longer ones take another order, and another kernel.
-    if length > LENGTH_MAX {
+    if length > LENGTH_MAX && !together {
         return Err(Stop::Host);
     }
     let out = rows_of(run, &x, &shape)?;
-    let kernel = run.gpu.kernel("reduced", || reduced::with(&[]))?;
-    let rows = outer * inner;
     let args =
         [A::U(rows), A::U(length), A::U(inner), A::U(way), A::F(factor), A::M(&x), A::M(&out)];
-    run.gpu.line(&kernel, rows, &args)?;
+    if together {
+        let kernel = run.gpu.kernel("reduced shared", || rows_shared::reduced::with(&[]))?;
+        run.gpu.launch(&kernel, [rows, 1, 1], &args[1..])?;
+    } else {
+        let kernel = run.gpu.kernel("reduced", || reduced::with(&[]))?;
+        run.gpu.line(&kernel, rows, &args)?;
+    }
     Ok(smallvec![out.clone()])
 }
 
@@ -253,10 +260,15 @@ fn compile_softmax(_: &Gpu, _: &Part<'_>, node: &Node) -> Option<Work> {
         let x = run.input(0)?;
         let SoftmaxForm { outer, length, inner } = SoftmaxForm::resolve(&node, &x.shape)?;
         let out = rows_of(run, &x, &x.shape)?;
-        let kernel = run.gpu.kernel("softmax", || softmax::with(&[]))?;
         let (rows, log) = (outer * inner, usize::from(node.op == "LogSoftmax"));
         let args = [A::U(rows), A::U(length), A::U(inner), A::U(log), A::M(&x), A::M(&out)];
-        run.gpu.line(&kernel, rows, &args)?;
+        if rows_shared::pays(run.gpu.limits(), rows, length, inner) {
+            let kernel = run.gpu.kernel("softmax shared", || rows_shared::softmax::with(&[]))?;
+            run.gpu.launch(&kernel, [rows, 1, 1], &args[1..])?;
+        } else {
+            let kernel = run.gpu.kernel("softmax", || softmax::with(&[]))?;
+            run.gpu.line(&kernel, rows, &args)?;
+        }
         Ok(smallvec![out.clone()])
     }))
 }
@@ -273,7 +285,6 @@ fn compile_layer_norm(_: &Gpu, _: &Part<'_>, node: &Node) -> Option<Work> {
             return Err(Stop::Host);
         }
         let out = rows_of(run, &x, &x.shape)?;
-        let kernel = run.gpu.kernel("layer_norm", || layer_norm::with(&[]))?;
         let args = [
             A::U(form.rows),
             A::U(form.length),
@@ -284,7 +295,14 @@ fn compile_layer_norm(_: &Gpu, _: &Part<'_>, node: &Node) -> Option<Work> {
             A::M(bias.as_ref().unwrap_or(&scale)),
             A::M(&out),
         ];
-        run.gpu.line(&kernel, form.rows, &args)?;
+        if rows_shared::pays(run.gpu.limits(), form.rows, form.length, 1) {
+            let make = || rows_shared::layer_norm::with(&[]);
+            let kernel = run.gpu.kernel("layer_norm shared", make)?;
+            run.gpu.launch(&kernel, [form.rows, 1, 1], &args[1..])?;
+        } else {
+            let kernel = run.gpu.kernel("layer_norm", || layer_norm::with(&[]))?;
+            run.gpu.line(&kernel, form.rows, &args)?;
+        }
         Ok(smallvec![out.clone()])
     }))
 }
@@ -318,7 +336,16 @@ fn local_response(
             squares += value * value;
         }
     }
-    y[i] = x[i] / (bias + alpha * squares).powf(beta);
+    let base = bias + alpha * squares;
+    let mut divisor = 1.0;
+    if beta == 0.75 {
+        // The usual power costs less so.
+        let root = base.sqrt();
+        divisor = root * root.sqrt();
+    } else {
+        divisor = base.powf(beta);
+    }
+    y[i] = x[i] / divisor;
 }
 
 fn compile_lrn(_: &Gpu, _: &Part<'_>, node: &Node) -> Option<Work> {

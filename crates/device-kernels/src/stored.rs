@@ -4,6 +4,7 @@
 //! those of 64 bits are cut to 32, which is refused where one does not fit.
 
 use std::any::Any;
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use half::f16;
@@ -104,15 +105,18 @@ impl Held for Holder {
 
 /// The bytes of a host's tensor as a device holds them; `None` where a number does not fit, kernels
 /// do not know the dtype, or the host has no room for them.
-pub(crate) fn bytes_of(tensor: &Tensor, f16: bool) -> Option<Vec<u8>> {
+pub(crate) fn bytes_of(tensor: &Tensor, f16: bool) -> Option<Cow<'_, [u8]>> {
     let scalar = scalar_of(tensor.dtype(), f16)?;
+    if tensor.dtype().bytes(1) == Some(scalar.bytes()) {
+        return Some(Cow::Borrowed(tensor.bytes()));
+    }
     let mut bytes = Vec::new();
     bytes.try_reserve_exact(tensor.len().checked_mul(scalar.bytes())?).ok()?;
     let words = |words: &mut dyn Iterator<Item = u32>| {
-        bytes.extend(words.flat_map(u32::to_le_bytes));
+        words.for_each(|word| bytes.extend_from_slice(&word.to_le_bytes()));
         bytes
     };
-    Some(match tensor.dtype() {
+    Some(Cow::Owned(match tensor.dtype() {
         DType::I64 => {
             let values = tensor.as_slice::<i64>().ok()?;
             values.iter().all(|&value| i32::try_from(value).is_ok()).then_some(())?;
@@ -124,19 +128,19 @@ pub(crate) fn bytes_of(tensor: &Tensor, f16: bool) -> Option<Vec<u8>> {
             words(&mut tensor.as_slice::<i16>().ok()?.iter().map(|&v| i32::from(v) as u32))
         }
         DType::U16 => words(&mut tensor.as_slice::<u16>().ok()?.iter().map(|&v| u32::from(v))),
-        _ => {
-            debug_assert_eq!(tensor.dtype().bytes(1), Some(scalar.bytes()));
-            tensor.bytes().to_vec()
-        }
-    })
+        // All others are held as they are.
+        _ => return None,
+    }))
 }
 
 /// The bytes of floats, as memory of `scalar`.
 pub(crate) fn floats(values: &[f32], scalar: Scalar) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(values.len() * scalar.bytes());
     match scalar {
-        Scalar::F16 => {
-            values.iter().flat_map(|&value| f16::from_f32(value).to_le_bytes()).collect()
-        }
-        _ => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+        Scalar::F16 => values
+            .iter()
+            .for_each(|&value| bytes.extend_from_slice(&f16::from_f32(value).to_le_bytes())),
+        _ => values.iter().for_each(|value| bytes.extend_from_slice(&value.to_le_bytes())),
     }
+    bytes
 }

@@ -6,7 +6,8 @@ use hetra_ir::{Graph, Node, Type};
 use crate::context::Gpu;
 use crate::program::Work;
 use crate::{
-    conv, conv_transpose, elementwise, fill, matmul, movement, pool, recurrent, resample, rows,
+    attention, conv, conv_transpose, elementwise, fill, matmul, movement, pool, recurrent,
+    resample, rows,
 };
 
 /// Operators that one file has kernels for.
@@ -87,6 +88,7 @@ static ROWS: &[&[Row]] = &[
     movement::ROWS,
     resample::ROWS,
     recurrent::ROWS,
+    attention::ROWS,
     fill::ROWS,
 ];
 

@@ -28,8 +28,8 @@ pub(crate) enum Nothing {
     Broken(String),
 }
 
-/// Every device of every platform, in the order in which the library has them; or why there is
-/// none, and what to install.
+/// Every device of every platform, real ones before software, else in the order in which the
+/// library has them; or why there is none, and what to install.
 ///
 /// # Errors
 /// `(missing, hint)`: whether the library is missing, and what to do.
@@ -62,12 +62,17 @@ fn find() -> Result<Vec<OpenClDevice>, Nothing> {
         // A platform without a device says so by an error.
         let devices = platform.get_devices(CL_DEVICE_TYPE_ALL).unwrap_or_default();
         let platform = platform.name().unwrap_or_default();
-        for id in devices {
-            let number = all.len();
-            all.push(describe(id, number, &platform));
-        }
+        all.extend(devices.into_iter().map(|id| (id, platform.clone())));
     }
-    Ok(all)
+    all.sort_by_key(|(id, platform)| is_software(&Device::new(*id), platform));
+    let numbered = all.into_iter().enumerate();
+    Ok(numbered.map(|(number, (id, platform))| describe(id, number, &platform)).collect())
+}
+
+/// Whether a processor plays the device.
+fn is_software(device: &Device, platform: &str) -> bool {
+    // Emulators of FPGAs call themselves accelerators.
+    device.dev_type().unwrap_or(0) & CL_DEVICE_TYPE_CPU != 0 || platform.contains("Emulation")
 }
 
 fn describe(id: cl_device_id, number: usize, platform: &str) -> OpenClDevice {
@@ -88,8 +93,6 @@ fn describe(id: cl_device_id, number: usize, platform: &str) -> OpenClDevice {
             features.push(feature.to_string());
         }
     }
-    // Emulators of FPGAs call themselves accelerators.
-    let emulated = platform.contains("Emulation");
     let has = |name: &str| extensions.split(' ').any(|has| has == name);
     let half = has("cl_khr_fp16").then_some("f16");
     let dtypes = ["f32", "i32", "u32", "bool"].into_iter().chain(half);
@@ -108,7 +111,7 @@ fn describe(id: cl_device_id, number: usize, platform: &str) -> OpenClDevice {
         threads: units as usize,
         kernels: "generated".to_string(),
         features,
-        software: device.dev_type().unwrap_or(0) & CL_DEVICE_TYPE_CPU != 0 || emulated,
+        software: is_software(&device, platform),
         dtypes: dtypes.map(str::to_string).collect(),
         limits: limits.into_iter().filter_map(limit).collect(),
         ..DeviceInfo::of_driver("opencl")

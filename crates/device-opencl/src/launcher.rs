@@ -95,6 +95,7 @@ impl OpenCl {
             subgroups: false,
             lanes: lanes(&device),
             cheap_barriers: is(&device, CL_DEVICE_TYPE_GPU),
+            units: device.max_compute_units().map_or(1, |units| units as usize),
             bytes_max: bytes(device.max_mem_alloc_size()),
             buffers_max: 32,
             group_items_max: device.max_work_group_size().map_or(1, |items| items as u32),

@@ -103,6 +103,7 @@ impl Wgpu {
             // WGSL has vectors of four at most.
             lanes: 1,
             cheap_barriers: found.adapter.get_info().device_type != wgpu::DeviceType::Cpu,
+            units: units(found.adapter.get_info().device_type),
             bytes_max: usize::try_from(limits.max_storage_buffer_binding_size)
                 .unwrap_or(usize::MAX)
                 .min(usize::try_from(limits.max_buffer_size).unwrap_or(usize::MAX))
@@ -340,15 +341,16 @@ impl Shared {
             label: Some(&kernel.name),
             source: ShaderSource::Wgsl(text.into()),
         };
-        let module = if checked {
-            self.device.create_shader_module(descriptor)
-        } else {
-            let checks =
-                ShaderRuntimeChecks { bounds_checks: false, ..ShaderRuntimeChecks::checked() };
-            // SAFETY: by the contract of `Launch::unchecked` the kernel stays inside its buffers;
-            // loops stay bounded and divisions guarded.
-            unsafe { self.device.create_shader_module_trusted(descriptor, checks) }
+        let checks = ShaderRuntimeChecks {
+            bounds_checks: checked,
+            // What bounds loops keeps drivers from unrolling them.
+            force_loop_bounding: !kernel.ends(),
+            ..ShaderRuntimeChecks::checked()
         };
+        // SAFETY: where bounds are not checked the kernel stays inside its buffers, by the contract
+        // of `Launch::unchecked`; loops that are not bounded count to an end (`Kernel::ends`);
+        // divisions are guarded.
+        let module = unsafe { self.device.create_shader_module_trusted(descriptor, checks) };
         let entries = layout(kernel, checked);
         let bindings = self.device.create_bind_group_layout(&BindGroupLayoutDescriptor {
             label: None,
@@ -597,5 +599,14 @@ impl Launcher for Wgpu {
             all += ticks(bytes);
         }
         Ok(Some((all as f64 * period) as u64))
+    }
+}
+
+/// Processors of a GPU: drivers of WGPU do not say, so what is usual of its kind.
+fn units(kind: wgpu::DeviceType) -> usize {
+    match kind {
+        wgpu::DeviceType::DiscreteGpu | wgpu::DeviceType::VirtualGpu => 96,
+        wgpu::DeviceType::IntegratedGpu | wgpu::DeviceType::Other => 16,
+        wgpu::DeviceType::Cpu => 1,
     }
 }

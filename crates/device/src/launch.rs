@@ -76,6 +76,9 @@ pub struct LaunchLimits {
     /// Whether items of a group wait for each other at little cost: on GPUs, where they run at
     /// once.
     pub cheap_barriers: bool,
+    /// Groups that run at once, roughly: processors of the device, a guess where its driver does
+    /// not say.
+    pub units: usize,
     /// Most bytes of one memory.
     pub bytes_max: usize,
     /// Most memories of one kernel.

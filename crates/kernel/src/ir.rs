@@ -4,6 +4,8 @@
 //! one is evaluated does not matter except for what it reads; a value that must be read at a
 //! certain point is bound there by [`Stmt::Let`]. Statements run in order.
 
+use std::collections::HashSet;
+
 use crate::function::{Binary, Compare, Function, Group, Unary};
 use crate::types::{Literal, Scalar, Type};
 
@@ -256,6 +258,24 @@ pub enum Atomic {
 }
 
 impl Kernel {
+    /// Whether all its loops count to an end, whatever the arguments are.
+    pub fn ends(&self) -> bool {
+        let (mut ends, mut counters, mut changed) = (true, Vec::new(), HashSet::new());
+        each_stmt(&self.body, &mut |stmt| match stmt {
+            Stmt::Loop(_) => ends = false,
+            Stmt::For { var, step, .. } => {
+                let by = &self.expr(*step).op;
+                ends &= matches!(by, Op::Literal(Literal { bits: 1.., .. }));
+                counters.push(*var);
+            }
+            Stmt::Set(var, _) => {
+                changed.insert(*var);
+            }
+            _ => {}
+        });
+        ends && !counters.iter().any(|counter| changed.contains(counter))
+    }
+
     /// The expression.
     pub fn expr(&self, id: ExprId) -> &Expr {
         &self.exprs[id.0 as usize]

@@ -17,6 +17,8 @@ pub(crate) struct Function {
     pub(crate) line: usize,
     /// Lines with code on them between the braces, without blank and comment lines.
     pub(crate) lines: usize,
+    /// Whether it is a kernel of Hetra's kernel language.
+    pub(crate) kernel: bool,
 }
 
 /// The source with comments blanked and literals filled; same lines, same columns.
@@ -167,7 +169,12 @@ fn function(masked: &str, at: usize) -> Option<Function> {
     let close = body_end(&after[open..])?;
     let body = &after[open + 1..open + close];
     let lines = body.lines().filter(|line| !line.trim().is_empty()).count();
-    Some(Function { name, line: line_of(masked, at), lines })
+    // The attribute, and nothing that ends an item, before the name.
+    let kernel = masked[..at].rfind("#[kernel").is_some_and(|attribute| {
+        let between = &masked[attribute..at];
+        !between.starts_with("#[kernel_fn") && !between.contains(['{', ';'])
+    });
+    Some(Function { name, line: line_of(masked, at), lines, kernel })
 }
 
 /// A trait.
@@ -266,8 +273,8 @@ mod tests {
                       type F = fn(u8) -> u8;\nfn d() { e() }\n";
         let found = functions(&mask(source));
         let expected = [
-            Function { name: "a".into(), line: 1, lines: 1 },
-            Function { name: "d".into(), line: 9, lines: 1 },
+            Function { name: "a".into(), line: 1, lines: 1, kernel: false },
+            Function { name: "d".into(), line: 9, lines: 1, kernel: false },
         ];
         assert_eq!(found, expected);
     }

@@ -317,6 +317,24 @@ fn products(random: &Random, cases: &mut Vec<Case>) {
     cases.push(Case::new("FusedMatMul", fused, vec![live(a), live(b)], 1));
 }
 
+/// Rows that devices do by more than one item each.
+fn long_rows(random: &Random, cases: &mut Vec<Case>) {
+    let rows = [random.pick(&[1, 3]), random.pick(&[130, 257]), random.pick(&[1, 2])];
+    let long = random.floats(&rows);
+    let op = random.pick(&["Softmax", "LogSoftmax"]);
+    let soft = node(op).with("axis", 1i64);
+    cases.push(Case::new("softmax of long rows", soft, vec![live(long.clone())], 1));
+    let (scale, bias) = (random.floats(&rows[1..]), random.floats(&rows[1..]));
+    let arguments = vec![live(long.clone()), weight(scale), weight(bias)];
+    let norm = node("LayerNormalization").with("axis", 1i64);
+    cases.push(Case::new("LayerNormalization of long rows", norm, arguments, 1));
+    let ops = ["ReduceSum", "ReduceMax", "ReduceMin", "ReduceL1", "ReduceSumSquare", "ReduceMean"];
+    for op in ops {
+        let arguments = vec![live(long.clone()), weight(Tensor::vector(&[1i64]))];
+        cases.push(Case::new("reduction of long rows", node(op), arguments, 1));
+    }
+}
+
 fn norms(random: &Random, cases: &mut Vec<Case>) {
     let shape = random.shape(3);
     for op in ["Softmax", "LogSoftmax"] {
@@ -333,6 +351,7 @@ fn norms(random: &Random, cases: &mut Vec<Case>) {
         let arguments = vec![live(square.clone()), weight(random.floats(&factors))];
         cases.push(Case::new("LayerNormalization", node("LayerNormalization"), arguments, 1));
     }
+    long_rows(random, cases);
     for op in ["RMSNormalization", "SimplifiedLayerNormalization"] {
         let arguments = vec![live(x.clone()), weight(scale.clone())];
         cases.push(Case::new(op, node(op), arguments, 1));

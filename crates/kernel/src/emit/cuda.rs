@@ -5,7 +5,9 @@ use std::fmt::Write as _;
 use super::Options;
 use super::opencl::{declaration, length, signature};
 use super::wgsl::float;
-use super::writer::{Dialect, Numbers, Storage, array_name, body, entry_name, param_name, vectors};
+use super::writer::{
+    Dialect, Numbers, Storage, Unroll, array_name, body, entry_name, param_name, vectors,
+};
 use crate::function::{Binary, Function, Group, Unary};
 use crate::ir::{Access, Array, ArrayId, Atomic, Id, Kernel, ParamId, ParamKind, Space};
 use crate::types::{Literal, Scalar, Type};
@@ -382,8 +384,8 @@ impl Dialect for Cuda {
         length(kernel, param)
     }
 
-    fn unroll(&self) -> Option<&'static str> {
-        Some("#pragma unroll")
+    fn unroll(&self) -> Unroll {
+        Unroll::Hint("#pragma unroll")
     }
 
     fn declare(&self, ty: Type, name: &str, value: &str, fixed: bool) -> String {

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::Options;
 use super::wgsl::float;
-use super::writer::{Dialect, Numbers, Storage, array_name, body, entry_name, param_name};
+use super::writer::{Dialect, Numbers, Storage, Unroll, array_name, body, entry_name, param_name};
 use crate::function::{Binary, Function, Group, Unary};
 use crate::ir::{Access, Array, ArrayId, Atomic, Id, Kernel, ParamId, ParamKind, Space};
 use crate::types::{Literal, Scalar, Type};
@@ -317,8 +317,8 @@ impl Dialect for OpenCl {
         length(kernel, param)
     }
 
-    fn unroll(&self) -> Option<&'static str> {
-        Some("#pragma unroll")
+    fn unroll(&self) -> Unroll {
+        Unroll::Hint("#pragma unroll")
     }
 
     fn declare(&self, ty: Type, name: &str, value: &str, fixed: bool) -> String {

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::writer::{
-    Dialect, Numbers, Storage, array_name, body, entry_name, is_buffer, param_name, vectors,
+    Dialect, Numbers, Storage, Unroll, array_name, body, entry_name, is_buffer, param_name, vectors,
 };
 use super::{Options, Target, lacks};
 use crate::error::KernelError;
@@ -303,8 +303,8 @@ impl Dialect for Wgsl {
         self.word(self.words.params + param.0 as usize)
     }
 
-    fn unroll(&self) -> Option<&'static str> {
-        None
+    fn unroll(&self) -> Unroll {
+        Unroll::Text
     }
 
     fn declare(&self, ty: Type, name: &str, value: &str, fixed: bool) -> String {

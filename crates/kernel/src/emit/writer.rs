@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeSet, HashSet};
 use std::fmt::Write as _;
+use std::iter::StepBy;
+use std::ops::Range;
 
 use super::Options;
 use crate::function::{Binary, Compare, Function, Group, Unary};
@@ -76,8 +78,16 @@ pub(super) trait Dialect: Storage {
     fn barrier(&self) -> &'static str;
     /// What begins a loop without an end.
     fn loop_head(&self) -> &'static str;
-    /// What stands before a loop that is to be written out, if there is such a thing.
-    fn unroll(&self) -> Option<&'static str>;
+    /// How a short loop is unrolled.
+    fn unroll(&self) -> Unroll;
+}
+
+/// How a target comes to a loop without jumps.
+pub(super) enum Unroll {
+    /// Its compiler does it where this stands before the loop.
+    Hint(&'static str),
+    /// There is no such thing: each turn is written.
+    Text,
 }
 
 /// Writes the body of a kernel.
@@ -92,8 +102,21 @@ pub(super) struct Writer<'a> {
     temporaries: usize,
 }
 
-/// Most turns of a loop that is written out.
+/// Most turns of a loop that is unrolled.
 const UNROLLED_MAX: u32 = 32;
+
+/// Most statements that a loop comes to where each turn is written.
+const WRITTEN_MAX: usize = 400;
+
+/// Whether a turn of the loop that has this body may be left before its end.
+fn jumps(body: &[Stmt]) -> bool {
+    body.iter().any(|stmt| match stmt {
+        Stmt::Break | Stmt::Continue => true,
+        Stmt::If(_, yes, no) => jumps(yes) || jumps(no),
+        // Those of a loop inside are its own.
+        _ => false,
+    })
+}
 
 /// The body of a kernel: declarations of arrays that are an item's own, and the statements.
 pub(super) fn body(kernel: &Kernel, dialect: &dyn Dialect, options: Options) -> String {
@@ -172,7 +195,12 @@ impl Writer<'_> {
             Stmt::Store(place, value) => self.store(place, *value),
             Stmt::Atomic { op, place, value, old } => self.atomic(*op, place, *value, *old),
             Stmt::If(condition, yes, no) => self.branch(*condition, yes, no),
-            Stmt::For { var, from, to, step, body } => self.for_(*var, [*from, *to, *step], body),
+            Stmt::For { var, from, to, step, body } => {
+                match self.written_turns(*var, [*from, *to, *step], body) {
+                    Some(turns) => turns.for_each(|turn| self.turn(*var, turn, body)),
+                    None => self.for_(*var, [*from, *to, *step], body),
+                }
+            }
             Stmt::Loop(body) => {
                 self.line(&format!("{} {{", self.dialect.loop_head()));
                 self.nested(body);
@@ -222,7 +250,7 @@ impl Writer<'_> {
         };
         // Else what arrays of a function hold would not be in registers.
         if self.is_short(ends)
-            && let Some(hint) = self.dialect.unroll()
+            && let Unroll::Hint(hint) = self.dialect.unroll()
         {
             self.line(hint);
         }
@@ -239,6 +267,59 @@ impl Writer<'_> {
             _ => None,
         });
         from.zip(to).is_some_and(|(from, to)| to.wrapping_sub(from) <= UNROLLED_MAX)
+    }
+
+    /// What a loop counts where each of its turns is written.
+    fn written_turns(
+        &self,
+        var: VarId,
+        ends: [ExprId; 3],
+        body: &[Stmt],
+    ) -> Option<StepBy<Range<u32>>> {
+        let [from, to, step] = ends.map(|id| match self.kernel.expr(id).op {
+            Op::Literal(Literal { bits, scalar: Scalar::I32 | Scalar::U32 }) => Some(bits),
+            _ => None,
+        });
+        // Above it a signed number is below zero.
+        let most = i32::MAX as u32;
+        let (from, to) = (from.filter(|&at| at <= most)?, to.filter(|&at| at <= most)?);
+        let step = step.filter(|&by| by > 0)?;
+        let turns = to.saturating_sub(from).div_ceil(step);
+        let by_text = matches!(self.dialect.unroll(), Unroll::Text) && turns <= UNROLLED_MAX;
+        let written = by_text
+            && !self.changed.contains(&var)
+            && !jumps(body)
+            && (turns as usize).saturating_mul(self.statements(body)) <= WRITTEN_MAX;
+        written.then(|| (from..to).step_by(step as usize))
+    }
+
+    /// What a block comes to.
+    fn statements(&self, block: &[Stmt]) -> usize {
+        let of = |stmt: &Stmt| match stmt {
+            Stmt::If(_, yes, no) => 1 + self.statements(yes) + self.statements(no),
+            Stmt::Loop(body) => 1 + self.statements(body),
+            Stmt::For { var, from, to, step, body } => {
+                let turns = self.written_turns(*var, [*from, *to, *step], body);
+                turns.map_or(1, |turns| turns.len()).saturating_mul(1 + self.statements(body))
+            }
+            _ => 1,
+        };
+        block.iter().fold(0, |all, stmt| all.saturating_add(of(stmt)))
+    }
+
+    /// A turn of a loop that is written out.
+    fn turn(&mut self, var: VarId, count: u32, body: &[Stmt]) {
+        let ty = self.kernel.var(var);
+        let value = self.dialect.literal(Literal { bits: count, scalar: ty.scalar });
+        self.line("{");
+        self.indent += 1;
+        // As a variable: what is computed of a constant would be refused where it divides by zero,
+        // also where it is never run.
+        let declared = self.dialect.declare(ty, &var_name(var), &value, false);
+        self.line(&declared);
+        self.block(body);
+        self.indent -= 1;
+        self.line("}");
     }
 
     fn is_bool(&self, place: &Place) -> bool {
