@@ -11,6 +11,7 @@ use hetra_tensor::{DType, Shape};
 use smallvec::{SmallVec, smallvec};
 
 use crate::context::{A, Gpu, Outcome, Run, Stop};
+use crate::math::is_nan;
 use crate::stored::Stored;
 use crate::table::{Form, Row};
 
@@ -105,10 +106,8 @@ fn attend<
         }
         tile_q[e / W][e % W] = value;
     }
-    // Below every score; those that are closed are lower.
-    let least = -3.0e38f32;
-    let closed = -3.3e38f32;
-    let mut most = [least; 2];
+    let closed = f32::NEG_INFINITY;
+    let mut most = [closed; 2];
     let mut total = [0.0; 2];
     let mut sums = [[0.0; COLUMNS]; 2];
     let mut dots = [[0.0; KEYS]; 2];
@@ -155,7 +154,7 @@ fn attend<
                         if key < mask_keys {
                             more = mask[mask_at + query * mask_query + key];
                         }
-                        score = if more < least { closed } else { score + more };
+                        score += more;
                     }
                 }
                 scores[pair + r][lane + j * 8] = score;
@@ -168,7 +167,11 @@ fn attend<
                 let score = scores[pair + r][j];
                 top = if score > top { score } else { top };
             }
-            let factor = (most[r] - top).exp();
+            // Of two infinities nothing is left.
+            let mut factor = 1.0;
+            if top > most[r] {
+                factor = (most[r] - top).exp();
+            }
             most[r] = top;
             total[r] *= factor;
             for i in 0..COLUMNS {
@@ -179,7 +182,9 @@ fn attend<
             for r in 0..2 {
                 let score = scores[pair + r][j];
                 let mut weight = 0.0;
-                if score > least {
+                if is_nan(score) {
+                    weight = score;
+                } else if score > closed {
                     weight = (score - most[r]).exp();
                 }
                 total[r] += weight;
@@ -196,7 +201,8 @@ fn attend<
     for r in 0..2 {
         let query = first + pair + r;
         // A query that sees no key has zeros.
-        let factor = if total[r] > 0.0 { 1.0 / total[r] } else { 0.0 };
+        let seen = total[r] > 0.0 || is_nan(total[r]);
+        let factor = if seen { 1.0 / total[r] } else { 0.0 };
         for i in 0..COLUMNS {
             let column = lane + i * 8;
             if query < queries && column < V {
@@ -211,7 +217,7 @@ fn attend<
 fn opened(count: u32, open: &[bool], y: &mut [f32]) {
     let at = global_id(0);
     if at < count {
-        y[at] = if open[at] { 0.0 } else { -3.4e38 };
+        y[at] = if open[at] { 0.0 } else { f32::NEG_INFINITY };
     }
 }
 
@@ -332,4 +338,25 @@ fn attention(run: &Run<'_, '_>, form: &AttentionForm) -> Outcome {
     run.gpu.launch(&kernel, [q.tokens.div_ceil(tile), q.heads, q.batch], &args)?;
     drop(args);
     Ok(smallvec![out])
+}
+
+#[cfg(test)]
+mod tests {
+    use hetra_kernel::SHARED_BYTES_MAX;
+
+    use super::*;
+    use crate::cut::tests::limits;
+
+    #[test]
+    fn a_kernel_for_every_width_is_accepted() {
+        for shared_bytes_max in [16 << 10, SHARED_BYTES_MAX] {
+            let limits = LaunchLimits { shared_bytes_max, ..limits() };
+            for width in 1..=WIDTH_MAX {
+                let tile = tile(&limits, [width, width]).unwrap();
+                let own = [width, width, tile, 4 * tile, tile / 8, width.div_ceil(8)];
+                let kernel = attend::with(&own.map(|n| n as u32)).unwrap();
+                assert!(kernel.shared_bytes() <= shared_bytes_max, "{width}");
+            }
+        }
+    }
 }

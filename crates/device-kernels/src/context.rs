@@ -9,10 +9,14 @@ use hetra_ops::OpError;
 use hetra_tensor::{DType, Tensor, TensorError};
 use smallvec::SmallVec;
 
+use crate::cut::{Cut, Shape};
 use crate::stored::{Stored, bytes_of, scalar_of};
 
 /// Items of a group, for kernels along a line.
 pub(crate) const LINE: u32 = 64;
+
+/// Sizes of products that are remembered.
+const CUTS_MAX: usize = 1024;
 
 /// Most elements of a memory: kernels count them in 32 bits.
 const COUNT_MAX: usize = u32::MAX as usize / 2;
@@ -22,6 +26,8 @@ pub(crate) struct Gpu {
     pub(crate) launcher: Arc<dyn Launcher>,
     /// Kernels by what they are for.
     library: Mutex<HashMap<String, Arc<Kernel>>>,
+    /// How products are cut, by their sizes.
+    cuts: Mutex<HashMap<Shape, Option<Cut>>>,
     /// Whether every index is checked: for tests.
     pub(crate) checked: bool,
 }
@@ -65,7 +71,16 @@ fn fault(error: DeviceError) -> Stop {
 
 impl Gpu {
     pub(crate) fn new(launcher: Arc<dyn Launcher>, checked: bool) -> Gpu {
-        Gpu { launcher, library: Mutex::default(), checked }
+        Gpu { launcher, library: Mutex::default(), cuts: Mutex::default(), checked }
+    }
+
+    /// How a product is cut by default: reckoned at the first time.
+    pub(crate) fn cut(&self, of: Shape) -> Option<Cut> {
+        let mut cuts = self.cuts.lock().unwrap_or_else(PoisonError::into_inner);
+        if cuts.len() >= CUTS_MAX {
+            cuts.clear();
+        }
+        *cuts.entry(of).or_insert_with(|| Cut::usual(self.limits(), of, None))
     }
 
     pub(crate) fn limits(&self) -> &LaunchLimits {

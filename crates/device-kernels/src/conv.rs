@@ -215,10 +215,13 @@ fn compile(gpu: &Gpu, part: &Part<'_>, node: &Node, schedule: &Schedule) -> Opti
             && w.shape()[0].is_multiple_of(groups)
             && !w.is_empty()
     });
+    // Whether the way is one for sizes that nobody knew.
+    let mut guessed = false;
     let known = match constant {
         Some(w) => {
             let sizes = sizes(part, &node, w.shape(), groups);
             let way = Way::of(gpu.limits(), &sizes, schedule);
+            guessed = sizes.places.is_none();
             Some((way, weights(gpu, w, groups, way.block()).ok()?))
         }
         None => None,
@@ -230,6 +233,9 @@ fn compile(gpu: &Gpu, part: &Part<'_>, node: &Node, schedule: &Schedule) -> Opti
         }
         let geometry = ConvGeometry::resolve(&node.attrs, &x.shape, w_shape)?;
         let (way, w) = match &known {
+            Some((way, w)) if guessed => {
+                (way.resized(run.gpu.limits(), &Sizes::of(&geometry)), w.clone())
+            }
             Some(known) => known.clone(),
             None => {
                 let sizes = Sizes::of(&geometry);
@@ -272,9 +278,12 @@ fn convolution(
     }
     let blocks = geometry.group_out().div_ceil(way.block());
     // Without room for the parts, sums are not cut.
-    let cut_in = |cut: Cut| run.gpu.room(DType::F32, &[cut.parts, out.count()]).ok();
+    let cut_in = |cut: Cut| match run.gpu.room(DType::F32, &[cut.parts, out.count()]) {
+        Err(Stop::Host) => Ok(None),
+        room => room.map(Some),
+    };
     let (way, partial) = match way {
-        Way::Shared(cut) if cut.parts > 1 => match cut_in(cut) {
+        Way::Shared(cut) if cut.parts > 1 => match cut_in(cut)? {
             Some(partial) => (way, Some((cut.parts, partial))),
             None => (Way::Shared(Cut { parts: 1, ..cut }), None),
         },

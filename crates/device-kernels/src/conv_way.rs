@@ -53,7 +53,7 @@ impl Sizes {
 
     fn shape(&self) -> Shape {
         let n = self.places.unwrap_or(PLACES);
-        Shape { m: self.group_out, n, k: self.terms, products: self.products }
+        Shape { m: self.group_out, n, k: self.terms, products: self.products, padded: 0 }
     }
 }
 
@@ -98,9 +98,12 @@ impl LaneDials {
 impl Dials {
     fn of(limits: &LaunchLimits, sizes: &Sizes) -> Dials {
         let Sizes { group_out, terms, .. } = *sizes;
-        let shared =
-            limits.cheap_barriers && group_out >= SHARED_CHANNELS_MIN && terms >= SHARED_TERMS_MIN;
-        let cut = Cut::usual(limits, sizes.shape());
+        let cut = match limits.cheap_barriers {
+            true => Cut::usual(limits, sizes.shape(), None),
+            false => None,
+        };
+        let shared = cut.is_some() && group_out >= SHARED_CHANNELS_MIN && terms >= SHARED_TERMS_MIN;
+        let cut = cut.unwrap_or(Cut { rows: 1, columns: 4, side: 8, parts: 1 });
         let rows = match (shared, group_out) {
             (true, _) => cut.rows,
             (false, 4..) => 8,
@@ -121,7 +124,7 @@ impl Dials {
             [&self.columns, &self.side, &self.parts].map(|dial| dial.of(schedule));
         let cut = Cut { rows, columns, side, parts };
         let shared = limits.cheap_barriers && self.shared.of(schedule) == 1;
-        match shared && cut.fits(limits) {
+        match shared && cut.fits(limits, 0) {
             true => Way::Shared(cut),
             false => Way::Direct { rows },
         }
@@ -134,6 +137,17 @@ impl Way {
         match LaneDials::of(limits.lanes, sizes.group_out) {
             Some(dials) => dials.way(schedule),
             None => Dials::of(limits, sizes).way(limits, schedule),
+        }
+    }
+
+    /// The same for other sizes, by weights that are packed already.
+    pub(crate) fn resized(self, limits: &LaunchLimits, sizes: &Sizes) -> Way {
+        match self {
+            Way::Shared(cut) => {
+                let fixed = Some((cut.rows, cut.side));
+                Way::Shared(Cut::usual(limits, sizes.shape(), fixed).unwrap_or(cut))
+            }
+            other => other,
         }
     }
 

@@ -4,12 +4,14 @@
 use hetra_device::LaunchLimits;
 
 /// Many products of an `m` times `k` by a `k` times `n` matrix.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Shape {
     pub(crate) m: usize,
     pub(crate) n: usize,
     pub(crate) k: usize,
     pub(crate) products: usize,
+    /// Operands whose tiles have an element more in a row than is used.
+    pub(crate) padded: usize,
 }
 
 /// A group of `side` times `side` items, each with `rows` times `columns` sums, each of which is
@@ -62,15 +64,16 @@ impl Cut {
             .map(|n| n as u32)
     }
 
-    /// Bytes of shared memory: two tiles of each operand, whose rows have one element more.
-    fn bytes(self) -> usize {
-        2 * 4 * self.depth() * (self.side * (self.rows + self.columns) + 2)
+    /// Bytes of shared memory: two tiles of each operand, so many of which have an element more in
+    /// a row.
+    fn bytes(self, padded: usize) -> usize {
+        2 * 4 * self.depth() * (self.side * (self.rows + self.columns) + padded)
     }
 
     /// Whether the device has room for it, and each item has something to load.
-    pub(crate) fn fits(self, limits: &LaunchLimits) -> bool {
+    pub(crate) fn fits(self, limits: &LaunchLimits, padded: usize) -> bool {
         let least = self.rows.min(self.columns) * self.depth();
-        self.bytes() <= limits.shared_bytes_max
+        self.bytes(padded) <= limits.shared_bytes_max
             && self.side * self.side <= limits.group_items_max as usize
             && least >= self.side
     }
@@ -97,7 +100,7 @@ impl Cut {
         let registers = rows * columns + 2 * (rows + columns) + 40;
         let room = (unit::ITEMS / items)
             .min(unit::REGISTERS / (items * registers))
-            .min(unit::SHARED / self.bytes())
+            .min(unit::SHARED / self.bytes(of.padded))
             .max(1);
         let groups: usize = self.groups(of).into_iter().product();
         let each = groups.div_ceil(units.max(1));
@@ -110,28 +113,33 @@ impl Cut {
         busy + waves * unit::GROUP + adding
     }
 
-    /// The one that takes the least time by this reckoning; with so many rows of sums where they
-    /// are given.
-    pub(crate) fn usual(limits: &LaunchLimits, of: Shape) -> Cut {
+    /// The one that takes the least time by this reckoning; with so many rows of items that wide
+    /// where they are given. `None` where none fits.
+    pub(crate) fn usual(
+        limits: &LaunchLimits,
+        of: Shape,
+        fixed: Option<(usize, usize)>,
+    ) -> Option<Cut> {
         let side = if limits.group_items_max >= 256 { 16 } else { 8 };
+        let side = fixed.map_or(side, |(_, side)| side);
         let numbers = |choices: &'static [i64]| choices.iter().map(|&n| n as usize);
-        let all = numbers(SUMS).flat_map(|rows| {
+        let wanted = |rows: &usize| fixed.is_none_or(|(fixed, _)| fixed == *rows);
+        let all = numbers(SUMS).filter(wanted).flat_map(|rows| {
             numbers(SUMS).flat_map(move |columns| {
                 numbers(PARTS).map(move |parts| Cut { rows, columns, side, parts })
             })
         });
         let worth = |cut: &Cut| cut.parts == 1 || of.k >= cut.parts * 4 * cut.depth();
-        let fit = all.filter(|cut| cut.fits(limits) && worth(cut));
-        let least = fit.min_by_key(|cut| cut.cycles(of, limits.units));
-        least.unwrap_or(Cut { rows: 1, columns: 1, side: 8, parts: 1 })
+        let fit = all.filter(|cut| cut.fits(limits, of.padded) && worth(cut));
+        fit.min_by_key(|cut| cut.cycles(of, limits.units))
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn limits() -> LaunchLimits {
+    pub(crate) fn limits() -> LaunchLimits {
         LaunchLimits {
             f16: false,
             subgroups: false,
@@ -141,28 +149,59 @@ mod tests {
             bytes_max: 1 << 30,
             buffers_max: 8,
             group_items_max: 256,
-            shared_bytes_max: 48 << 10,
+            shared_bytes_max: 32 << 10,
         }
+    }
+
+    fn shape(m: usize, n: usize, k: usize) -> Shape {
+        Shape { m, n, k, products: 1, padded: 1 }
     }
 
     #[test]
     fn large_products_have_large_tiles_and_small_ones_many_parts() {
-        let large = Cut::usual(&limits(), Shape { m: 4096, n: 4096, k: 4096, products: 1 });
+        let usual = |of| Cut::usual(&limits(), of, None).unwrap();
+        let large = usual(shape(4096, 4096, 4096));
         assert!(large.rows * large.columns >= 32 && large.parts == 1, "{large:?}");
-        let deep = Cut::usual(&limits(), Shape { m: 512, n: 49, k: 4608, products: 1 });
+        let deep = usual(shape(512, 49, 4608));
         assert!(deep.parts >= 4, "{deep:?}");
-        let shallow = Cut::usual(&limits(), Shape { m: 64, n: 64, k: 32, products: 1 });
+        let shallow = usual(shape(64, 64, 32));
         assert_eq!(shallow.parts, 1, "{shallow:?}");
+        let few = LaunchLimits { units: 1, ..limits() };
+        assert_eq!(Cut::usual(&few, shape(512, 49, 4608), None).unwrap().parts, 1);
     }
 
     #[test]
-    fn what_is_chosen_fits() {
-        for shared_bytes_max in [1 << 10, 16 << 10, 48 << 10] {
-            let limits = LaunchLimits { shared_bytes_max, ..limits() };
-            for (m, n, k) in [(1, 1, 1), (16, 100_000, 27), (1000, 1000, 1000), (4096, 64, 64)] {
-                let cut = Cut::usual(&limits, Shape { m, n, k, products: 3 });
-                assert!(cut.fits(&limits) || shared_bytes_max < 4096, "{cut:?}");
-                assert!(cut.steps(k) * cut.parts >= k);
+    fn what_is_chosen_fits_and_keeps_what_is_fixed() {
+        for shared_bytes_max in [5 << 10, 16 << 10, 32 << 10] {
+            for group_items_max in [64, 128, 256, 1024] {
+                let limits = LaunchLimits { shared_bytes_max, group_items_max, ..limits() };
+                for (m, n, k) in [(1, 1, 1), (16, 100_000, 27), (1000, 1000, 1000)] {
+                    let cut = Cut::usual(&limits, shape(m, n, k), None).unwrap();
+                    assert!(cut.fits(&limits, 1), "{cut:?}");
+                    let fixed = (cut.rows, cut.side);
+                    let again = Cut::usual(&limits, shape(m, 7 * n, k), Some(fixed)).unwrap();
+                    assert_eq!((again.rows, again.side), fixed);
+                }
+            }
+        }
+        let none = LaunchLimits { shared_bytes_max: 1 << 10, ..limits() };
+        assert_eq!(Cut::usual(&none, shape(64, 64, 64), None), None);
+    }
+
+    #[test]
+    fn the_items_of_a_group_load_whole_tiles() {
+        for (&rows, &columns) in SUMS.iter().flat_map(|a| SUMS.iter().map(move |b| (a, b))) {
+            for side in [4, 8, 16] {
+                let cut = Cut { rows: rows as usize, columns: columns as usize, side, parts: 1 };
+                if !cut.fits(&limits(), 2) {
+                    continue;
+                }
+                let [_, _, g, all_rows, all_columns, depth, both, left, right] = cut.constants();
+                assert_eq!(both, 2 * depth);
+                assert_eq!((left * g * g, right * g * g), (all_rows * depth, all_columns * depth));
+                // `convolve_shared` loads one place for each item.
+                assert!(side == 4 || (g * g) % all_columns == 0, "{cut:?}");
+                assert_eq!((g * g) % depth, 0, "{cut:?}");
             }
         }
     }

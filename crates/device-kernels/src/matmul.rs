@@ -57,7 +57,13 @@ pub(crate) struct Product {
 
 impl Product {
     fn shape(&self) -> Shape {
-        Shape { m: self.m, n: self.n, k: self.k, products: self.batch.0 }
+        let padded = self.deep().into_iter().filter(|&deep| deep).count();
+        Shape { m: self.m, n: self.n, k: self.k, products: self.batch.0, padded }
+    }
+
+    /// Of which operands steps along the sum lie side by side in memory.
+    fn deep(&self) -> [bool; 2] {
+        [self.a.1 == 1, self.b.0 == 1 && self.b.1 != 1]
     }
 
     /// What is done to its sums, as kernels take it: factors, steps of what is added, columns of
@@ -93,7 +99,7 @@ fn tunes(gpu: &Gpu, part: &Part<'_>, node: &Node) -> Option<(Task, Space)> {
     if let Some(rows) = Panels::dial(gpu, &by) {
         return task("MatMul", &sizes, &[&rows]);
     }
-    let Dials { shared, rows, columns, side, parts } = Dials::of(gpu.limits(), &by);
+    let Dials { shared, rows, columns, side, parts } = Dials::of(gpu, &by);
     match gpu.limits().cheap_barriers {
         true => task("MatMul", &sizes, &[&shared, &rows, &columns, &side, &parts]),
         false => task("MatMul", &sizes, &[&rows, &columns, &side]),
@@ -188,9 +194,12 @@ struct Dials {
 const UNIT_ITEMS: usize = 512;
 
 impl Dials {
-    fn of(limits: &LaunchLimits, by: &Product) -> Dials {
-        let shared = limits.cheap_barriers && by.m >= 8 && by.n >= 16 && by.k >= 16;
-        let usual = if shared { Cut::usual(limits, by.shape()) } else { Dials::plain(limits, by) };
+    fn of(gpu: &Gpu, by: &Product) -> Dials {
+        let limits = gpu.limits();
+        let worth = limits.cheap_barriers && by.m >= 8 && by.n >= 16 && by.k >= 16;
+        let cut = if worth { gpu.cut(by.shape()) } else { None };
+        let shared = cut.is_some();
+        let usual = cut.unwrap_or_else(|| Dials::plain(limits, by));
         let dial = |name, choices, usual| Dial { name, choices, usual };
         Dials {
             shared: dial("shared", &[0, 1], usize::from(shared)),
@@ -305,14 +314,17 @@ pub(crate) fn multiply(
     if let Some(panels) = Panels::of(gpu, by, schedule) {
         return panels.multiply(gpu, act, by, [a, b, c], out);
     }
-    let dials = Dials::of(gpu.limits(), by);
+    let dials = Dials::of(gpu, by);
     let [rows, columns, side, parts] =
         [&dials.rows, &dials.columns, &dials.side, &dials.parts].map(|dial| dial.of(schedule));
     let side = if side * side > gpu.limits().group_items_max as usize { 4 } else { side };
     // Without room for the parts, sums are not cut.
     let partial = match parts {
         1 => None,
-        _ => gpu.room(DType::F32, &[parts, by.batch.0, by.m, by.n]).ok(),
+        _ => match gpu.room(DType::F32, &[parts, by.batch.0, by.m, by.n]) {
+            Err(Stop::Host) => None,
+            room => Some(room?),
+        },
     };
     let parts = if partial.is_some() { parts } else { 1 };
     let cut = Cut { rows, columns, side, parts };
@@ -343,7 +355,9 @@ pub(crate) fn multiply(
     }
     args.extend([A::M(a), A::M(b), A::M(c), A::M(partial.as_ref().unwrap_or(out))]);
     let limits = gpu.limits();
-    let shared = limits.cheap_barriers && dials.shared.of(schedule) == 1 && cut.fits(limits);
+    let shared = limits.cheap_barriers
+        && dials.shared.of(schedule) == 1
+        && cut.fits(limits, by.shape().padded);
     let (kernel, groups) =
         if shared { shared_kernel(gpu, by, cut)? } else { kernel(gpu, by, cut)? };
     gpu.launch(&kernel, groups, &args)?;
@@ -355,8 +369,7 @@ pub(crate) fn multiply(
 
 /// The kernel whose items share memory, and its groups.
 fn shared_kernel(gpu: &Gpu, by: &Product, cut: Cut) -> Result<(Arc<Kernel>, [usize; 3]), Stop> {
-    // Steps of the sums lie side by side.
-    let deep = [u32::from(by.a.1 == 1), u32::from(by.b.0 == 1 && by.b.1 != 1)];
+    let deep = by.deep().map(u32::from);
     let own = cut.constants();
     let [.., rows, columns, _, _, _, _] = own;
     // Items that are neighbours store a column: with one element more they do not collide.

@@ -135,7 +135,8 @@ pub(crate) fn product_shared<
     c: &[f32],
     y: &mut [f32],
 ) {
-    // One element more than there are: else items that store a column wait for each other.
+    // Of a deep operand one element more than there are: else items that store a column wait for
+    // each other.
     let tile_a = shared::<[[f32; ROW]; BOTH]>();
     let tile_b = shared::<[[f32; COLUMN]; BOTH]>();
     let x = local_id(0);

@@ -1,4 +1,5 @@
-//! What runs over rows: reductions, softmax, normalisations. An item has a row: element `i` of it
+//! What runs over rows: reductions, softmax, normalisations. An item has a row, or a group has one
+//! (`rows_shared.rs`): element `i` of it
 //! is at `(outer * length + i) * inner + rest`.
 
 use hetra_device::Part;
@@ -229,8 +230,9 @@ fn reduce(run: &Run<'_, '_>, node: &Node, keep: bool, noop: bool) -> Outcome {
     };
     let rows = outer * inner;
     let together = rows_shared::pays(run.gpu.limits(), rows, length, inner);
-    // One item adds up a row: longer ones take another order, and another kernel.
-    if length > LENGTH_MAX && !together {
+    // An item adds up no more: longer rows take another order, and another kernel.
+    let items = if together { rows_shared::GROUP } else { 1 };
+    if length > LENGTH_MAX * items {
         return Err(Stop::Host);
     }
     let out = rows_of(run, &x, &shape)?;

@@ -6,8 +6,8 @@ use hetra_kernel::{kernel, kernel_fn};
 
 use crate::math::is_nan;
 
-/// Items of a group.
-const GROUP: usize = 128;
+/// Items of a group, as the kernels spell them out.
+pub(crate) const GROUP: usize = 128;
 
 /// Most groups of a launch: beyond it there are enough rows for an item each.
 const ROWS_MAX: usize = 1 << 16;

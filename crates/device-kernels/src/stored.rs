@@ -128,8 +128,10 @@ pub(crate) fn bytes_of(tensor: &Tensor, f16: bool) -> Option<Cow<'_, [u8]>> {
             words(&mut tensor.as_slice::<i16>().ok()?.iter().map(|&v| i32::from(v) as u32))
         }
         DType::U16 => words(&mut tensor.as_slice::<u16>().ok()?.iter().map(|&v| u32::from(v))),
-        // All others are held as they are.
-        _ => return None,
+        other => {
+            debug_assert!(false, "{other:?} is held as it is");
+            return None;
+        }
     }))
 }
 

@@ -64,7 +64,7 @@ fn find() -> Result<Vec<OpenClDevice>, Nothing> {
         let platform = platform.name().unwrap_or_default();
         all.extend(devices.into_iter().map(|id| (id, platform.clone())));
     }
-    all.sort_by_key(|(id, platform)| is_software(&Device::new(*id), platform));
+    all.sort_by_cached_key(|(id, platform)| is_software(&Device::new(*id), platform));
     let numbered = all.into_iter().enumerate();
     Ok(numbered.map(|(number, (id, platform))| describe(id, number, &platform)).collect())
 }
@@ -72,7 +72,8 @@ fn find() -> Result<Vec<OpenClDevice>, Nothing> {
 /// Whether a processor plays the device.
 fn is_software(device: &Device, platform: &str) -> bool {
     // Emulators of FPGAs call themselves accelerators.
-    device.dev_type().unwrap_or(0) & CL_DEVICE_TYPE_CPU != 0 || platform.contains("Emulation")
+    device.dev_type().is_ok_and(|kind| kind & CL_DEVICE_TYPE_CPU != 0)
+        || platform.contains("Emulation")
 }
 
 fn describe(id: cl_device_id, number: usize, platform: &str) -> OpenClDevice {

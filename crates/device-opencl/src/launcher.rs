@@ -6,7 +6,9 @@ use hetra_device::{
     Compiled, DeviceError, DeviceInfo, KernelCache, Launch, LaunchArg, LaunchLimits, Launcher,
     Pending, Pool, Queue,
 };
-use hetra_kernel::{FAULT_WORDS, Kernel, Options, Scalar, Target, entry};
+use hetra_kernel::{
+    FAULT_WORDS, GROUP_ITEMS_MAX, Kernel, Options, SHARED_BYTES_MAX, Scalar, Target, entry,
+};
 use hetra_tensor::Held;
 use opencl3::command_queue::{CL_QUEUE_PROFILING_ENABLE, CommandQueue};
 use opencl3::context::Context;
@@ -98,8 +100,10 @@ impl OpenCl {
             units: device.max_compute_units().map_or(1, |units| units as usize),
             bytes_max: bytes(device.max_mem_alloc_size()),
             buffers_max: 32,
-            group_items_max: device.max_work_group_size().map_or(1, |items| items as u32),
-            shared_bytes_max: bytes(device.local_mem_size()),
+            group_items_max: device
+                .max_work_group_size()
+                .map_or(1, |items| items.min(GROUP_ITEMS_MAX as usize) as u32),
+            shared_bytes_max: bytes(device.local_mem_size()).min(SHARED_BYTES_MAX),
         };
         let pool = Pool::new(POOL_BYTES_MAX);
         let state = Mutex::new(State {

@@ -14,7 +14,8 @@ use crate::find::{all, open};
 pub struct WgpuDriver;
 
 const INSTALL: &str = "install the Vulkan driver of the GPU's vendor, or a software one \
-    (Debian: mesa-vulkan-drivers libvulkan1)";
+    (Debian: mesa-vulkan-drivers libvulkan1); where one is installed, VK_LOADER_DEBUG=error says \
+    why it does not load";
 
 impl Driver for WgpuDriver {
     fn name(&self) -> &'static str {

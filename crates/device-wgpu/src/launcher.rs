@@ -7,7 +7,10 @@ use hetra_device::{
     Compiled, DeviceError, DeviceInfo, Launch, LaunchArg, LaunchLimits, Launcher, Pending, Pool,
     Queue,
 };
-use hetra_kernel::{Access, FAULT_WORDS, Kernel, Options, Target, Words, entry, words};
+use hetra_kernel::{
+    Access, FAULT_WORDS, GROUP_ITEMS_MAX, Kernel, Options, SHARED_BYTES_MAX, Target, Words, entry,
+    words,
+};
 use hetra_tensor::Held;
 use wgpu::{
     BindGroup, BindGroupDescriptor, BindGroupEntry, BindGroupLayoutDescriptor,
@@ -110,8 +113,9 @@ impl Wgpu {
                 & !255,
             // One more is taken by the faults of checked kernels.
             buffers_max: limits.max_storage_buffers_per_shader_stage.saturating_sub(1) as usize,
-            group_items_max: limits.max_compute_invocations_per_workgroup,
-            shared_bytes_max: limits.max_compute_workgroup_storage_size as usize,
+            group_items_max: limits.max_compute_invocations_per_workgroup.min(GROUP_ITEMS_MAX),
+            shared_bytes_max: (limits.max_compute_workgroup_storage_size as usize)
+                .min(SHARED_BYTES_MAX),
         };
         let state = State {
             compiled: Compiled::new(Target::Wgsl),

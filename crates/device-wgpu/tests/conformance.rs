@@ -54,7 +54,7 @@ fn run_suite(info: DeviceInfo, launcher: Arc<dyn Launcher>) {
 #[test]
 fn every_claimed_operator_agrees_by_the_kernels_of_gpus() {
     let Some(device) = opened("wgpu", hetra_device_wgpu::open("wgpu")) else { return };
-    let limits = LaunchLimits { cheap_barriers: true, ..device.limits().clone() };
+    let limits = LaunchLimits { cheap_barriers: true, units: 96, ..device.limits().clone() };
     run_suite(device.info().clone(), Arc::new(AsGpu { device, limits }));
 }
 

@@ -76,8 +76,8 @@ pub struct LaunchLimits {
     /// Whether items of a group wait for each other at little cost: on GPUs, where they run at
     /// once.
     pub cheap_barriers: bool,
-    /// Groups that run at once, roughly: processors of the device, a guess where its driver does
-    /// not say.
+    /// Processors of the device, each of which has room for several groups; a guess where its
+    /// driver does not say.
     pub units: usize,
     /// Most bytes of one memory.
     pub bytes_max: usize,

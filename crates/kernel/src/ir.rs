@@ -258,22 +258,30 @@ pub enum Atomic {
 }
 
 impl Kernel {
-    /// Whether all its loops count to an end, whatever the arguments are.
+    /// Whether all its loops count to an end, whatever the arguments are: whole numbers, by a step
+    /// that is not zero, to a bound that stays, by counters that nothing else changes.
     pub fn ends(&self) -> bool {
-        let (mut ends, mut counters, mut changed) = (true, Vec::new(), HashSet::new());
+        let (mut ends, mut fixed, mut changed) = (true, Vec::new(), HashSet::new());
         each_stmt(&self.body, &mut |stmt| match stmt {
             Stmt::Loop(_) => ends = false,
-            Stmt::For { var, step, .. } => {
+            Stmt::For { var, to, step, .. } => {
+                let ty = self.var(*var);
+                let whole = ty.lanes == 1 && matches!(ty.scalar, Scalar::I32 | Scalar::U32);
                 let by = &self.expr(*step).op;
-                ends &= matches!(by, Op::Literal(Literal { bits: 1.., .. }));
-                counters.push(*var);
+                ends &= whole && matches!(by, Op::Literal(Literal { bits: 1.., .. }));
+                fixed.push(*var);
+                match self.expr(*to).op {
+                    Op::Literal(_) | Op::Value(_) | Op::Len(_) | Op::Id(..) => {}
+                    Op::Var(bound) => fixed.push(bound),
+                    _ => ends = false,
+                }
             }
-            Stmt::Set(var, _) => {
+            Stmt::Set(var, _) | Stmt::Atomic { old: var, .. } => {
                 changed.insert(*var);
             }
             _ => {}
         });
-        ends && !counters.iter().any(|counter| changed.contains(counter))
+        ends && !fixed.iter().any(|var| changed.contains(var))
     }
 
     /// The expression.
@@ -409,5 +417,46 @@ pub fn each_stmt<'a>(block: &'a [Stmt], visit: &mut dyn FnMut(&'a Stmt)) {
             Stmt::For { body, .. } | Stmt::Loop(body) => each_stmt(body, visit),
             _ => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::function::Binary;
+
+    /// A loop to `to` by `step`, with one statement more inside.
+    fn counting(to: Op, step: Op, inside: impl Fn(VarId, VarId, ExprId) -> Option<Stmt>) -> bool {
+        let ty = Type { scalar: Scalar::U32, lanes: 1 };
+        let (name, group) = ("counting".to_string(), [1; 3]);
+        let (params, arrays, vars) = (Vec::new(), Vec::new(), vec![ty; 2]);
+        let (exprs, body) = (Vec::new(), Vec::new());
+        let mut kernel = Kernel { name, group, params, arrays, vars, exprs, body };
+        let mut expr = |op| {
+            kernel.exprs.push(Expr { op, ty });
+            ExprId(kernel.exprs.len() as u32 - 1)
+        };
+        let zero = expr(Op::Literal(Literal { bits: 0, scalar: Scalar::U32 }));
+        let (to, step) = (expr(to), expr(step));
+        let (bound, counter) = (VarId(0), VarId(1));
+        let now = expr(Op::Var(bound));
+        let more = expr(Op::Binary(Binary::Add, now, step));
+        let body = inside(bound, counter, more).into_iter().collect();
+        kernel.body =
+            vec![Stmt::Let(bound, zero), Stmt::For { var: counter, from: zero, to, step, body }];
+        kernel.ends()
+    }
+
+    #[test]
+    fn loops_end_whose_bound_and_counter_stay() {
+        let number = |bits| Op::Literal(Literal { bits, scalar: Scalar::U32 });
+        let bound = || Op::Var(VarId(0));
+        assert!(counting(number(9), number(2), |_, _, _| None));
+        assert!(counting(bound(), number(1), |_, _, _| None));
+        assert!(!counting(number(9), number(0), |_, _, _| None));
+        assert!(!counting(bound(), bound(), |_, _, _| None));
+        assert!(!counting(bound(), number(1), |bound, _, more| Some(Stmt::Set(bound, more))));
+        assert!(!counting(number(9), number(1), |_, own, more| Some(Stmt::Set(own, more))));
+        assert!(!counting(number(9), number(1), |_, _, _| Some(Stmt::Loop(Vec::new()))));
     }
 }

@@ -53,6 +53,12 @@ pub(crate) fn open_device(py: Python<'_>, id: &str) -> PyResult<String> {
     Ok(py.detach(|| Device::named(id)).map_err(of_array)?.id().to_string())
 }
 
+/// Waits until what was launched on a device is done.
+#[pyfunction]
+pub(crate) fn synchronize(py: Python<'_>, id: &str) -> PyResult<()> {
+    py.detach(|| Device::named(id)?.wait()).map_err(of_array)
+}
+
 /// What each driver found: dictionaries of what it is, its state and what bounds it.
 #[pyfunction]
 pub(crate) fn devices(py: Python<'_>) -> PyResult<Bound<'_, PyList>> {

@@ -22,7 +22,7 @@ mod _core {
         arange, binary, clip, concat, cumulative, default_device, devices, einsum, eval, extreme,
         eye, from_dlpack, full, is_in, linspace, matmul, names, nonzero, open_device, power_of,
         random_draw, reduce, scalar_dtype, search_sorted, select, set_default_device, sort, stack,
-        take, take_along, tensordot, traced_run, unary, unique, variance, vecdot,
+        synchronize, take, take_along, tensordot, traced_run, unary, unique, variance, vecdot,
     };
     #[pymodule_export]
     use super::session::PySession;

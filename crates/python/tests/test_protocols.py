@@ -21,6 +21,17 @@ def test_the_example(device):
     assert np.max(np.abs(product - wanted) / np.abs(wanted)) < 1e-4
 
 
+def test_one_can_wait_for_a_device(device):
+    with hetra.device(device) as where:
+        x = hetra.exp(hetra.ones((64, 64)))
+        x.eval()
+        hetra.synchronize()
+    for of in (device, where, x.device):
+        hetra.synchronize(of)
+    with pytest.raises(hetra.DeviceError):
+        hetra.synchronize("wgpu:99")
+
+
 def test_numpys_functions_give_arrays(device):
     x = np.linspace(0.1, 2, 12, dtype=np.float64).reshape(3, 4)
     y = hetra.asarray(x, device=device)

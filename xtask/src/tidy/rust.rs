@@ -11,7 +11,7 @@ const FUNCTION_LINES_MAX: usize = 70;
 
 /// The longest body of a kernel: its functions take no arrays, neither of registers nor of memory
 /// that a group shares, so that what works on those cannot be split.
-const KERNEL_LINES_MAX: usize = 120;
+const KERNEL_LINES_MAX: usize = 130;
 
 /// Most methods of one trait.
 const TRAIT_METHODS_MAX: usize = 12;
@@ -146,8 +146,12 @@ mod tests {
         assert_eq!(found("crates/ir/src/a.rs", &function(70)), []);
         assert_eq!(found("crates/ir/src/a.rs", &function(71)), [(2, "function-lines")]);
         let kernel = |lines| function(lines).replace("fn f", "#[kernel(group = [64])]\nfn f");
-        assert_eq!(found("crates/ir/src/a.rs", &kernel(120)), []);
-        assert_eq!(found("crates/ir/src/a.rs", &kernel(121)), [(3, "function-lines")]);
+        assert_eq!(found("crates/ir/src/a.rs", &kernel(130)), []);
+        assert_eq!(found("crates/ir/src/a.rs", &kernel(131)), [(3, "function-lines")]);
+        let part = kernel(71).replace("#[kernel(group = [64])]", "#[kernel_fn]");
+        assert_eq!(found("crates/ir/src/a.rs", &part), [(3, "function-lines")]);
+        let after = format!("{}{}", kernel(130), function(71).replace("//! Doc.\n", ""));
+        assert_eq!(found("crates/ir/src/a.rs", &after), [(135, "function-lines")]);
     }
 
     #[test]

@@ -65,6 +65,37 @@ pub(super) fn by_tokens(random: &Random, cases: &mut Vec<Case>) {
     cases.push(Case::new("Attention with a past", causal, arguments, 3));
 }
 
+/// Attention of ai.onnx by heads, over more keys than devices take at a time, whose scores grow;
+/// under numbers that close some keys, all of one query, and none of another that are all as low.
+pub(super) fn by_heads(random: &Random, cases: &mut Vec<Case>) {
+    let (heads, share) = (random.pick(&[1, 2]), random.pick(&[1, 2]));
+    let (tokens, keys, width) =
+        (random.pick(&[3, 33]), random.pick(&[31, 70]), random.pick(&[8, 64, 80]));
+    let queries = live(random.floats(&[2, heads * share, tokens, width]));
+    let mut growing = random.floats(&[2, heads, keys, width]);
+    if let Ok(numbers) = growing.as_mut_slice::<f32>() {
+        for (i, number) in numbers.iter_mut().enumerate() {
+            *number *= 0.2 + ((i / width) % keys) as f32 / keys as f32;
+        }
+    }
+    let values = live(random.floats(&[2, heads, keys, random.pick(&[width, 7])]));
+    let mut mask = random.floats(&[tokens, keys]);
+    if let Ok(numbers) = mask.as_mut_slice::<f32>() {
+        for (i, number) in numbers.iter_mut().enumerate() {
+            *number = match i / keys {
+                0 => f32::NEG_INFINITY,
+                1 => f32::MIN,
+                _ if *number < -0.5 => f32::NEG_INFINITY,
+                _ => *number,
+            };
+        }
+    }
+    let arguments = vec![queries, live(growing), values];
+    cases.push(Case::new("Attention by heads", node("Attention"), arguments.clone(), 1));
+    let arguments = arguments.into_iter().chain([live(mask)]).collect();
+    cases.push(Case::new("Attention under numbers", node("Attention"), arguments, 1));
+}
+
 /// A mask for com.microsoft in one of its forms, for queries of their own and past keys.
 fn padding(random: &Random, [batch, queries, keys]: [usize; 3]) -> Argument {
     let ends = |least: usize| least as i32 + random.below(keys + 1 - least) as i32;

@@ -7,7 +7,7 @@ use hetra_ops::{
 use hetra_tensor::{DType, Rounding, Tensor, cast};
 
 use super::Case;
-use super::attention::{by_tokens, embeddings, grouped, multi_head, projected, rotaries};
+use super::attention::{by_heads, by_tokens, embeddings, grouped, multi_head, projected, rotaries};
 use super::random::{Random, ints, live, node, weight};
 use super::{
     contraction::einsums,
@@ -37,6 +37,7 @@ pub fn cases(seed: u64, rounds: usize) -> Vec<Case> {
         resizes(&random, &mut cases);
         nbits(&random, &mut cases);
         by_tokens(&random, &mut cases);
+        by_heads(&random, &mut cases);
         multi_head(&random, &mut cases);
         projected(&random, &mut cases);
         rotaries(&random, &mut cases);

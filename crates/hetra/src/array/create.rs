@@ -36,6 +36,16 @@ impl Device {
     pub fn id(&self) -> &str {
         self.0.id()
     }
+
+    /// Waits until what was launched there is done: arrays that are computed (`eval`) may be under
+    /// way on a device with memory of its own.
+    ///
+    /// # Errors
+    /// When the device is gone, or a kernel of a user went out of bounds since the last wait.
+    pub fn wait(&self) -> Result<()> {
+        let launcher = self.0.device().launcher();
+        Ok(launcher.map_or(Ok(()), |launcher| launcher.wait()).map_err(crate::Error::from)?)
+    }
 }
 
 impl Array {

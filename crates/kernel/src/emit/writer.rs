@@ -99,6 +99,8 @@ pub(super) struct Writer<'a> {
     indent: usize,
     /// Variables that are given another value.
     changed: HashSet<VarId>,
+    /// Terms of each expression.
+    sizes: Vec<usize>,
     temporaries: usize,
 }
 
@@ -107,6 +109,9 @@ const UNROLLED_MAX: u32 = 32;
 
 /// Most statements that a loop comes to where each turn is written.
 const WRITTEN_MAX: usize = 400;
+
+/// Terms of an expression that count as a statement.
+const TERMS: usize = 16;
 
 /// Whether a turn of the loop that has this body may be left before its end.
 fn jumps(body: &[Stmt]) -> bool {
@@ -122,12 +127,18 @@ fn jumps(body: &[Stmt]) -> bool {
 pub(super) fn body(kernel: &Kernel, dialect: &dyn Dialect, options: Options) -> String {
     let mut changed = HashSet::new();
     each_stmt(&kernel.body, &mut |stmt| {
-        if let Stmt::Set(var, _) = stmt {
+        if let Stmt::Set(var, _) | Stmt::Atomic { old: var, .. } = stmt {
             changed.insert(*var);
         }
     });
+    let mut sizes: Vec<usize> = Vec::with_capacity(kernel.exprs.len());
+    for expr in &kernel.exprs {
+        // Operands are earlier ones.
+        let operands = expr.op.operands();
+        sizes.push(operands.iter().fold(1, |all, id| all.saturating_add(sizes[id.0 as usize])));
+    }
     let (text, indent, temporaries) = (String::new(), 1, 0);
-    let mut writer = Writer { kernel, dialect, options, text, indent, changed, temporaries };
+    let mut writer = Writer { kernel, dialect, options, text, indent, changed, sizes, temporaries };
     for (index, array) in kernel.arrays.iter().enumerate() {
         if array.space == Space::Private {
             let declared = dialect.array(array, &array_name(ArrayId(index as u32)));
@@ -196,7 +207,7 @@ impl Writer<'_> {
             Stmt::Atomic { op, place, value, old } => self.atomic(*op, place, *value, *old),
             Stmt::If(condition, yes, no) => self.branch(*condition, yes, no),
             Stmt::For { var, from, to, step, body } => {
-                match self.written_turns(*var, [*from, *to, *step], body) {
+                match self.written_turns(*var, [*from, *to, *step], body).0 {
                     Some(turns) => turns.for_each(|turn| self.turn(*var, turn, body)),
                     None => self.for_(*var, [*from, *to, *step], body),
                 }
@@ -269,13 +280,21 @@ impl Writer<'_> {
         from.zip(to).is_some_and(|(from, to)| to.wrapping_sub(from) <= UNROLLED_MAX)
     }
 
-    /// What a loop counts where each of its turns is written.
+    /// What a loop counts where each of its turns is written, and what it comes to.
     fn written_turns(
         &self,
         var: VarId,
         ends: [ExprId; 3],
         body: &[Stmt],
-    ) -> Option<StepBy<Range<u32>>> {
+    ) -> (Option<StepBy<Range<u32>>>, usize) {
+        let one = self.cost(body).saturating_add(1);
+        let turns = self.turns(var, ends).filter(|_| !jumps(body));
+        let all = turns.as_ref().map_or(usize::MAX, |turns| turns.len().saturating_mul(one));
+        if all <= WRITTEN_MAX { (turns, all) } else { (None, one) }
+    }
+
+    /// What a loop counts, where its text says so and the target does not unroll by itself.
+    fn turns(&self, var: VarId, ends: [ExprId; 3]) -> Option<StepBy<Range<u32>>> {
         let [from, to, step] = ends.map(|id| match self.kernel.expr(id).op {
             Op::Literal(Literal { bits, scalar: Scalar::I32 | Scalar::U32 }) => Some(bits),
             _ => None,
@@ -285,26 +304,31 @@ impl Writer<'_> {
         let (from, to) = (from.filter(|&at| at <= most)?, to.filter(|&at| at <= most)?);
         let step = step.filter(|&by| by > 0)?;
         let turns = to.saturating_sub(from).div_ceil(step);
-        let by_text = matches!(self.dialect.unroll(), Unroll::Text) && turns <= UNROLLED_MAX;
-        let written = by_text
-            && !self.changed.contains(&var)
-            && !jumps(body)
-            && (turns as usize).saturating_mul(self.statements(body)) <= WRITTEN_MAX;
+        let written = matches!(self.dialect.unroll(), Unroll::Text)
+            && turns <= UNROLLED_MAX
+            && !self.changed.contains(&var);
         written.then(|| (from..to).step_by(step as usize))
     }
 
-    /// What a block comes to.
-    fn statements(&self, block: &[Stmt]) -> usize {
+    /// What a block comes to: its statements, long ones more than once.
+    fn cost(&self, block: &[Stmt]) -> usize {
+        let size = |id: &ExprId| self.sizes[id.0 as usize];
+        let place = |place: &Place| place.indices().iter().map(size).fold(0, usize::saturating_add);
         let of = |stmt: &Stmt| match stmt {
-            Stmt::If(_, yes, no) => 1 + self.statements(yes) + self.statements(no),
-            Stmt::Loop(body) => 1 + self.statements(body),
-            Stmt::For { var, from, to, step, body } => {
-                let turns = self.written_turns(*var, [*from, *to, *step], body);
-                turns.map_or(1, |turns| turns.len()).saturating_mul(1 + self.statements(body))
+            Stmt::Let(_, value) | Stmt::Set(_, value) => size(value) / TERMS,
+            Stmt::Store(to, value) | Stmt::Atomic { place: to, value, .. } => {
+                size(value).saturating_add(place(to)) / TERMS
             }
-            _ => 1,
+            Stmt::If(condition, yes, no) => (size(condition) / TERMS)
+                .saturating_add(self.cost(yes))
+                .saturating_add(self.cost(no)),
+            Stmt::Loop(body) => self.cost(body),
+            Stmt::For { var, from, to, step, body } => {
+                self.written_turns(*var, [*from, *to, *step], body).1
+            }
+            _ => 0,
         };
-        block.iter().fold(0, |all, stmt| all.saturating_add(of(stmt)))
+        block.iter().fold(0, |all, stmt| all.saturating_add(1).saturating_add(of(stmt)))
     }
 
     /// A turn of a loop that is written out.

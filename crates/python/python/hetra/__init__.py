@@ -101,6 +101,14 @@ def devices() -> list[dict[str, Any]]:
     return _core.devices()
 
 
+def synchronize(device: Any = None) -> None:
+    """Waits until what was launched on a device, the default one where none is named, is done.
+
+    Reading an array waits by itself; who times `eval` waits before the clock is read.
+    """
+    _core.synchronize(_core.default_device() if device is None else str(device))
+
+
 def trace(function: Any) -> tuple[Any, list[dict[str, Any]]]:
     """What a call gives, and what was run for it: for each run its nanoseconds and its steps as
     (operator, kernel, device, nanoseconds)."""
@@ -173,5 +181,6 @@ __all__ = [
     "random",
     "result_type",
     "set_default_logger_severity",
+    "synchronize",
     "trace",
 ]
