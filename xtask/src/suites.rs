@@ -79,6 +79,9 @@ pub(crate) struct Floor {
     /// Cases that are known not to pass, with the reason.
     #[serde(default)]
     known: BTreeMap<String, String>,
+    /// Those of them that pass by chance.
+    #[serde(default)]
+    random: BTreeSet<String>,
 }
 
 impl Floor {
@@ -87,9 +90,16 @@ impl Floor {
         self.known.contains_key(case)
     }
 
-    /// Puts the known reasons in the place of what the run said, which may differ from run to
-    /// run where a case is random.
+    /// Puts the known reasons in the place of what the run said, and failures in the place of
+    /// passes by chance: both differ from run to run where a case is random.
     pub(crate) fn explain(&self, summary: &mut Summary) {
+        let chance =
+            |case: &&mut Case| case.status == Status::Passed && self.random.contains(&case.name);
+        for case in summary.cases.iter_mut().filter(chance) {
+            (case.status, case.whole) = (Status::Failed, false);
+            summary.passed -= 1;
+            summary.failed += 1;
+        }
         for case in summary.cases.iter_mut().filter(|case| case.status != Status::Passed) {
             if let Some(reason) = self.known.get(&case.name) {
                 case.reason = Some(reason.clone());
@@ -277,6 +287,17 @@ mod tests {
         let row = row("onnx node", &summary, &floor);
         assert_eq!((row.passed, row.failed, row.skipped), (1, 0, 2));
         assert_eq!(row.notes[0], "1 skipped: it is random");
+    }
+
+    #[test]
+    fn a_pass_by_chance_is_none() {
+        let known = [("test_abs".to_string(), "it is random".to_string())].into();
+        let random = ["test_abs".to_string(), "test_add".to_string()].into();
+        let floor = Floor { known, random, ..Floor::default() };
+        let mut summary = parse(RESULT).expect("the result is fine");
+        floor.explain(&mut summary);
+        assert_eq!((summary.passed, summary.failed, summary.skipped), (0, 2, 1));
+        assert_eq!(summary.cases[0].reason.as_deref(), Some("it is random"));
     }
 
     #[test]
