@@ -239,7 +239,9 @@ fn reduce(run: &Run<'_, '_>, node: &Node, keep: bool, noop: bool) -> Outcome {
     let args =
         [A::U(rows), A::U(length), A::U(inner), A::U(way), A::F(factor), A::M(&x), A::M(&out)];
     if together {
-        let kernel = run.gpu.kernel("reduced shared", || rows_shared::reduced::with(&[]))?;
+        let kernel = run
+            .gpu
+            .kernel("reduced shared", || rows_shared::reduced::with(&rows_shared::CONSTANTS))?;
         run.gpu.launch(&kernel, [rows, 1, 1], &args[1..])?;
     } else {
         let kernel = run.gpu.kernel("reduced", || reduced::with(&[]))?;
@@ -265,7 +267,9 @@ fn compile_softmax(_: &Gpu, _: &Part<'_>, node: &Node) -> Option<Work> {
         let (rows, log) = (outer * inner, usize::from(node.op == "LogSoftmax"));
         let args = [A::U(rows), A::U(length), A::U(inner), A::U(log), A::M(&x), A::M(&out)];
         if rows_shared::pays(run.gpu.limits(), rows, length, inner) {
-            let kernel = run.gpu.kernel("softmax shared", || rows_shared::softmax::with(&[]))?;
+            let kernel = run
+                .gpu
+                .kernel("softmax shared", || rows_shared::softmax::with(&rows_shared::CONSTANTS))?;
             run.gpu.launch(&kernel, [rows, 1, 1], &args[1..])?;
         } else {
             let kernel = run.gpu.kernel("softmax", || softmax::with(&[]))?;
@@ -298,7 +302,7 @@ fn compile_layer_norm(_: &Gpu, _: &Part<'_>, node: &Node) -> Option<Work> {
             A::M(&out),
         ];
         if rows_shared::pays(run.gpu.limits(), form.rows, form.length, 1) {
-            let make = || rows_shared::layer_norm::with(&[]);
+            let make = || rows_shared::layer_norm::with(&rows_shared::CONSTANTS);
             let kernel = run.gpu.kernel("layer_norm shared", make)?;
             run.gpu.launch(&kernel, [form.rows, 1, 1], &args[1..])?;
         } else {

@@ -6,8 +6,12 @@ use hetra_kernel::{kernel, kernel_fn};
 
 use crate::math::is_nan;
 
-/// Items of a group, as the kernels spell them out.
+/// Items of a group.
 pub(crate) const GROUP: usize = 128;
+
+/// The constants of the kernels: `ITEMS` of a group, and `TURNS` in which two partial results at a
+/// time become one, until one is left.
+pub(crate) const CONSTANTS: [u32; 2] = [GROUP as u32, GROUP.ilog2()];
 
 /// Most groups of a launch: beyond it there are enough rows for an item each.
 const ROWS_MAX: usize = 1 << 16;
@@ -42,9 +46,16 @@ fn merged(way: u32, a: f32, b: f32) -> f32 {
 }
 
 /// Reductions, as `rows.rs` has them.
-#[kernel(group = [128])]
-pub(crate) fn reduced(length: u32, inner: u32, way: u32, factor: f32, x: &[f32], y: &mut [f32]) {
-    let tile = shared::<[f32; 128]>();
+#[kernel(group = [ITEMS])]
+pub(crate) fn reduced<const ITEMS: usize, const TURNS: usize>(
+    length: u32,
+    inner: u32,
+    way: u32,
+    factor: f32,
+    x: &[f32],
+    y: &mut [f32],
+) {
+    let tile = shared::<[f32; ITEMS]>();
     let row = group_id(0);
     let item = local_id(0);
     let from = (row / inner) * length * inner + row % inner;
@@ -56,7 +67,7 @@ pub(crate) fn reduced(length: u32, inner: u32, way: u32, factor: f32, x: &[f32],
     } else if way == 6 {
         result = f32::NEG_INFINITY;
     }
-    for i in (item..length).step_by(128) {
+    for i in (item..length).step_by(ITEMS) {
         let mut value = x[from + i * inner];
         if way == 4 {
             value = value.abs();
@@ -67,8 +78,8 @@ pub(crate) fn reduced(length: u32, inner: u32, way: u32, factor: f32, x: &[f32],
     }
     tile[item] = result;
     barrier();
-    for turn in 0..7 {
-        let half = 64u32 >> turn;
+    for turn in 0..TURNS {
+        let half = (ITEMS >> 1) >> turn;
         if item < half {
             tile[item] = merged(way, tile[item], tile[item + half]);
         }
@@ -79,44 +90,52 @@ pub(crate) fn reduced(length: u32, inner: u32, way: u32, factor: f32, x: &[f32],
     }
 }
 
-#[kernel(group = [128])]
-pub(crate) fn softmax(length: u32, inner: u32, log: u32, x: &[f32], y: &mut [f32]) {
-    let tile = shared::<[f32; 128]>();
+#[kernel(group = [ITEMS])]
+pub(crate) fn softmax<const ITEMS: usize, const TURNS: usize>(
+    length: u32,
+    inner: u32,
+    log: u32,
+    x: &[f32],
+    y: &mut [f32],
+) {
+    let tile = shared::<[f32; ITEMS]>();
     let row = group_id(0);
     let item = local_id(0);
     let from = (row / inner) * length * inner + row % inner;
     let mut greatest = x[from];
-    for i in (item..length).step_by(128) {
-        greatest = greatest.max(x[from + i * inner]);
-    }
-    tile[item] = greatest;
-    barrier();
-    for turn in 0..7 {
-        let half = 64u32 >> turn;
-        if item < half {
-            tile[item] = tile[item].max(tile[item + half]);
+    let mut all = 0.0;
+    // First the greatest, then the sum.
+    for pass in 0..2 {
+        let mut part = if pass == 0 { greatest } else { 0.0 };
+        for i in (item..length).step_by(ITEMS) {
+            let value = x[from + i * inner];
+            if pass == 0 {
+                part = part.max(value);
+            } else {
+                part += (value - greatest).exp();
+            }
+        }
+        tile[item] = part;
+        barrier();
+        for turn in 0..TURNS {
+            let half = (ITEMS >> 1) >> turn;
+            if item < half {
+                let other = tile[item + half];
+                let own = tile[item];
+                tile[item] = if pass == 0 { own.max(other) } else { own + other };
+            }
+            barrier();
+        }
+        if pass == 0 {
+            greatest = tile[0];
+        } else {
+            all = tile[0];
         }
         barrier();
     }
-    greatest = tile[0];
-    barrier();
-    let mut sum = 0.0;
-    for i in (item..length).step_by(128) {
-        sum += (x[from + i * inner] - greatest).exp();
-    }
-    tile[item] = sum;
-    barrier();
-    for turn in 0..7 {
-        let half = 64u32 >> turn;
-        if item < half {
-            tile[item] = tile[item] + tile[item + half];
-        }
-        barrier();
-    }
-    let all = tile[0];
     let below = all.ln();
     let factor = 1.0 / all;
-    for i in (item..length).step_by(128) {
+    for i in (item..length).step_by(ITEMS) {
         let off = x[from + i * inner] - greatest;
         if log != 0 {
             y[from + i * inner] = off - below;
@@ -126,8 +145,8 @@ pub(crate) fn softmax(length: u32, inner: u32, log: u32, x: &[f32], y: &mut [f32
     }
 }
 
-#[kernel(group = [128])]
-pub(crate) fn layer_norm(
+#[kernel(group = [ITEMS])]
+pub(crate) fn layer_norm<const ITEMS: usize, const TURNS: usize>(
     length: u32,
     epsilon: f32,
     has_bias: u32,
@@ -136,40 +155,38 @@ pub(crate) fn layer_norm(
     bias: &[f32],
     y: &mut [f32],
 ) {
-    let tile = shared::<[f32; 128]>();
+    let tile = shared::<[f32; ITEMS]>();
     let item = local_id(0);
     let from = group_id(0) * length;
-    let mut sum = 0.0;
-    for i in (item..length).step_by(128) {
-        sum += x[from + i];
-    }
-    tile[item] = sum;
-    barrier();
-    for turn in 0..7 {
-        let half = 64u32 >> turn;
-        if item < half {
-            tile[item] = tile[item] + tile[item + half];
+    let mut mean = 0.0;
+    let mut variance = 0.0;
+    // First the mean, then what lies off it.
+    for pass in 0..2 {
+        let mut part = 0.0;
+        for i in (item..length).step_by(ITEMS) {
+            let off = x[from + i] - mean;
+            let more = if pass == 0 { off } else { off * off };
+            part += more;
+        }
+        tile[item] = part;
+        barrier();
+        for turn in 0..TURNS {
+            let half = (ITEMS >> 1) >> turn;
+            if item < half {
+                tile[item] = tile[item] + tile[item + half];
+            }
+            barrier();
+        }
+        let result = tile[0] / (length as f32);
+        if pass == 0 {
+            mean = result;
+        } else {
+            variance = result;
         }
         barrier();
     }
-    let mean = tile[0] / (length as f32);
-    barrier();
-    let mut squares = 0.0;
-    for i in (item..length).step_by(128) {
-        let off = x[from + i] - mean;
-        squares += off * off;
-    }
-    tile[item] = squares;
-    barrier();
-    for turn in 0..7 {
-        let half = 64u32 >> turn;
-        if item < half {
-            tile[item] = tile[item] + tile[item + half];
-        }
-        barrier();
-    }
-    let factor = 1.0 / (tile[0] / (length as f32) + epsilon).sqrt();
-    for i in (item..length).step_by(128) {
+    let factor = 1.0 / (variance + epsilon).sqrt();
+    for i in (item..length).step_by(ITEMS) {
         let mut value = (x[from + i] - mean) * factor * scale[i];
         if has_bias != 0 {
             value += bias[i];
