@@ -36,6 +36,8 @@ pub(crate) struct Gpu {
 pub(crate) enum A<'a> {
     /// A whole number.
     U(usize),
+    /// A whole number of any sign.
+    I(i32),
     /// A float.
     F(f32),
     /// Memory.
@@ -160,6 +162,7 @@ impl Gpu {
                 A::U(value) => {
                     LaunchArg::Value(Literal::new(u32::try_from(*value).map_err(|_| Stop::Host)?))
                 }
+                A::I(value) => LaunchArg::Value(Literal::new(*value)),
                 A::F(value) => LaunchArg::Value(Literal::new(*value)),
                 A::W(stored) => LaunchArg::Memory {
                     memory: &stored.memory,

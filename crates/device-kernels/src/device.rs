@@ -145,7 +145,8 @@ impl Device for KernelDevice {
                 KernelArg::Read(tensor) | KernelArg::Update(tensor) => tensor.dtype(),
                 KernelArg::Write(dtype, _) => *dtype,
             };
-            let held = scalar_of(dtype).filter(|_| gpu.scalar(dtype).is_some());
+            // Kernels of users see elements as they are, or not at all.
+            let held = scalar_of(dtype).filter(|&scalar| gpu.scalar(dtype) == Some(scalar));
             held.ok_or_else(|| no_memory(source, index, dtype))?;
             let stored = match arg {
                 KernelArg::Read(tensor) => gpu.place(tensor),

@@ -83,7 +83,25 @@ fn run_node(node: &Node, run: &Run<'_, '_>) -> Outcome {
     for index in 0..node.inputs.len() {
         operands.push(run.optional(index)?);
     }
-    let views = views(node, &operands)?;
+    Ok(smallvec![elementwise(run.gpu, node, &operands)?])
+}
+
+/// What an operator without attributes gives of operands that are all there.
+pub(crate) fn operate(gpu: &Gpu, op: &str, operands: &[&Stored]) -> Result<Stored, Stop> {
+    let operands: SmallVec<[Option<Stored>; 4]> =
+        operands.iter().map(|&operand| Some(operand.clone())).collect();
+    let mut node = Node::new(op, &[], &[]);
+    node.inputs.resize(operands.len(), None);
+    elementwise(gpu, &node, &operands)
+}
+
+/// What an operator gives of operands that the device holds.
+pub(crate) fn elementwise(
+    gpu: &Gpu,
+    node: &Node,
+    operands: &[Option<Stored>],
+) -> Result<Stored, Stop> {
+    let views = views(node, operands)?;
     let there: SmallVec<[&Stored; 4]> = views.iter().flatten().collect();
     if there.is_empty() || there.len() > OPERANDS_MAX {
         return Err(Stop::Host);
@@ -99,14 +117,14 @@ fn run_node(node: &Node, run: &Run<'_, '_>) -> Outcome {
     let belong = |of: &&Stored| of.shape.iter().product::<usize>() == channels;
     let normal = node.op != "BatchNormalization"
         || (there[1..].iter().all(belong) && shape == there[0].shape && there[0].shape.len() > 1);
-    let buffers = there.len() < run.gpu.limits().buffers_max;
+    let buffers = there.len() < gpu.limits().buffers_max;
     if !normal || !buffers || keeps && shape != there[0].shape {
         return Err(Stop::Host);
     }
     let dtypes: SmallVec<[DType; 4]> = there.iter().map(|operand| operand.dtype).collect();
     let fits = match node.op == FUSED {
         true => dtypes.iter().all(|&dtype| dtype == DType::F32),
-        false => takes_dtypes(run.gpu, node, &dtypes),
+        false => takes_dtypes(gpu, node, &dtypes),
     };
     if !fits {
         return Err(Stop::Host);
@@ -121,9 +139,9 @@ fn run_node(node: &Node, run: &Run<'_, '_>) -> Outcome {
     let present: u32 =
         views.iter().enumerate().map(|(i, view)| u32::from(view.is_some()) << i).sum();
     let form = Forms { node, scalars: there.iter().map(|o| o.scalar).collect(), dtype, present };
-    let out = run.gpu.room(dtype, &shape)?;
-    launch(run.gpu, &form, &there, &axes, &out)?;
-    Ok(smallvec![out])
+    let out = gpu.room(dtype, &shape)?;
+    launch(gpu, &form, &there, &axes, &out)?;
+    Ok(out)
 }
 
 /// The operands in shapes that broadcast: what belongs to channels has axes behind it.

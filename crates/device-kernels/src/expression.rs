@@ -77,6 +77,12 @@ enum Dtypes {
     Numbers,
     /// All that are held: results are among the operands.
     Any,
+    /// Whole numbers of any size: results fit where the operands do.
+    Ints,
+    /// Those of 32 bits.
+    Whole,
+    /// `u32`.
+    Words,
     /// Booleans.
     Truths,
     /// Quantised to or from 8 bits.
@@ -103,7 +109,12 @@ entries! {
         "Tan" "Asin" "Acos" "Atan" "Sinh" "Cosh" "Softplus" "Softsign" "Elu" "Selu" "Celu"
         "LeakyRelu" "ThresholdedRelu" "HardSigmoid" "HardSwish" "Swish" "Mish" "Gelu" "Reciprocal" "Pow"
         "PRelu" "Mean" "BatchNormalization" "IsNaN" "com.microsoft.QuickGelu" "com.microsoft.FastGelu"
-        "com.microsoft.BiasGelu";
+        "com.microsoft.BiasGelu" "com.microsoft.Gelu" "Asinh" "Acosh" "Atanh" "Shrink" "IsInf"
+        "hetra.Expm1" "hetra.Log1p" "hetra.Log2" "hetra.Log10" "hetra.Trunc" "hetra.Atan2"
+        "hetra.Hypot" "hetra.CopySign" "hetra.LogAddExp";
+    Ints: "Mod" "BitwiseAnd" "BitwiseOr" "BitwiseXor";
+    Whole: "hetra.FloorDivide" "BitwiseNot";
+    Words: "BitShift";
     Numbers: "Add" "Sub" "Mul" "Div" "Sum" "Neg" "Abs" "Sign";
     Any: "Min" "Max" "Clip" "Where" "Equal" "Less" "LessOrEqual" "Greater" "GreaterOrEqual";
     Truths: "And" "Or" "Xor" "Not";
@@ -132,6 +143,9 @@ impl Entry {
             Dtypes::Floats => scalar.is_float(),
             Dtypes::Numbers => scalar.is_float() || matches!(dtype, DType::I32 | DType::U32),
             Dtypes::Any | Dtypes::Casts => true,
+            Dtypes::Ints => dtype.is_int(),
+            Dtypes::Whole => matches!(dtype, DType::I32 | DType::U32),
+            Dtypes::Words => dtype == DType::U32,
             Dtypes::Truths => scalar == Scalar::Bool,
             Dtypes::Codes => {
                 dtype == DType::F32 || matches!(dtype, DType::U8 | DType::I8 | DType::I32)
@@ -179,6 +193,7 @@ fn attributes_fit(form: &Form<'_>) -> bool {
                 && zero("precision")
                 && attrs.int_or("saturate", 1) == Ok(1)
         }
+        "BitShift" => attrs.str("direction").is_ok_and(|d| d == "LEFT" || d == "RIGHT"),
         "DequantizeLinear" => zero("block_size") && zero("output_dtype"),
         "Cast" => form.ty(0).dtype().is_none_or(|from| casts_fit(form.node, Some(from))),
         _ => true,
@@ -193,7 +208,7 @@ fn cast_to(node: &Node) -> Option<DType> {
 /// The dtype of the result, from those of the operands that are there.
 pub(crate) fn result_dtype(node: &Node, operands: &[DType]) -> Option<DType> {
     match node.op.as_str() {
-        "Equal" | "Less" | "LessOrEqual" | "Greater" | "GreaterOrEqual" | "IsNaN" => {
+        "Equal" | "Less" | "LessOrEqual" | "Greater" | "GreaterOrEqual" | "IsNaN" | "IsInf" => {
             Some(DType::Bool)
         }
         "Cast" => cast_to(node),
@@ -239,6 +254,14 @@ pub(crate) fn apply(t: &Trace, node: &Node, inputs: &[Option<Val>], dtype: DType
             let x = input(0)?.float(t);
             Val::B(math::is_nan::trace(t, &[], t.bind(x)))
         }
+        "IsInf" => Val::B(infinite(t, node, input(0)?.float(t))?),
+        "BitwiseNot" => match input(0)? {
+            Val::I(x) => Val::I(t.not(x)),
+            Val::U(x) => Val::U(t.not(x)),
+            _ => return None,
+        },
+        "Mod" | "hetra.FloorDivide" => quotient(t, node, input(0)?, input(1)?)?,
+        "BitShift" => shifted(t, node, input(0)?.uint(t), input(1)?.uint(t))?,
         "Neg" | "Abs" | "Sign" => sign(t, op, input(0)?)?,
         "BatchNormalization" => normalised(t, node, inputs)?,
         "QuantizeLinear" => quantised(t, input(0)?, input(1)?, input(2), dtype)?,
@@ -281,6 +304,44 @@ fn sign(t: &Trace, op: &str, x: Val) -> Option<Val> {
         ("Sign", Val::U(x)) => Val::U(t.min(x, t.lit(1))),
         _ => return None,
     })
+}
+
+/// Whether a number is infinite, of the signs that are asked for.
+fn infinite(t: &Trace, node: &Node, x: E<f32>) -> Option<E<bool>> {
+    let asked = |name: &str| node.attrs.flag_or(name, true).ok();
+    let (negative, positive) = (asked("detect_negative")?, asked("detect_positive")?);
+    let bits = t.bind(t.to_bits(x));
+    let is = |word: u32, asked: bool| t.and(t.eq(bits, t.int(word)), || t.lit(asked));
+    let (above, below) = (is(0x7f80_0000, positive), is(0xff80_0000, negative));
+    Some(t.or(above, || below))
+}
+
+/// Remainders and quotients of whole numbers.
+fn quotient(t: &Trace, node: &Node, a: Val, b: Val) -> Option<Val> {
+    let c_style = node.attrs.flag_or("fmod", false).ok()?;
+    let remainder = node.op == "Mod";
+    Some(match (a, b) {
+        (Val::I(a), Val::I(b)) if !remainder => Val::I(math::floor_divide::trace(t, &[], a, b)),
+        (Val::I(a), Val::I(b)) if !c_style => Val::I(math::modulo_int::trace(t, &[], a, b)),
+        (Val::I(a), Val::I(b)) => Val::I(t.select(t.eq(b, t.lit(0)), t.lit(0), t.rem(a, b))),
+        (Val::U(a), Val::U(b)) => {
+            let value = if remainder { t.rem(a, b) } else { t.div(a, b) };
+            Val::U(t.select(t.eq(b, t.lit(0)), t.lit(0), value))
+        }
+        _ => return None,
+    })
+}
+
+/// Bits moved to one side; by the width or more, none are left.
+fn shifted(t: &Trace, node: &Node, x: E<u32>, by: E<u32>) -> Option<Val> {
+    let left = match node.attrs.str("direction").ok()?.as_str() {
+        "LEFT" => true,
+        "RIGHT" => false,
+        _ => return None,
+    };
+    let kept = t.bitand(by, t.int(31));
+    let moved = if left { t.shl(x, kept) } else { t.shr(x, kept) };
+    Some(Val::U(t.select(t.lt(by, t.int(32)), moved, t.int(0))))
 }
 
 /// A quotient as operators have it: of whole numbers 0 by zero (docs/DIFFERENCES.md).
@@ -335,10 +396,24 @@ fn binary(t: &Trace, op: &str, a: Val, b: Val) -> Option<Val> {
             "Max" => Val::F(unless_nan(t, a, b, t.max(a, b))),
             "com.microsoft.BiasGelu" => Val::F(math::gelu::trace(t, &[], t.bind(t.add(a, b)))),
             "com.microsoft.FastGelu" => Val::F(math::gelu_tanh::trace(t, &[], t.bind(t.add(a, b)))),
+            "hetra.Atan2" => Val::F(math::atan2::trace(t, &[], a, b)),
+            "hetra.Hypot" => Val::F(math::hypot::trace(t, &[], a, b)),
+            "hetra.CopySign" => Val::F(math::copy_sign::trace(t, &[], a, b)),
+            "hetra.LogAddExp" => Val::F(math::log_add_exp::trace(t, &[], a, b)),
             _ => arithmetic!(t op a b Val::F),
         },
-        (Val::I(a), Val::I(b)) => arithmetic!(t op a b Val::I),
-        (Val::U(a), Val::U(b)) => arithmetic!(t op a b Val::U),
+        (Val::I(a), Val::I(b)) => match op {
+            "BitwiseAnd" => Val::I(t.bitand(a, b)),
+            "BitwiseOr" => Val::I(t.bitor(a, b)),
+            "BitwiseXor" => Val::I(t.bitxor(a, b)),
+            _ => arithmetic!(t op a b Val::I),
+        },
+        (Val::U(a), Val::U(b)) => match op {
+            "BitwiseAnd" => Val::U(t.bitand(a, b)),
+            "BitwiseOr" => Val::U(t.bitor(a, b)),
+            "BitwiseXor" => Val::U(t.bitxor(a, b)),
+            _ => arithmetic!(t op a b Val::U),
+        },
         (Val::B(a), Val::B(b)) => Val::B(match op {
             "And" | "Min" => t.and(a, || b),
             "Or" | "Max" => t.or(a, || b),
@@ -379,6 +454,19 @@ fn unary(t: &Trace, node: &Node, x: E<f32>) -> Option<E<f32>> {
         "Atan" => math::atan::trace(t, &[], x),
         "Sinh" => t.sinh(x),
         "Cosh" => t.cosh(x),
+        "Asinh" => math::asinh::trace(t, &[], x),
+        "Acosh" => math::acosh::trace(t, &[], x),
+        "Atanh" => math::atanh::trace(t, &[], x),
+        "hetra.Expm1" => math::exp_minus_one::trace(t, &[], x),
+        "hetra.Log1p" => math::log_one_plus::trace(t, &[], x),
+        "hetra.Log2" => t.log2(x),
+        "hetra.Log10" => t.mul(t.ln(x), t.lit(std::f32::consts::LOG10_E)),
+        "hetra.Trunc" => t.trunc(x),
+        "Shrink" => {
+            let (limit, bias) = (attr("lambd", 0.5)?, attr("bias", 0.0)?);
+            let above = t.select(t.gt(x, limit), t.sub(x, bias), zero);
+            t.select(t.lt(x, t.neg(limit)), t.add(x, bias), above)
+        }
         "Reciprocal" => t.div(t.lit(1.0), x),
         "Softplus" => math::softplus::trace(t, &[], x),
         "Softsign" => t.div(x, t.add(t.lit(1.0), t.abs(x))),
@@ -410,7 +498,7 @@ fn unary(t: &Trace, node: &Node, x: E<f32>) -> Option<E<f32>> {
         "Gelu" if node.attrs.str_or("approximate", "none").is_ok_and(|a| a == "tanh") => {
             math::gelu_tanh::trace(t, &[], x)
         }
-        "Gelu" => math::gelu::trace(t, &[], x),
+        "Gelu" | "com.microsoft.Gelu" => math::gelu::trace(t, &[], x),
         "com.microsoft.FastGelu" => math::gelu_tanh::trace(t, &[], x),
         "Swish" | "com.microsoft.QuickGelu" => {
             let usual = if node.op == "Swish" { 1.0 } else { 1.702 };

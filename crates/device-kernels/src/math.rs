@@ -241,3 +241,109 @@ pub(crate) fn power(x: f32, y: f32) -> f32 {
 pub(crate) fn modulo(x: f32, y: f32) -> f32 {
     x - y * (x / y).floor()
 }
+
+/// `ln(1 + x)`, with its digits near zero.
+#[kernel_fn]
+pub(crate) fn log_one_plus(x: f32) -> f32 {
+    let tail = 0.2 - x * (0.16666667 - x * 0.14285714);
+    let series = x * (1.0 - x * (0.5 - x * (0.33333333 - x * (0.25 - x * tail))));
+    if x.abs() < 0.1 { series } else { (1.0 + x).ln() }
+}
+
+/// The inverse hyperbolic sine; of large numbers, whose squares overflow, `ln(2 x)`.
+#[kernel_fn]
+pub(crate) fn asinh(x: f32) -> f32 {
+    let a = x.abs();
+    let near = log_one_plus(a + a * a / (1.0 + (1.0 + a * a).sqrt()));
+    let size = if a > 1e9 { a.ln() + 0.6931472 } else { near };
+    if x < 0.0 { -size } else { size }
+}
+
+/// The inverse hyperbolic cosine, of numbers from 1.
+#[kernel_fn]
+pub(crate) fn acosh(x: f32) -> f32 {
+    let above = x - 1.0;
+    let near = log_one_plus(above + (above * (above + 2.0)).sqrt());
+    if x > 1e9 { x.ln() + 0.6931472 } else { near }
+}
+
+/// The inverse hyperbolic tangent, of numbers from -1 to 1.
+#[kernel_fn]
+pub(crate) fn atanh(x: f32) -> f32 {
+    let a = x.abs();
+    let size = 0.5 * log_one_plus(2.0 * a / (1.0 - a));
+    if x < 0.0 { -size } else { size }
+}
+
+/// `sqrt(x * x + y * y)`, without overflow on the way.
+#[kernel_fn]
+pub(crate) fn hypot(x: f32, y: f32) -> f32 {
+    let a = x.abs();
+    let b = y.abs();
+    let high = if a > b { a } else { b };
+    let low = if a > b { b } else { a };
+    let ratio = low / high;
+    let size = high * (1.0 + ratio * ratio).sqrt();
+    // Of infinity and anything, infinity; of nothing, nothing.
+    let infinite = a > 3.4028235e38 || b > 3.4028235e38;
+    if infinite {
+        f32::INFINITY
+    } else if high == 0.0 {
+        high
+    } else {
+        size
+    }
+}
+
+/// The magnitude of `x` with the sign of `y`.
+#[kernel_fn]
+pub(crate) fn copy_sign(x: f32, y: f32) -> f32 {
+    f32::from_bits((x.to_bits() & 0x7fff_ffff) | (y.to_bits() & 0x8000_0000))
+}
+
+/// The angle of the point (`x`, `y`), from -pi to pi.
+#[kernel_fn]
+pub(crate) fn atan2(y: f32, x: f32) -> f32 {
+    let a = y.abs();
+    let b = x.abs();
+    let high = if a > b { a } else { b };
+    let low = if a > b { b } else { a };
+    // Both may be infinite, or nothing.
+    let ratio = if a == b { 1.0 } else { low / high };
+    let slope = if high == 0.0 { 0.0 } else { ratio };
+    let first = atan(slope);
+    let turned = if a > b { 1.5707964 - first } else { first };
+    let left = x.to_bits() >> 31 == 1;
+    let angle = if left { 3.1415927 - turned } else { turned };
+    let none = is_nan(x) || is_nan(y);
+    if none { x + y } else { copy_sign(angle, y) }
+}
+
+/// `ln(exp(x) + exp(y))`, without overflow on the way.
+#[kernel_fn]
+pub(crate) fn log_add_exp(x: f32, y: f32) -> f32 {
+    let high = if x > y { x } else { y };
+    let low = if x > y { y } else { x };
+    let sum = high + log_one_plus((low - high).exp());
+    // Equal infinities have no difference.
+    if x == y { x + 0.6931472 } else { sum }
+}
+
+/// What division by `y` leaves of `x`, with the sign of `y`; by nothing it is nothing.
+#[kernel_fn]
+pub(crate) fn modulo_int(x: i32, y: i32) -> i32 {
+    let rest = x % y;
+    let other = rest != 0 && (rest ^ y) < 0;
+    let whole = if other { rest + y } else { rest };
+    if y == 0 { 0 } else { whole }
+}
+
+/// The quotient rounded towards minus infinity; by nothing it is nothing.
+#[kernel_fn]
+pub(crate) fn floor_divide(x: i32, y: i32) -> i32 {
+    let whole = x / y;
+    let rest = x - whole * y;
+    let other = rest != 0 && (rest ^ y) < 0;
+    let down = if other { whole - 1 } else { whole };
+    if y == 0 { 0 } else { down }
+}

@@ -20,13 +20,13 @@ pub(crate) const ROWS: &[Row] = &[
     row(&["Expand"], |_, _, node| work(node, expand)),
     row(&["Tile"], |_, _, node| work(node, tile)),
     row(&["DepthToSpace"], |_, _, node| work(node, depth_to_space)),
+    row(&["SpaceToDepth"], |_, _, node| work(node, space_to_depth)),
+    row(&["Gather"], |_, _, node| work(node, gather)),
+    row(&["GatherND"], |_, _, node| work(node, gather_nd)),
+    row(&["GatherElements"], |_, _, node| work(node, gather_elements)),
     Row {
         takes: |form| !form.is_f16(0) && takes(form),
-        ..row(&["Gather"], |_, _, node| work(node, gather))
-    },
-    Row {
-        takes: |form| !form.is_f16(0) && takes(form),
-        ..row(&["GatherND"], |_, _, node| work(node, gather_nd))
+        ..row(&["Trilu"], |_, _, node| work(node, triangle))
     },
 ];
 
@@ -120,13 +120,43 @@ copies!(copy_words of u32);
 copies!(copy_halves of f16);
 
 /// Rows picked by index.
+macro_rules! gathers {
+    ($name:ident of $element:ident) => {
+        #[kernel(group = [64])]
+        fn $name(
+            n: u32,
+            inner: u32,
+            picked: u32,
+            extent: u32,
+            indices: &[i32],
+            x: &[$element],
+            y: &mut [$element],
+        ) {
+            let i = global_id(0);
+            if i >= n {
+                return;
+            }
+            let rest = i % inner;
+            let row = i / inner;
+            let index = indices[row % picked];
+            let place = if index < 0 { (index + (extent as i32)) as u32 } else { index as u32 };
+            y[i] = x[((row / picked) * extent + place) * inner + rest];
+        }
+    };
+}
+
+gathers!(gather_words of u32);
+gathers!(gather_halves of f16);
+
+/// One triangle of each matrix: elements on one side of a diagonal, which is `shift` right of the
+/// main one; zeros elsewhere.
 #[kernel(group = [64])]
-fn gather_words(
+fn triangle_words(
     n: u32,
-    inner: u32,
-    picked: u32,
-    extent: u32,
-    indices: &[i32],
+    rows: u32,
+    columns: u32,
+    upper: u32,
+    shift: i32,
     x: &[u32],
     y: &mut [u32],
 ) {
@@ -134,11 +164,11 @@ fn gather_words(
     if i >= n {
         return;
     }
-    let rest = i % inner;
-    let row = i / inner;
-    let index = indices[row % picked];
-    let place = if index < 0 { (index + (extent as i32)) as u32 } else { index as u32 };
-    y[i] = x[((row / picked) * extent + place) * inner + rest];
+    let column = (i % columns) as i32;
+    let edge = ((i / columns) % rows) as i32 + shift;
+    let kept = if upper != 0 { column >= edge } else { column <= edge };
+    let value = x[i];
+    y[i] = if kept { value } else { 0 };
 }
 
 /// A walk over extents, outermost first, with the steps of both sides in elements.
@@ -359,15 +389,72 @@ fn depth_to_space(run: &Run<'_, '_>, node: &Node) -> Outcome {
     picked(run, &x, &shape, (walk, 0, source))
 }
 
+fn space_to_depth(run: &Run<'_, '_>, node: &Node) -> Outcome {
+    let x = run.input(0)?;
+    let block = usize::try_from(*node.attrs.int("blocksize")?).map_err(|_| Stop::Host)?;
+    let &[images, channels, height, width] = &x.shape[..] else { return Err(Stop::Host) };
+    if block == 0 || !height.is_multiple_of(block) || !width.is_multiple_of(block) {
+        return Err(Stop::Host);
+    }
+    let (rows, columns) = (height / block, width / block);
+    let shape = [images, channels * block * block, rows, columns];
+    let walk = vec![images, block, block, channels, rows, columns];
+    let line = width as isize;
+    let plane = line * height as isize;
+    let (image, of_block) = (plane * channels as isize, line * block as isize);
+    picked(run, &x, &shape, (walk, 0, vec![image, line, 1, plane, of_block, block as isize]))
+}
+
+/// The element at each place, but at another index along an axis: by its place among all.
+fn gather_elements(run: &Run<'_, '_>, node: &Node) -> Outcome {
+    let x = run.input(0)?;
+    let axis = resolve_axis(node.attrs.int_or("axis", 0)?, x.shape.len())?;
+    let shape: Shape = run.call.tensor(1)?.shape().into();
+    let inside = |at: usize| at == axis || shape[at] <= x.shape[at];
+    if shape.len() != x.shape.len() || !(0..shape.len()).all(inside) {
+        return Err(Stop::Host);
+    }
+    let mut indices = run.numbers(1)?.ok_or(Stop::Host)?;
+    let (strides, extent) = (strides_of(&x.shape), x.shape[axis] as i64);
+    let own = strides_of(&shape);
+    for (at, index) in indices.iter_mut().enumerate() {
+        let chosen = if *index < 0 { *index + extent } else { *index };
+        if chosen < 0 || chosen >= extent {
+            return Err(Stop::Host);
+        }
+        let along = |other: usize| if other == axis { 0 } else { at / own[other] % shape[other] };
+        let place: usize = (0..shape.len()).map(|other| along(other) * strides[other]).sum();
+        *index = place as i64 + chosen * strides[axis] as i64;
+    }
+    pick(run, &x, &indices, (x.count(), 1), &shape)
+}
+
+fn triangle(run: &Run<'_, '_>, node: &Node) -> Outcome {
+    let (x, shift) = (run.input(0)?, run.numbers(1)?);
+    let shift = shift.and_then(|shift| shift.first().copied()).unwrap_or(0);
+    let upper = node.attrs.flag_or("upper", true)?;
+    let &[.., rows, columns] = &x.shape[..] else { return Err(Stop::Host) };
+    if x.count() == 0 {
+        return Err(Stop::Host);
+    }
+    // No diagonal lies further away than the matrix is wide or high.
+    let most = (rows + columns) as i64;
+    let shift = shift.clamp(-most, most) as i32;
+    let out = run.gpu.room(x.dtype, &x.shape)?;
+    let kernel = run.gpu.kernel("triangle_words", || triangle_words::with(&[]))?;
+    let sizes = [x.count(), rows, columns, usize::from(upper)].map(A::U);
+    let mut args: SmallVec<[A<'_>; 8]> = sizes.into_iter().collect();
+    args.extend([A::I(shift), A::W(&x), A::W(&out)]);
+    run.gpu.line(&kernel, x.count(), &args)?;
+    Ok(smallvec![out.clone()])
+}
+
 fn gather(run: &Run<'_, '_>, node: &Node) -> Outcome {
     let x = run.input(0)?;
     let axis = resolve_axis(node.attrs.int_or("axis", 0)?, x.shape.len())?;
     let extent = x.shape[axis];
     // Which indices there are is looked at before: a kernel has no way to refuse one.
     let given = run.call.tensor(1)?;
-    if x.scalar == Scalar::F16 {
-        return Err(Stop::Host);
-    }
     let indices = run.numbers(1)?.ok_or(Stop::Host)?;
     let inside = |&index: &i64| index >= -(extent as i64) && index < extent as i64;
     if !indices.iter().all(inside) {
@@ -385,10 +472,7 @@ fn gather_nd(run: &Run<'_, '_>, node: &Node) -> Outcome {
     let x = run.input(0)?;
     let given = run.call.tensor(1)?;
     let batch = usize::try_from(node.attrs.int_or("batch_dims", 0)?).map_err(|_| Stop::Host)?;
-    let (Some((&width, outer)), false) = (given.shape().split_last(), x.scalar == Scalar::F16)
-    else {
-        return Err(Stop::Host);
-    };
+    let Some((&width, outer)) = given.shape().split_last() else { return Err(Stop::Host) };
     let fits = batch <= outer.len() && batch + width <= x.shape.len();
     if !fits || outer[..batch] != x.shape[..batch] || width == 0 {
         return Err(Stop::Host);
@@ -438,7 +522,10 @@ fn pick(
     let out = run.gpu.room(x.dtype, shape)?;
     let count = out.count();
     if count > 0 {
-        let kernel = run.gpu.kernel("gather_words", || gather_words::with(&[]))?;
+        let kernel = match x.scalar {
+            Scalar::F16 => run.gpu.kernel("gather_halves", || gather_halves::with(&[]))?,
+            _ => run.gpu.kernel("gather_words", || gather_words::with(&[]))?,
+        };
         let sizes = [count, inner, indices.len(), extent].map(A::U);
         let mut args: SmallVec<[A<'_>; 8]> = sizes.into_iter().collect();
         args.extend([A::M(&picks), A::W(x), A::W(&out)]);

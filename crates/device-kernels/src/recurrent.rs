@@ -1,25 +1,27 @@
-//! LSTM layers: one product for the inputs of all steps, then a launch for each step.
+//! Recurrent layers: one product for the inputs of all steps, then a launch for each step (two where
+//! a gate acts before the product of the state).
 
 use hetra_device::{Part, Schedule};
 use hetra_ir::Node;
 use hetra_kernel::kernel;
 use hetra_ops::{Activation, Cell, RecurrentForm};
 use hetra_tensor::{DType, Shape};
-use smallvec::smallvec;
+use smallvec::{SmallVec, smallvec};
 
 use crate::activation::Activate;
 use crate::context::{A, Gpu, LINE, Outcome, Run, Stop};
-use crate::math::{sigmoid, tanh};
+use crate::math::{leaky, sigmoid, tanh};
 use crate::matmul::{Product, multiply};
 use crate::program::Work;
+use crate::stored::Stored;
 use crate::table::{Form, Row};
 
-/// Memories of `lstm_step`.
+/// Most memories of a step.
 const BUFFERS: usize = 8;
 
 pub(crate) const ROWS: &[Row] = &[Row {
-    ops: &["LSTM"],
-    kernel: "lstm",
+    ops: &["LSTM", "GRU", "RNN"],
+    kernel: "recurrent",
     on_device: &[0, 1, 2, 3, 5, 6],
     takes: |form: &Form<'_>| {
         // Lengths of each sequence, and peepholes, are the host's.
@@ -33,11 +35,17 @@ pub(crate) const ROWS: &[Row] = &[Row {
 
 /// Whether it is the cell that nearly all models have.
 fn is_usual(form: &RecurrentForm) -> bool {
-    let usual = [Activation::Sigmoid, Activation::Tanh, Activation::Tanh];
-    form.cell == Cell::Lstm { input_forget: false }
-        && form.clip.is_infinite()
+    use Activation::{Relu, Sigmoid, Tanh};
+    let usual = |functions: &[Activation]| match form.cell {
+        Cell::Lstm { input_forget } => !input_forget && *functions == [Sigmoid, Tanh, Tanh],
+        Cell::Gru { .. } => *functions == [Sigmoid, Tanh],
+        Cell::Rnn => *functions == [Tanh] || *functions == [Relu],
+    };
+    // All directions by the same functions.
+    let first = form.activations.first();
+    form.clip.is_infinite()
         && !form.batch_first
-        && form.activations.iter().all(|functions| functions[..] == usual)
+        && form.activations.iter().all(|own| usual(own) && Some(own) == first)
 }
 
 /// One step of all directions: an item has a hidden unit of a sequence. Gates are i, o, f, c.
@@ -104,10 +112,146 @@ fn lstm_step(
     y[((time * directions + direction) * sequences + sequence) * hidden + unit] = out;
 }
 
+/// One step of all directions of a layer of one gate: `relu` or the hyperbolic tangent.
+#[kernel(group = [64])]
+fn rnn_step(
+    step: u32,
+    steps: u32,
+    hidden: u32,
+    sequences: u32,
+    directions: u32,
+    backwards: u32,
+    has_bias: u32,
+    has_h: u32,
+    relu: u32,
+    gates: &[f32],
+    r: &[f32],
+    bias: &[f32],
+    first_h: &[f32],
+    y: &mut [f32],
+    last_h: &mut [f32],
+) {
+    let unit = global_id(0);
+    if unit >= hidden {
+        return;
+    }
+    let sequence = global_id(1);
+    let direction = global_id(2);
+    let back = (backwards >> direction) & 1;
+    let time = if back == 1 { steps - 1 - step } else { step };
+    let before = if back == 1 { time + 1 } else { time - 1 };
+    let state = (direction * sequences + sequence) * hidden;
+    let from = ((before * directions + direction) * sequences + sequence) * hidden;
+    let mut sum = gates[((direction * steps + time) * sequences + sequence) * hidden + unit];
+    if has_bias != 0 {
+        let at = direction * 2 * hidden + unit;
+        sum += bias[at] + bias[at + hidden];
+    }
+    if step > 0 || has_h != 0 {
+        for k in 0..hidden {
+            let value = if step > 0 { y[from + k] } else { first_h[state + k] };
+            sum += value * r[(direction * hidden + unit) * hidden + k];
+        }
+    }
+    let out = if relu != 0 { leaky(sum, 0.0) } else { tanh(sum) };
+    last_h[state + unit] = out;
+    y[((time * directions + direction) * sequences + sequence) * hidden + unit] = out;
+}
+
+/// One step of all directions of a gated layer. Gates are z, r, h. Where the reset gate acts before
+/// the product of the state (`linear` is 0) this gives the gates, by `PART` 0, and what it leaves of
+/// the state; then, by `PART` 1, the new state.
+#[kernel(group = [64])]
+fn gru_step<const PART: usize>(
+    step: u32,
+    steps: u32,
+    hidden: u32,
+    sequences: u32,
+    directions: u32,
+    backwards: u32,
+    has_bias: u32,
+    has_h: u32,
+    linear: u32,
+    gates: &[f32],
+    r: &[f32],
+    bias: &[f32],
+    first_h: &[f32],
+    y: &mut [f32],
+    last_h: &mut [f32],
+    update: &mut [f32],
+    left: &mut [f32],
+) {
+    let unit = global_id(0);
+    if unit >= hidden {
+        return;
+    }
+    let sequence = global_id(1);
+    let direction = global_id(2);
+    let back = (backwards >> direction) & 1;
+    let time = if back == 1 { steps - 1 - step } else { step };
+    let before = if back == 1 { time + 1 } else { time - 1 };
+    let state = (direction * sequences + sequence) * hidden;
+    let from = ((before * directions + direction) * sequences + sequence) * hidden;
+    let given = ((direction * steps + time) * sequences + sequence) * 3 * hidden;
+    let there = step > 0 || has_h != 0;
+    let mut own = 0.0;
+    if step > 0 {
+        own = y[from + unit];
+    } else if has_h != 0 {
+        own = first_h[state + unit];
+    }
+    let bias_at = direction * 6 * hidden + unit;
+    // Of the candidate what comes of the state stands by itself.
+    let mut sums = [0.0; 4];
+    for gate in 0..3 {
+        sums[gate] = gates[given + gate * hidden + unit];
+        if has_bias != 0 {
+            sums[gate] += bias[bias_at + gate * hidden];
+        }
+    }
+    if has_bias != 0 {
+        sums[0] += bias[bias_at + 3 * hidden];
+        sums[1] += bias[bias_at + 4 * hidden];
+        sums[3] = bias[bias_at + 5 * hidden];
+    }
+    let row = (direction * 3 * hidden + unit) * hidden;
+    let gate_rows = hidden * hidden;
+    if PART == 0 {
+        if there {
+            for k in 0..hidden {
+                let value = if step > 0 { y[from + k] } else { first_h[state + k] };
+                sums[0] += value * r[row + k];
+                sums[1] += value * r[row + gate_rows + k];
+                if linear != 0 {
+                    sums[3] += value * r[row + 2 * gate_rows + k];
+                }
+            }
+        }
+        let z = sigmoid(sums[0]);
+        let reset = sigmoid(sums[1]);
+        if linear == 0 {
+            update[state + unit] = z;
+            left[state + unit] = reset * own;
+            return;
+        }
+        let out = (1.0 - z) * tanh(sums[2] + reset * sums[3]) + z * own;
+        last_h[state + unit] = out;
+        y[((time * directions + direction) * sequences + sequence) * hidden + unit] = out;
+    } else {
+        for k in 0..hidden {
+            sums[3] += left[state + k] * r[row + 2 * gate_rows + k];
+        }
+        let z = update[state + unit];
+        let out = (1.0 - z) * tanh(sums[2] + sums[3]) + z * own;
+        last_h[state + unit] = out;
+        y[((time * directions + direction) * sequences + sequence) * hidden + unit] = out;
+    }
+}
+
 fn compile(_: &Gpu, _: &Part<'_>, node: &Node) -> Option<Work> {
     let form = RecurrentForm::of(node).ok()?;
     let outputs = node.outputs.len();
-    Some(Box::new(move |run| lstm(run, &form, outputs)))
+    Some(Box::new(move |run| layer(run, &form, outputs)))
 }
 
 /// The product of the inputs of all steps and the weights of each direction.
@@ -129,15 +273,15 @@ fn of_inputs([m, n, k, directions]: [usize; 4], output: &Shape) -> Product {
     }
 }
 
-fn lstm(run: &Run<'_, '_>, form: &RecurrentForm, outputs: usize) -> Outcome {
+fn layer(run: &Run<'_, '_>, form: &RecurrentForm, outputs: usize) -> Outcome {
     let gpu = run.gpu;
     let (x, w, r) = (run.input(0)?, run.input(1)?, run.input(2)?);
     let (&[steps, sequences, inputs], &[directions, gates, own]) = (&x.shape[..], &w.shape[..])
     else {
         return Err(Stop::Host);
     };
-    let hidden = gates / 4;
-    let fits = gates == 4 * hidden
+    let hidden = gates / form.cell.gates();
+    let fits = gates == form.cell.gates() * hidden
         && own == inputs
         && directions == form.reversed.len()
         && r.shape[..] == [directions, gates, hidden]
@@ -161,31 +305,51 @@ fn lstm(run: &Run<'_, '_>, form: &RecurrentForm, outputs: usize) -> Outcome {
     let y = gpu.room(DType::F32, &[steps, directions, sequences, hidden])?;
     let (h, c) = (gpu.room(DType::F32, &state)?, gpu.room(DType::F32, &state)?);
     let backwards = form.reversed.iter().rev().fold(0, |bits, &back| bits << 1 | usize::from(back));
-    let kernel = gpu.kernel("lstm step", || lstm_step::with(&[]))?;
-    for step in 0..steps {
-        let args = [
-            A::U(step),
-            A::U(steps),
-            A::U(hidden),
-            A::U(sequences),
-            A::U(directions),
-            A::U(backwards),
-            A::U(usize::from(bias.is_some())),
-            A::U(usize::from(first_h.is_some())),
-            A::U(usize::from(first_c.is_some())),
-            A::M(&all),
-            A::M(&r),
-            A::M(bias.as_ref().unwrap_or(&r)),
-            A::M(first_h.as_ref().unwrap_or(&r)),
-            A::M(first_c.as_ref().unwrap_or(&r)),
-            A::M(&y),
-            A::M(&h),
-            A::M(&c),
-        ];
-        let lines = hidden.div_ceil(LINE as usize);
-        gpu.launch(&kernel, [lines, sequences, directions], &args)?;
+    let there = |of: &Option<Stored>| A::U(usize::from(of.is_some()));
+    let flag = |flag: bool| A::U(usize::from(flag));
+    let or = |of: &'_ Option<Stored>| of.as_ref().unwrap_or(&r).clone();
+    let (bias_or, h_or, c_or) = (or(&bias), or(&first_h), or(&first_c));
+    let sizes = [steps, hidden, sequences, directions, backwards].map(A::U);
+    let mut args: Vec<A<'_>> = [A::U(0)].into_iter().chain(sizes).collect();
+    args.extend([there(&bias), there(&first_h)]);
+    let mut kernels = Vec::new();
+    let left = match form.cell {
+        Cell::Lstm { .. } => {
+            kernels.push(gpu.kernel("lstm step", || lstm_step::with(&[]))?);
+            args.push(there(&first_c));
+            None
+        }
+        Cell::Gru { linear_before_reset: linear } => {
+            kernels.push(gpu.kernel("gru step", || gru_step::with(&[0]))?);
+            if !linear {
+                kernels.push(gpu.kernel("gru step 1", || gru_step::with(&[1]))?);
+            }
+            args.push(flag(linear));
+            Some(gpu.room(DType::F32, &state)?)
+        }
+        Cell::Rnn => {
+            kernels.push(gpu.kernel("rnn step", || rnn_step::with(&[]))?);
+            args.push(flag(form.activations.iter().any(|own| own[..] == [Activation::Relu])));
+            None
+        }
+    };
+    args.extend([A::M(&all), A::M(&r), A::M(&bias_or), A::M(&h_or)]);
+    match (&left, form.cell) {
+        (Some(left), _) => args.extend([A::M(&y), A::M(&h), A::M(&c), A::M(left)]),
+        (None, Cell::Rnn) => args.extend([A::M(&y), A::M(&h)]),
+        (None, _) => args.extend([A::M(&c_or), A::M(&y), A::M(&h), A::M(&c)]),
     }
-    let mut values = smallvec![y, h, c];
+    for step in 0..steps {
+        args[0] = A::U(step);
+        for kernel in &kernels {
+            let lines = hidden.div_ceil(LINE as usize);
+            gpu.launch(kernel, [lines, sequences, directions], &args)?;
+        }
+    }
+    let mut values: SmallVec<[Stored; 1]> = smallvec![y.clone(), h.clone()];
+    if matches!(form.cell, Cell::Lstm { .. }) {
+        values.push(c.clone());
+    }
     values.truncate(outputs);
     Ok(values)
 }

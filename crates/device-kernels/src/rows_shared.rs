@@ -4,7 +4,7 @@
 use hetra_device::LaunchLimits;
 use hetra_kernel::{kernel, kernel_fn};
 
-use crate::math::is_nan;
+use crate::math::{between, is_nan};
 
 /// Items of a group.
 pub(crate) const GROUP: usize = 128;
@@ -24,7 +24,7 @@ pub(crate) fn pays(limits: &LaunchLimits, rows: usize, length: usize, inner: usi
     can && length >= GROUP && few
 }
 
-/// Two partial results as one; `way` as in `rows.rs`.
+/// Two partial results as one; `way` as in `reduce.rs`.
 #[kernel_fn]
 fn merged(way: u32, a: f32, b: f32) -> f32 {
     let sum = a + b;
@@ -45,7 +45,7 @@ fn merged(way: u32, a: f32, b: f32) -> f32 {
     result
 }
 
-/// Reductions, as `rows.rs` has them.
+/// Reductions, as `reduce.rs` has them.
 #[kernel(group = [ITEMS])]
 pub(crate) fn reduced<const ITEMS: usize, const TURNS: usize>(
     length: u32,
@@ -87,6 +87,59 @@ pub(crate) fn reduced<const ITEMS: usize, const TURNS: usize>(
     }
     if item == 0 {
         y[row] = tile[0] * factor;
+    }
+}
+
+/// As `scaled` of `reduce.rs`.
+#[kernel(group = [ITEMS])]
+pub(crate) fn scaled<const ITEMS: usize, const TURNS: usize>(
+    length: u32,
+    inner: u32,
+    log: u32,
+    x: &[f32],
+    y: &mut [f32],
+) {
+    let tile = shared::<[f32; ITEMS]>();
+    let row = group_id(0);
+    let item = local_id(0);
+    let from = (row / inner) * length * inner + row % inner;
+    let least = if log != 0 { f32::MIN } else { 1e-30 };
+    let most = if log != 0 { f32::MAX } else { 1e30 };
+    let mut unit = if log != 0 { x[from] } else { 0.0 };
+    let mut all = 0.0;
+    // First the greatest, then the sum.
+    for pass in 0..2 {
+        let mut part = if pass == 0 { unit } else { 0.0 };
+        for i in (item..length).step_by(ITEMS) {
+            let value = x[from + i * inner];
+            if pass == 0 {
+                part = if log != 0 { part.max(value) } else { part.max(value.abs()) };
+            } else if log != 0 {
+                part += (value - unit).exp();
+            } else {
+                part += (value / unit) * (value / unit);
+            }
+        }
+        tile[item] = part;
+        barrier();
+        for turn in 0..TURNS {
+            let half = (ITEMS >> 1) >> turn;
+            if item < half {
+                let other = tile[item + half];
+                let own = tile[item];
+                tile[item] = if pass == 0 { own.max(other) } else { own + other };
+            }
+            barrier();
+        }
+        if pass == 0 {
+            unit = between(tile[0], least, most);
+        } else {
+            all = tile[0];
+        }
+        barrier();
+    }
+    if item == 0 {
+        y[row] = if log != 0 { unit + all.ln() } else { unit * all.sqrt() };
     }
 }
 
@@ -146,9 +199,12 @@ pub(crate) fn softmax<const ITEMS: usize, const TURNS: usize>(
 }
 
 #[kernel(group = [ITEMS])]
-pub(crate) fn layer_norm<const ITEMS: usize, const TURNS: usize>(
+pub(crate) fn norm<const ITEMS: usize, const TURNS: usize>(
     length: u32,
+    per: u32,
+    factors: u32,
     epsilon: f32,
+    centred: u32,
     has_bias: u32,
     x: &[f32],
     scale: &[f32],
@@ -179,7 +235,7 @@ pub(crate) fn layer_norm<const ITEMS: usize, const TURNS: usize>(
         }
         let result = tile[0] / (length as f32);
         if pass == 0 {
-            mean = result;
+            mean = if centred != 0 { result } else { 0.0 };
         } else {
             variance = result;
         }
@@ -187,9 +243,10 @@ pub(crate) fn layer_norm<const ITEMS: usize, const TURNS: usize>(
     }
     let factor = 1.0 / (variance + epsilon).sqrt();
     for i in (item..length).step_by(ITEMS) {
-        let mut value = (x[from + i] - mean) * factor * scale[i];
+        let of = if per == 1 { (from + i) % factors } else { ((from + i) / per) % factors };
+        let mut value = (x[from + i] - mean) * factor * scale[of];
         if has_bias != 0 {
-            value += bias[i];
+            value += bias[of];
         }
         y[from + i] = value;
     }

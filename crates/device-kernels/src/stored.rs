@@ -1,6 +1,7 @@
 //! How a device holds the elements of a tensor.
 //!
-//! Kernels know numbers of 32 bits and `f16`. Smaller whole numbers and `bool` take a word each;
+//! Kernels know numbers of 32 bits and, on some devices, `f16`; where they do not, its numbers are
+//! held as `f32`, and rounded where the host reads them. Smaller whole numbers and `bool` take a word each;
 //! those of 64 bits are cut to 32, which is refused where one does not fit.
 
 use std::any::Any;
@@ -34,6 +35,7 @@ pub(crate) fn scalar_of(dtype: DType, f16: bool) -> Option<Scalar> {
     Some(match dtype {
         DType::F32 => Scalar::F32,
         DType::F16 if f16 => Scalar::F16,
+        DType::F16 => Scalar::F32,
         DType::I8 | DType::I16 | DType::I32 | DType::I64 => Scalar::I32,
         DType::U8 | DType::U16 | DType::U32 => Scalar::U32,
         DType::Bool => Scalar::Bool,
@@ -88,6 +90,11 @@ impl Held for Holder {
                     to.copy_from_slice(&i64::from(word as i32).to_le_bytes());
                 }
             }
+            DType::F16 => {
+                for (to, word) in into.chunks_exact_mut(2).zip(words) {
+                    to.copy_from_slice(&f16::from_f32(f32::from_bits(word)).to_le_bytes());
+                }
+            }
             DType::I16 | DType::U16 => {
                 for (to, word) in into.chunks_exact_mut(2).zip(words) {
                     to.copy_from_slice(&(word as u16).to_le_bytes());
@@ -126,6 +133,9 @@ pub(crate) fn bytes_of(tensor: &Tensor, f16: bool) -> Option<Cow<'_, [u8]>> {
         DType::U8 | DType::Bool => words(&mut tensor.bytes().iter().map(|&b| u32::from(b))),
         DType::I16 => {
             words(&mut tensor.as_slice::<i16>().ok()?.iter().map(|&v| i32::from(v) as u32))
+        }
+        DType::F16 => {
+            words(&mut tensor.as_slice::<f16>().ok()?.iter().map(|&v| f32::from(v).to_bits()))
         }
         DType::U16 => words(&mut tensor.as_slice::<u16>().ok()?.iter().map(|&v| u32::from(v))),
         other => {

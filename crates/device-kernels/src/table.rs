@@ -6,8 +6,8 @@ use hetra_ir::{Graph, Node, Type};
 use crate::context::Gpu;
 use crate::program::Work;
 use crate::{
-    attention, conv, conv_transpose, elementwise, fill, matmul, movement, pool, recurrent,
-    resample, rows,
+    attention, conv, conv_transpose, elementwise, fill, matmul, movement, norm, pool, recurrent,
+    reduce, resample, rows,
 };
 
 /// Operators that one file has kernels for.
@@ -85,6 +85,8 @@ static ROWS: &[&[Row]] = &[
     conv_transpose::ROWS,
     pool::ROWS,
     rows::ROWS,
+    reduce::ROWS,
+    norm::ROWS,
     movement::ROWS,
     resample::ROWS,
     recurrent::ROWS,

@@ -44,6 +44,7 @@ mod siblings;
 mod space_to_depth;
 mod spelling;
 mod weights;
+mod widen;
 
 pub use dead::compact;
 pub use editor::Editor;

@@ -6,6 +6,7 @@ use crate::optimise::Pass;
 /// turn integer weights into floats.
 pub static PASSES: &[&Pass] = &[
     &crate::noop::NOOP,
+    &crate::widen::WIDEN,
     &crate::quant_move::QUANT_MOVE,
     &crate::quant::QUANT,
     &crate::code_table::CODE_TABLE,

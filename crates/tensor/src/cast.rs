@@ -69,7 +69,7 @@ pub fn cast(
         return Tensor::from_strings(tensor.shape(), texts_of(tensor));
     }
     let mut out = Tensor::zeros(to, tensor.shape())?;
-    if cast_fast(tensor, &mut out)? {
+    if cast_into(tensor, &mut out)? {
         return Ok(out);
     }
     let options = Options { saturate, rounding };
@@ -348,13 +348,22 @@ fn toward(near: f32, too_small: bool, too_large: bool) -> f32 {
     }
 }
 
-/// Direct loops for the commonest pairs; `false` when this is none of them.
-fn cast_fast(tensor: &Tensor, out: &mut Tensor) -> Result<bool, TensorError> {
-    use DType::{F16, F32, I32, I64, U8};
+/// Writes the elements of `tensor` as those of `out`, which has as many, in one direct loop, where
+/// there is one for the two dtypes, the commonest pairs; else `false`, and `out` stays as it is.
+///
+/// # Errors
+/// `Shared` where others hold the memory of `out`.
+pub fn cast_into(tensor: &Tensor, out: &mut Tensor) -> Result<bool, TensorError> {
+    use DType::{BF16, Bool, F16, F32, I8, I32, I64, U8};
+    if tensor.len() != out.len() {
+        return Ok(false);
+    }
     let bytes = tensor.bytes();
     match (tensor.dtype(), out.dtype()) {
         (F32, F16) => out.as_mut_slice::<f16>()?.convert_from_f32_slice(tensor.as_slice()?),
         (F16, F32) => tensor.as_slice::<f16>()?.convert_to_f32_slice(out.as_mut_slice()?),
+        (F32, BF16) => out.as_mut_slice::<bf16>()?.convert_from_f32_slice(tensor.as_slice()?),
+        (BF16, F32) => tensor.as_slice::<bf16>()?.convert_to_f32_slice(out.as_mut_slice()?),
         (F32, I64) => read(bytes, out.as_mut_slice::<i64>()?, |item: f32| item as i64),
         (F32, I32) => read(bytes, out.as_mut_slice::<i32>()?, |item: f32| item as i32),
         (F32, U8) => {
@@ -363,10 +372,22 @@ fn cast_fast(tensor: &Tensor, out: &mut Tensor) -> Result<bool, TensorError> {
         }
         (I64, F32) => read(bytes, out.as_mut_slice::<f32>()?, |item: i64| item as f32),
         (I32, F32) => read(bytes, out.as_mut_slice::<f32>()?, |item: i32| item as f32),
-        (U8, F32) => read(bytes, out.as_mut_slice::<f32>()?, |item: u8| f32::from(item)),
+        (U8 | Bool, F32) => read(bytes, out.as_mut_slice::<f32>()?, |item: u8| f32::from(item)),
+        (I8, F32) => read(bytes, out.as_mut_slice::<f32>()?, |item: i8| f32::from(item)),
+        (I64, I32) => read(bytes, out.as_mut_slice::<i32>()?, |item: i64| item as i32),
+        (I32, I64) => read(bytes, out.as_mut_slice::<i64>()?, |item: i32| i64::from(item)),
         _ => return Ok(false),
     }
     Ok(true)
+}
+
+/// Whether [`cast_into`] has a loop for these dtypes.
+pub fn casts_directly(from: DType, to: DType) -> bool {
+    let none = |dtype| Tensor::zeros(dtype, &[0]);
+    match (none(from), none(to)) {
+        (Ok(from), Ok(mut to)) => cast_into(&from, &mut to).unwrap_or(false),
+        _ => false,
+    }
 }
 
 fn cast_complex(tensor: &Tensor, to: DType) -> Result<Tensor, TensorError> {

@@ -20,7 +20,7 @@ mod view;
 
 pub use blob::Blob;
 pub use buffer::{Buffer, bytes_max, set_bytes_max};
-pub use cast::{Rounding, cast, from_f64, from_i64, to_f64, to_i64};
+pub use cast::{Rounding, cast, cast_into, casts_directly, from_f64, from_i64, to_f64, to_i64};
 pub use dtype::{DType, Element};
 pub use float8::{decode_narrow, encode_narrow};
 pub use hetra_memory::Axes;

@@ -8,6 +8,7 @@ mod attention;
 mod attention_group;
 mod attention_microsoft;
 mod binary;
+mod cast;
 mod codes;
 mod conv;
 mod conv_transpose;
@@ -106,6 +107,7 @@ static FAMILIES: &[Family] = &[
     floats(attention_group::OPS, attention_group::takes),
     any(attention_microsoft::OPS, attention_microsoft::takes),
     any(binary::OPS, binary::takes),
+    any(cast::OPS, cast::takes),
     any(codes::OPS, codes::takes),
     floats(conv::OPS, conv::takes),
     floats(conv_transpose::OPS, conv_transpose::takes),

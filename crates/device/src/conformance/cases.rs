@@ -14,6 +14,7 @@ use super::{
     fused::fused,
     quantised::{nbits, quantised},
     resize::resizes,
+    rows::{norms, reductions},
     sequence::{attentions, recurrent},
     signal::{greatest, transforms},
 };
@@ -25,6 +26,7 @@ pub fn cases(seed: u64, rounds: usize) -> Vec<Case> {
     for _ in 0..rounds {
         unary(&random, &mut cases);
         binary(&random, &mut cases);
+        other_numbers(&random, &mut cases);
         convolutions(&random, &mut cases);
         deep_convolutions(&random, &mut cases);
         pools(&random, &mut cases);
@@ -177,6 +179,72 @@ fn binary(random: &Random, cases: &mut Vec<Case>) {
     }
 }
 
+/// Numbers as those of other dtypes.
+fn casts(random: &Random, cases: &mut Vec<Case>) {
+    use DType::{BF16, Bool, F16, F32, I8, I32, I64, U8};
+    let dtypes = [F32, F16, BF16, I32, I64, U8, I8, Bool];
+    for from in dtypes {
+        for to in [random.pick(&dtypes), F32] {
+            let x = random.tensor(from, &random.shape(2));
+            let cast = node("Cast").with("to", i64::from(to.onnx()));
+            cases.push(Case::new(&format!("Cast of {from} to {to}"), cast, vec![live(x)], 1));
+        }
+    }
+}
+
+/// Floats of 16 bits, and what whole numbers have operators of their own for, of both signs and by
+/// zero.
+fn other_numbers(random: &Random, cases: &mut Vec<Case>) {
+    casts(random, cases);
+    let shape = random.shape(2);
+    let row = [shape[1]];
+    for dtype in [DType::I32, DType::U8, DType::I64, DType::U32] {
+        let signed = matches!(dtype, DType::I32 | DType::I64);
+        let (from, others) =
+            if signed { (DType::I8, [0, -3, 7, -40]) } else { (DType::U8, [0, 3, 7, 40]) };
+        let others: Vec<i32> = (0..row[0]).map(|_| random.pick(&others)).collect();
+        let to = |tensor: &Tensor| cast(tensor, dtype, true, Rounding::NearestEven);
+        let (Ok(a), Ok(b)) = (to(&random.tensor(from, &shape)), to(&Tensor::vector(&others)))
+        else {
+            continue;
+        };
+        for op in ["BitwiseAnd", "BitwiseOr", "BitwiseXor", "Mod", "hetra.FloorDivide"] {
+            let mut of_two = node(op);
+            if op == "Mod" {
+                of_two = of_two.with("fmod", random.below(2) as i64);
+            }
+            cases.push(Case::new(op, of_two, vec![live(a.clone()), live(b.clone())], 1));
+        }
+        cases.push(Case::new("BitwiseNot", node("BitwiseNot"), vec![live(a.clone())], 1));
+        if matches!(dtype, DType::U8 | DType::U32) {
+            let shift = node("BitShift").with("direction", random.pick(&["LEFT", "RIGHT"]));
+            cases.push(Case::new("BitShift", shift, vec![live(a), live(b)], 1));
+        }
+    }
+    for op in ["Relu", "Sigmoid", "Neg"] {
+        let x = random.tensor(DType::F16, &shape);
+        cases.push(Case::new(&format!("{op} of f16"), node(op), vec![live(x)], 1));
+    }
+    for op in ["Add", "Mul", "Less"] {
+        let halves = [random.tensor(DType::F16, &shape), random.tensor(DType::F16, &row)];
+        cases.push(Case::new(&format!("{op} of f16"), node(op), halves.map(live).into(), 1));
+    }
+    let values = [f32::INFINITY, f32::NEG_INFINITY, f32::NAN, 0.0, -3e38];
+    let asks = node("IsInf")
+        .with("detect_positive", random.below(2) as i64)
+        .with("detect_negative", random.below(2) as i64);
+    cases.push(Case::new("IsInf", asks, vec![live(Tensor::vector(&values))], 1));
+    // Angles and lengths at the axes and beyond the squares that f32 holds.
+    let (y, x) = ([0.0, -0.0, 1.0, -2.0, 3e30, -4e-30], [-1.0, 1.0, 0.0, -0.5, 4e30, -3e-30f32]);
+    for op in ["hetra.Atan2", "hetra.Hypot", "hetra.LogAddExp", "hetra.CopySign"] {
+        let arguments = [y, x].map(|values| live(Tensor::vector(&values[..4])));
+        cases.push(Case::new(op, node(op), arguments.into(), 1));
+    }
+    let arguments = [y, x].map(|values| live(Tensor::vector(&values)));
+    cases.push(Case::new("hetra.Atan2", node("hetra.Atan2"), arguments.clone().into(), 1));
+    cases.push(Case::new("hetra.Hypot", node("hetra.Hypot"), arguments.into(), 1));
+}
+
 fn convolutions(random: &Random, cases: &mut Vec<Case>) {
     for op in ["Conv", "ConvTranspose", "com.microsoft.FusedConv"] {
         for groups in [1, 1, 3, 0] {
@@ -318,115 +386,22 @@ fn products(random: &Random, cases: &mut Vec<Case>) {
     cases.push(Case::new("FusedMatMul", fused, vec![live(a), live(b)], 1));
 }
 
-/// Rows that devices do by more than one item each.
-fn long_rows(random: &Random, cases: &mut Vec<Case>) {
-    let rows = [random.pick(&[1, 3]), random.pick(&[130, 257]), random.pick(&[1, 2])];
-    let long = random.floats(&rows);
-    let op = random.pick(&["Softmax", "LogSoftmax"]);
-    let soft = node(op).with("axis", 1i64);
-    cases.push(Case::new("softmax of long rows", soft, vec![live(long.clone())], 1));
-    let (scale, bias) = (random.floats(&rows[1..]), random.floats(&rows[1..]));
-    let arguments = vec![live(long.clone()), weight(scale), weight(bias)];
-    let norm = node("LayerNormalization").with("axis", 1i64);
-    cases.push(Case::new("LayerNormalization of long rows", norm, arguments, 1));
-    let ops = ["ReduceSum", "ReduceMax", "ReduceMin", "ReduceL1", "ReduceSumSquare", "ReduceMean"];
-    for op in ops {
-        let arguments = vec![live(long.clone()), weight(Tensor::vector(&[1i64]))];
-        cases.push(Case::new("reduction of long rows", node(op), arguments, 1));
-    }
-}
-
-fn norms(random: &Random, cases: &mut Vec<Case>) {
-    let shape = random.shape(3);
-    for op in ["Softmax", "LogSoftmax"] {
-        let soft = node(op).with("axis", random.below(3) as i64);
-        cases.push(Case::new(op, soft, vec![live(random.floats(&shape))], 1));
-    }
-    let (x, row) = (random.floats(&shape), [shape[2]]);
-    let (scale, bias) = (random.floats(&row), random.floats(&row));
-    let arguments = vec![live(x.clone()), weight(scale.clone()), weight(bias.clone())];
-    cases.push(Case::new("LayerNormalization", node("LayerNormalization"), arguments, 1));
-    // As many numbers as in a row, but one for each index of the first axis.
-    let square = random.floats(&[3, 2, 3]);
-    for factors in [[1, 1, 3], [3, 1, 1]] {
-        let arguments = vec![live(square.clone()), weight(random.floats(&factors))];
-        cases.push(Case::new("LayerNormalization", node("LayerNormalization"), arguments, 1));
-    }
-    long_rows(random, cases);
-    for op in ["RMSNormalization", "SimplifiedLayerNormalization"] {
-        let arguments = vec![live(x.clone()), weight(scale.clone())];
-        cases.push(Case::new(op, node(op), arguments, 1));
-    }
-    let skip = live(random.floats(&shape));
-    for op in ["SkipLayerNormalization", "SkipSimplifiedLayerNormalization"] {
-        let op = format!("com.microsoft.{op}");
-        let rows = [scale.clone(), bias.clone()].map(weight);
-        let arguments = [live(x.clone()), skip.clone()].into_iter().chain(rows).collect();
-        cases.push(Case::new(&op, node(&op), arguments, 1));
-    }
-    for op in ["com.microsoft.BiasGelu", "com.microsoft.FastGelu"] {
-        cases.push(Case::new(op, node(op), vec![live(x.clone()), weight(bias.clone())], 1));
-    }
-    groups(random, cases);
-    let lrn = node("LRN")
-        .with("size", random.pick(&[1i64, 2, 5, 40]))
-        .with("alpha", 0.3f32)
-        .with("beta", random.pick(&[0.75f32, 0.6]));
-    cases.push(Case::new("LRN", lrn, vec![live(x.clone())], 1));
-    let channel = [shape[1]];
-    let (scale, bias) = (random.floats(&channel), random.floats(&channel));
-    let mean = random.floats(&channel);
-    let variance = Tensor::from_slice(&channel, &vec![0.7f32; shape[1]]);
-    let arguments = vec![live(x.clone()), weight(scale.clone()), weight(bias.clone())];
-    cases.push(Case::new("InstanceNormalization", node("InstanceNormalization"), arguments, 1));
-    if let Ok(variance) = variance {
-        let mut arguments = vec![live(x), weight(scale), weight(bias), weight(mean)];
-        arguments.push(weight(variance));
-        cases.push(Case::new("BatchNormalization", node("BatchNormalization"), arguments, 1));
-    }
-}
-
-/// Statistics of groups of channels.
-fn groups(random: &Random, cases: &mut Vec<Case>) {
-    let groups = 1 + random.below(3);
-    let channels = groups * (1 + random.below(3));
-    let x = live(random.floats(&[2, channels, 1 + random.below(5), 3]));
-    let factors = [random.floats(&[channels]), random.floats(&[channels])].map(weight);
-    let norm = node("GroupNormalization").with("num_groups", groups as i64);
-    cases.push(Case::new("GroupNormalization", norm, [x].into_iter().chain(factors).collect(), 1));
-}
-
-fn reductions(random: &Random, cases: &mut Vec<Case>) {
-    for op in ["ArgMax", "ArgMin"] {
-        let x = random.floats(&random.shape(3));
-        let arg = node(op).with("axis", random.below(3) as i64);
-        let arg = arg.with("keepdims", random.below(2) as i64);
-        let arg = arg.with("select_last_index", random.below(2) as i64);
-        cases.push(Case::new(op, arg, vec![live(x)], 1));
-    }
-    // Numbers the squares of which are beyond f32.
-    let arguments = vec![live(Tensor::vector(&[3e30f32, -4e30])), weight(Tensor::vector(&[0i64]))];
-    cases.push(Case::new("ReduceL2", node("ReduceL2"), arguments, 1));
-    // Without axes: all of them, or none.
-    let x = random.floats(&random.shape(2));
-    cases.push(Case::new("ReduceMean", node("ReduceMean"), vec![live(x.clone())], 1));
-    let none = node("ReduceSumSquare").with("noop_with_empty_axes", 1i64);
-    cases.push(Case::new("ReduceSumSquare of no axes", none, vec![live(x)], 1));
-    let apart = weight(Tensor::vector(&[-1i64, random.below(2) as i64]));
-    let op = random.pick(&["ReduceSum", "ReduceMax", "ReduceL1"]);
-    let arguments = vec![live(random.floats(&random.shape(4))), apart];
-    let reduce = node(op).with("keepdims", random.below(2) as i64);
-    cases.push(Case::new("reduction of axes apart", reduce, arguments, 1));
-    for def in ALL_OPS.iter().copied().flatten().filter(|def| def.name.starts_with("Reduce")) {
-        let rank = random.below(4) + 1;
-        let x = random.floats(&random.shape(rank));
-        let axes = Tensor::vector(&[random.below(rank) as i64]);
-        let reduce = node(def.name).with("keepdims", random.below(2) as i64);
-        cases.push(Case::new(def.name, reduce, vec![live(x), weight(axes)], 1));
-    }
+/// Blocks of pixels as channels and back, triangles of matrices.
+fn blocks(random: &Random, cases: &mut Vec<Case>) {
+    let (block, side) = (random.pick(&[1, 2, 3]), random.pick(&[1, 2, 5]));
+    let image = [random.pick(&[1, 2]), random.pick(&[1, 3]), side * block, 2 * block];
+    let turn = node("SpaceToDepth").with("blocksize", block as i64);
+    let x = random.tensor(random.pick(&[DType::F32, DType::F16]), &image);
+    cases.push(Case::new("SpaceToDepth", turn, vec![live(x)], 1));
+    let dtype = random.pick(&[DType::F32, DType::I64, DType::U8]);
+    let x = random.tensor(dtype, &[2, random.pick(&[1, 4, 7]), random.pick(&[1, 5])]);
+    let half = node("Trilu").with("upper", random.below(2) as i64);
+    let shift = weight(Tensor::scalar(random.pick(&[-9i64, -1, 0, 2, 40])));
+    cases.push(Case::new("Trilu", half, vec![live(x), shift], 1));
 }
 
 fn movements(random: &Random, cases: &mut Vec<Case>) {
+    blocks(random, cases);
     for dtype in [DType::F32, DType::I64, DType::U8, DType::F16] {
         let shape = random.shape(4);
         let x = random.tensor(dtype, &shape);

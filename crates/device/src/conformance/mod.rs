@@ -11,6 +11,7 @@ mod fused;
 mod quantised;
 mod random;
 mod resize;
+mod rows;
 mod sequence;
 mod signal;
 
@@ -108,7 +109,7 @@ fn may_transform(node: &Node, graph: &Graph) -> bool {
 }
 
 /// Runs one case on a device and on the reference; `tolerance` bounds the error of floats relative
-/// to the largest magnitude of the reference's output; bf16 may be a neighbour. Integers are equal,
+/// to the largest magnitude of the reference's output; floats of 16 bits may be neighbours. Integers are equal,
 /// but for one step of codes that come from rounding a real value, which may lie on the edge
 /// between two.
 pub fn check(device: &dyn Device, case: &Case, tolerance: f64) -> Outcome {
@@ -310,7 +311,11 @@ fn largest_error(op: &str, got: &[Value], want: &[Value]) -> Result<f64, String>
             return Err(format!("got {}, wanted {}", a.describe(), b.describe()));
         }
         // Sums that differ in their last bits may be rounded to neighbours.
-        let step = if a.dtype() == DType::BF16 { 2.0f64.powi(-7) } else { 0.0 };
+        let step = match a.dtype() {
+            DType::BF16 => 2.0f64.powi(-7),
+            DType::F16 => 2.0f64.powi(-10),
+            _ => 0.0,
+        };
         let steps = a.dtype().is_int().then_some(if rounds { 1.0 } else { 0.0 });
         let (Ok(a), Ok(b)) = (to_f64(a), to_f64(b)) else {
             if got != want {
