@@ -8,7 +8,7 @@ use hetra::{Session, Tensor, Value};
 use image::GrayImage;
 
 use crate::usage::or_usage;
-use crate::{devices, probe, run, session, show};
+use crate::{devices, run, session, show};
 
 /// The model, trained by tools/train_digits.py on scikit-learn's digits.
 static MODEL: &[u8] = include_bytes!("../assets/digits.onnx");
@@ -52,7 +52,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let load_ms = started.elapsed().as_secs_f64() * 1e3;
 
     show::heading("Devices of this machine");
-    devices::print_table(&probe::devices());
+    devices::print_table(&hetra::devices());
     show::heading("Graph, after the passes");
     print_graph(&session);
     show::heading("Pictures");

@@ -6,7 +6,7 @@ use anyhow::Result;
 use comfy_table::{Cell, Color};
 use hetra::{DriverState, Found};
 
-use crate::{probe, show};
+use crate::show;
 
 /// List devices: found, broken or missing, and what to install
 #[derive(clap::Args)]
@@ -21,7 +21,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    let found = probe::devices();
+    let found = hetra::devices();
     if args.json {
         println!("{}", serde_json::to_string_pretty(&found)?);
         return Ok(ExitCode::SUCCESS);

@@ -106,6 +106,7 @@ fn main() -> ExitCode {
             return if error.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS };
         }
     };
+    probe::by_this_program();
     // Others have no such option.
     let bounded = matches!(verb, Verb::Run(_) | Verb::Compare(_) | Verb::Bench(_) | Verb::Tune(_));
     let result = match verb {

@@ -1,21 +1,10 @@
-//! Asks each driver for its devices in a process of its own: some drivers crash, or hang, when they
-//! are asked.
+//! The process that a driver is asked in for its devices: some crash, or hang, when they are asked.
 
-use std::io::{BufRead, BufReader, Read};
-use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
-use std::sync::mpsc::{Receiver, sync_channel};
-use std::time::{Duration, Instant};
+use std::process::ExitCode;
 
 use anyhow::Result;
-use hetra::{DRIVERS, DeviceInfo, DriverState, Found};
 
 use crate::usage::usage;
-
-/// How long a driver may take to say what is there.
-const LIMIT: Duration = Duration::from_secs(30);
-
-/// Most that it may say.
-const ANSWER_BYTES_MAX: u64 = 1 << 20;
 
 /// Prints what a driver finds, as JSON
 #[derive(clap::Args)]
@@ -23,138 +12,17 @@ pub(crate) struct Args {
     driver: String,
 }
 
-/// What the answer stands behind: drivers write on stdout, too.
-const MARK: &str = "hetra-found ";
-
 /// The other process.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    let driver = DRIVERS.iter().find(|driver| driver.name() == args.driver);
-    let driver = driver.ok_or_else(|| usage(format!("there is no driver `{}`", args.driver)))?;
-    println!("\n{MARK}{}", serde_json::to_string(&driver.discover())?);
-    Ok(ExitCode::SUCCESS)
-}
-
-/// What each driver found on this machine. Where no other process can be started, they are asked
-/// here.
-pub(crate) fn devices() -> Vec<Found> {
-    let deadline = Instant::now() + LIMIT;
-    // All at once, the processor's here: it is no other library's.
-    let asked: Vec<_> = DRIVERS
-        .iter()
-        .map(|driver| (driver, (driver.name() != "cpu").then(|| Asked::start(driver.name()))))
-        .collect();
-    let found = asked.into_iter().flat_map(|(driver, asked)| match asked.flatten() {
-        Some(asked) => asked.answer(driver.name(), deadline),
-        None => driver.discover(),
-    });
-    found.collect()
-}
-
-/// A driver's process, and what it writes.
-struct Asked {
-    child: Child,
-    text: Receiver<String>,
-}
-
-impl Asked {
-    fn start(driver: &str) -> Option<Asked> {
-        let mut command = Command::new(std::env::current_exe().ok()?);
-        command.args(["probe-driver", driver]);
-        Asked::of(command)
-    }
-
-    fn of(mut command: Command) -> Option<Asked> {
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-        let mut child = command.spawn().ok()?;
-        let stdout = child.stdout.take()?;
-        let (send, text) = sync_channel(1);
-        // It may never end: what the process started in turn may hold its end of the pipe.
-        std::thread::spawn(move || {
-            for line in BufReader::new(stdout.take(ANSWER_BYTES_MAX)).lines().map_while(Result::ok)
-            {
-                if let Some(answer) = line.strip_prefix(MARK) {
-                    // Nobody waits any more.
-                    let _ = send.send(answer.to_string());
-                    return;
-                }
-            }
-        });
-        Some(Asked { child, text })
-    }
-
-    /// What the driver says, or what became of it.
-    fn answer(mut self, driver: &str, deadline: Instant) -> Vec<Found> {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let text = self.text.recv_timeout(left);
-        let found = text.as_ref().ok().and_then(|text| serde_json::from_str(text).ok());
-        let what = match (text, self.ended()) {
-            (Ok(_), _) => "said what is no answer".to_string(),
-            (Err(_), None) => format!("did not answer within {} s", LIMIT.as_secs()),
-            // Such as `signal: 11 (SIGSEGV) (core dumped)`.
-            (Err(_), Some(status)) => format!("ended its process ({status})"),
-        };
-        found.unwrap_or_else(|| {
-            let hint = format!(
-                "its driver {what} when it was asked for devices: update it, or remove it if \
-                 nothing else needs it"
-            );
-            vec![Found { info: DeviceInfo::of_driver(driver), state: DriverState::Broken, hint }]
-        })
-    }
-
-    /// How the process ended, soon after it has answered or its pipe closed; else it is killed, and
-    /// not waited for: one that is stuck in the kernel cannot end.
-    fn ended(&mut self) -> Option<ExitStatus> {
-        let deadline = Instant::now() + Duration::from_millis(500);
-        while Instant::now() < deadline {
-            match self.child.try_wait() {
-                Ok(None) => std::thread::sleep(Duration::from_millis(1)),
-                Ok(status) => return status,
-                Err(_) => return None,
-            }
-        }
-        let _ = self.child.kill();
-        let _ = self.child.try_wait();
-        None
+    match hetra::probe::tell(&args.driver) {
+        true => Ok(ExitCode::SUCCESS),
+        false => Err(usage(format!("there is no driver `{}`", args.driver)).into()),
     }
 }
 
-#[cfg(all(test, unix))]
-mod tests {
-    use super::*;
-
-    fn asked(script: &str, limit: Duration) -> Vec<Found> {
-        let mut command = Command::new("sh");
-        command.args(["-c", script]);
-        Asked::of(command).unwrap().answer("wgpu", Instant::now() + limit)
-    }
-
-    #[test]
-    fn a_driver_that_crashes_or_hangs_is_broken() {
-        let (long, short) = (Duration::from_secs(60), Duration::from_millis(100));
-        for (script, limit, wanted) in [
-            ("kill -SEGV $$", long, "signal: 11"),
-            ("echo '[]'; exit 3", long, "exit status: 3"),
-            ("echo 'hetra-found nonsense'", long, "no answer"),
-            ("exec sleep 600", short, "did not answer"),
-        ] {
-            let found = asked(script, limit);
-            let [found] = &found[..] else { panic!("{script}: {found:?}") };
-            assert_eq!((found.state, &found.info.driver[..]), (DriverState::Broken, "wgpu"));
-            assert!(found.hint.contains(wanted), "{script}: {}", found.hint);
-        }
-    }
-
-    #[test]
-    fn what_a_driver_says_besides_or_leaves_behind_does_not_matter() {
-        let info = DeviceInfo { id: "wgpu:0".to_string(), ..DeviceInfo::of_driver("wgpu") };
-        let whole = vec![Found { info, state: DriverState::Found, hint: String::new() }];
-        let answer = serde_json::to_string(&whole).unwrap();
-        let begun = Instant::now();
-        for before in ["", "echo 'a note of the driver'", "sleep 600 &"] {
-            let script = format!("{before}\nprintf '\\nhetra-found %s\\n' '{answer}'");
-            assert_eq!(asked(&script, Duration::from_secs(60))[0].info.id, "wgpu:0", "{before}");
-        }
-        assert!(begun.elapsed() < Duration::from_secs(30));
+/// From now on drivers are asked by this command.
+pub(crate) fn by_this_program() {
+    if let Ok(program) = std::env::current_exe() {
+        hetra::probe::set_prober([program.into(), "probe-driver".into()]);
     }
 }

@@ -104,6 +104,10 @@ impl Device for KernelDevice {
         self.compile_by(part, &Schedules::One(schedule.clone()))
     }
 
+    fn host(&self) -> Option<&DeviceInfo> {
+        Some(self.host.info())
+    }
+
     fn launcher(&self) -> Option<&Arc<dyn Launcher>> {
         Some(&self.gpu.launcher)
     }

@@ -78,13 +78,17 @@ pub(crate) fn softplus(x: f32) -> f32 {
 /// The exact Gaussian error linear unit.
 #[kernel_fn]
 pub(crate) fn gelu(x: f32) -> f32 {
-    0.5 * x * (1.0 + erf(x * 0.70710678))
+    let y = 0.5 * x * (1.0 + erf(x * 0.70710678));
+    // Of minus infinity, too.
+    if x < -16.0 { 0.0 } else { y }
 }
 
 /// The Gaussian error linear unit by a hyperbolic tangent.
 #[kernel_fn]
 pub(crate) fn gelu_tanh(x: f32) -> f32 {
-    0.5 * x * (1.0 + tanh(0.7978845608 * (x + 0.044715 * x * x * x)))
+    let y = 0.5 * x * (1.0 + tanh(0.7978845608 * (x + 0.044715 * x * x * x)));
+    // Of minus infinity, too.
+    if x < -16.0 { 0.0 } else { y }
 }
 
 /// What a fused operator does to its result: `scale * activation(x) + shift`. `code` is one of
@@ -224,8 +228,11 @@ pub(crate) fn power(x: f32, y: f32) -> f32 {
     let half = y * 0.5;
     let odd = half != half.floor();
     let whole = y == y.floor();
-    if y == 0.0 {
+    let none = is_nan(x) || is_nan(y);
+    if y == 0.0 || x == 1.0 {
         1.0
+    } else if none {
+        x + y
     } else if x >= 0.0 {
         size
     } else if whole {

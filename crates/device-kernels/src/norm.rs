@@ -77,15 +77,26 @@ fn norm(
         return;
     }
     let from = row * length;
+    // Sums of few numbers, added up in turn, keep their digits.
     let mut sum = 0.0;
-    for i in 0..length {
-        sum += x[from + i];
+    for block in (0..length).step_by(64) {
+        let mut part = 0.0;
+        let end = (length - block).min(64);
+        for i in 0..end {
+            part += x[from + block + i];
+        }
+        sum += part;
     }
     let mean = if centred != 0 { sum / (length as f32) } else { 0.0 };
     let mut squares = 0.0;
-    for i in 0..length {
-        let off = x[from + i] - mean;
-        squares += off * off;
+    for block in (0..length).step_by(64) {
+        let mut part = 0.0;
+        let end = (length - block).min(64);
+        for i in 0..end {
+            let off = x[from + block + i] - mean;
+            part += off * off;
+        }
+        squares += part;
     }
     let factor = 1.0 / (squares / (length as f32) + epsilon).sqrt();
     for i in 0..length {

@@ -1,20 +1,20 @@
 //! Reductions: what makes one number of the elements of rows. An item has a row, or a group has one
 //! (`rows_shared.rs`): element `i` of it is at `(outer * length + i) * inner + rest`.
 
-use hetra_device::Part;
+use hetra_device::{LaunchLimits, Part};
 use hetra_ir::Node;
-use hetra_kernel::kernel;
+use hetra_kernel::{kernel, kernel_fn};
 use hetra_ops::resolve_axis;
 use hetra_tensor::{DType, Shape};
 use smallvec::smallvec;
 
-use crate::context::{A, Gpu, Outcome, Run, Stop};
+use crate::context::{A, Gpu, LINE, Outcome, Run, Stop};
 use crate::elementwise::operate;
 use crate::math::{between, is_nan};
 use crate::movement::permuted;
 use crate::program::Work;
 use crate::rows::{product, rows_of};
-use crate::rows_shared;
+use crate::rows_shared::{self, count_of, first_in_row, merged, neutral, taken};
 use crate::stored::Stored;
 use crate::table::{Form, Row};
 
@@ -48,65 +48,74 @@ pub(crate) const ROWS: &[Row] = &[
     },
 ];
 
-/// Most elements of a row that is reduced.
-const LENGTH_MAX: usize = 1 << 16;
-
-#[kernel(group = [64])]
-fn reduced(rows: u32, length: u32, inner: u32, way: u32, factor: f32, x: &[f32], y: &mut [f32]) {
-    let row = global_id(0);
-    if row >= rows {
-        return;
-    }
-    let mut at = (row / inner) * length * inner + row % inner;
-    let first = x[at];
-    // 0: sum, 1: greatest, 2: least, 3: product, 4: of sizes, 5: of squares, 6: greatest number.
-    let mut result = 0.0;
-    if way == 1 || way == 2 {
-        result = first;
-    }
-    if way == 3 {
-        result = 1.0;
-    }
-    if way == 6 {
-        result = f32::NEG_INFINITY;
-    }
-    for _ in 0..length {
-        let value = x[at];
-        at += inner;
-        if way == 0 {
-            result += value;
-        } else if way == 1 {
-            // A number that is none wins.
-            let wins = value > result || is_nan(value);
-            result = if wins { value } else { result };
-        } else if way == 2 {
-            let wins = value < result || is_nan(value);
-            result = if wins { value } else { result };
-        } else if way == 3 {
-            result *= value;
-        } else if way == 4 {
-            result += value.abs();
-        } else if way == 5 {
-            result += value * value;
-        } else {
-            result = if value > result { value } else { result };
-        }
-    }
-    y[row] = result * factor;
+/// A part of a row: `each` elements, `lanes` apart, so that items that are neighbours read
+/// neighbours. `g` counts parts: rows have `parts` of them.
+#[kernel_fn]
+fn first_of(g: u32, length: u32, inner: u32, parts: u32, lanes: u32, each: u32) -> u32 {
+    let part = (g / inner) % parts;
+    (g / (inner * parts)) * length * inner + first_in_row(part, lanes, each) * inner + g % inner
 }
 
-/// The root of the sum of squares, or the logarithm of the sum of exponentials, of a row: its
-/// elements are brought near one by the greatest of them, so that nothing overflows on the way.
+/// One number for each part of a row. No more than 64 elements are added up one after another: their
+/// sums are added up in turn, so that long rows keep their digits.
 #[kernel(group = [64])]
-fn scaled(rows: u32, length: u32, inner: u32, log: u32, x: &[f32], y: &mut [f32]) {
-    let row = global_id(0);
-    if row >= rows {
+fn reduced(
+    n: u32,
+    length: u32,
+    inner: u32,
+    parts: u32,
+    lanes: u32,
+    each: u32,
+    way: u32,
+    factor: f32,
+    x: &[f32],
+    y: &mut [f32],
+) {
+    let g = global_id(0);
+    if g >= n {
         return;
     }
-    let from = (row / inner) * length * inner + row % inner;
-    let mut greatest = if log != 0 { x[from] } else { 0.0 };
-    for i in 0..length {
-        let value = x[from + i * inner];
+    let count = count_of((g / inner) % parts, length, lanes, each);
+    let mut at = first_of(g, length, inner, parts, lanes, each);
+    let step = lanes * inner;
+    let mut result = neutral(way);
+    for block in (0..count).step_by(64) {
+        let mut part = neutral(way);
+        let end = (count - block).min(64);
+        for _ in 0..end {
+            let value = x[at];
+            at += step;
+            part = merged(way, part, taken(way, value));
+        }
+        result = merged(way, result, part);
+    }
+    y[g] = result * factor;
+}
+
+/// The root of the sum of squares, or the logarithm of the sum of exponentials, of each part: its
+/// elements are brought near one by the greatest of them, so that nothing overflows on the way.
+#[kernel(group = [64])]
+fn scaled(
+    n: u32,
+    length: u32,
+    inner: u32,
+    parts: u32,
+    lanes: u32,
+    each: u32,
+    log: u32,
+    x: &[f32],
+    y: &mut [f32],
+) {
+    let g = global_id(0);
+    if g >= n {
+        return;
+    }
+    let count = count_of((g / inner) % parts, length, lanes, each);
+    let from = first_of(g, length, inner, parts, lanes, each);
+    let step = lanes * inner;
+    let mut greatest = if log != 0 { f32::NEG_INFINITY } else { 0.0 };
+    for i in 0..count {
+        let value = x[from + i * step];
         greatest = if log != 0 { greatest.max(value) } else { greatest.max(value.abs()) };
     }
     // Neither nothing nor infinite.
@@ -114,15 +123,20 @@ fn scaled(rows: u32, length: u32, inner: u32, log: u32, x: &[f32], y: &mut [f32]
     let most = if log != 0 { f32::MAX } else { 1e30 };
     let unit = between(greatest, least, most);
     let mut sum = 0.0;
-    for i in 0..length {
-        let value = x[from + i * inner];
-        if log != 0 {
-            sum += (value - unit).exp();
-        } else {
-            sum += (value / unit) * (value / unit);
+    for block in (0..count).step_by(64) {
+        let mut part = 0.0;
+        let end = (count - block).min(64);
+        for i in 0..end {
+            let value = x[from + (block + i) * step];
+            if log != 0 {
+                part += (value - unit).exp();
+            } else {
+                part += (value / unit) * (value / unit);
+            }
         }
+        sum += part;
     }
-    y[row] = if log != 0 { unit + sum.ln() } else { unit * sum.sqrt() };
+    y[g] = if log != 0 { unit + sum.ln() } else { unit * sum.sqrt() };
 }
 
 /// The place of the greatest element of a row, or of the least: the first of equal ones, or the
@@ -234,6 +248,26 @@ impl Way {
     }
 }
 
+impl Way {
+    /// What is made of a part of a row.
+    fn of_parts(self) -> Way {
+        match self {
+            Way::Mean => Way::Sum,
+            Way::MeanSquare => Way::Squares,
+            other => other,
+        }
+    }
+
+    /// What is made of the results of all parts.
+    fn of_results(self) -> Way {
+        match self {
+            Way::Sizes | Way::Squares => Way::Sum,
+            Way::MeanSquare => Way::Mean,
+            other => other,
+        }
+    }
+}
+
 /// One number in the place of the chosen axes, whose extents are 1 in the result.
 pub(crate) fn over_axes(
     run: &Run<'_, '_>,
@@ -263,43 +297,103 @@ pub(crate) fn over_axes(
     Ok(out)
 }
 
-/// One number for each row.
+/// One number for each row: of long rows first one for each part of them.
 fn over_rows(
     run: &Run<'_, '_>,
     (x, out): (&Stored, &Stored),
     [outer, length, inner]: [usize; 3],
     way: Way,
 ) -> Result<(), Stop> {
-    let rows = outer * inner;
-    let together = rows_shared::pays(run.gpu.limits(), rows, length, inner);
-    // An item adds up no more: longer rows take another order, and another kernel.
-    let items = if together { rows_shared::GROUP } else { 1 };
-    if length > LENGTH_MAX * items {
-        return Err(Stop::Host);
+    let mut way = way;
+    let (mut from, mut left) = (x.clone(), length);
+    loop {
+        let parts = Parts::of(run.gpu.limits(), outer * inner, left, inner);
+        if parts.count == 1 {
+            return launch(run, (&from, out), [outer, left, inner], &parts, (way, length));
+        }
+        let partial = run.gpu.room(DType::F32, &[outer, parts.count, inner])?;
+        let first = way.of_parts();
+        launch(run, (&from, &partial), [outer, left, inner], &parts, (first, length))?;
+        way = way.of_results();
+        (from, left) = (partial, parts.count);
     }
+}
+
+/// How a row is cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Parts {
+    count: usize,
+    lanes: usize,
+    each: usize,
+    /// Whether a group does each.
+    together: bool,
+}
+
+/// Elements that a group adds up, of longer rows.
+const GROUP_ELEMENTS: usize = 1 << 14;
+
+/// Elements that an item adds up, of longer rows.
+const ITEM_ELEMENTS: usize = 1 << 8;
+
+impl Parts {
+    fn of(limits: &LaunchLimits, rows: usize, length: usize, inner: usize) -> Parts {
+        let whole = |together| Parts { count: 1, lanes: 1, each: length, together };
+        if rows_shared::pays(limits, rows, length, inner) {
+            let count = length.div_ceil(GROUP_ELEMENTS);
+            // The last one is as good for little more.
+            return match length <= 2 * GROUP_ELEMENTS {
+                true => whole(true),
+                false => Parts { count, lanes: 1, each: GROUP_ELEMENTS, together: true },
+            };
+        }
+        // Neighbours read neighbours anyway where elements of other rows lie between.
+        let lanes = if inner == 1 { LINE as usize } else { 1 };
+        let chunk = lanes * ITEM_ELEMENTS;
+        match length <= chunk.max(1 << 12) {
+            true => whole(false),
+            false => Parts {
+                count: length.div_ceil(chunk) * lanes,
+                lanes,
+                each: ITEM_ELEMENTS,
+                together: false,
+            },
+        }
+    }
+}
+
+/// One number for each part of each row; `length` is of whole rows.
+fn launch(
+    run: &Run<'_, '_>,
+    (x, out): (&Stored, &Stored),
+    [outer, extent, inner]: [usize; 3],
+    parts: &Parts,
+    (way, length): (Way, usize),
+) -> Result<(), Stop> {
     let factor = match way {
         Way::Mean | Way::MeanSquare => 1.0 / length as f32,
         _ => 1.0,
     };
-    let mut args: Vec<A<'_>> = [rows, length, inner].map(A::U).into();
+    let n = outer * inner * parts.count;
+    let sizes = [n, extent, inner, parts.count, parts.lanes, parts.each];
+    let mut args: Vec<A<'_>> = sizes.map(A::U).into();
     let (x, out) = (A::M(x), A::M(out));
     let constants = &rows_shared::CONSTANTS;
     let kernel = if matches!(way, Way::Norm | Way::LogSumExp) {
         args.extend([A::U(usize::from(way == Way::LogSumExp)), x, out]);
-        match together {
+        match parts.together {
             true => run.gpu.kernel("scaled shared", || rows_shared::scaled::with(constants))?,
             false => run.gpu.kernel("scaled", || scaled::with(&[]))?,
         }
     } else {
         args.extend([A::U(way.code()), A::F(factor), x, out]);
-        match together {
+        match parts.together {
             true => run.gpu.kernel("reduced shared", || rows_shared::reduced::with(constants))?,
             false => run.gpu.kernel("reduced", || reduced::with(&[]))?,
         }
     };
-    match together {
-        true => run.gpu.launch(&kernel, [rows, 1, 1], &args[1..]),
-        false => run.gpu.line(&kernel, rows, &args),
+    match parts.together {
+        true => run.gpu.launch(&kernel, [n, 1, 1], &args[1..]),
+        false => run.gpu.line(&kernel, n, &args),
     }
 }
 
@@ -328,4 +422,33 @@ fn compile_arg(_: &Gpu, _: &Part<'_>, node: &Node) -> Option<Work> {
         run.gpu.line(&kernel, rows, &args)?;
         Ok(smallvec![out.clone()])
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cut::tests::limits;
+
+    #[test]
+    fn long_rows_are_cut_until_one_number_is_left() {
+        for cheap_barriers in [false, true] {
+            let limits = LaunchLimits { cheap_barriers, ..limits() };
+            for (rows, length, inner) in
+                [(1, 16 << 20, 1), (3, 65_537, 1), (8, 70_000, 8), (1, 1 << 31, 1), (5, 4096, 1)]
+            {
+                let (mut left, mut launches) = (length, 1);
+                loop {
+                    let parts = Parts::of(&limits, rows, left, inner);
+                    let Parts { count, lanes, each, .. } = parts;
+                    assert!(count * each >= left && count % lanes == 0, "{parts:?} of {left}");
+                    if count == 1 {
+                        break;
+                    }
+                    assert!(count < left / 2, "{parts:?} of {left}");
+                    (left, launches) = (count, launches + 1);
+                }
+                assert!(launches <= 4, "{launches} of {length}");
+            }
+        }
+    }
 }

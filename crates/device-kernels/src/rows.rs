@@ -51,8 +51,13 @@ fn softmax(rows: u32, length: u32, inner: u32, log: u32, x: &[f32], y: &mut [f32
         greatest = greatest.max(x[from + i * inner]);
     }
     let mut sum = 0.0;
-    for i in 0..length {
-        sum += (x[from + i * inner] - greatest).exp();
+    for block in (0..length).step_by(64) {
+        let mut part = 0.0;
+        let end = (length - block).min(64);
+        for i in 0..end {
+            part += (x[from + (block + i) * inner] - greatest).exp();
+        }
+        sum += part;
     }
     if log != 0 {
         let below = sum.ln();

@@ -24,9 +24,23 @@ pub(crate) fn pays(limits: &LaunchLimits, rows: usize, length: usize, inner: usi
     can && length >= GROUP && few
 }
 
+/// The place of the first element of a part in its row.
+#[kernel_fn]
+pub(crate) fn first_in_row(part: u32, lanes: u32, each: u32) -> u32 {
+    (part / lanes) * lanes * each + part % lanes
+}
+
+/// How many elements a part has.
+#[kernel_fn]
+pub(crate) fn count_of(part: u32, length: u32, lanes: u32, each: u32) -> u32 {
+    let first = first_in_row(part, lanes, each);
+    let left = if first < length { (length - first + lanes - 1) / lanes } else { 0 };
+    left.min(each)
+}
+
 /// Two partial results as one; `way` as in `reduce.rs`.
 #[kernel_fn]
-fn merged(way: u32, a: f32, b: f32) -> f32 {
+pub(crate) fn merged(way: u32, a: f32, b: f32) -> f32 {
     let sum = a + b;
     let greater = if b > a { b } else { a };
     let less = if b < a { b } else { a };
@@ -45,36 +59,55 @@ fn merged(way: u32, a: f32, b: f32) -> f32 {
     result
 }
 
+/// What changes nothing where it is merged with a number.
+#[kernel_fn]
+pub(crate) fn neutral(way: u32) -> f32 {
+    let mut value = 0.0;
+    if way == 1 || way == 6 {
+        value = f32::NEG_INFINITY;
+    } else if way == 2 {
+        value = f32::INFINITY;
+    } else if way == 3 {
+        value = 1.0;
+    }
+    value
+}
+
+/// What is merged of an element.
+#[kernel_fn]
+pub(crate) fn taken(way: u32, value: f32) -> f32 {
+    let mut result = value;
+    if way == 4 {
+        result = value.abs();
+    } else if way == 5 {
+        result = value * value;
+    }
+    result
+}
+
 /// Reductions, as `reduce.rs` has them.
 #[kernel(group = [ITEMS])]
 pub(crate) fn reduced<const ITEMS: usize, const TURNS: usize>(
     length: u32,
     inner: u32,
+    parts: u32,
+    lanes: u32,
+    each: u32,
     way: u32,
     factor: f32,
     x: &[f32],
     y: &mut [f32],
 ) {
     let tile = shared::<[f32; ITEMS]>();
-    let row = group_id(0);
+    let g = group_id(0);
     let item = local_id(0);
-    let from = (row / inner) * length * inner + row % inner;
-    let mut result = 0.0;
-    if way == 1 || way == 2 {
-        result = x[from];
-    } else if way == 3 {
-        result = 1.0;
-    } else if way == 6 {
-        result = f32::NEG_INFINITY;
-    }
-    for i in (item..length).step_by(ITEMS) {
-        let mut value = x[from + i * inner];
-        if way == 4 {
-            value = value.abs();
-        } else if way == 5 {
-            value = value * value;
-        }
-        result = merged(way, result, value);
+    let part = (g / inner) % parts;
+    let count = count_of(part, length, lanes, each);
+    let first = first_in_row(part, lanes, each);
+    let from = ((g / (inner * parts)) * length + first) * inner + g % inner;
+    let mut result = neutral(way);
+    for i in (item..count).step_by(ITEMS) {
+        result = merged(way, result, taken(way, x[from + i * lanes * inner]));
     }
     tile[item] = result;
     barrier();
@@ -86,7 +119,7 @@ pub(crate) fn reduced<const ITEMS: usize, const TURNS: usize>(
         barrier();
     }
     if item == 0 {
-        y[row] = tile[0] * factor;
+        y[g] = tile[0] * factor;
     }
 }
 
@@ -95,23 +128,30 @@ pub(crate) fn reduced<const ITEMS: usize, const TURNS: usize>(
 pub(crate) fn scaled<const ITEMS: usize, const TURNS: usize>(
     length: u32,
     inner: u32,
+    parts: u32,
+    lanes: u32,
+    each: u32,
     log: u32,
     x: &[f32],
     y: &mut [f32],
 ) {
     let tile = shared::<[f32; ITEMS]>();
-    let row = group_id(0);
+    let g = group_id(0);
     let item = local_id(0);
-    let from = (row / inner) * length * inner + row % inner;
+    let part_of = (g / inner) % parts;
+    let count = count_of(part_of, length, lanes, each);
+    let first = first_in_row(part_of, lanes, each);
+    let from = ((g / (inner * parts)) * length + first) * inner + g % inner;
+    let step = lanes * inner;
     let least = if log != 0 { f32::MIN } else { 1e-30 };
     let most = if log != 0 { f32::MAX } else { 1e30 };
-    let mut unit = if log != 0 { x[from] } else { 0.0 };
+    let mut unit = if log != 0 { f32::NEG_INFINITY } else { 0.0 };
     let mut all = 0.0;
     // First the greatest, then the sum.
     for pass in 0..2 {
         let mut part = if pass == 0 { unit } else { 0.0 };
-        for i in (item..length).step_by(ITEMS) {
-            let value = x[from + i * inner];
+        for i in (item..count).step_by(ITEMS) {
+            let value = x[from + i * step];
             if pass == 0 {
                 part = if log != 0 { part.max(value) } else { part.max(value.abs()) };
             } else if log != 0 {
@@ -139,7 +179,7 @@ pub(crate) fn scaled<const ITEMS: usize, const TURNS: usize>(
         barrier();
     }
     if item == 0 {
-        y[row] = if log != 0 { unit + all.ln() } else { unit * all.sqrt() };
+        y[g] = if log != 0 { unit + all.ln() } else { unit * all.sqrt() };
     }
 }
 

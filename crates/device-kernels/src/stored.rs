@@ -81,7 +81,10 @@ impl Held for Holder {
         if dtype.bytes(1) == Some(scalar.bytes()) {
             return memory.read(into);
         }
-        let mut words = vec![0u8; self.count * scalar.bytes()];
+        let bytes = self.count * scalar.bytes();
+        let mut words = Vec::new();
+        words.try_reserve_exact(bytes).map_err(|_| TensorError::Memory { bytes })?;
+        words.resize(bytes, 0);
         memory.read(&mut words)?;
         let words = words.chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]));
         match dtype {

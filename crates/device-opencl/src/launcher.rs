@@ -1,5 +1,6 @@
 //! Launches on one device, in order.
 
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hetra_device::{
@@ -46,6 +47,10 @@ pub(crate) struct Shared {
     pub(crate) pinned: Option<Blocks>,
     pub(crate) queue: CommandQueue,
     pub(crate) pool: Pool<Buffer<u8>>,
+    /// Bytes of the device's memory.
+    pub(crate) bytes: usize,
+    /// Bytes of all blocks, those in the pool among them.
+    pub(crate) made: AtomicUsize,
     pub(crate) limits: LaunchLimits,
     /// What was compiled before, by any process.
     cache: KernelCache,
@@ -117,7 +122,9 @@ impl OpenCl {
         // What is deprecated about it is its name only.
         let own = device.host_unified_memory().is_ok_and(|unified| !unified);
         let pinned = own.then(Blocks::new);
-        let shared = Shared { name, context, pinned, queue, pool, limits, cache, state };
+        let (bytes, made) = (bytes(device.global_mem_size()), AtomicUsize::new(0));
+        let shared =
+            Shared { name, context, pinned, queue, pool, bytes, made, limits, cache, state };
         Ok(OpenCl { info: found.info, shared: Arc::new(shared), _division: division })
     }
 

@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::ptr::null_mut;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use hetra_device::{DeviceError, Pool};
 use hetra_tensor::{Held, TensorError};
@@ -28,14 +29,33 @@ impl Memory {
             return Err(DeviceError::Memory { device: shared.name.clone(), bytes, at_most });
         }
         let size = Pool::<Buffer<u8>>::size(bytes).min(most);
-        let pooled = shared.pool.take(size);
-        let made = pooled.map_or_else(|| allocate(&shared.context, size), Ok).or_else(|_| {
-            // What is kept for later may be what is missing now.
-            shared.pool.clear();
+        let buffer = match shared.pool.take(size) {
+            Some(pooled) => pooled,
+            None => Memory::make(shared, size)?,
+        };
+        Ok(Memory { buffer: Some(buffer), size, shared: shared.clone() })
+    }
+
+    /// A new block, for which what is kept for later is given up where it has to be. Drivers may
+    /// only find out when a block is first used that there is no memory for it, and end the process:
+    /// what the device has is counted here.
+    fn make(shared: &Arc<Shared>, size: usize) -> Result<Buffer<u8>, DeviceError> {
+        let fits = || shared.made.load(Ordering::Relaxed).saturating_add(size) <= shared.bytes;
+        let clear = || shared.made.fetch_sub(shared.pool.clear(), Ordering::Relaxed);
+        if !fits() {
+            clear();
+        }
+        if !fits() {
+            let at_most = format!(", of {} that it has", shared.bytes);
+            return Err(DeviceError::Memory { device: shared.name.clone(), bytes: size, at_most });
+        }
+        let made = allocate(&shared.context, size).or_else(|_| {
+            clear();
             allocate(&shared.context, size)
         });
-        let buffer = made.map_err(|error| shared.fault("clCreateBuffer", &error, bytes))?;
-        Ok(Memory { buffer: Some(buffer), size, shared: shared.clone() })
+        let buffer = made.map_err(|error| shared.fault("clCreateBuffer", &error, size))?;
+        shared.made.fetch_add(size, Ordering::Relaxed);
+        Ok(buffer)
     }
 
     /// The buffer.
@@ -63,7 +83,9 @@ fn allocate(context: &Context, size: usize) -> opencl3::Result<Buffer<u8>> {
 impl Drop for Memory {
     fn drop(&mut self) {
         if let Some(buffer) = self.buffer.take() {
-            self.shared.pool.give(self.size, buffer);
+            if !self.shared.pool.give(self.size, buffer) {
+                self.shared.made.fetch_sub(self.size, Ordering::Relaxed);
+            }
         }
     }
 }

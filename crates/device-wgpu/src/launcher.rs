@@ -614,3 +614,32 @@ fn units(kind: wgpu::DeviceType) -> usize {
         wgpu::DeviceType::Cpu => 1,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use hetra_kernel_cases::opened;
+
+    use super::*;
+
+    #[test]
+    fn a_device_that_is_lost_says_so_and_another_goes_on() {
+        let devices = opened("wgpu", crate::open("wgpu")).zip(opened("wgpu", crate::open("wgpu")));
+        let Some((device, other)) = devices else { return };
+        let memory = device.alloc(64).unwrap();
+        device.write(&*memory, &[1; 64]).unwrap();
+        device.shared.device.destroy();
+        let lost = |what: &str, result: Result<(), DeviceError>| {
+            assert!(matches!(result, Err(DeviceError::Lost { .. })), "{what}: {result:?}");
+        };
+        lost("wait", device.wait());
+        lost("alloc", device.alloc(64).map(drop));
+        lost("write", device.write(&*memory, &[1; 64]));
+        let error = memory.read(&mut [0; 64]).unwrap_err().to_string();
+        assert!(error.contains("lost"), "{error}");
+        let memory = other.alloc(64).unwrap();
+        other.write(&*memory, &[1; 64]).unwrap();
+        let mut bytes = [0; 64];
+        memory.read(&mut bytes).unwrap();
+        assert_eq!(bytes, [1; 64]);
+    }
+}

@@ -1,7 +1,9 @@
 //! What every launcher must do, on a device that is here.
 
 use hetra_device_wgpu::open;
-use hetra_kernel_cases::{check_clock, check_faults, check_generated, check_spans, opened};
+use hetra_kernel_cases::{
+    check_clock, check_faults, check_generated, check_language, check_spans, opened,
+};
 
 #[test]
 fn generated_kernels_run_as_the_interpreter_says() {
@@ -29,5 +31,12 @@ fn vectors_begin_at_any_element() {
 fn kernels_are_timed_by_the_devices_clock() {
     if let Some(device) = opened("wgpu", open("wgpu")) {
         check_clock("wgpu", &device);
+    }
+}
+
+#[test]
+fn atomics_halves_and_subgroups_do_what_they_should() {
+    if let Some(device) = opened("wgpu", open("wgpu")) {
+        check_language(&device);
     }
 }

@@ -100,6 +100,11 @@ pub trait Device: Send + Sync {
         None
     }
 
+    /// The device that does what this one has no kernels for, if it is another.
+    fn host(&self) -> Option<&DeviceInfo> {
+        None
+    }
+
     /// What runs kernels that others write; `None` where the device takes no kernels.
     fn launcher(&self) -> Option<&Arc<dyn Launcher>> {
         None

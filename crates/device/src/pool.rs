@@ -40,20 +40,22 @@ impl<T> Pool<T> {
         Some(block)
     }
 
-    /// Gives a block back. The pool drops it if it has enough.
-    pub fn give(&self, size: usize, block: T) {
+    /// Gives a block back. The pool drops it if it has enough; says whether it kept it.
+    pub fn give(&self, size: usize, block: T) -> bool {
         let free = &mut *self.lock();
-        if free.bytes.saturating_add(size) <= self.bytes_max {
+        let kept = free.bytes.saturating_add(size) <= self.bytes_max;
+        if kept {
             free.bytes += size;
             free.blocks.entry(size).or_default().push(block);
         }
+        kept
     }
 
-    /// Drops everything: there is no other memory.
-    pub fn clear(&self) {
+    /// Drops everything: there is no other memory. Says how many bytes it had.
+    pub fn clear(&self) -> usize {
         let free = &mut *self.lock();
         free.blocks.clear();
-        free.bytes = 0;
+        std::mem::take(&mut free.bytes)
     }
 }
 

@@ -212,14 +212,19 @@ impl Frame<'_> {
         let node = graph.node(step.node);
         let output = node.defs().next();
         let (ops, bytes) = self.work(node);
+        let program = &self.engine.programs[step.node.index()];
+        // What a device leaves to the host is the host's step.
+        let device = &self.engine.device;
+        let left = did.fell_back || program.falls_back();
+        let by = device.host().filter(|_| left).unwrap_or_else(|| device.info());
         StepTime {
             index: step.node.index(),
             node: node.label(graph),
             op: node.op.clone(),
-            device: self.engine.device.info().id.clone(),
+            device: by.id.clone(),
             kernel: match did.fell_back {
                 true => "reference".to_string(),
-                false => self.engine.programs[step.node.index()].kernel().to_string(),
+                false => program.kernel().to_string(),
             },
             output: output.map_or(String::new(), |id| self.plan.types[id.index()].to_string()),
             ops,

@@ -48,6 +48,7 @@ mod outputs;
 mod parts;
 mod pending;
 mod precision;
+pub mod probe;
 mod runs;
 mod session;
 mod shared;
@@ -96,9 +97,10 @@ pub static DRIVERS: &[&dyn Driver] = &[
     &hetra_device_opencl::OpenClDriver,
 ];
 
-/// What each driver found on this machine.
+/// What each driver found on this machine; asked in processes of their own where there is a command
+/// for that ([`probe::set_prober`]).
 pub fn devices() -> Vec<Found> {
-    DRIVERS.iter().flat_map(|driver| driver.discover()).collect()
+    probe::devices()
 }
 
 /// Opens a device by its id, such as `cpu`, with so many host threads. It works by what was
@@ -139,11 +141,11 @@ pub(crate) fn open_by(id: &str, threads: HostThreads, tuned: &Tuned) -> Result<O
         let found = found.map(|found| found.info.id).collect::<Vec<_>>().join(", ");
         return Err(DeviceError::NoDevice { id: id.to_string(), found }.into());
     };
-    let found = driver.discover();
+    let found = probe::found(&[driver]);
     // The driver's name alone is the first; a part of a device is described as the whole is.
     let this = found.iter().find(|found| found.info.id == id).or(found.first());
     if let Some(Found { state, hint, .. }) = this
-        && *state == DriverState::Missing
+        && matches!(state, DriverState::Missing | DriverState::Broken)
     {
         return Err(DeviceError::Failed { device: id.to_string(), reason: hint.clone() }.into());
     }

@@ -26,5 +26,8 @@ mod generated {
     }
 }
 
-pub use launches::{check_clock, check_faults, check_generated, check_spans, opened};
+pub use launches::{
+    check_clock, check_exhaustion, check_faults, check_generated, check_language, check_spans,
+    opened,
+};
 pub use run::{Case, Outputs, cases, interpreted, native, on, same};

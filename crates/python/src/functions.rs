@@ -86,6 +86,18 @@ pub(crate) fn devices(py: Python<'_>) -> PyResult<Bound<'_, PyList>> {
     Ok(list)
 }
 
+/// Has drivers asked for their devices by this command, with the driver's name behind it.
+#[pyfunction]
+pub(crate) fn set_prober(command: Vec<std::ffi::OsString>) {
+    hetra::probe::set_prober(command);
+}
+
+/// What the other process does: prints what a driver finds.
+#[pyfunction]
+pub(crate) fn tell_devices(driver: &str) -> bool {
+    hetra::probe::tell(driver)
+}
+
 /// The names of the functions of one and of two arrays; the place of a name is its code.
 #[pyfunction]
 pub(crate) fn names() -> (Vec<&'static str>, Vec<&'static str>) {

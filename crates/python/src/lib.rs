@@ -21,8 +21,9 @@ mod _core {
     use super::functions::{
         arange, binary, clip, concat, cumulative, default_device, devices, einsum, eval, extreme,
         eye, from_dlpack, full, is_in, linspace, matmul, names, nonzero, open_device, power_of,
-        random_draw, reduce, scalar_dtype, search_sorted, select, set_default_device, sort, stack,
-        synchronize, take, take_along, tensordot, traced_run, unary, unique, variance, vecdot,
+        random_draw, reduce, scalar_dtype, search_sorted, select, set_default_device, set_prober,
+        sort, stack, synchronize, take, take_along, tell_devices, tensordot, traced_run, unary,
+        unique, variance, vecdot,
     };
     #[pymodule_export]
     use super::session::PySession;

@@ -10,22 +10,25 @@ import hetra
 
 def _found():
     required = os.environ.get("HETRA_REQUIRE_DEVICES", "").split()
-    found = ["cpu"]
+    found, missing = ["cpu"], {}
     for name in ("opencl", "wgpu"):
         try:
             hetra.zeros(1, device=name)
             found.append(name)
-        except hetra.DeviceError:
+        except hetra.DeviceError as error:
             if name in required:
                 raise
-    return found
+            missing[name] = str(error)
+    return found, missing
 
 
-DEVICES = _found()
+DEVICES, MISSING = _found()
 
 
-@pytest.fixture(params=DEVICES)
+@pytest.fixture(params=[*DEVICES, *MISSING])
 def device(request):
+    if request.param in MISSING:
+        pytest.skip(f"{request.param}: {MISSING[request.param]}")
     return request.param
 
 

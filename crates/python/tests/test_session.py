@@ -1,5 +1,7 @@
 """Models by ONNX Runtime's calls."""
 
+import json
+import pathlib
 import struct
 import threading
 
@@ -118,3 +120,40 @@ def test_runs_let_other_threads_go_on():
     for thread in threads:
         thread.join()
     assert len(results) == 80 and all(np.array_equal(one, results[0]) for one in results)
+
+
+def test_results_go_where_they_are_bound():
+    session = hetra.InferenceSession(model(W))
+    binding = session.io_binding()
+    binding.bind_input("x", "cpu", 0, np.float32, X.shape, X.ctypes.data)
+    into = np.zeros_like(Y)
+    binding.bind_output("y", "cpu", 0, np.float32, into.shape, into.ctypes.data)
+    total = hetra.OrtValue.ortvalue_from_shape_and_type((1, 1), np.float32)
+    binding.bind_ortvalue_output("s", total)
+    session.run_with_iobinding(binding)
+    np.testing.assert_allclose(into, Y, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(total.numpy(), [[Y.sum()]], rtol=1e-5)
+    binding.bind_output("y", "cpu", 0, np.float32, (2, 2), np.zeros((2, 2), np.float32).ctypes.data)
+    with pytest.raises(ValueError, match="output `y`"):
+        session.run_with_iobinding(binding)
+    with pytest.raises(TypeError, match="address"):
+        binding.bind_input("x", "cuda", 0, np.float32, X.shape, 16)
+
+
+def test_options_are_those_of_onnx_runtime(tmp_path):
+    options = hetra.SessionOptions()
+    assert options.graph_optimization_level == hetra.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.enable_profiling = True
+    options.profile_file_prefix = str(tmp_path / "steps")
+    options.add_free_dimension_override_by_name("n", 4)
+    with pytest.raises(AttributeError, match="graph_optimisation_level"):
+        options.graph_optimisation_level = 1
+    with pytest.raises(TypeError, match="provider"):
+        hetra.InferenceSession(model(W), provider=["cpu"])
+    session = hetra.InferenceSession(model(W), options, providers=[("cpu", {"arena": 1})])
+    assert session.get_provider_options() == {"cpu": {"arena": "1"}}
+    run_options = hetra.RunOptions()
+    run_options.add_run_config_entry("memory.enable", "1")
+    session.run(None, {"x": X}, run_options)
+    steps = json.loads(pathlib.Path(session.end_profiling()).read_text())
+    assert len(steps) >= 2 and all(step["ph"] == "X" and step["dur"] > 0 for step in steps)

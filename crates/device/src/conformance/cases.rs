@@ -230,6 +230,13 @@ fn other_numbers(random: &Random, cases: &mut Vec<Case>) {
         cases.push(Case::new(&format!("{op} of f16"), node(op), halves.map(live).into(), 1));
     }
     let values = [f32::INFINITY, f32::NEG_INFINITY, f32::NAN, 0.0, -3e38];
+    let edges = [f32::NAN, 1.0, 0.0, -2.0, f32::NAN];
+    let arguments = vec![live(Tensor::vector(&edges)), live(Tensor::vector(&values))];
+    cases.push(Case::new("Pow of no number", node("Pow"), arguments, 1));
+    for op in ["Gelu", "com.microsoft.FastGelu", "Sigmoid", "Tanh", "Softplus", "Erf"] {
+        let x = live(Tensor::vector(&values));
+        cases.push(Case::new(&format!("{op} of infinities"), node(op), vec![x], 1));
+    }
     let asks = node("IsInf")
         .with("detect_positive", random.below(2) as i64)
         .with("detect_negative", random.below(2) as i64);

@@ -12,6 +12,13 @@ fn long_rows(random: &Random, cases: &mut Vec<Case>) {
     let long = random.floats(&rows);
     let op = random.pick(&["Softmax", "LogSoftmax"]);
     let soft = node(op).with("axis", 1i64);
+    let mut far = random.floats(&[2, 4096]);
+    if let Ok(values) = far.as_mut_slice::<f32>() {
+        values.iter_mut().for_each(|value| *value += 100.0);
+    }
+    let arguments = vec![live(far), weight(random.floats(&[4096]))];
+    let norm = node("LayerNormalization");
+    cases.push(Case::new("LayerNormalization far from zero", norm, arguments, 1));
     cases.push(Case::new("softmax of long rows", soft, vec![live(long.clone())], 1));
     let (scale, bias) = (random.floats(&rows[1..]), random.floats(&rows[1..]));
     let arguments = vec![live(long.clone()), weight(scale), weight(bias)];
@@ -82,7 +89,9 @@ fn older_norms(random: &Random, cases: &mut Vec<Case>) {
     let x = random.floats(&[shape[0], shape[1], 2 + random.below(4), 3]);
     // Of one number only, what is left of its distance from itself.
     let wide = x.shape()[1] > 1 || axes != [1];
-    cases.extend(wide.then(|| Case::new(op, node(op).with("axes", axes.to_vec()), vec![live(x)], 1)));
+    cases.extend(
+        wide.then(|| Case::new(op, node(op).with("axes", axes.to_vec()), vec![live(x)], 1)),
+    );
     let norm = node("LpNormalization").with("axis", random.below(4) as i64);
     let norm = norm.with("p", 1 + random.below(2) as i64);
     cases.push(Case::new("LpNormalization", norm, vec![live(random.floats(&shape))], 1));
@@ -114,6 +123,16 @@ pub(super) fn reductions(random: &Random, cases: &mut Vec<Case>) {
     // Numbers the squares of which are beyond f32.
     let arguments = vec![live(Tensor::vector(&[3e30f32, -4e30])), weight(Tensor::vector(&[0i64]))];
     cases.push(Case::new("ReduceL2", node("ReduceL2"), arguments, 1));
+    // Sums of many numbers on one side of zero, of rows that are done in parts.
+    for (shape, axis) in [(vec![2, 70_000], 1i64), (vec![40_000, 3], 0)] {
+        let mut x = random.floats(&shape);
+        if let Ok(values) = x.as_mut_slice::<f32>() {
+            values.iter_mut().for_each(|value| *value += 1000.0);
+        }
+        let axes = weight(Tensor::vector(&[axis]));
+        let op = random.pick(&["ReduceSum", "ReduceMean", "ReduceL2", "ReduceL1", "ReduceMax"]);
+        cases.push(Case::new("reduction of many", node(op), vec![live(x), axes], 1));
+    }
     // Exponentials that are beyond f32, of rows that one item does and a group.
     for length in [3, 200] {
         let mut x = random.floats(&[2, length]);

@@ -22,7 +22,7 @@ from ._dtypes import *  # noqa: F403
 from ._dtypes import ALL as _DTYPES
 from ._dtypes import can_cast, finfo, iinfo, isdtype, result_type
 from . import _array, fft, linalg, random
-from . import _numpy
+from . import _numpy, _probe
 from .kernels import ElementwiseKernel, KernelSyntaxError, ReductionKernel, fuse
 from .session import (
     ExecutionMode,
@@ -55,6 +55,7 @@ matrix_transpose = _functions.matrix_transpose
 
 _array.install()
 _numpy.install()
+_probe.install()
 
 
 class device:

@@ -73,8 +73,11 @@ def _divide(a: Any, b: Any) -> Any:
     kinds = [getattr(getattr(x, "dtype", None), "kind", "f" if isinstance(x, float) else "i") for x in (a, b)]
     if "f" in kinds:
         return f.divide(a, b) if _is_array(a) or _is_array(b) else a / b
-    quotient = f.floor_divide(f.abs(f.asarray(a)), f.abs(f.asarray(b)))
-    return f.where(f.not_equal(f.less(f.asarray(a), 0), f.less(f.asarray(b), 0)), -quotient, quotient)
+    # A number is made where the array beside it is.
+    device = next((x.device for x in (a, b) if _is_array(x)), None)
+    a, b = f.asarray(a, device=device), f.asarray(b, device=device)
+    quotient = f.floor_divide(f.abs(a), f.abs(b))
+    return f.where(f.not_equal(f.less(a, 0), f.less(b, 0)), -quotient, quotient)
 
 
 def _is_array(x: Any) -> bool:

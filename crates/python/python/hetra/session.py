@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import enum
+import json
 import os
+import time
 from typing import Any, NamedTuple, Sequence
 
 import numpy as np
@@ -74,27 +77,80 @@ class ModelMetadata(NamedTuple):
     custom_metadata_map: dict[str, str]
 
 
+# ONNX Runtime's options of a session, and what they are where nobody sets them.
+_OPTIONS: dict[str, Any] = {
+    "enable_cpu_mem_arena": True,
+    "enable_mem_pattern": True,
+    "enable_mem_reuse": True,
+    "enable_profiling": False,
+    "execution_mode": ExecutionMode.ORT_SEQUENTIAL,
+    "execution_order": 0,
+    "graph_optimization_level": GraphOptimizationLevel.ORT_ENABLE_ALL,
+    "inter_op_num_threads": 0,
+    "intra_op_num_threads": 0,
+    "log_severity_level": 2,
+    "log_verbosity_level": 0,
+    "logid": "",
+    "optimized_model_filepath": "",
+    "profile_file_prefix": "hetra_profile",
+    "use_deterministic_compute": False,
+}
+
+# Those that Hetra heeds.
+_HEEDED = ("enable_profiling", "intra_op_num_threads", "log_severity_level", "profile_file_prefix")
+
+
 class SessionOptions:
     """How a session is made. What Hetra has no choice in may be set and does nothing: it says so in
-    `ignored`."""
+    `ignored`. Names that ONNX Runtime does not have are refused, as there."""
 
     def __init__(self) -> None:
-        self.intra_op_num_threads = 0
-        self.log_severity_level = 2
-        self.ignored: dict[str, Any] = {}
+        object.__setattr__(self, "ignored", {})
+        object.__setattr__(self, "_entries", {})
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in _OPTIONS:
+            raise AttributeError(f"SessionOptions has no option `{name}`")
+        return _OPTIONS[name]
 
     def __setattr__(self, name: str, value: Any) -> None:
-        known = ("intra_op_num_threads", "log_severity_level", "ignored")
-        if name not in known:
+        if name not in _OPTIONS:
+            raise AttributeError(f"SessionOptions has no option `{name}`")
+        if name not in _HEEDED:
             self.ignored[name] = value
         object.__setattr__(self, name, value)
 
     def add_session_config_entry(self, key: str, value: str) -> None:
-        self.ignored[key] = value
+        self.ignored[key] = self._entries[key] = value
+
+    def get_session_config_entry(self, key: str) -> str:
+        return self._entries[key]
+
+    def add_free_dimension_override_by_name(self, name: str, extent: int) -> None:
+        """Nothing is left to do: extents are those of what a run is given."""
+        self.ignored[name] = extent
+
+    def add_free_dimension_override_by_denotation(self, denotation: str, extent: int) -> None:
+        """As `add_free_dimension_override_by_name`."""
+        self.ignored[denotation] = extent
 
 
 class RunOptions:
     """Options of a run; none of them changes anything here."""
+
+    def __init__(self) -> None:
+        self.log_severity_level = 2
+        self.log_verbosity_level = 0
+        self.logid = ""
+        self.only_execute_path_to_fetches = False
+        self.terminate = False
+        self._entries: dict[str, str] = {}
+
+    def add_run_config_entry(self, key: str, value: str) -> None:
+        self._entries[key] = value
+
+    def get_run_config_entry(self, key: str) -> str:
+        return self._entries[key]
 
 
 def _port(name: str, dtype: str | None, dims: Any) -> NodeArg:
@@ -132,6 +188,12 @@ def _is_software(device: str) -> bool:
     return bool(same) and same[0]["software"]
 
 
+def _no_software(name: str, device: str) -> None:
+    """A name of hardware does not stand for a device that the processor plays."""
+    if _is_software(device):
+        raise _core.DeviceError(f"{name}: the only GPU that was found is software: ask for its id")
+
+
 def _device(provider: str, options: dict[str, Any]) -> str:
     driver = _PROVIDERS.get(provider, provider)
     index = options.get("device_id")
@@ -153,12 +215,27 @@ class InferenceSession:
         provider_options: Sequence[dict[str, Any]] | None = None,
         *,
         no_fallback: bool = False,
-        **kwargs: Any,
+        disabled_optimizers: Sequence[str] | None = None,
+        enable_fallback: bool | int = True,
+        read_config_from_model: bool | int = False,
     ) -> None:
         model = path_or_bytes
         if not isinstance(model, bytes):
             model = os.fspath(model) if not isinstance(model, (bytearray, memoryview)) else bytes(model)
-        threads = (sess_options.intra_op_num_threads if sess_options else 0) or None
+        self._options = sess_options or SessionOptions()
+        self._asked = (model, no_fallback)
+        self._profile: list[dict[str, Any]] = []
+        self._begun = time.perf_counter_ns()
+        self.set_providers(providers, provider_options)
+
+    def set_providers(
+        self,
+        providers: Sequence[Any] | None = None,
+        provider_options: Sequence[dict[str, Any]] | None = None,
+    ) -> None:
+        """The model compiled for the first of these that can be opened."""
+        model, no_fallback = self._asked
+        threads = self._options.intra_op_num_threads or None
         wanted: list[tuple[str, dict[str, Any]]] = []
         if isinstance(providers, str):
             providers = [providers]
@@ -170,17 +247,19 @@ class InferenceSession:
         for name, options in wanted:
             try:
                 device = _device(name, options)
-                if name in _VENDORS and _is_software(device):
-                    reason = "the only GPU that was found is software: ask for its id"
-                    raise _core.DeviceError(f"{name}: {reason}")
+                if name in _VENDORS:
+                    _no_software(name, device)
                 self._session = _core.Session(model, device, threads, no_fallback)
-                self._provider = name
+                self._provider, self._provider_options = name, options
                 break
             except _core.DeviceError as error:
                 failed = failed or error
         else:
             raise failed or ValueError("no providers were given")
-        self._options = sess_options or SessionOptions()
+
+    def get_provider_options(self) -> dict[str, dict[str, str]]:
+        """The options that the provider was given."""
+        return {self._provider: {key: str(value) for key, value in self._provider_options.items()}}
 
     def get_inputs(self) -> list[NodeArg]:
         return [_port(*one) for one in self._session.inputs()]
@@ -221,7 +300,35 @@ class InferenceSession:
         if not isinstance(input_feed, dict):
             raise TypeError("run: wanted a dictionary of inputs by name")
         names = list(output_names) if output_names else None
-        return self._session.run(names, dict(input_feed))
+        if not self._options.enable_profiling:
+            return self._session.run(names, dict(input_feed))
+        start = time.perf_counter_ns()
+        result, runs = _core.traced_run(lambda: self._session.run(names, dict(input_feed)))
+        self._record(start, runs)
+        return result
+
+    def _record(self, start: int, runs: list[dict[str, Any]]) -> None:
+        """The steps of a run, as a viewer of traces has them: microseconds since the beginning."""
+        at = (start - self._begun) / 1e3
+        for op, kernel, device, nanoseconds in (step for run in runs for step in run["steps"]):
+            row = {"name": op, "cat": kernel, "ph": "X", "ts": at, "dur": nanoseconds / 1e3}
+            self._profile.append({**row, "pid": os.getpid(), "tid": device})
+            at += nanoseconds / 1e3
+
+    def end_profiling(self) -> str:
+        """Writes the steps of all runs so far, where `enable_profiling` is set, and gives the file's
+        name."""
+        if not self._options.enable_profiling:
+            return ""
+        stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
+        name = f"{self._options.profile_file_prefix}_{stamp}.json"
+        with open(name, "w", encoding="utf-8") as file:
+            json.dump(self._profile, file)
+        self._profile = []
+        return name
+
+    def get_profiling_start_time_ns(self) -> int:
+        return self._begun
 
     def run_with_ort_values(
         self, output_names: Sequence[str] | None, input_feed: dict[str, "OrtValue"], run_options: Any = None
@@ -237,23 +344,33 @@ class InferenceSession:
 
 
 class OrtValue:
-    """A value of a session."""
+    """A value of a session: an array, which a run that it is bound to as an output replaces."""
 
     def __init__(self, array: Array) -> None:
         self._array = array
 
     @staticmethod
     def ortvalue_from_numpy(array: np.ndarray, device_type: str = "cpu", device_id: int = 0) -> "OrtValue":
-        if device_type not in ("cpu", ""):
-            return OrtValue(f.asarray(array, device=_device(device_type, {"device_id": device_id})))
-        return OrtValue(f.asarray(array))
+        return OrtValue(f.asarray(array, device=_place(device_type, device_id)))
 
     @staticmethod
-    def from_dlpack(value: Any) -> "OrtValue":
+    def ortvalue_from_shape_and_type(
+        shape: Sequence[int], element_type: Any, device_type: str = "cpu", device_id: int = 0
+    ) -> "OrtValue":
+        return OrtValue(f.zeros(tuple(shape), dtype=element_type, device=_place(device_type, device_id)))
+
+    @staticmethod
+    def from_dlpack(value: Any, is_bool_tensor: bool = False) -> "OrtValue":
         return OrtValue(f.from_dlpack(value))
 
     def numpy(self) -> np.ndarray:
         return f.asnumpy(self._array)
+
+    def update_inplace(self, array: np.ndarray) -> None:
+        """Other elements of the same shape."""
+        if tuple(array.shape) != self._array.shape:
+            raise ValueError(f"update_inplace: wanted {self._array.shape}, got {tuple(array.shape)}")
+        self._array = f.asarray(array, device=self._array.device)
 
     def shape(self) -> list[int]:
         return list(self._array.shape)
@@ -262,11 +379,23 @@ class OrtValue:
         name = str(self._array.dtype)
         return _TYPES.get(name, f"tensor({name})")
 
+    def element_type(self) -> str:
+        return str(self._array.dtype)
+
     def device_name(self) -> str:
         return self._array.device
 
+    def has_value(self) -> bool:
+        return True
+
     def is_tensor(self) -> bool:
         return True
+
+    def is_sparse_tensor(self) -> bool:
+        return False
+
+    def is_tensor_sequence(self) -> bool:
+        return False
 
     def __dlpack__(self, **kwargs: Any) -> Any:
         return self._array.__dlpack__(**kwargs)
@@ -275,13 +404,32 @@ class OrtValue:
         return self._array.__dlpack_device__()
 
 
+def _place(device_type: str, device_id: int = 0) -> str | None:
+    """The device that ONNX Runtime calls so; the default one for the processor."""
+    if device_type in ("cpu", ""):
+        return None
+    driver = {"cuda": "wgpu", "dml": "wgpu", "gpu": "wgpu", "webgpu": "wgpu"}.get(device_type)
+    device = f"{driver or device_type}:{device_id}"
+    if driver:
+        _no_software(device_type, device)
+    return device
+
+
+def _memory(pointer: int, element_type: Any, shape: Sequence[int]) -> np.ndarray:
+    """The host's memory at an address, which the caller keeps."""
+    dtype = np.dtype(element_type)
+    count = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    return np.frombuffer((ctypes.c_byte * count).from_address(pointer), dtype).reshape(tuple(shape))
+
+
 class IOBinding:
     """Inputs and outputs that are named before a run."""
 
     def __init__(self, session: InferenceSession) -> None:
         self._session = session
         self._inputs: dict[str, Array] = {}
-        self._outputs: dict[str, np.ndarray | None] = {}
+        # Where a result goes: into memory, into a value, or to whoever asks.
+        self._outputs: dict[str, np.ndarray | OrtValue | None] = {}
         self._values: dict[str, Array] = {}
 
     def bind_cpu_input(self, name: str, array: np.ndarray) -> None:
@@ -293,7 +441,9 @@ class IOBinding:
     def bind_input(
         self, name: str, device_type: str, device_id: int, element_type: Any, shape: Any, buffer_ptr: int
     ) -> None:
-        raise TypeError("bind_input takes an address: bind_cpu_input and bind_ortvalue_input take arrays")
+        """The elements that are at an address of the host now."""
+        _on_host("bind_input", device_type)
+        self._inputs[name] = f.asarray(_memory(buffer_ptr, element_type, shape).copy())
 
     def bind_output(
         self,
@@ -304,12 +454,16 @@ class IOBinding:
         shape: Any = None,
         buffer_ptr: int | None = None,
     ) -> None:
-        if buffer_ptr is not None:
-            raise TypeError("bind_output takes no address: the results are in get_outputs")
-        self._outputs[name] = None
+        """An output; with an address, it is written there."""
+        if buffer_ptr is None:
+            self._outputs[name] = None
+            return
+        _on_host("bind_output", device_type)
+        self._outputs[name] = _memory(buffer_ptr, element_type, shape)
 
     def bind_ortvalue_output(self, name: str, value: OrtValue) -> None:
-        raise TypeError("bind_ortvalue_output: values do not change: the results are in get_outputs")
+        """The value has the result after each run."""
+        self._outputs[name] = value
 
     def synchronize_inputs(self) -> None:
         """Nothing is left to do: inputs are there when they are bound."""
@@ -328,9 +482,23 @@ class IOBinding:
         values = self._session.run_arrays(names, self._inputs)
         named = names or [one.name for one in self._session.get_outputs()]
         self._values = dict(zip(named, values))
+        for name, into in self._outputs.items():
+            value = self._values[name]
+            if isinstance(into, OrtValue):
+                into._array = value
+            elif into is not None:
+                if into.shape != value.shape or into.dtype != value.dtype:
+                    wanted = f"{value.dtype}{list(value.shape)}"
+                    raise ValueError(f"output `{name}` is {wanted}, bound as {into.dtype}{list(into.shape)}")
+                into[...] = f.asnumpy(value)
 
     def get_outputs(self) -> list[OrtValue]:
         return [OrtValue(one) for one in self._values.values()]
 
     def copy_outputs_to_cpu(self) -> list[np.ndarray]:
         return [f.asnumpy(one) for one in self._values.values()]
+
+
+def _on_host(call: str, device_type: str) -> None:
+    if device_type not in ("cpu", ""):
+        raise TypeError(f"{call}: an address is one of the host, not of `{device_type}`: bind an OrtValue")
