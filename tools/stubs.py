@@ -28,7 +28,9 @@ import numpy as np
 
 def annotation(text: str) -> str:
     """An annotation where names of dtypes hide those of Python's types."""
-    return re.sub(r"(?<![\w.])bool\b", "builtins.bool", text.strip("'\""))
+    text = re.sub(r"(?<![\w.])bool\b", "builtins.bool", text.strip("'\""))
+    # Arrays' functions take names; `_Info` has no public one.
+    return text.replace("_Info", "Any").replace("Device", "str | device")
 
 
 def default(value: object) -> str:
@@ -69,16 +71,19 @@ def stubs(package: types.ModuleType) -> str:
     """The text of the file."""
     imports, others = [], []
     names = {name for name in dir(package) if not name.startswith("_")} | set(package.__all__)
-    for name in sorted(names - {"annotations", "Any"}):
+    for name in sorted(names - {"ALL", "annotations", "Any"}):
         one = getattr(package, name)
         module = getattr(one, "__module__", None)
+        if one is getattr(package._core, getattr(one, "__name__", ""), None):
+            # Compiled classes call the package their module.
+            module = package._core.__name__
         if isinstance(one, types.ModuleType):
             if one.__name__.startswith(package.__name__):
                 imports.append(f"from . import {name} as {name}")
         elif isinstance(one, type):
-            if one is package.Array or module not in (package.__name__, "builtins"):
+            if module not in (package.__name__, "builtins"):
                 inside = (module or "").removeprefix(package.__name__)
-                imports.append(f"from {inside or '.'} import {one.__name__} as {name}")
+                imports.append(f"from {inside} import {one.__name__} as {name}")
             elif name == one.__name__:
                 others += of_class(name, one)
             else:
@@ -91,6 +96,10 @@ def stubs(package: types.ModuleType) -> str:
             others.append(f"{name}: Callable[..., Any]")
         else:
             others.append(f"{name}: {type(one).__name__ if one is not None else 'None'}")
+    # Results of their own kinds, which only signatures name.
+    for name, one in sorted(vars(package._functions).items()):
+        if isinstance(one, type) and one.__module__ == package._functions.__name__:
+            imports.append(f"from ._functions import {name} as {name}")
     # An alias stands behind what it names.
     aliases = [line for line in others if re.fullmatch(r"\w+ = \w+", line)]
     others = [line for line in others if line not in aliases]

@@ -24,8 +24,9 @@ fn markdown() -> String {
          import. On the CPU, an operator of kind Heavy, Elementwise, Reduce or Move may have kernels \
          of its own, and a View costs nothing; every operator has a reference. On GPUs and OpenCL \
          devices the operators marked `yes` have kernels, of their common forms at least (floats of 32 \
-         bits; what is multiplied has at most four axes where it is an image), and views, `Shape` and \
-         `Size` stay where they are; all others are left to the host, and stop a model with `--no-fallback`: \
+         bits, those of 16 by them; what is multiplied has at most four axes where it is an image), and \
+         views, `Shape` and `Size` stay where they are; whole numbers that are few, such as extents, are \
+         the host's to compute; all others are left to the host, and stop a model with `--no-fallback`: \
          `hetra inspect MODEL --device wgpu` says which of its nodes do.\n\n\
          | operator | ONNX name, version | kind | GPU, OpenCL | gradient | what it does |\n\
          |---|---|---|---|---|---|\n",

@@ -102,7 +102,11 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             for (id, ty) in fixed.graph.inputs.clone().into_iter().zip(&types) {
                 fixed.graph.values[id.index()].ty = ty.clone();
             }
-            Some(OnDevice::of(fixed, device)?)
+            match OnDevice::of(fixed, device) {
+                // What was guessed may fit together in no way: then by what is known without.
+                Err(_) if !report.guessed.is_empty() => Some(OnDevice::of(read(options)?, device)?),
+                told => Some(told?),
+            }
         }
         _ => None,
     };

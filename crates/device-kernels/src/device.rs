@@ -12,7 +12,7 @@ use hetra_ops::{Kind, OpError, find};
 use hetra_tensor::{Tensor, Value};
 
 use crate::context::{Gpu, Stop};
-use crate::program::{OnDevice, OnHost, constants, reads_a_type};
+use crate::program::{OnDevice, OnHost, computes_extents, constants, reads_a_type};
 use crate::stored::Stored;
 use crate::table;
 
@@ -56,7 +56,8 @@ impl KernelDevice {
         let claimed = table::claims_typed(&self.gpu, part, node);
         let compiled = claimed.then(|| table::compile(&self.gpu, part, node, schedules)).flatten();
         let Some((row, work)) = compiled else {
-            return Ok(Arc::new(OnHost::of(node, self.host.compile(part)?)));
+            let extents = computes_extents(node, &|id| part.types[id.index()].clone());
+            return Ok(Arc::new(OnHost::of(node, extents, self.host.compile(part)?)));
         };
         let constants = constants(&self.gpu, part, node, row.on_device);
         let (gpu, name) = (self.gpu.clone(), row.kernel);
@@ -84,6 +85,7 @@ impl Device for KernelDevice {
             None => Support::No("unknown operator".to_string()),
             Some(_) if table::claims(&self.gpu, node, graph) => Support::Kernel,
             Some(def) if def.kind == Kind::View || reads_a_type(node) => Support::Kernel,
+            Some(_) if computes_extents(node, &|id| graph.ty(id).clone()) => Support::Kernel,
             Some(_) => Support::Reference,
         }
     }

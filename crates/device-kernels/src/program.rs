@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use hetra_device::{Call, Part, Program, Values};
-use hetra_ir::{Node, Type};
+use hetra_ir::{Node, Type, ValueId};
 use hetra_ops::{Kind, OpError, find};
-use hetra_tensor::Value;
+use hetra_tensor::{DType, Value};
 
 use crate::context::{Gpu, Outcome, Run, Stop};
 use crate::stored::Stored;
@@ -50,29 +50,43 @@ pub(crate) struct OnHost {
     stays: bool,
     /// Whether it runs bodies, whose steps are the device's.
     control: bool,
+    /// Whether it is the host's own: see [`computes_extents`].
+    extents: bool,
 }
 
 impl OnHost {
-    pub(crate) fn of(node: &Node, program: Arc<dyn Program>) -> OnHost {
+    pub(crate) fn of(node: &Node, extents: bool, program: Arc<dyn Program>) -> OnHost {
         let kind = find(&node.op).map(|def| def.kind);
         let stays = kind == Some(Kind::View) || reads_a_type(node);
-        OnHost { program, stays, control: kind == Some(Kind::Control) }
+        OnHost { program, stays, control: kind == Some(Kind::Control), extents }
     }
 }
 
 impl Program for OnHost {
     fn run(&self, call: Call<'_>) -> Result<Values, OpError> {
         for input in call.inputs.iter().skip(usize::from(self.stays)).flatten() {
+            let held = input.as_tensor().is_some_and(|tensor| tensor.holder().is_some());
+            if self.extents && held {
+                // Something on the device made them, after all.
+                call.fell_back.set(true);
+            }
             fetch(input)?;
         }
         self.program.run(call)
     }
 
     fn kernel(&self) -> &str {
-        self.program.kernel()
+        match self.extents {
+            true => "host",
+            false => self.program.kernel(),
+        }
     }
 
     fn falls_back(&self) -> bool {
+        !self.stays && !self.control && !self.extents
+    }
+
+    fn by_host(&self) -> bool {
         !self.stays && !self.control
     }
 
@@ -84,6 +98,23 @@ impl Program for OnHost {
 /// Whether an operator is computed of the type of its only input, as a shape is.
 pub(crate) fn reads_a_type(node: &Node) -> bool {
     node.inputs.len() == 1 && find(&node.op).is_some_and(|def| def.from_types.is_some())
+}
+
+/// Most elements of an extent, an index or a rate.
+const EXTENTS_MAX: usize = 64;
+
+/// Whether a node computes a few whole numbers of others: of extents and the like, which are the
+/// host's as it decides by them what is launched.
+pub(crate) fn computes_extents(node: &Node, ty: &dyn Fn(ValueId) -> Type) -> bool {
+    let few = |id: ValueId| {
+        let ty = ty(id);
+        let whole = ty.dtype().is_some_and(DType::is_int);
+        let count = ty.known_shape().map(|shape| shape.iter().product::<usize>());
+        whole && count.is_some_and(|count| count <= EXTENTS_MAX)
+    };
+    let plain =
+        find(&node.op).is_some_and(|def| matches!(def.kind, Kind::Elementwise | Kind::Reduce));
+    plain && !node.inputs.is_empty() && node.inputs.iter().flatten().all(|&id| few(id))
 }
 
 /// Copies what a device holds of a value to the host.

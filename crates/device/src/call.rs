@@ -79,6 +79,11 @@ pub trait Program: Send + Sync {
         false
     }
 
+    /// Whether the host does it, for a device that is another: traces say so.
+    fn by_host(&self) -> bool {
+        self.falls_back()
+    }
+
     /// Whether output 0 will be written over input `index`, where `types` are those of the inputs
     /// and nobody else needs that one. The planner then has no other memory for the output.
     fn in_place(&self, index: usize, types: &[Option<&Type>]) -> bool {

@@ -215,7 +215,7 @@ impl Frame<'_> {
         let program = &self.engine.programs[step.node.index()];
         // What a device leaves to the host is the host's step.
         let device = &self.engine.device;
-        let left = did.fell_back || program.falls_back();
+        let left = did.fell_back || program.by_host();
         let by = device.host().filter(|_| left).unwrap_or_else(|| device.info());
         StepTime {
             index: step.node.index(),

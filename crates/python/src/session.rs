@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use hetra::array::Device;
 use hetra::{Array, Session, Value};
-use pyo3::exceptions::PyTypeError;
+use pyo3::exceptions::{PyKeyError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
@@ -38,6 +38,40 @@ fn port(port: &hetra::Port) -> Port {
         (None, None) => Extent::Unknown(None),
     };
     (port.name.clone(), dtype, port.ty.dims().map(|dims| dims.iter().map(extent).collect()))
+}
+
+/// Operator, kernel, device, nanoseconds from the start of the run, nanoseconds.
+type TracedStep = (String, String, String, u64, u64);
+
+/// What a dictionary of arrays by name holds, on the host.
+fn tensors(py: Python<'_>, feed: &Bound<'_, PyDict>) -> PyResult<Vec<(String, Value)>> {
+    let mut inputs: Vec<(String, Value)> = Vec::with_capacity(feed.len());
+    for (name, value) in feed {
+        let array = array_of(&value)?;
+        let tensor = py.detach(|| array.to_host()).map_err(of_array)?;
+        inputs.push((name.extract()?, tensor.into()));
+    }
+    Ok(inputs)
+}
+
+fn arrays(values: impl IntoIterator<Item = Value>) -> PyResult<Vec<Option<PyArray>>> {
+    let host = Device::host().map_err(of_array)?;
+    let array = |value| match value {
+        Value::Tensor(tensor) => Ok(Some(PyArray::new(Array::from_tensor(tensor, &host)))),
+        other => {
+            let text = format!("an output is {}: no array", other.describe());
+            Err(PyTypeError::new_err(text))
+        }
+    };
+    values.into_iter().map(array).collect()
+}
+
+impl PySession {
+    /// These names, or those of all outputs.
+    fn names(&self, names: Option<Vec<String>>) -> Vec<String> {
+        let all = || self.0.outputs().iter().map(|port| port.name.clone()).collect();
+        names.unwrap_or_else(all)
+    }
 }
 
 #[pymethods]
@@ -109,31 +143,37 @@ impl PySession {
         names: Option<Vec<String>>,
         feed: &Bound<'_, PyDict>,
     ) -> PyResult<Vec<Option<PyArray>>> {
-        let mut inputs: Vec<(String, Value)> = Vec::with_capacity(feed.len());
-        for (name, value) in feed {
-            let array = array_of(&value)?;
-            let tensor = py.detach(|| array.to_host()).map_err(of_array)?;
-            inputs.push((name.extract()?, tensor.into()));
-        }
-        let names = names
-            .unwrap_or_else(|| self.0.outputs().iter().map(|port| port.name.clone()).collect());
+        let inputs = tensors(py, feed)?;
+        let names = self.names(names);
         let outputs = py.detach(|| {
             let wanted: Vec<&str> = names.iter().map(String::as_str).collect();
             self.0.run_for(inputs, &wanted)
         });
-        let outputs = outputs.map_err(of_session)?;
-        let host = Device::host().map_err(of_array)?;
-        let mut arrays = Vec::new();
-        for value in outputs.into_values() {
-            arrays.push(match value {
-                Value::Tensor(tensor) => Some(PyArray::new(Array::from_tensor(tensor, &host))),
-                other => {
-                    let text = format!("an output is {}: no array", other.describe());
-                    return Err(PyTypeError::new_err(text));
-                }
-            });
-        }
-        Ok(arrays)
+        arrays(outputs.map_err(of_session)?.into_values())
+    }
+
+    /// As `run`, with the steps of the run: operator, kernel, device, nanoseconds from its start,
+    /// nanoseconds.
+    fn run_traced(
+        &self,
+        py: Python<'_>,
+        names: Option<Vec<String>>,
+        feed: &Bound<'_, PyDict>,
+    ) -> PyResult<(Vec<Option<PyArray>>, Vec<TracedStep>)> {
+        let inputs = tensors(py, feed)?;
+        let names = self.names(names);
+        let traced = py.detach(|| self.0.trace(inputs));
+        let (outputs, trace) = traced.map_err(of_session)?;
+        let wanted = names.iter().map(|name| {
+            let value = outputs.get(name).cloned();
+            value.ok_or_else(|| PyKeyError::new_err(format!("there is no output `{name}`")))
+        });
+        let wanted = wanted.collect::<PyResult<Vec<Value>>>()?;
+        let steps = trace
+            .steps
+            .into_iter()
+            .map(|step| (step.op, step.kernel, step.device, step.start_ns, step.duration_ns));
+        Ok((arrays(wanted)?, steps.collect()))
     }
 
     /// Runs so often, and gives the seconds of each run.

@@ -302,18 +302,13 @@ class InferenceSession:
         names = list(output_names) if output_names else None
         if not self._options.enable_profiling:
             return self._session.run(names, dict(input_feed))
-        start = time.perf_counter_ns()
-        result, runs = _core.traced_run(lambda: self._session.run(names, dict(input_feed)))
-        self._record(start, runs)
-        return result
-
-    def _record(self, start: int, runs: list[dict[str, Any]]) -> None:
-        """The steps of a run, as a viewer of traces has them: microseconds since the beginning."""
-        at = (start - self._begun) / 1e3
-        for op, kernel, device, nanoseconds in (step for run in runs for step in run["steps"]):
-            row = {"name": op, "cat": kernel, "ph": "X", "ts": at, "dur": nanoseconds / 1e3}
+        start = (time.perf_counter_ns() - self._begun) / 1e3
+        result, steps = self._session.run_traced(names, dict(input_feed))
+        for op, kernel, device, at, took in steps:
+            # As viewers of traces have it: microseconds since the beginning.
+            row = {"name": op, "cat": kernel, "ph": "X", "ts": start + at / 1e3, "dur": took / 1e3}
             self._profile.append({**row, "pid": os.getpid(), "tid": device})
-            at += nanoseconds / 1e3
+        return result
 
     def end_profiling(self) -> str:
         """Writes the steps of all runs so far, where `enable_profiling` is set, and gives the file's
