@@ -16,7 +16,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     match hetra::probe::tell(&args.driver) {
         true => Ok(ExitCode::SUCCESS),
-        false => Err(usage(format!("there is no driver `{}`", args.driver)).into()),
+        false => Err(usage(format!("there is no driver `{}`", args.driver))),
     }
 }
 

@@ -432,11 +432,8 @@ fn unless_nan(t: &Trace, a: E<f32>, b: E<f32>, value: E<f32>) -> E<f32> {
 }
 
 fn unary(t: &Trace, node: &Node, x: E<f32>) -> Option<E<f32>> {
-    let attr = |name: &str, default: f32| node.attrs.float_or(name, default).ok().map(|v| t.lit(v));
-    let zero = t.lit(0.0);
-    let negative = t.lt(x, zero);
     Some(match node.op.as_str() {
-        "Relu" => math::leaky::trace(t, &[], x, zero),
+        "Relu" => math::leaky::trace(t, &[], x, t.lit(0.0)),
         "Sigmoid" => math::sigmoid::trace(t, &[], x),
         "Tanh" => math::tanh::trace(t, &[], x),
         "Exp" => t.exp(x),
@@ -462,12 +459,22 @@ fn unary(t: &Trace, node: &Node, x: E<f32>) -> Option<E<f32>> {
         "hetra.Log2" => t.log2(x),
         "hetra.Log10" => t.mul(t.ln(x), t.lit(std::f32::consts::LOG10_E)),
         "hetra.Trunc" => t.trunc(x),
+        "Reciprocal" => t.div(t.lit(1.0), x),
+        _ => return activation(t, node, x),
+    })
+}
+
+/// What layers of models have between them.
+fn activation(t: &Trace, node: &Node, x: E<f32>) -> Option<E<f32>> {
+    let attr = |name: &str, default: f32| node.attrs.float_or(name, default).ok().map(|v| t.lit(v));
+    let zero = t.lit(0.0);
+    let negative = t.lt(x, zero);
+    Some(match node.op.as_str() {
         "Shrink" => {
             let (limit, bias) = (attr("lambd", 0.5)?, attr("bias", 0.0)?);
             let above = t.select(t.gt(x, limit), t.sub(x, bias), zero);
             t.select(t.lt(x, t.neg(limit)), t.add(x, bias), above)
         }
-        "Reciprocal" => t.div(t.lit(1.0), x),
         "Softplus" => math::softplus::trace(t, &[], x),
         "Softsign" => t.div(x, t.add(t.lit(1.0), t.abs(x))),
         "Elu" => {

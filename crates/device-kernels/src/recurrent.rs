@@ -1,5 +1,5 @@
-//! Recurrent layers: one product for the inputs of all steps, then a launch for each step (two where
-//! a gate acts before the product of the state).
+//! Recurrent layers: one product for the inputs of all steps, then a launch for each step (two
+//! where a gate acts before the product of the state).
 
 use hetra_device::{Part, Schedule};
 use hetra_ir::Node;
@@ -159,8 +159,8 @@ fn rnn_step(
 }
 
 /// One step of all directions of a gated layer. Gates are z, r, h. Where the reset gate acts before
-/// the product of the state (`linear` is 0) this gives the gates, by `PART` 0, and what it leaves of
-/// the state; then, by `PART` 1, the new state.
+/// the product of the state (`linear` is 0) this gives the gates, by `PART` 0, and what it leaves
+/// of the state; then, by `PART` 1, the new state.
 #[kernel(group = [64])]
 fn gru_step<const PART: usize>(
     step: u32,
@@ -273,22 +273,39 @@ fn of_inputs([m, n, k, directions]: [usize; 4], output: &Shape) -> Product {
     }
 }
 
+/// What the operands say of a layer.
+struct Layer {
+    steps: usize,
+    sequences: usize,
+    inputs: usize,
+    directions: usize,
+    gates: usize,
+    hidden: usize,
+}
+
+impl Layer {
+    /// `None` where they do not belong together.
+    fn of(form: &RecurrentForm, [x, w, r]: [&Stored; 3]) -> Option<Layer> {
+        let (&[steps, sequences, inputs], &[directions, gates, own]) = (&x.shape[..], &w.shape[..])
+        else {
+            return None;
+        };
+        let hidden = gates / form.cell.gates();
+        let fits = gates == form.cell.gates() * hidden
+            && own == inputs
+            && directions == form.reversed.len()
+            && r.shape[..] == [directions, gates, hidden]
+            && [x, w, r].iter().all(|of| of.dtype == DType::F32)
+            && ![steps, sequences, inputs, hidden].contains(&0);
+        fits.then_some(Layer { steps, sequences, inputs, directions, gates, hidden })
+    }
+}
+
 fn layer(run: &Run<'_, '_>, form: &RecurrentForm, outputs: usize) -> Outcome {
     let gpu = run.gpu;
     let (x, w, r) = (run.input(0)?, run.input(1)?, run.input(2)?);
-    let (&[steps, sequences, inputs], &[directions, gates, own]) = (&x.shape[..], &w.shape[..])
-    else {
-        return Err(Stop::Host);
-    };
-    let hidden = gates / form.cell.gates();
-    let fits = gates == form.cell.gates() * hidden
-        && own == inputs
-        && directions == form.reversed.len()
-        && r.shape[..] == [directions, gates, hidden]
-        && [&x, &w, &r].iter().all(|of| of.dtype == DType::F32);
-    if !fits || [steps, sequences, inputs, hidden].contains(&0) {
-        return Err(Stop::Host);
-    }
+    let Layer { steps, sequences, inputs, directions, gates, hidden } =
+        Layer::of(form, [&x, &w, &r]).ok_or(Stop::Host)?;
     let state = [directions, sequences, hidden];
     let optional = |index: usize, shape: &[usize]| {
         let given = run.optional(index)?;

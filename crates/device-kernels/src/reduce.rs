@@ -56,8 +56,8 @@ fn first_of(g: u32, length: u32, inner: u32, parts: u32, lanes: u32, each: u32) 
     (g / (inner * parts)) * length * inner + first_in_row(part, lanes, each) * inner + g % inner
 }
 
-/// One number for each part of a row. No more than 64 elements are added up one after another: their
-/// sums are added up in turn, so that long rows keep their digits.
+/// One number for each part of a row. No more than 64 elements are added up one after another:
+/// their sums are added up in turn, so that long rows keep their digits.
 #[kernel(group = [64])]
 fn reduced(
     n: u32,

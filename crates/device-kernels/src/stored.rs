@@ -1,8 +1,8 @@
 //! How a device holds the elements of a tensor.
 //!
 //! Kernels know numbers of 32 bits and, on some devices, `f16`; where they do not, its numbers are
-//! held as `f32`, and rounded where the host reads them. Smaller whole numbers and `bool` take a word each;
-//! those of 64 bits are cut to 32, which is refused where one does not fit.
+//! held as `f32`, and rounded where the host reads them. Smaller whole numbers and `bool` take a
+//! word each; those of 64 bits are cut to 32, which is refused where one does not fit.
 
 use std::any::Any;
 use std::borrow::Cow;

@@ -37,8 +37,8 @@ impl Memory {
     }
 
     /// A new block, for which what is kept for later is given up where it has to be. Drivers may
-    /// only find out when a block is first used that there is no memory for it, and end the process:
-    /// what the device has is counted here.
+    /// only find out when a block is first used that there is no memory for it, and end the
+    /// process: what the device has is counted here.
     fn make(shared: &Arc<Shared>, size: usize) -> Result<Buffer<u8>, DeviceError> {
         let fits = || shared.made.load(Ordering::Relaxed).saturating_add(size) <= shared.bytes;
         let clear = || shared.made.fetch_sub(shared.pool.clear(), Ordering::Relaxed);
@@ -82,10 +82,10 @@ fn allocate(context: &Context, size: usize) -> opencl3::Result<Buffer<u8>> {
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        if let Some(buffer) = self.buffer.take() {
-            if !self.shared.pool.give(self.size, buffer) {
-                self.shared.made.fetch_sub(self.size, Ordering::Relaxed);
-            }
+        if let Some(buffer) = self.buffer.take()
+            && !self.shared.pool.give(self.size, buffer)
+        {
+            self.shared.made.fetch_sub(self.size, Ordering::Relaxed);
         }
     }
 }

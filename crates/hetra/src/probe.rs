@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::ffi::OsString;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write, stdout};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -36,15 +36,13 @@ pub fn set_prober(command: impl IntoIterator<Item = OsString>) {
     let _ = COMMAND.set(command.into_iter().collect());
 }
 
-/// What the other process does: asks a driver of this process, and prints what it finds. False
-/// where there is no such driver.
+/// What the other process does: asks a driver of this process, and writes what it finds to the
+/// standard output. False where there is no such driver.
 pub fn tell(driver: &str) -> bool {
     let driver = DRIVERS.iter().find(|known| known.name() == driver);
     let answer = driver.and_then(|driver| serde_json::to_string(&driver.discover()).ok());
-    if let Some(answer) = &answer {
-        println!("\n{MARK}{answer}");
-    }
-    answer.is_some()
+    // Nobody is there to tell where it cannot be written.
+    answer.is_some_and(|answer| writeln!(stdout(), "\n{MARK}{answer}").is_ok())
 }
 
 /// What each driver found on this machine, all asked at once.

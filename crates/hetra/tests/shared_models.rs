@@ -90,8 +90,8 @@ fn session(path: &Path, device: &Arc<dyn Device>, fallback: bool) -> Result<Sess
     builder.build().map_err(|error| error.to_string())
 }
 
-/// Some models are filled with one number, so that all of their outputs are equal whatever is wrong:
-/// with others in its place, a device gives what the processor does.
+/// Some models are filled with one number, so that all of their outputs are equal whatever is
+/// wrong: with others in its place, a device gives what the processor does.
 fn with_other_weights(path: &Path, device: &Arc<dyn Device>) -> Result<(), String> {
     if device.info().driver == "cpu" {
         return Ok(());

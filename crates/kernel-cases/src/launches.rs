@@ -72,8 +72,8 @@ pub fn check_faults(device: &dyn Launcher, other: &dyn Launcher) {
     device.wait().expect("goes on");
 }
 
-/// A device of which all memory is taken says so, and goes on when it is given back; `other` goes on
-/// meanwhile.
+/// A device of which all memory is taken says so, and goes on when it is given back; `other` goes
+/// on meanwhile.
 ///
 /// # Panics
 /// Where it is not so.

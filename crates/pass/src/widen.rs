@@ -115,8 +115,8 @@ fn to(from: ValueId, into: ValueId, dtype: DType) -> Node {
     Node::new("Cast", &[from], &[into]).with("to", i64::from(dtype.onnx()))
 }
 
-/// Of each output, whether it is of f32 where the inputs are; `None` where the node would be another
-/// one: its results have to be the same, but for those of 16 bits, and tensors.
+/// Of each output, whether it is of f32 where the inputs are; `None` where the node would be
+/// another one: its results have to be the same, but for those of 16 bits, and tensors.
 fn infer_wide(
     ed: &Editor<'_>,
     node: &Node,

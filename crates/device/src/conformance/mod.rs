@@ -109,9 +109,9 @@ fn may_transform(node: &Node, graph: &Graph) -> bool {
 }
 
 /// Runs one case on a device and on the reference; `tolerance` bounds the error of floats relative
-/// to the largest magnitude of the reference's output; floats of 16 bits may be neighbours. Integers are equal,
-/// but for one step of codes that come from rounding a real value, which may lie on the edge
-/// between two.
+/// to the largest magnitude of the reference's output; floats of 16 bits may be neighbours.
+/// Integers are equal, but for one step of codes that come from rounding a real value, which may
+/// lie on the edge between two.
 pub fn check(device: &dyn Device, case: &Case, tolerance: f64) -> Outcome {
     check_by(device, case, None, tolerance)
 }
