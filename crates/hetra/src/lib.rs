@@ -145,7 +145,9 @@ pub(crate) fn open_by(id: &str, threads: HostThreads, tuned: &Tuned) -> Result<O
     // The driver's name alone is the first; a part of a device is described as the whole is.
     let this = found.iter().find(|found| found.info.id == id).or(found.first());
     if let Some(Found { state, hint, .. }) = this
-        && matches!(state, DriverState::Missing | DriverState::Broken)
+        // What is wrong with the processor's settings is said when it is opened.
+        && (*state == DriverState::Missing
+            || *state == DriverState::Broken && driver.name() != "cpu")
     {
         return Err(DeviceError::Failed { device: id.to_string(), reason: hint.clone() }.into());
     }
