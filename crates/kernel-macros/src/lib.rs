@@ -56,7 +56,7 @@ mod tests {
             ("println!(\"{}\", n);", "a kernel calls no macros"),
             ("let f = |a: f32| a;", "a kernel has no closures"),
             ("let z = &x;", "a kernel has no references inside"),
-            ("match n { _ => {} }", "a kernel has no `match`; use `if`"),
+            ("y[0] = match n { _ => 1.0 };", "a kernel has no `match`; use `if`"),
             ("y[0] = x[0]?;", "a kernel has no `?`"),
             ("let (a, b) = (1, 2);", "a kernel's `let` has one name"),
             ("let a: u32;", "a kernel's variables have a value from the start"),

@@ -233,7 +233,7 @@ fn other_numbers(random: &Random, cases: &mut Vec<Case>) {
     let edges = [f32::NAN, 1.0, 0.0, -2.0, f32::NAN];
     let arguments = vec![live(Tensor::vector(&edges)), live(Tensor::vector(&values))];
     cases.push(Case::new("Pow of no number", node("Pow"), arguments, 1));
-    for op in ["Gelu", "com.microsoft.FastGelu", "Sigmoid", "Tanh", "Softplus", "Erf"] {
+    for op in ["Gelu", "Sigmoid", "Tanh", "Softplus", "Erf"] {
         let x = live(Tensor::vector(&values));
         cases.push(Case::new(&format!("{op} of infinities"), node(op), vec![x], 1));
     }

@@ -5,8 +5,8 @@ mod statement;
 use proc_macro2::TokenStream;
 use quote::quote;
 use syn::{
-    BinOp, Block, Expr, ExprBinary, ExprCall, ExprCast, ExprIndex, ExprMethodCall, ExprPath,
-    ExprUnary, Lit, Local, Pat, Result, Stmt, Type, UnOp,
+    BinOp, Block, Expr, ExprBinary, ExprCall, ExprCast, ExprIndex, ExprLit, ExprMethodCall,
+    ExprPath, ExprUnary, Lit, Local, Pat, Result, Stmt, Type, UnOp,
 };
 
 use crate::env::{Env, Kind};
@@ -460,7 +460,11 @@ impl Expander {
         let name = text.split("::<").next().unwrap_or_default();
         let arguments = &call.args;
         if IDS.contains(&name) {
-            if !matches!(arguments.first(), Some(Expr::Lit(_))) {
+            let axis = |of: &Expr| match of {
+                Expr::Lit(ExprLit { lit: Lit::Int(axis), .. }) => axis.base10_parse::<u32>().ok(),
+                _ => None,
+            };
+            if !arguments.first().and_then(axis).is_some_and(|axis| axis < 3) {
                 return refuse(call, "an axis is 0, 1 or 2");
             }
             return Ok(self.context(name, &[quote!(#arguments)]));
