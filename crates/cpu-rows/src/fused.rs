@@ -12,8 +12,8 @@ use crate::broadcast::{Binary, binary};
 use crate::norm::{Reduce, reduce};
 
 /// Numbers of a piece: long enough that calls cost little, short enough that a few pieces stay in
-/// cache (32 KiB each).
-pub const PIECE: usize = 8 << 10;
+/// cache (64 KiB each).
+pub const PIECE: usize = 16 << 10;
 
 /// What a step reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
