@@ -89,6 +89,13 @@ impl Gpu {
         self.launcher.limits()
     }
 
+    /// Elements of what is larger than a kernel can be given, that it is given at a time: those of
+    /// two bytes and of four both begin where a part may.
+    pub(crate) fn part_elements(&self) -> usize {
+        let LaunchLimits { part_max, part_align, .. } = *self.limits();
+        part_max / size_of::<u32>() / part_align.max(1) * part_align
+    }
+
     /// How elements of a dtype are held.
     pub(crate) fn scalar(&self, dtype: DType) -> Option<Scalar> {
         scalar_of(dtype, self.limits().f16)
@@ -118,7 +125,7 @@ impl Gpu {
         }
         let bytes = bytes_of(tensor, self.limits().f16).ok_or(Stop::Host)?;
         let memory = self.filled(&bytes).map_err(fault)?;
-        Ok(Stored { memory, scalar, dtype: tensor.dtype(), shape: tensor.shape().into() })
+        Ok(Stored { memory, from: 0, scalar, dtype: tensor.dtype(), shape: tensor.shape().into() })
     }
 
     /// The kernel of this name; made at the first time.
@@ -146,7 +153,7 @@ impl Gpu {
             return Err(Stop::Host);
         }
         let memory = self.launcher.alloc(bytes.max(4)).map_err(fault)?;
-        Ok(Stored { memory, scalar, dtype, shape: shape.into() })
+        Ok(Stored { memory, from: 0, scalar, dtype, shape: shape.into() })
     }
 
     /// Launches a kernel.
@@ -158,6 +165,11 @@ impl Gpu {
     ) -> Result<(), Stop> {
         let mut given: SmallVec<[LaunchArg<'_>; 16]> = SmallVec::new();
         for arg in args {
+            if let A::W(stored) | A::M(stored) = arg
+                && stored.bytes() > self.limits().part_max
+            {
+                return Err(Stop::Host);
+            }
             given.push(match arg {
                 A::U(value) => {
                     LaunchArg::Value(Literal::new(u32::try_from(*value).map_err(|_| Stop::Host)?))
@@ -167,11 +179,13 @@ impl Gpu {
                 A::W(stored) => LaunchArg::Memory {
                     memory: &stored.memory,
                     scalar: None,
+                    from: stored.from,
                     bytes: stored.bytes(),
                 },
                 A::M(stored) => LaunchArg::Memory {
                     memory: &stored.memory,
                     scalar: Some(stored.scalar),
+                    from: stored.from,
                     bytes: stored.bytes(),
                 },
             });

@@ -179,7 +179,13 @@ fn weights(gpu: &Gpu, w: &Tensor, groups: usize, block: usize) -> Result<Stored,
     let values = packed(w.as_slice::<f32>()?, w.shape(), groups, block);
     let bytes = floats(&values, Scalar::F32);
     let memory = gpu.filled(&bytes).map_err(hetra_tensor::TensorError::from)?;
-    Ok(Stored { memory, scalar: Scalar::F32, dtype: DType::F32, shape: smallvec![values.len()] })
+    Ok(Stored {
+        memory,
+        from: 0,
+        scalar: Scalar::F32,
+        dtype: DType::F32,
+        shape: smallvec![values.len()],
+    })
 }
 
 fn groups_of(node: &Node) -> Option<usize> {

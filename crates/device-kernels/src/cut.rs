@@ -147,6 +147,8 @@ pub(crate) mod tests {
             cheap_barriers: true,
             units: 128,
             bytes_max: 1 << 30,
+            part_max: 1 << 30,
+            part_align: 0,
             buffers_max: 8,
             group_items_max: 256,
             shared_bytes_max: 32 << 10,

@@ -179,6 +179,7 @@ impl Device for KernelDevice {
             (_, Some((stored, _))) => Some(LaunchArg::Memory {
                 memory: &stored.memory,
                 scalar: Some(stored.scalar),
+                from: 0,
                 bytes: stored.bytes(),
             }),
             (_, None) => None,

@@ -1,6 +1,8 @@
 //! What depends on the elements at one place: a kernel is generated for each operator and for how
 //! its operands broadcast.
 
+use std::sync::Arc;
+
 use hetra_device::Part;
 use hetra_ir::Node;
 use hetra_kernel::{E, Kernel, KernelError, Scalar, Trace};
@@ -223,6 +225,10 @@ fn launch(
     let kernel = gpu.kernel(&key, || {
         generate(form, if plain { Some(&steps) } else { None }, axes.len(), out.scalar)
     })?;
+    let all = operands.iter().copied().chain([out]);
+    if plain && all.clone().any(|of| of.bytes() > gpu.limits().part_max) {
+        return in_parts(gpu, &kernel, (operands, &steps), out);
+    }
     let count = out.count();
     let mut args: SmallVec<[A<'_>; 32]> = smallvec![A::U(count)];
     if !plain {
@@ -234,6 +240,34 @@ fn launch(
     args.extend(operands.iter().map(|operand| A::M(operand)));
     args.push(A::M(out));
     gpu.line(&kernel, count, &args)
+}
+
+/// Along one axis, so much of it at a time as a kernel can be given.
+fn in_parts(
+    gpu: &Gpu,
+    kernel: &Arc<Kernel>,
+    (operands, steps): (&[&Stored], &[usize]),
+    out: &Stored,
+) -> Result<(), Stop> {
+    let elements = gpu.part_elements();
+    if elements == 0 {
+        return Err(Stop::Host);
+    }
+    for first in (0..out.count()).step_by(elements) {
+        let count = elements.min(out.count() - first);
+        let part = |of: &Stored, step: usize| match step {
+            0 => of.clone(),
+            _ => of.part(first, count),
+        };
+        let parts: SmallVec<[Stored; 4]> =
+            operands.iter().zip(steps).map(|(of, &step)| part(of, step)).collect();
+        let target = part(out, 1);
+        let mut args: SmallVec<[A<'_>; 32]> = smallvec![A::U(count)];
+        args.extend(parts.iter().map(A::M));
+        args.push(A::M(&target));
+        gpu.line(kernel, count, &args)?;
+    }
+    Ok(())
 }
 
 /// Writes the kernel. `steps`: of each operand along the one axis; `None` where they are

@@ -140,7 +140,7 @@ impl Blocks {
         let (&[rows, columns], DType::F32) = (weights.shape(), weights.dtype()) else {
             return None;
         };
-        let most = gpu.limits().bytes_max / size_of::<f32>();
+        let most = gpu.limits().part_max / size_of::<f32>();
         if weights.len() <= most {
             return None;
         }
@@ -158,7 +158,7 @@ impl Blocks {
             };
             let memory = gpu.filled(&floats(&part, Scalar::F32)).ok()?;
             let (scalar, dtype, shape) = (Scalar::F32, DType::F32, smallvec![part.len()]);
-            Some((from, count, Stored { memory, scalar, dtype, shape }))
+            Some((from, count, Stored { memory, from: 0, scalar, dtype, shape }))
         };
         let blocks = (0..n).step_by(width).map(block).collect::<Option<_>>()?;
         Some(Blocks { shape: [rows, columns], turned, blocks })

@@ -515,6 +515,7 @@ fn pick(
     let memory = run.gpu.filled(&words).map_err(hetra_tensor::TensorError::from)?;
     let picks = Stored {
         memory,
+        from: 0,
         scalar: Scalar::I32,
         dtype: hetra_tensor::DType::I32,
         shape: smallvec![indices.len()],

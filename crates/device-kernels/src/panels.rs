@@ -144,7 +144,7 @@ impl Panels {
         let lines = rows * tile + columns * 2 * LANES;
         let floats = lines.checked_mul(by.k)?.checked_add(by.m.checked_mul(padded)?)?;
         let bytes = floats.checked_mul(by.batch.0)?.checked_mul(4)?;
-        (bytes <= PANEL_BYTES_MAX.min(gpu.limits().bytes_max)).then_some(Panels {
+        (bytes <= PANEL_BYTES_MAX.min(gpu.limits().part_max)).then_some(Panels {
             tile,
             rows,
             columns,

@@ -137,6 +137,11 @@ pub(crate) fn constants(
 ) -> Vec<Option<Stored>> {
     let constant = |index: usize| {
         let tensor = part.constant(node, index).filter(|_| on.contains(&index))?;
+        // Weights that no kernel can be given whole are cut by whoever multiplies by them.
+        let bytes = tensor.len().checked_mul(gpu.scalar(tensor.dtype())?.bytes())?;
+        if bytes > gpu.limits().part_max {
+            return None;
+        }
         // What does not fit there is met again when the node runs.
         gpu.place(tensor).ok()
     };

@@ -5,7 +5,7 @@ use hetra_device::{LaunchLimits, Part};
 use hetra_ir::Node;
 use hetra_kernel::{kernel, kernel_fn};
 use hetra_ops::resolve_axis;
-use hetra_tensor::{DType, Shape};
+use hetra_tensor::{DType, Shape, Tensor};
 use smallvec::smallvec;
 
 use crate::context::{A, Gpu, LINE, Outcome, Run, Stop};
@@ -292,9 +292,47 @@ pub(crate) fn over_axes(
         let parts = [&x.shape[..first], &x.shape[first..end], &x.shape[end..]].map(product);
         (x.clone(), parts)
     };
+    if sizes[0] * sizes[2] == 1 && x.bytes() > run.gpu.limits().part_max {
+        return Ok(over_all(run, &x, way)?.reshaped(&shape));
+    }
     let out = rows_of(run, &x, &shape)?;
     over_rows(run, (&x, &out), sizes, way)?;
     Ok(out)
+}
+
+/// One number for all elements, of which there are more than a kernel can be given at once.
+fn over_all(run: &Run<'_, '_>, x: &Stored, way: Way) -> Result<Stored, Stop> {
+    let op = match way {
+        Way::Greatest | Way::GreatestNumber => "Max",
+        Way::Least => "Min",
+        Way::Product => "Mul",
+        Way::Norm => "hetra.Hypot",
+        Way::LogSumExp => "hetra.LogAddExp",
+        Way::Sum | Way::Mean | Way::Sizes | Way::Squares | Way::MeanSquare => "Add",
+    };
+    let elements = run.gpu.part_elements();
+    if elements == 0 {
+        return Err(Stop::Host);
+    }
+    let mut all: Option<Stored> = None;
+    for first in (0..x.count()).step_by(elements) {
+        let count = elements.min(x.count() - first);
+        let part = x.part(first, count);
+        let own = rows_of(run, &part, &[1])?;
+        over_rows(run, (&part, &own), [1, count, 1], way.of_parts())?;
+        all = Some(match all {
+            Some(all) => operate(run.gpu, op, &[&all, &own])?,
+            None => own,
+        });
+    }
+    let all = all.ok_or(Stop::Host)?;
+    match way {
+        Way::Mean | Way::MeanSquare => {
+            let factor = run.gpu.place(&Tensor::scalar(1.0 / x.count() as f32))?;
+            operate(run.gpu, "Mul", &[&all, &factor])
+        }
+        _ => Ok(all),
+    }
 }
 
 /// One number for each row: of long rows first one for each part of them.

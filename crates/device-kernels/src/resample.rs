@@ -138,7 +138,7 @@ fn place(run: &Run<'_, '_>, axis: Axis) -> Result<Placed, Stop> {
     let count = axis.places.len();
     let filled = |bytes: &[u8], scalar, dtype| -> Result<Stored, Stop> {
         let memory = run.gpu.filled(bytes).map_err(hetra_tensor::TensorError::from)?;
-        Ok(Stored { memory, scalar, dtype, shape: smallvec![count] })
+        Ok(Stored { memory, from: 0, scalar, dtype, shape: smallvec![count] })
     };
     let places: Vec<u8> = axis.places.iter().flat_map(|place| place.to_le_bytes()).collect();
     let weights: Vec<u8> = axis.weights.iter().flat_map(|weight| weight.to_le_bytes()).collect();

@@ -12,11 +12,14 @@ use half::f16;
 use hetra_device::Launcher;
 use hetra_kernel::Scalar;
 use hetra_tensor::{DType, Held, Shape, Tensor, TensorError, Value};
+use smallvec::smallvec;
 
 /// A tensor in a device's memory.
 #[derive(Clone)]
 pub(crate) struct Stored {
     pub(crate) memory: Arc<dyn Held>,
+    /// The byte where it begins; 0 but for a part, which is no value by itself.
+    pub(crate) from: usize,
     pub(crate) scalar: Scalar,
     pub(crate) dtype: DType,
     pub(crate) shape: Shape,
@@ -54,6 +57,12 @@ impl Stored {
         self.count() * self.scalar.bytes()
     }
 
+    /// A part of it, as a row of elements.
+    pub(crate) fn part(&self, first: usize, count: usize) -> Stored {
+        let from = self.from + first * self.scalar.bytes();
+        Stored { from, shape: smallvec![count], ..self.clone() }
+    }
+
     /// The same elements in another shape of as many.
     pub(crate) fn reshaped(&self, shape: &[usize]) -> Stored {
         Stored { shape: shape.into(), ..self.clone() }
@@ -61,6 +70,7 @@ impl Stored {
 
     /// As a tensor that the device holds.
     pub(crate) fn into_value(self, owner: &Arc<dyn Launcher>) -> Result<Value, TensorError> {
+        debug_assert_eq!(self.from, 0, "a part is no value");
         let (dtype, shape, count) = (self.dtype, self.shape.clone(), self.count());
         let holder = Holder { stored: self, count, owner: owner.clone() };
         Ok(Value::Tensor(Tensor::held(dtype, &shape, Arc::new(holder))?))

@@ -104,6 +104,8 @@ impl OpenCl {
             cheap_barriers: is(&device, CL_DEVICE_TYPE_GPU),
             units: device.max_compute_units().map_or(1, |units| units as usize),
             bytes_max: bytes(device.max_mem_alloc_size()),
+            part_max: bytes(device.max_mem_alloc_size()),
+            part_align: 0,
             buffers_max: 32,
             group_items_max: device
                 .max_work_group_size()

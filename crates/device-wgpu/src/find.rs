@@ -62,7 +62,8 @@ fn describe(number: usize, adapter: wgpu::Adapter) -> Adapter {
     let shared = u64::from(limits.max_compute_workgroup_storage_size);
     let items = u64::from(limits.max_compute_invocations_per_workgroup);
     let bounds = vec![
-        Limit::new("bytes of a buffer", limits.max_storage_buffer_binding_size),
+        Limit::new("bytes of a buffer", limits.max_buffer_size),
+        Limit::new("bytes of it for a kernel", limits.max_storage_buffer_binding_size),
         Limit::new("bytes of shared memory", shared),
         Limit::new("items of a group", items),
         Limit::new("buffers of a kernel", u64::from(limits.max_storage_buffers_per_shader_stage)),

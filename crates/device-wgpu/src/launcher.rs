@@ -107,10 +107,13 @@ impl Wgpu {
             lanes: 1,
             cheap_barriers: found.adapter.get_info().device_type != wgpu::DeviceType::Cpu,
             units: units(found.adapter.get_info().device_type),
-            bytes_max: usize::try_from(limits.max_storage_buffer_binding_size)
-                .unwrap_or(usize::MAX)
-                .min(usize::try_from(limits.max_buffer_size).unwrap_or(usize::MAX))
+            bytes_max: usize::try_from(limits.max_buffer_size).unwrap_or(usize::MAX) & !255,
+            part_max: usize::try_from(
+                limits.max_storage_buffer_binding_size.min(limits.max_buffer_size),
+            )
+            .unwrap_or(usize::MAX)
                 & !255,
+            part_align: limits.min_storage_buffer_offset_alignment.max(4) as usize,
             // One more is taken by the faults of checked kernels.
             buffers_max: limits.max_storage_buffers_per_shader_stage.saturating_sub(1) as usize,
             group_items_max: limits.max_compute_invocations_per_workgroup.min(GROUP_ITEMS_MAX),
@@ -447,10 +450,10 @@ impl Shared {
             BindingResource::Buffer(BufferBinding { buffer, offset: offset as u64, size })
         };
         for arg in launch.args {
-            if let LaunchArg::Memory { memory, bytes, .. } = arg {
+            if let LaunchArg::Memory { memory, from, bytes, .. } = arg {
                 let memory = self.memory(&***memory)?;
                 memory.launched.store(true, Ordering::Relaxed);
-                resources.push(part(memory.buffer(), 0, *bytes));
+                resources.push(part(memory.buffer(), *from, *bytes));
             }
         }
         resources.push(part(block, at, arguments.len()));
@@ -522,8 +525,8 @@ impl Queue for Wgpu {
         shared.check_lost()?;
         let given = launch.check(&shared.limits)?;
         for arg in launch.args {
-            if let LaunchArg::Memory { memory, bytes, .. } = arg
-                && shared.memory(&***memory)?.size() < *bytes
+            if let LaunchArg::Memory { memory, from, bytes, .. } = arg
+                && shared.memory(&***memory)?.size() < from.saturating_add(*bytes)
             {
                 return Err(shared.failed(format!("{bytes} bytes of a smaller memory")));
             }

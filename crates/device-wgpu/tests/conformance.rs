@@ -62,7 +62,7 @@ fn every_claimed_operator_agrees_by_the_kernels_of_gpus() {
 fn weights_larger_than_a_buffer_are_cut_into_blocks() {
     let Some(device) = opened("wgpu", hetra_device_wgpu::open("wgpu")) else { return };
     let info = device.info().clone();
-    let limits = LaunchLimits { bytes_max: 8192, ..device.limits().clone() };
+    let limits = LaunchLimits { part_max: 8192, ..device.limits().clone() };
     let host = CpuDriver.open("cpu", HostThreads::default(), ScheduleTable::default()).unwrap();
     let launcher = Arc::new(AsGpu { device, limits });
     let device = KernelDevice::new(info, launcher, host, ScheduleTable::default()).checked();
@@ -82,6 +82,39 @@ fn weights_larger_than_a_buffer_are_cut_into_blocks() {
         match check(&device, &Case::new(&op, node, inputs, 1), 1e-5) {
             Outcome::Passed { kernel, .. } => assert_eq!(kernel, "matmul", "{op}"),
             other => panic!("{op}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn what_a_kernel_cannot_be_given_at_once_is_done_in_parts() {
+    let Some(device) = opened("wgpu", hetra_device_wgpu::open("wgpu")) else { return };
+    let info = device.info().clone();
+    let limits = LaunchLimits { part_max: 8192, ..device.limits().clone() };
+    let host = CpuDriver.open("cpu", HostThreads::default(), ScheduleTable::default()).unwrap();
+    let launcher = Arc::new(AsGpu { device, limits });
+    let device = KernelDevice::new(info, launcher, host, ScheduleTable::default()).checked();
+    let values: Vec<f32> = (0..5000).map(|i| ((i * 37) % 101) as f32 / 101.0).collect();
+    let x = Tensor::from_slice(&[50, 100], &values).unwrap();
+    let live = |tensor: &Tensor| (Some(tensor.clone()), false);
+    let mut cases = vec![
+        Case::new("Add", Node::new("Add", &[], &[]), vec![live(&x), live(&x)], 1),
+        Case::new(
+            "Mul",
+            Node::new("Mul", &[], &[]),
+            vec![live(&x), live(&Tensor::scalar(3.0f32))],
+            1,
+        ),
+        Case::new("Less", Node::new("Less", &[], &[]), vec![live(&x), live(&x)], 1),
+    ];
+    for op in ["Sum", "Mean", "Max", "Min", "L1", "L2", "SumSquare", "LogSumExp", "LogSum"] {
+        let node = Node::new(&format!("Reduce{op}"), &[], &[]);
+        cases.push(Case::new(op, node, vec![live(&x)], 1));
+    }
+    for case in cases {
+        match check(&device, &case, 1e-5) {
+            Outcome::Passed { kernel, .. } => assert_ne!(kernel, "reference", "{}", case.name),
+            other => panic!("{}: {other:?}", case.name),
         }
     }
 }

@@ -81,6 +81,10 @@ pub struct LaunchLimits {
     pub units: usize,
     /// Most bytes of one memory.
     pub bytes_max: usize,
+    /// Most bytes of it that a kernel can be given at once.
+    pub part_max: usize,
+    /// Where such a part may begin: at multiples of so many bytes; 0 where only at the beginning.
+    pub part_align: usize,
     /// Most memories of one kernel.
     pub buffers_max: usize,
     /// Most items of a group.
@@ -108,12 +112,14 @@ pub struct Launch<'a> {
 pub enum LaunchArg<'a> {
     /// A number.
     Value(Literal),
-    /// The first bytes of a device's memory.
+    /// A part of a device's memory.
     Memory {
         /// The memory.
         memory: &'a Arc<dyn Held>,
         /// Of what it is, where that is known.
         scalar: Option<Scalar>,
+        /// Its first byte: a multiple of [`LaunchLimits::part_align`].
+        from: usize,
         /// How many bytes.
         bytes: usize,
     },
@@ -184,6 +190,10 @@ impl<'a> Launch<'a> {
     /// Refuses what the device cannot do, before the driver does.
     fn check_limits(&self, limits: &LaunchLimits) -> Result<(), KernelError> {
         let kernel = self.kernel;
+        let apart = |from: usize| match limits.part_align {
+            0 => from != 0,
+            align => !from.is_multiple_of(align),
+        };
         let refuse = |what: String| {
             Err(KernelError::Target { name: kernel.name.clone(), target: "this device", what })
         };
@@ -192,6 +202,17 @@ impl<'a> Launch<'a> {
         }
         if kernel.shared_bytes() > limits.shared_bytes_max {
             return refuse(format!("{} bytes of shared memory", kernel.shared_bytes()));
+        }
+        for arg in self.args {
+            match arg {
+                LaunchArg::Memory { from, .. } if apart(*from) => {
+                    return refuse(format!("memory from byte {from} on"));
+                }
+                LaunchArg::Memory { bytes, .. } if *bytes > limits.part_max => {
+                    return refuse(format!("{bytes} bytes of memory at once"));
+                }
+                _ => {}
+            }
         }
         let buffers = kernel.buffers().count();
         if buffers > limits.buffers_max {

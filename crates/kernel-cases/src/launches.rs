@@ -49,7 +49,7 @@ pub fn check_faults(device: &dyn Launcher, other: &dyn Launcher) {
     let memory = device.alloc(32).expect("some memory");
     device.write(&*memory, &[0; 32]).expect("writes");
     let source = beyond();
-    let y = |bytes, scalar| [LaunchArg::Memory { memory: &memory, scalar, bytes }];
+    let y = |bytes, scalar| [LaunchArg::Memory { memory: &memory, scalar, from: 0, bytes }];
     let launch = |device: &dyn Launcher, args: &[LaunchArg<'_>]| {
         device.launch(&Launch::of(&source, [1, 1, 1], args).expect("a kernel"))
     };
@@ -201,7 +201,7 @@ impl Given {
         match self {
             Given::Count(count) => LaunchArg::Value(Literal::new(*count)),
             Given::Memory((memory, scalar, bytes)) => {
-                LaunchArg::Memory { memory, scalar: *scalar, bytes: *bytes }
+                LaunchArg::Memory { memory, scalar: *scalar, from: 0, bytes: *bytes }
             }
         }
     }
@@ -213,7 +213,8 @@ fn halves(device: &dyn Launcher) {
     let [from, y] = [(); 2].map(|()| device.alloc(64).expect("some memory"));
     let z = device.alloc(128).expect("some memory");
     device.write(&*from, &bytes).expect("writes");
-    let memory = |memory, scalar, bytes| LaunchArg::Memory { memory, scalar: Some(scalar), bytes };
+    let memory =
+        |memory, scalar, bytes| LaunchArg::Memory { memory, scalar: Some(scalar), from: 0, bytes };
     let args =
         [memory(&from, Scalar::F16, 64), memory(&y, Scalar::F16, 64), memory(&z, Scalar::F32, 128)];
     let source = of_halves();
@@ -271,8 +272,8 @@ pub fn check_spans(device: &dyn Launcher) {
     let run = |from: u32, len: usize| {
         let args = [
             LaunchArg::Value(Literal::new(from)),
-            LaunchArg::Memory { memory: &x, scalar, bytes: 80 },
-            LaunchArg::Memory { memory: &y, scalar, bytes: len * 4 },
+            LaunchArg::Memory { memory: &x, scalar, from: 0, bytes: 80 },
+            LaunchArg::Memory { memory: &y, scalar, from: 0, bytes: len * 4 },
         ];
         device.run(&Launch::of(&spans(), [1, 1, 1], &args).expect("a kernel"))
     };
@@ -285,7 +286,7 @@ pub fn check_spans(device: &dyn Launcher) {
         assert!(said.contains(wanted), "{wanted}: {said}");
     }
     // An index that is a constant, too, of an array.
-    let args = [LaunchArg::Memory { memory: &y, scalar, bytes: 28 }];
+    let args = [LaunchArg::Memory { memory: &y, scalar, from: 0, bytes: 28 }];
     let past = past_an_array();
     let said = device.run(&Launch::of(&past, [1, 1, 1], &args).expect("a kernel"));
     let said = said.expect_err("not inside").to_string();
@@ -299,7 +300,7 @@ pub fn check_spans(device: &dyn Launcher) {
 #[allow(clippy::print_stderr, reason = "says what a test leaves out")]
 pub fn check_clock(driver: &str, device: &dyn Launcher) {
     let memory = device.alloc(36).expect("some memory");
-    let args = [LaunchArg::Memory { memory: &memory, scalar: None, bytes: 36 }];
+    let args = [LaunchArg::Memory { memory: &memory, scalar: None, from: 0, bytes: 36 }];
     let run = || device.run(&Launch::of(&beyond(), [1, 1, 1], &args).expect("a kernel"));
     run().expect("runs");
     assert_eq!(device.kernel_ns().expect("is there"), None);

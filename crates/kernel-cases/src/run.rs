@@ -109,6 +109,7 @@ pub fn on(launcher: &dyn Launcher, case: &Case) -> Result<Outputs, DeviceError> 
     args.extend(memories.iter().map(|(memory, scalar)| LaunchArg::Memory {
         memory,
         scalar: Some(*scalar),
+        from: 0,
         bytes: ITEMS * 4,
     }));
     launcher.launch(&Launch::of(&case.source, case.groups()?, &args)?)?;
