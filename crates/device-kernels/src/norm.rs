@@ -89,19 +89,26 @@ fn norm(
     }
     let mean = if centred != 0 { sum / (length as f32) } else { 0.0 };
     let mut squares = 0.0;
+    let mut off_mean = 0.0;
     for block in (0..length).step_by(64) {
         let mut part = 0.0;
+        let mut off_part = 0.0;
         let end = (length - block).min(64);
         for i in 0..end {
             let off = x[from + block + i] - mean;
+            off_part += off;
             part += off * off;
         }
         squares += part;
+        off_mean += off_part;
     }
-    let factor = 1.0 / (squares / (length as f32) + epsilon).sqrt();
+    // What the mean lost to rounding, of rows that hardly differ in themselves.
+    let drift = if centred != 0 { off_mean / (length as f32) } else { 0.0 };
+    let variance = squares / (length as f32) - drift * drift;
+    let factor = 1.0 / (variance + epsilon).sqrt();
     for i in 0..length {
         let of = if per == 1 { (from + i) % factors } else { ((from + i) / per) % factors };
-        let mut value = (x[from + i] - mean) * factor * scale[of];
+        let mut value = ((x[from + i] - mean) - drift) * factor * scale[of];
         if has_bias != 0 {
             value += bias[of];
         }
