@@ -13,7 +13,7 @@ use crate::session::{Target, TunedArgs};
 use crate::show;
 use crate::statistics::Statistics;
 use crate::together::{self, Together};
-use crate::usage::count;
+use crate::usage::{count, some};
 
 /// Time a model: load, first inference and steady state apart
 #[derive(clap::Args)]
@@ -40,7 +40,7 @@ pub(crate) struct Args {
           allow_negative_numbers = true)]
     warmup: usize,
     /// Most inferences to measure; the time is still a limit
-    #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", value_parser = some, allow_negative_numbers = true)]
     iterations: Option<usize>,
     /// Show each step with its time, its operations and bytes per second, and how near that is to
     /// what the device reaches at best
@@ -127,8 +127,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             "" => String::new(),
             kernels => format!(", {kernels} kernels"),
         };
-        let threads = show::plural(device.threads, "thread");
-        println!("{model} on {} ({}{kernels}), {threads}", device.id, device.name);
+        let threads = show::workers(device);
+        println!("{model} on {} ({}{kernels}){threads}", device.id, device.name);
         for ((name, value), source) in inputs.values.iter().zip(&inputs.sources) {
             println!("input {name}: {} from {source}", value.describe());
         }

@@ -69,7 +69,7 @@ fn print_details(info: &hetra::DeviceInfo) {
 /// The devices of this machine as a table.
 pub(crate) fn print_table(found: &[Found]) {
     let mut table =
-        show::table(&["device", "state", "what", "threads", "memory", "kernels"], &[3, 4]);
+        show::table(&["device", "state", "what", "threads, units", "memory", "kernels"], &[3, 4]);
     for found in found {
         let state = match found.state {
             DriverState::Found => Cell::new("found").fg(Color::Green),
@@ -81,7 +81,10 @@ pub(crate) fn print_table(found: &[Found]) {
             Cell::new(&found.info.id),
             state,
             Cell::new(what),
-            Cell::new(found.info.threads),
+            Cell::new(match found.info.threads {
+                0 => String::new(),
+                threads => threads.to_string(),
+            }),
             Cell::new(found.info.memory_bytes.map_or("unavailable".to_string(), show::bytes)),
             Cell::new(kernels(&found.info)),
         ]);

@@ -142,6 +142,12 @@ impl Target {
         };
         let session = builder.build().map_err(or_usage).with_context(model)?;
         session.warning().into_iter().for_each(show::warn);
+        if self.precision == Exactness::Bf16 && session.lowered().is_empty() {
+            show::warn(&format!(
+                "--precision bf16: {} has no such kernel for any node of this model: it runs in f32",
+                session.device().id
+            ));
+        }
         Ok(session)
     }
 

@@ -58,6 +58,16 @@ pub(crate) fn short(name: &str) -> String {
     }
 }
 
+/// What a device computes by, behind a comma: threads of the host, or its own units, where it says
+/// how many.
+pub(crate) fn workers(device: &hetra::DeviceInfo) -> String {
+    match (device.threads, device.driver.as_str()) {
+        (0, _) => String::new(),
+        (threads, "cpu") => format!(", {}", plural(threads, "thread")),
+        (units, _) => format!(", {}", plural(units, "compute unit")),
+    }
+}
+
 /// A number of things: `1 thread`, `2 threads`.
 pub(crate) fn plural(count: usize, thing: &str) -> String {
     format!("{count} {thing}{}", if count == 1 { "" } else { "s" })

@@ -90,6 +90,9 @@ fn duration(text: &str) -> Result<Duration, String> {
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let path = match args.store.clone().or_else(hetra::store_path) {
+        Some(path) if path.as_os_str() == "off" => {
+            return Err(usage("--store: tuning writes into a store; ./off is a file of that name"));
+        }
         Some(path) => path,
         None => return Err(usage("no store: HETRA_STORE is off; --store FILE names one")),
     };
@@ -257,8 +260,8 @@ fn print_json(
 
 fn print(args: &Args, session: &Session, store: &Path, ops: &[TunedOp], whole: Option<Verdict>) {
     let device = session.device();
-    let threads = show::plural(device.threads, "thread");
-    println!("{} on {} ({}), {threads}", args.target.model.display(), device.id, device.name);
+    let threads = show::workers(device);
+    println!("{} on {} ({}){threads}", args.target.model.display(), device.id, device.name);
     if ops.is_empty() {
         println!("nothing in this model has schedules to tune on this device");
         return;

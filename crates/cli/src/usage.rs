@@ -44,6 +44,14 @@ pub(crate) fn count(text: &str) -> Result<usize, String> {
     text.parse().map_err(|_| "wanted a whole number, 0 or more".to_string())
 }
 
+/// Parses a number of things of which there has to be one.
+pub(crate) fn some(text: &str) -> Result<usize, String> {
+    count(text)
+        .ok()
+        .filter(|&count| count > 0)
+        .ok_or("wanted a whole number, 1 or more".to_string())
+}
+
 /// Parses a tolerance.
 pub(crate) fn tolerance(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {

@@ -73,7 +73,7 @@ fn describe(number: usize, adapter: wgpu::Adapter) -> Adapter {
         name: about.name.clone(),
         revision: format!("{:04x}:{:04x}", about.vendor, about.device),
         version: format!("{} {}", about.driver, about.driver_info).trim().to_string(),
-        threads: 1,
+        threads: 0,
         kernels: "generated".to_string(),
         features,
         software: about.device_type == DeviceType::Cpu,

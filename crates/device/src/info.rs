@@ -18,7 +18,7 @@ pub struct DeviceInfo {
     pub version: String,
     /// Bytes of memory that it can use; `None` when it does not say.
     pub memory_bytes: Option<u64>,
-    /// Host threads that it runs on.
+    /// Host threads that it runs on, or units of its own; 0 where it does not say.
     pub threads: usize,
     /// Which of `kernel_sets` runs; empty where a device has no such choice.
     pub kernels: String,

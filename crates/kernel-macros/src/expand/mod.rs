@@ -464,7 +464,7 @@ impl Expander {
                 Expr::Lit(ExprLit { lit: Lit::Int(axis), .. }) => axis.base10_parse::<u32>().ok(),
                 _ => None,
             };
-            if !arguments.first().and_then(axis).is_some_and(|axis| axis < 3) {
+            if arguments.first().and_then(axis).is_none_or(|axis| axis > 2) {
                 return refuse(call, "an axis is 0, 1 or 2");
             }
             return Ok(self.context(name, &[quote!(#arguments)]));
