@@ -2,9 +2,10 @@
 //! second-level cache, and a reduction of what they give.
 
 use hetra_cpu_base::activation::Activation;
-use hetra_cpu_base::isa::Isa;
+use hetra_cpu_base::isa::{Isa, Kernel};
 use hetra_cpu_base::math::{Func, map};
 use hetra_cpu_base::scratch::{Lent, Shared, lend};
+use hetra_cpu_base::simd::Simd;
 use hetra_cpu_base::threads::for_ranges;
 use smallvec::SmallVec;
 
@@ -12,8 +13,8 @@ use crate::broadcast::{Binary, binary};
 use crate::norm::{Reduce, reduce};
 
 /// Numbers of a piece: long enough that calls cost little, short enough that a few pieces stay in
-/// cache (64 KiB each).
-pub const PIECE: usize = 16 << 10;
+/// cache (32 KiB each).
+pub const PIECE: usize = 8 << 10;
 
 /// What a step reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +53,23 @@ pub struct Fused {
     places: Vec<usize>,
     /// Pieces alive at one time.
     pieces: usize,
+    /// The step during which the inputs of the next piece are fetched: one that reads no input.
+    fetches: Option<usize>,
+}
+
+/// Numbers that are fetched, and computed meanwhile, at a time.
+const BLOCK: usize = 1 << 10;
+
+/// Asks for numbers that are read soon.
+struct Fetch<'a>(&'a [f32]);
+
+impl Kernel for Fetch<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        // A line of any processor.
+        self.0.chunks(16).for_each(|line| s.prefetch(line.as_ptr()));
+    }
 }
 
 /// Pieces that are alive.
@@ -84,7 +102,9 @@ impl Fused {
             });
             free.extend(ends.map(|from| places[from]));
         }
-        (!steps.is_empty()).then_some(Fused { steps, places, pieces })
+        let inside = |step: &Step| matches!(step, Step::Map(_, Source::Step(_)));
+        let fetches = steps.iter().position(inside);
+        (!steps.is_empty()).then_some(Fused { steps, places, pieces, fetches })
     }
 
     /// `out[i]` of the elements `i` of `inputs`, which are as long, or of one number.
@@ -190,6 +210,18 @@ impl Fused {
             };
             match *step {
                 Step::Map(function, x) => match read(x) {
+                    (x, 1) if self.fetches == Some(index) => {
+                        // What is computed in the cache leaves the memory free for the next piece.
+                        let blocks = x.chunks(BLOCK).zip(target.chunks_mut(BLOCK));
+                        for (block, (x, target)) in blocks.enumerate() {
+                            let from = at + len + block * BLOCK;
+                            inputs.iter().for_each(|input| {
+                                let ahead = from.min(input.len())..(from + BLOCK).min(input.len());
+                                isa.dispatch(Fetch(&input[ahead]));
+                            });
+                            map(isa, function, x, target);
+                        }
+                    }
                     (x, 1) => map(isa, function, x, target),
                     (x, _) => {
                         target.fill(x[0]);
