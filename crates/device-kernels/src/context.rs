@@ -221,6 +221,8 @@ pub(crate) struct Run<'r, 'c> {
     pub(crate) call: &'r Call<'c>,
     /// Inputs that were copied when the node was compiled, by index.
     pub(crate) constants: &'r [Option<Stored>],
+    /// Whether it works on what is larger than a kernel can be given, part by part.
+    pub(crate) in_parts: bool,
 }
 
 impl Run<'_, '_> {
@@ -229,7 +231,13 @@ impl Run<'_, '_> {
         if let Some(Some(constant)) = self.constants.get(index) {
             return Ok(constant.clone());
         }
-        self.gpu.place(self.call.tensor(index)?)
+        let tensor = self.call.tensor(index)?;
+        let scalar = self.gpu.scalar(tensor.dtype()).ok_or(Stop::Host)?;
+        let bytes = tensor.len().saturating_mul(scalar.bytes());
+        if !self.in_parts && bytes > self.gpu.limits().part_max {
+            return Err(Stop::Host);
+        }
+        self.gpu.place(tensor)
     }
 
     /// An input that need not be there.

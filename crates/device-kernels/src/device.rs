@@ -55,13 +55,15 @@ impl KernelDevice {
         // what only a run shows to be another form is left to the reference.
         let claimed = table::claims_typed(&self.gpu, part, node);
         let compiled = claimed.then(|| table::compile(&self.gpu, part, node, schedules)).flatten();
-        let Some((row, work)) = compiled else {
-            let extents = computes_extents(node, &|id| part.types[id.index()].clone());
-            return Ok(Arc::new(OnHost::of(node, extents, self.host.compile(part)?)));
-        };
-        let constants = constants(&self.gpu, part, node, row.on_device);
-        let (gpu, name) = (self.gpu.clone(), row.kernel);
-        Ok(Arc::new(OnDevice { gpu, work, name, constants }))
+        let extents = computes_extents(node, &|id| part.types[id.index()].clone());
+        let device = compiled.map(|(row, work)| {
+            let constants = constants(&self.gpu, part, node, row.on_device);
+            OnDevice { gpu: self.gpu.clone(), work, name: row.kernel, constants }
+        });
+        Ok(match device {
+            Some(device) if !extents => Arc::new(device),
+            device => Arc::new(OnHost::of(node, extents, device, self.host.compile(part)?)),
+        })
     }
 
     fn node<'a>(&self, part: &Part<'a>) -> Result<&'a Node, DeviceError> {

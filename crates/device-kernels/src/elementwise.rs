@@ -11,6 +11,7 @@ use smallvec::{SmallVec, smallvec};
 
 use crate::context::{A, Gpu, LINE, Outcome, Run, Stop};
 use crate::expression::{Val, apply, result_dtype, takes, takes_dtypes};
+use crate::math;
 use crate::program::Work;
 use crate::stored::Stored;
 use crate::table::{Form, Row};
@@ -136,6 +137,11 @@ pub(crate) fn elementwise(
     let axes = merged(&shape, &shapes);
     let params = 2 + there.len() + axes.len() * (1 + there.len());
     if axes.len() > AXES_MAX || params > PARAMS_MAX {
+        return Err(Stop::Host);
+    }
+    let bytes = shape.iter().product::<usize>().saturating_mul(size_of::<u32>());
+    let large = there.iter().map(|of| of.bytes()).fold(bytes, usize::max);
+    if axes.len() > 1 && large > gpu.limits().part_max {
         return Err(Stop::Host);
     }
     let present: u32 =
@@ -324,7 +330,8 @@ fn generate(
                 .collect();
             done = expression(t, form.node, &given, form.dtype);
             if let Some(value) = done {
-                store.put(t, i, value);
+                let held = form.dtype == DType::F16 && out == Scalar::F32;
+                store.put(t, i, if held { halved(t, value) } else { value });
             }
         },
         || {},
@@ -334,6 +341,12 @@ fn generate(
         return Err(KernelError::Invalid { name: "elementwise".to_string(), reason });
     }
     trace.finish()
+}
+
+/// A number of 16 bits, as a device has it that holds those in 32.
+fn halved(t: &Trace, value: Val) -> Val {
+    let x = value.float(t);
+    Val::F(math::to_half::trace(t, &[], t.bind(x)))
 }
 
 /// A buffer that is read, of any scalar.

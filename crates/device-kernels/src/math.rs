@@ -245,6 +245,21 @@ pub(crate) fn modulo(x: f32, y: f32) -> f32 {
     x - y * (x / y).floor()
 }
 
+/// The number of 16 bits that is nearest, with ties to even, for devices that hold them in 32.
+#[kernel_fn]
+pub(crate) fn to_half(x: f32) -> f32 {
+    let bits = x.to_bits();
+    let size = bits & 0x7fff_ffff;
+    let rounded = (size + 0xfff + ((size >> 13) & 1)) & 0xffff_e000;
+    // From 65536 on they are infinite; below 2^-14 they are multiples of 2^-24.
+    let kept = if rounded >= 0x4780_0000 { 0x7f80_0000 } else { rounded };
+    let small = (x.abs() * 16777216.0).round_ties_even() * 5.9604645e-8;
+    let least = small.to_bits();
+    let whole = if size < 0x3880_0000 { least } else { kept };
+    let near = f32::from_bits(whole | (bits & 0x8000_0000));
+    if is_nan(x) { x } else { near }
+}
+
 /// `ln(1 + x)`, with its digits near zero.
 #[kernel_fn]
 pub(crate) fn log_one_plus(x: f32) -> f32 {
@@ -259,7 +274,7 @@ pub(crate) fn asinh(x: f32) -> f32 {
     let a = x.abs();
     let near = log_one_plus(a + a * a / (1.0 + (1.0 + a * a).sqrt()));
     let size = if a > 1e9 { a.ln() + 0.6931472 } else { near };
-    if x < 0.0 { -size } else { size }
+    copy_sign(size, x)
 }
 
 /// The inverse hyperbolic cosine, of numbers from 1.
@@ -267,7 +282,14 @@ pub(crate) fn asinh(x: f32) -> f32 {
 pub(crate) fn acosh(x: f32) -> f32 {
     let above = x - 1.0;
     let near = log_one_plus(above + (above * (above + 2.0)).sqrt());
-    if x > 1e9 { x.ln() + 0.6931472 } else { near }
+    if x > 1e9 {
+        x.ln() + 0.6931472
+    } else if x < 1.0 {
+        // No real number: NaN, which no literal says.
+        above.sqrt()
+    } else {
+        near
+    }
 }
 
 /// The inverse hyperbolic tangent, of numbers from -1 to 1.
@@ -275,7 +297,7 @@ pub(crate) fn acosh(x: f32) -> f32 {
 pub(crate) fn atanh(x: f32) -> f32 {
     let a = x.abs();
     let size = 0.5 * log_one_plus(2.0 * a / (1.0 - a));
-    if x < 0.0 { -size } else { size }
+    copy_sign(size, x)
 }
 
 /// `sqrt(x * x + y * y)`, without overflow on the way.
@@ -289,8 +311,11 @@ pub(crate) fn hypot(x: f32, y: f32) -> f32 {
     let size = high * (1.0 + ratio * ratio).sqrt();
     // Of infinity and anything, infinity; of nothing, nothing.
     let infinite = a > 3.4028235e38 || b > 3.4028235e38;
+    let none = is_nan(x) || is_nan(y);
     if infinite {
         f32::INFINITY
+    } else if none {
+        x + y
     } else if high == 0.0 {
         high
     } else {

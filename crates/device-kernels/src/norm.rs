@@ -258,7 +258,8 @@ fn compile_mean_variance(gpu: &Gpu, _: &Part<'_>, node: &Node) -> Option<Work> {
     let least = gpu.place(&Tensor::scalar(1e-9f32)).ok()?;
     Some(Box::new(move |run| {
         let x = run.input(0)?;
-        let mut chosen = vec![false; x.shape.len()];
+        // Without axes: all of them.
+        let mut chosen = vec![axes.is_empty(); x.shape.len()];
         for &axis in &axes {
             chosen[resolve_axis(axis, x.shape.len())?] = true;
         }

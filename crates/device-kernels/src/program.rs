@@ -9,6 +9,7 @@ use hetra_tensor::{DType, Value};
 
 use crate::context::{Gpu, Outcome, Run, Stop};
 use crate::stored::Stored;
+use crate::table::IN_PARTS;
 
 /// What a node does on the device.
 pub(crate) type Work = Box<dyn Fn(&Run<'_, '_>) -> Outcome + Send + Sync>;
@@ -23,7 +24,8 @@ pub(crate) struct OnDevice {
 
 impl Program for OnDevice {
     fn run(&self, call: Call<'_>) -> Result<Values, OpError> {
-        let run = Run { gpu: &self.gpu, call: &call, constants: &self.constants };
+        let in_parts = IN_PARTS.contains(&self.name);
+        let run = Run { gpu: &self.gpu, call: &call, constants: &self.constants, in_parts };
         match (self.work)(&run) {
             Ok(stored) => {
                 let values = stored.into_iter().map(|stored| stored.into_value(&self.gpu.launcher));
@@ -52,24 +54,34 @@ pub(crate) struct OnHost {
     control: bool,
     /// Whether it is the host's own: see [`computes_extents`].
     extents: bool,
+    /// Does it where the device made those numbers, if there is a kernel.
+    device: Option<OnDevice>,
 }
 
 impl OnHost {
-    pub(crate) fn of(node: &Node, extents: bool, program: Arc<dyn Program>) -> OnHost {
+    pub(crate) fn of(
+        node: &Node,
+        extents: bool,
+        device: Option<OnDevice>,
+        program: Arc<dyn Program>,
+    ) -> OnHost {
         let kind = find(&node.op).map(|def| def.kind);
         let stays = kind == Some(Kind::View) || reads_a_type(node);
-        OnHost { program, stays, control: kind == Some(Kind::Control), extents }
+        OnHost { program, stays, control: kind == Some(Kind::Control), extents, device }
     }
 }
 
 impl Program for OnHost {
     fn run(&self, call: Call<'_>) -> Result<Values, OpError> {
-        for input in call.inputs.iter().skip(usize::from(self.stays)).flatten() {
-            let held = input.as_tensor().is_some_and(|tensor| tensor.holder().is_some());
-            if self.extents && held {
-                // Something on the device made them, after all.
-                call.fell_back.set(true);
+        let held = |input: &Value| input.as_tensor().is_some_and(|t| t.holder().is_some());
+        if self.extents && call.inputs.iter().flatten().any(held) {
+            // Something on the device made them, after all.
+            match &self.device {
+                Some(device) => return device.run(call),
+                None => call.fell_back.set(true),
             }
+        }
+        for input in call.inputs.iter().skip(usize::from(self.stays)).flatten() {
             fetch(input)?;
         }
         self.program.run(call)
@@ -87,7 +99,8 @@ impl Program for OnHost {
     }
 
     fn by_host(&self) -> bool {
-        !self.stays && !self.control
+        // Which of the two it is shows when it runs; the kernel's name tells.
+        !self.stays && !self.control && self.device.is_none()
     }
 
     fn in_place(&self, index: usize, types: &[Option<&Type>]) -> bool {

@@ -256,12 +256,12 @@ pub(crate) fn norm<const ITEMS: usize, const TURNS: usize>(
     let from = group_id(0) * length;
     let mut mean = 0.0;
     let mut variance = 0.0;
-    // First the mean, then what lies off it.
-    for pass in 0..2 {
+    // First the mean, then what it lost to rounding, then what lies off it.
+    for pass in 0..3 {
         let mut part = 0.0;
         for i in (item..length).step_by(ITEMS) {
             let off = x[from + i] - mean;
-            let more = if pass == 0 { off } else { off * off };
+            let more = if pass < 2 { off } else { off * off };
             part += more;
         }
         tile[item] = part;
@@ -274,8 +274,9 @@ pub(crate) fn norm<const ITEMS: usize, const TURNS: usize>(
             barrier();
         }
         let result = tile[0] / (length as f32);
-        if pass == 0 {
-            mean = if centred != 0 { result } else { 0.0 };
+        if pass < 2 {
+            let more = if centred != 0 { result } else { 0.0 };
+            mean += more;
         } else {
             variance = result;
         }

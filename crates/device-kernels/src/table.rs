@@ -94,6 +94,10 @@ static ROWS: &[&[Row]] = &[
     fill::ROWS,
 ];
 
+/// Rows, by what traces call them, that work on what is larger than a kernel can be given part by
+/// part.
+pub(crate) const IN_PARTS: &[&str] = &["elementwise", "fused", "reduce"];
+
 /// The operators that there are kernels for, of some form at least.
 pub fn kernel_ops() -> impl Iterator<Item = &'static str> {
     ROWS.iter().copied().flatten().flat_map(|row| row.ops.iter().copied())

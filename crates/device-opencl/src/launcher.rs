@@ -1,6 +1,7 @@
 //! Launches on one device, in order.
 
-use std::sync::atomic::AtomicUsize;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hetra_device::{
@@ -21,7 +22,7 @@ use opencl3::error_codes::{
 use opencl3::event::Event;
 use opencl3::memory::{Buffer, ClMem};
 use opencl3::program::Program;
-use opencl3::types::{cl_device_type, cl_uint};
+use opencl3::types::{cl_device_id, cl_device_type, cl_uint};
 
 use crate::clock::Clock;
 use crate::find::Chosen;
@@ -49,8 +50,8 @@ pub(crate) struct Shared {
     pub(crate) pool: Pool<Buffer<u8>>,
     /// Bytes of the device's memory.
     pub(crate) bytes: usize,
-    /// Bytes of all blocks, those in the pool among them.
-    pub(crate) made: AtomicUsize,
+    /// Bytes of all blocks of this process on the device, those in pools among them.
+    pub(crate) made: Arc<AtomicUsize>,
     pub(crate) limits: LaunchLimits,
     /// What was compiled before, by any process.
     cache: KernelCache,
@@ -75,6 +76,14 @@ fn lanes(device: &Device) -> u32 {
         Ok(width) if is(device, CL_DEVICE_TYPE_CPU) => width.max(1),
         _ => 1,
     }
+}
+
+/// Bytes of blocks by device, which parts of it and whoever else opens it share.
+static MADE: Mutex<BTreeMap<usize, Arc<AtomicUsize>>> = Mutex::new(BTreeMap::new());
+
+fn made_on(device: cl_device_id) -> Arc<AtomicUsize> {
+    let mut all = MADE.lock().unwrap_or_else(PoisonError::into_inner);
+    all.entry(device.addr()).or_default().clone()
 }
 
 impl OpenCl {
@@ -124,7 +133,7 @@ impl OpenCl {
         // What is deprecated about it is its name only.
         let own = device.host_unified_memory().is_ok_and(|unified| !unified);
         let pinned = own.then(Blocks::new);
-        let (bytes, made) = (bytes(device.global_mem_size()), AtomicUsize::new(0));
+        let (bytes, made) = (bytes(device.global_mem_size()), made_on(found.id));
         let shared =
             Shared { name, context, pinned, queue, pool, bytes, made, limits, cache, state };
         Ok(OpenCl { info: found.info, shared: Arc::new(shared), _division: division })
@@ -258,6 +267,12 @@ impl Drop for OpenCl {
     fn drop(&mut self) {
         // Memory keeps what it is of alive, and so would what nobody looks at any more.
         self.shared.lock().pending.clear();
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.made.fetch_sub(self.pool.clear(), Ordering::Relaxed);
     }
 }
 

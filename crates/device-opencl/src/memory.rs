@@ -40,22 +40,26 @@ impl Memory {
     /// only find out when a block is first used that there is no memory for it, and end the
     /// process: what the device has is counted here.
     fn make(shared: &Arc<Shared>, size: usize) -> Result<Buffer<u8>, DeviceError> {
-        let fits = || shared.made.load(Ordering::Relaxed).saturating_add(size) <= shared.bytes;
         let clear = || shared.made.fetch_sub(shared.pool.clear(), Ordering::Relaxed);
-        if !fits() {
+        let reserve = || {
+            let more = |made: usize| made.checked_add(size).filter(|all| *all <= shared.bytes);
+            shared.made.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
+        };
+        if reserve().is_err() {
             clear();
-        }
-        if !fits() {
-            let at_most = format!(", of {} that it has", shared.bytes);
-            return Err(DeviceError::Memory { device: shared.name.clone(), bytes: size, at_most });
+            reserve().map_err(|_| {
+                let at_most = format!(", of {} that it has", shared.bytes);
+                DeviceError::Memory { device: shared.name.clone(), bytes: size, at_most }
+            })?;
         }
         let made = allocate(&shared.context, size).or_else(|_| {
             clear();
             allocate(&shared.context, size)
         });
-        let buffer = made.map_err(|error| shared.fault("clCreateBuffer", &error, size))?;
-        shared.made.fetch_add(size, Ordering::Relaxed);
-        Ok(buffer)
+        made.map_err(|error| {
+            shared.made.fetch_sub(size, Ordering::Relaxed);
+            shared.fault("clCreateBuffer", &error, size)
+        })
     }
 
     /// The buffer.

@@ -1,7 +1,7 @@
 //! `op(half) == round(op(wide))`: what the device has no kernel for in floats of 16 bits is
 //! computed in f32, and with it what stands between such nodes. Results are rounded where a node
-//! that stays, or the user, reads them: between nodes of f32 they keep their digits, and numbers
-//! beyond those of 16 bits do not overflow.
+//! that stays, one whose result jumps, or the user reads them: between other nodes of f32 they keep
+//! their digits, and numbers beyond those of 16 bits do not overflow.
 
 use std::collections::BTreeMap;
 
@@ -19,15 +19,66 @@ pub(crate) static WIDEN: Pass = Pass {
 };
 
 fn run(ed: &mut Editor<'_>) {
-    // What each value of 16 bits is in f32.
-    let mut wide = BTreeMap::new();
+    let awaited = awaited(ed);
+    let mut twins = Twins::default();
     for at in ed.live() {
-        if !widen(ed, at, &mut wide).unwrap_or(false) {
+        if widen(ed, at, &awaited, &mut twins).unwrap_or(false) {
+            let label = ed.label(at);
+            ed.note(format!("f32 for {label}"));
+        }
+    }
+}
+
+/// What values of 16 bits are in f32.
+#[derive(Default)]
+struct Twins {
+    /// As they were computed.
+    wide: BTreeMap<ValueId, ValueId>,
+    /// As they are when they were rounded.
+    rounded: BTreeMap<ValueId, ValueId>,
+}
+
+/// Operators whose results jump where a number is another in its last digits: they read what the
+/// model has there, with 16 bits.
+const JUMPS: &[&str] = &[
+    "ArgMax",
+    "ArgMin",
+    "CastLike",
+    "Ceil",
+    "Equal",
+    "Floor",
+    "Greater",
+    "GreaterOrEqual",
+    "Hardmax",
+    "IsInf",
+    "IsNaN",
+    "Less",
+    "LessOrEqual",
+    "Mod",
+    "NonZero",
+    "QuantizeLinear",
+    "Round",
+    "Sign",
+    "TopK",
+    "Unique",
+];
+
+/// Whether each value is read, at last, by a node that will be one of f32: what stands before it
+/// had better be, too.
+fn awaited(ed: &Editor<'_>) -> Vec<bool> {
+    let mut awaited = vec![false; ed.graph().values.len()];
+    for at in ed.live().into_iter().rev() {
+        let node = ed.node(at);
+        let halves = || node.inputs.iter().flatten().filter(|id| is_half(ed.ty(**id)));
+        if node.op == "Cast" || halves().next().is_none() {
             continue;
         }
-        let label = ed.label(at);
-        ed.note(format!("f32 for {label}"));
+        let behind = node.defs().any(|id| awaited[id.index()]);
+        if behind || ed.claim(node) != Claim::Kernel {
+            halves().for_each(|id| awaited[id.index()] = true);
+        }
     }
+    awaited
 }
 
 /// Whether a value is of floats of 16 bits.
@@ -44,7 +95,7 @@ fn widened(ty: &Type) -> Type {
 }
 
 /// Whether the node at this place is one of f32 now.
-fn widen(ed: &mut Editor<'_>, at: usize, wide: &mut BTreeMap<ValueId, ValueId>) -> Option<bool> {
+fn widen(ed: &mut Editor<'_>, at: usize, awaited: &[bool], twins: &mut Twins) -> Option<bool> {
     let node = ed.node(at).clone();
     let def = find(&node.op).filter(|def| def.pure && def.kind != Kind::Control)?;
     let halves: Vec<ValueId> =
@@ -53,27 +104,33 @@ fn widen(ed: &mut Editor<'_>, at: usize, wide: &mut BTreeMap<ValueId, ValueId>) 
     if halves.is_empty() || node.op == "Cast" {
         return None;
     }
-    let joins = halves.iter().any(|id| wide.contains_key(id) && ed.constant(*id).is_none());
-    if !joins && ed.claim(&node) == Claim::Kernel {
+    let made = |id: &ValueId| twins.wide.contains_key(id) && ed.constant(*id).is_none();
+    let between =
+        halves.iter().any(made) && node.defs().any(|id| awaited.get(id.index()) == Some(&true));
+    if !between && ed.claim(&node) == Claim::Kernel {
         return None;
     }
+    let jumps = JUMPS.contains(&node.op.as_str());
     let outputs = infer_wide(ed, &node, def.infer)?;
     let mut new = node.clone();
-    let mut casts = Vec::new();
+    let (mut casts, mut constants) = (Vec::new(), Vec::new());
     for slot in &mut new.inputs {
         let Some(id) = slot.filter(|id| is_half(ed.ty(*id))) else { continue };
-        *slot = Some(match (wide.get(&id), ed.constant(id)) {
+        let exact = jumps && ed.constant(id).is_none();
+        let known = if exact { &mut twins.rounded } else { &mut twins.wide };
+        *slot = Some(match (known.get(&id), ed.constant(id)) {
             (Some(&twin), _) => twin,
             (None, Some(tensor)) => {
                 let twin = cast(tensor, DType::F32, true, Rounding::NearestEven).ok()?;
                 let name = ed.graph().value(id).name.clone();
                 let twin = ed.add_constant(&name, twin);
-                wide.insert(id, twin);
+                known.insert(id, twin);
+                constants.push((id, twin));
                 twin
             }
             (None, None) => {
                 let twin = twin_of(ed, id);
-                wide.insert(id, twin);
+                known.insert(id, twin);
                 casts.push((id, twin));
                 twin
             }
@@ -87,8 +144,11 @@ fn widen(ed: &mut Editor<'_>, at: usize, wide: &mut BTreeMap<ValueId, ValueId>) 
         *slot = Some(twin);
     }
     if ed.claim(&new) != Claim::Kernel {
-        for (id, _) in &casts {
-            wide.remove(id);
+        let known = if jumps { &mut twins.rounded } else { &mut twins.wide };
+        casts.iter().for_each(|(id, _)| _ = known.remove(id));
+        for (id, twin) in constants {
+            twins.wide.remove(&id);
+            ed.graph_mut().constants.remove(&twin);
         }
         return None;
     }
@@ -99,7 +159,7 @@ fn widen(ed: &mut Editor<'_>, at: usize, wide: &mut BTreeMap<ValueId, ValueId>) 
     for (id, twin) in narrow {
         let dtype = ed.dtype(id)?;
         ed.insert(at, to(twin, id, dtype));
-        wide.insert(id, twin);
+        twins.wide.insert(id, twin);
     }
     Some(true)
 }

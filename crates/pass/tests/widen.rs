@@ -28,26 +28,37 @@ fn what_lies_between_stays_in_f32() {
             %c = Add(%a, %a)
             %d = Where(%m, %c, %x)
             %e = Cast(%c) {to = 7}
-            return (%b, %d, %e)
+            %f = Sigmoid(%b)
+            %g = Floor(%c)
+            %h = Concat(%d, %w) {axis = 1}
+            return (%f, %g, %h, %e)
         }"#,
         expect![[r#"
             graph "g" (%x#0: f16[2,2], %m: bool[2,2]) {
-              const %w = f32[2,2] [1.0, 2.0, 3.0, 4.0]
-              %x#3: f32[2,2] = Cast(%x#0) {to = 1}
-              %a: f32[2,2] = MatMul(%x#3, %w)
-              %b#5: f32[4,2] = Concat(%a, %w) {axis = 0}
-              %b#6: f16[4,2] = Cast(%b#5) {to = 10}
+              const %w#2 = f16[2,2] [1.0, 2.0, 3.0, 4.0]
+              const %w#3 = f32[2,2] [1.0, 2.0, 3.0, 4.0]
+              %x#4: f32[2,2] = Cast(%x#0) {to = 1}
+              %a: f32[2,2] = MatMul(%x#4, %w#3)
+              %b: f32[4,2] = Concat(%a, %w#3) {axis = 0}
               %c#7: f32[2,2] = Add(%a, %a)
               %c#8: f16[2,2] = Cast(%c#7) {to = 10}
-              %d#9: f32[2,2] = Where(%m, %c#7, %x#3)
+              %d#9: f32[2,2] = Where(%m, %c#7, %x#4)
               %d#10: f16[2,2] = Cast(%d#9) {to = 10}
               %e: i64[2,2] = Cast(%c#8) {to = 7}
-              return (%b#6, %d#10, %e)
+              %f#12: f32[4,2] = Sigmoid(%b)
+              %f#13: f16[4,2] = Cast(%f#12) {to = 10}
+              %c#14: f32[2,2] = Cast(%c#8) {to = 1}
+              %g#15: f32[2,2] = Floor(%c#14)
+              %g#16: f16[2,2] = Cast(%g#15) {to = 10}
+              %h: f16[2,4] = Concat(%d#10, %w#2) {axis = 1}
+              return (%f#13, %g#16, %h, %e)
             }
             widen: f32 for MatMul -> a
             widen: f32 for Concat -> b
             widen: f32 for Add -> c
             widen: f32 for Where -> d
+            widen: f32 for Sigmoid -> f
+            widen: f32 for Floor -> g
         "#]],
     );
 }

@@ -136,6 +136,16 @@ def test_results_go_where_they_are_bound():
     binding.bind_output("y", "cpu", 0, np.float32, (2, 2), np.zeros((2, 2), np.float32).ctypes.data)
     with pytest.raises(ValueError, match="output `y`"):
         session.run_with_iobinding(binding)
+    value = hetra.OrtValue.ortvalue_from_numpy(X)
+    again = session.io_binding()
+    again.bind_ortvalue_input("x", value)
+    again.bind_output("y")
+    session.run_with_iobinding(again)
+    value.update_inplace(np.zeros_like(X))
+    session.run_with_iobinding(again)
+    np.testing.assert_array_equal(again.copy_outputs_to_cpu()[0], np.zeros_like(Y))
+    with pytest.raises(ValueError, match="update_inplace"):
+        value.update_inplace(np.zeros(X.shape))
     with pytest.raises(TypeError, match="address"):
         binding.bind_input("x", "cuda", 0, np.float32, X.shape, 16)
 

@@ -230,6 +230,10 @@ fn other_numbers(random: &Random, cases: &mut Vec<Case>) {
         cases.push(Case::new(&format!("{op} of f16"), node(op), halves.map(live).into(), 1));
     }
     let values = [f32::INFINITY, f32::NEG_INFINITY, f32::NAN, 0.0, -3e38];
+    // Halves that are rounded, infinite, or hardly numbers.
+    let halves = [70_000.0, 1.0001, 1e-9, 2049.0, 65_519.0, 65_520.0, -3e-6, 6.1e-5, f32::NAN];
+    let half = node("Cast").with("to", i64::from(DType::F16.onnx()));
+    cases.push(Case::new("Cast to f16", half, vec![live(Tensor::vector(&halves))], 1));
     let edges = [f32::NAN, 1.0, 0.0, -2.0, f32::NAN];
     let arguments = vec![live(Tensor::vector(&edges)), live(Tensor::vector(&values))];
     cases.push(Case::new("Pow of no number", node("Pow"), arguments, 1));
@@ -242,6 +246,12 @@ fn other_numbers(random: &Random, cases: &mut Vec<Case>) {
         .with("detect_negative", random.below(2) as i64);
     cases.push(Case::new("IsInf", asks, vec![live(Tensor::vector(&values))], 1));
     // Angles and lengths at the axes and beyond the squares that f32 holds.
+    let far = vec![live(Tensor::vector(&[-1e8f32, -1e9, 0.5, 1.0, 3e30, f32::NAN]))];
+    cases.push(Case::new("Acosh of what has none", node("Acosh"), far, 1));
+    let none = [f32::NAN, 0.0, f32::NAN, f32::INFINITY];
+    let other = [0.0, f32::NAN, f32::INFINITY, 1.0f32];
+    let arguments = [none, other].map(|values| live(Tensor::vector(&values)));
+    cases.push(Case::new("Hypot of no number", node("hetra.Hypot"), arguments.into(), 1));
     let (y, x) = ([0.0, -0.0, 1.0, -2.0, 3e30, -4e-30], [-1.0, 1.0, 0.0, -0.5, 4e30, -3e-30f32]);
     for op in ["hetra.Atan2", "hetra.Hypot", "hetra.LogAddExp", "hetra.CopySign"] {
         let arguments = [y, x].map(|values| live(Tensor::vector(&values[..4])));

@@ -87,6 +87,9 @@ fn older_norms(random: &Random, cases: &mut Vec<Case>) {
     let op = "MeanVarianceNormalization";
     let axes = random.pick(&[&[0i64, 2, 3][..], &[1], &[-1, 0]]);
     let x = random.floats(&[shape[0], shape[1], 2 + random.below(4), 3]);
+    let all = vec![live(x.clone())];
+    let none = node(op).with("axes", Vec::<i64>::new());
+    cases.push(Case::new("MeanVarianceNormalization of all", none, all, 1));
     // Of one number only, what is left of its distance from itself.
     let wide = x.shape()[1] > 1 || axes != [1];
     cases.extend(

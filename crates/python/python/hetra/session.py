@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import enum
+import itertools
 import json
 import os
 import time
@@ -200,6 +201,13 @@ def _device(provider: str, options: dict[str, Any]) -> str:
     return f"{driver}:{index}" if index is not None and ":" not in driver and driver != "cpu" else driver
 
 
+# Files of profiles that this process has written.
+_PROFILES = itertools.count()
+
+# Most steps of a profile: what goes on longer is not kept.
+_STEPS_MAX = 1 << 20
+
+
 class InferenceSession:
     """A model compiled for a device.
 
@@ -304,7 +312,7 @@ class InferenceSession:
             return self._session.run(names, dict(input_feed))
         start = (time.perf_counter_ns() - self._begun) / 1e3
         result, steps = self._session.run_traced(names, dict(input_feed))
-        for op, kernel, device, at, took in steps:
+        for op, kernel, device, at, took in steps[: _STEPS_MAX - len(self._profile)]:
             # As viewers of traces have it: microseconds since the beginning.
             row = {"name": op, "cat": kernel, "ph": "X", "ts": start + at / 1e3, "dur": took / 1e3}
             self._profile.append({**row, "pid": os.getpid(), "tid": device})
@@ -316,7 +324,8 @@ class InferenceSession:
         if not self._options.enable_profiling:
             return ""
         stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
-        name = f"{self._options.profile_file_prefix}_{stamp}.json"
+        # Sessions of one process may end within a second.
+        name = f"{self._options.profile_file_prefix}_{stamp}_{os.getpid()}_{next(_PROFILES)}.json"
         with open(name, "w", encoding="utf-8") as file:
             json.dump(self._profile, file)
         self._profile = []
@@ -362,9 +371,10 @@ class OrtValue:
         return f.asnumpy(self._array)
 
     def update_inplace(self, array: np.ndarray) -> None:
-        """Other elements of the same shape."""
-        if tuple(array.shape) != self._array.shape:
-            raise ValueError(f"update_inplace: wanted {self._array.shape}, got {tuple(array.shape)}")
+        """Other elements of the same shape and dtype."""
+        wanted = (self._array.shape, self._array.dtype)
+        if (tuple(array.shape), array.dtype) != wanted:
+            raise ValueError(f"update_inplace: wanted {wanted}, got {(tuple(array.shape), array.dtype)}")
         self._array = f.asarray(array, device=self._array.device)
 
     def shape(self) -> list[int]:
@@ -422,7 +432,8 @@ class IOBinding:
 
     def __init__(self, session: InferenceSession) -> None:
         self._session = session
-        self._inputs: dict[str, Array] = {}
+        # A value that is bound may be another array when it is read.
+        self._inputs: dict[str, Array | OrtValue] = {}
         # Where a result goes: into memory, into a value, or to whoever asks.
         self._outputs: dict[str, np.ndarray | OrtValue | None] = {}
         self._values: dict[str, Array] = {}
@@ -431,7 +442,7 @@ class IOBinding:
         self._inputs[name] = f.asarray(array)
 
     def bind_ortvalue_input(self, name: str, value: OrtValue) -> None:
-        self._inputs[name] = value._array
+        self._inputs[name] = value
 
     def bind_input(
         self, name: str, device_type: str, device_id: int, element_type: Any, shape: Any, buffer_ptr: int
@@ -474,7 +485,9 @@ class IOBinding:
 
     def _run(self) -> None:
         names = list(self._outputs) or None
-        values = self._session.run_arrays(names, self._inputs)
+        inputs = self._inputs.items()
+        feed = {name: one._array if isinstance(one, OrtValue) else one for name, one in inputs}
+        values = self._session.run_arrays(names, feed)
         named = names or [one.name for one in self._session.get_outputs()]
         self._values = dict(zip(named, values))
         for name, into in self._outputs.items():
