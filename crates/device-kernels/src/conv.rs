@@ -267,7 +267,9 @@ fn convolution(
     let [out_height, out_width] = pair(&geometry.output, 1).ok_or(Stop::Host)?;
     let places: usize = geometry.output.iter().product();
     let out = run.gpu.room(DType::F32, &geometry.output_shape())?;
-    if out.count() == 0 || geometry.group_in() == 0 || x.dtype != DType::F32 {
+    let turns = plane.taps.iter().product::<usize>().saturating_mul(3 * geometry.group_in());
+    let fits = x.dtype == DType::F32 && turns <= run.gpu.limits().turns_max;
+    if out.count() == 0 || geometry.group_in() == 0 || !fits {
         return Err(Stop::Host);
     }
     let bias = run.optional(2)?;

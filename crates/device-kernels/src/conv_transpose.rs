@@ -100,7 +100,9 @@ fn transposed(run: &Run<'_, '_>, node: &Node) -> Outcome {
     let [_, out_width] = pair(&geometry.output, 1).ok_or(Stop::Host)?;
     let places: usize = geometry.output.iter().product();
     let out = run.gpu.room(DType::F32, &geometry.output_shape())?;
-    let floats = x.dtype == DType::F32 && w.dtype == DType::F32;
+    let turns = plane.taps.iter().product::<usize>().saturating_mul(3 * geometry.group_in());
+    let few = turns <= run.gpu.limits().turns_max;
+    let floats = x.dtype == DType::F32 && w.dtype == DType::F32 && few;
     let bias_fits = bias.as_ref().is_none_or(|bias| is_bias(bias, geometry.channels_out));
     if out.count() == 0 || geometry.group_in() == 0 || !floats || !bias_fits {
         return Err(Stop::Host);

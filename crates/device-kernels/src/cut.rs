@@ -146,6 +146,7 @@ pub(crate) mod tests {
             lanes: 1,
             cheap_barriers: true,
             units: 128,
+            turns_max: usize::MAX,
             bytes_max: 1 << 30,
             part_max: 1 << 30,
             part_align: 0,

@@ -190,6 +190,9 @@ struct Dials {
     parts: Dial,
 }
 
+/// Most products that are added up one after another.
+const SUM_MAX: usize = 1 << 14;
+
 /// Items that a processor of a GPU had better have where each reads memory by itself.
 const UNIT_ITEMS: usize = 512;
 
@@ -311,13 +314,16 @@ pub(crate) fn multiply(
     if out.count() == 0 || by.k == 0 {
         return Err(Stop::Host);
     }
-    if let Some(panels) = Panels::of(gpu, by, schedule) {
+    let panels = if by.k <= SUM_MAX { Panels::of(gpu, by, schedule) } else { None };
+    if let Some(panels) = panels {
         return panels.multiply(gpu, act, by, [a, b, c], out);
     }
     let dials = Dials::of(gpu, by);
     let [rows, columns, side, parts] =
         [&dials.rows, &dials.columns, &dials.side, &dials.parts].map(|dial| dial.of(schedule));
     let side = if side * side > gpu.limits().group_items_max as usize { 4 } else { side };
+    // Long sums keep their digits in parts, which are added up in turn.
+    let parts = parts.max(by.k.div_ceil(SUM_MAX)).min(1 << 12);
     // Without room for the parts, sums are not cut.
     let partial = match parts {
         1 => None,
@@ -327,6 +333,9 @@ pub(crate) fn multiply(
         },
     };
     let parts = if partial.is_some() { parts } else { 1 };
+    if by.k / parts > gpu.limits().turns_max {
+        return Err(Stop::Host);
+    }
     let cut = Cut { rows, columns, side, parts };
     let [(a_inner, b_inner), (a_outer, b_outer)] = by.steps;
     let mut args: SmallVec<[A<'_>; 32]> = smallvec![

@@ -12,7 +12,7 @@ use crate::context::{A, Gpu, Outcome, Run, Stop};
 use crate::elementwise::operate;
 use crate::program::Work;
 use crate::reduce::{Way, over_axes};
-use crate::rows::{product, rows_of};
+use crate::rows::{ROW_MAX, product, rows_of};
 use crate::rows_shared;
 use crate::stored::Stored;
 use crate::table::{Form, Row};
@@ -136,6 +136,11 @@ impl Norm {
         scale: &Stored,
         bias: Option<&Stored>,
     ) -> Outcome {
+        let limits = run.gpu.limits();
+        let together = rows_shared::pays(limits, self.rows, self.length, 1);
+        if self.length > ROW_MAX && !together {
+            return self.of_long_rows(run, x, scale, bias);
+        }
         let out = rows_of(run, x, &x.shape)?;
         let args = [
             A::U(self.rows),
@@ -150,7 +155,7 @@ impl Norm {
             A::M(bias.unwrap_or(scale)),
             A::M(&out),
         ];
-        if rows_shared::pays(run.gpu.limits(), self.rows, self.length, 1) {
+        if together {
             let make = || rows_shared::norm::with(&rows_shared::CONSTANTS);
             let kernel = run.gpu.kernel("norm shared", make)?;
             run.gpu.launch(&kernel, [self.rows, 1, 1], &args[1..])?;
@@ -159,6 +164,37 @@ impl Norm {
             run.gpu.line(&kernel, self.rows, &args)?;
         }
         Ok(smallvec![out.clone()])
+    }
+}
+
+impl Norm {
+    /// Rows that are long for an item: by reductions in parts.
+    fn of_long_rows(
+        &self,
+        run: &Run<'_, '_>,
+        x: &Stored,
+        scale: &Stored,
+        bias: Option<&Stored>,
+    ) -> Outcome {
+        let rows = x.reshaped(&[self.rows, self.length]);
+        let over = |of: &Stored, way: Way| over_axes(run, of, &[false, true], way);
+        let off = match self.centred {
+            true => operate(run.gpu, "Sub", &[&rows, &over(&rows, Way::Mean)?])?,
+            false => rows,
+        };
+        let epsilon = run.gpu.place(&Tensor::scalar(self.epsilon))?;
+        let variance = operate(run.gpu, "Add", &[&over(&off, Way::MeanSquare)?, &epsilon])?;
+        let deviation = operate(run.gpu, "Sqrt", &[&variance])?;
+        let normal = operate(run.gpu, "Div", &[&off, &deviation])?;
+        // The factors repeat, each of them for neighbours.
+        let repeats = x.count() / (self.factors * self.per);
+        let normal = normal.reshaped(&[repeats, self.factors, self.per]);
+        let factors = |of: &Stored| of.reshaped(&[self.factors, 1]);
+        let mut result = operate(run.gpu, "Mul", &[&normal, &factors(scale)])?;
+        if let Some(bias) = bias {
+            result = operate(run.gpu, "Add", &[&result, &factors(bias)])?;
+        }
+        Ok(smallvec![result.reshaped(&x.shape)])
     }
 }
 

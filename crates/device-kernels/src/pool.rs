@@ -101,7 +101,9 @@ fn pool(run: &Run<'_, '_>, node: &Node, mean: bool, all: bool) -> Outcome {
     let places: usize = geometry.output.iter().product();
     let shape: Shape = x.shape[..2].iter().chain(&geometry.output).copied().collect();
     let out = run.gpu.room(DType::F32, &shape)?;
-    if out.count() == 0 || x.dtype != DType::F32 || plane.taps.contains(&0) {
+    let turns = plane.taps.iter().product::<usize>().saturating_mul(2);
+    let few = turns <= run.gpu.limits().turns_max;
+    if out.count() == 0 || x.dtype != DType::F32 || plane.taps.contains(&0) || !few {
         return Err(Stop::Host);
     }
     if all && hangs_over(&geometry) {

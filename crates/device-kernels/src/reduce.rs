@@ -43,7 +43,7 @@ pub(crate) const ROWS: &[Row] = &[
         ops: &["ArgMax", "ArgMin"],
         kernel: "arg reduce",
         on_device: &[0],
-        takes: |form: &Form<'_>| form.is_f32(0),
+        takes: |form: &Form<'_>| form.is_f32(0) && form.is_short(0),
         compile: compile_arg,
     },
 ];
@@ -447,6 +447,9 @@ fn compile_arg(_: &Gpu, _: &Part<'_>, node: &Node) -> Option<Work> {
             return Err(Stop::Host);
         }
         let (length, inner) = (x.shape[axis], product(&x.shape[axis + 1..]));
+        if length > run.gpu.limits().turns_max {
+            return Err(Stop::Host);
+        }
         let mut shape: Shape = x.shape.clone();
         match keep {
             true => shape[axis] = 1,

@@ -9,8 +9,10 @@ use hetra_ops::{LrnForm, SoftmaxForm, resolve_axis};
 use hetra_tensor::DType;
 use smallvec::smallvec;
 
-use crate::context::{A, Gpu, Run, Stop};
+use crate::context::{A, Gpu, Outcome, Run, Stop};
+use crate::elementwise::operate;
 use crate::program::Work;
+use crate::reduce::{Way, over_axes};
 use crate::rows_shared;
 use crate::stored::Stored;
 use crate::table::{Form, Row};
@@ -34,7 +36,7 @@ pub(crate) const ROWS: &[Row] = &[
         ops: &["CumSum"],
         kernel: "sums so far",
         on_device: &[0],
-        takes: |form: &Form<'_>| form.is_f32(0),
+        takes: |form: &Form<'_>| form.is_f32(0) && form.is_short(0),
         compile: compile_sums,
     },
 ];
@@ -72,6 +74,9 @@ fn softmax(rows: u32, length: u32, inner: u32, log: u32, x: &[f32], y: &mut [f32
     }
 }
 
+/// Longest rows that an item does by itself.
+pub(crate) const ROW_MAX: usize = 1 << 12;
+
 /// The elements that these extents have.
 pub(crate) fn product(extents: &[usize]) -> usize {
     extents.iter().product()
@@ -90,8 +95,11 @@ fn compile_softmax(_: &Gpu, _: &Part<'_>, node: &Node) -> Option<Work> {
     Some(Box::new(move |run| {
         let x = run.input(0)?;
         let SoftmaxForm { outer, length, inner } = SoftmaxForm::resolve(&node, &x.shape)?;
-        let out = rows_of(run, &x, &x.shape)?;
         let (rows, log) = (outer * inner, usize::from(node.op == "LogSoftmax"));
+        if length > ROW_MAX && !rows_shared::pays(run.gpu.limits(), rows, length, inner) {
+            return long_softmax(run, &x, [outer, length, inner], log != 0);
+        }
+        let out = rows_of(run, &x, &x.shape)?;
         let args = [A::U(rows), A::U(length), A::U(inner), A::U(log), A::M(&x), A::M(&out)];
         if rows_shared::pays(run.gpu.limits(), rows, length, inner) {
             let kernel = run
@@ -104,6 +112,20 @@ fn compile_softmax(_: &Gpu, _: &Part<'_>, node: &Node) -> Option<Work> {
         }
         Ok(smallvec![out.clone()])
     }))
+}
+
+/// Softmax of rows that are long for an item: by reductions in parts.
+fn long_softmax(run: &Run<'_, '_>, x: &Stored, sizes: [usize; 3], log: bool) -> Outcome {
+    let rows = x.reshaped(&sizes);
+    let over = |of: &Stored, way: Way| over_axes(run, of, &[false, true, false], way);
+    let result = if log {
+        operate(run.gpu, "Sub", &[&rows, &over(&rows, Way::LogSumExp)?])?
+    } else {
+        let off = operate(run.gpu, "Sub", &[&rows, &over(&rows, Way::Greatest)?])?;
+        let all = operate(run.gpu, "Exp", &[&off])?;
+        operate(run.gpu, "Div", &[&all, &over(&all, Way::Sum)?])?
+    };
+    Ok(smallvec![result.reshaped(&x.shape)])
 }
 
 #[kernel(group = [64])]
@@ -209,6 +231,9 @@ fn compile_sums(_: &Gpu, _: &Part<'_>, node: &Node) -> Option<Work> {
         let axis = resolve_axis(axis, x.shape.len())?;
         let out = rows_of(run, &x, &x.shape)?;
         let (length, inner) = (x.shape[axis], product(&x.shape[axis + 1..]));
+        if length > run.gpu.limits().turns_max {
+            return Err(Stop::Host);
+        }
         let rows = x.count() / length;
         let kernel = run.gpu.kernel("sums_so_far", || sums_so_far::with(&[]))?;
         let sizes = [rows, length, inner, usize::from(exclusive), usize::from(reverse)].map(A::U);

@@ -71,6 +71,12 @@ impl<'a> Form<'a> {
         self.ty(index).dtype() == Some(hetra_tensor::DType::F16)
     }
 
+    /// Whether an item may go along any axis of an input, as far as they are known.
+    pub(crate) fn is_short(&self, index: usize) -> bool {
+        let turns = self.gpu.limits().turns_max;
+        self.ty(index).known_shape().is_none_or(|shape| shape.iter().all(|&axis| axis <= turns))
+    }
+
     /// The number of axes of an input, if it is known.
     pub(crate) fn rank(&self, index: usize) -> Option<usize> {
         self.ty(index).dims().map(<[_]>::len)

@@ -112,6 +112,7 @@ impl OpenCl {
             lanes: lanes(&device),
             cheap_barriers: is(&device, CL_DEVICE_TYPE_GPU),
             units: device.max_compute_units().map_or(1, |units| units as usize),
+            turns_max: usize::MAX,
             bytes_max: bytes(device.max_mem_alloc_size()),
             part_max: bytes(device.max_mem_alloc_size()),
             part_align: 0,

@@ -107,6 +107,11 @@ impl Wgpu {
             lanes: 1,
             cheap_barriers: found.adapter.get_info().device_type != wgpu::DeviceType::Cpu,
             units: units(found.adapter.get_info().device_type),
+            // `LP_MAX_TGSI_LOOP_ITERATIONS` of Mesa is 65,535.
+            turns_max: match found.adapter.get_info().device_type {
+                wgpu::DeviceType::Cpu => 60_000,
+                _ => usize::MAX,
+            },
             bytes_max: usize::try_from(limits.max_buffer_size).unwrap_or(usize::MAX) & !255,
             part_max: usize::try_from(
                 limits.max_storage_buffer_binding_size.min(limits.max_buffer_size),

@@ -79,6 +79,8 @@ pub struct LaunchLimits {
     /// Processors of the device, each of which has room for several groups; a guess where its
     /// driver does not say.
     pub units: usize,
+    /// Most turns of all loops of an item: Mesa's lavapipe ends loops beyond, and says nothing.
+    pub turns_max: usize,
     /// Most bytes of one memory.
     pub bytes_max: usize,
     /// Most bytes of it that a kernel can be given at once.

@@ -19,6 +19,28 @@ fn long_rows(random: &Random, cases: &mut Vec<Case>) {
     let arguments = vec![live(far), weight(random.floats(&[4096]))];
     let norm = node("LayerNormalization");
     cases.push(Case::new("LayerNormalization far from zero", norm, arguments, 1));
+    // Longer than an item does by itself, and than some drivers let one loop.
+    let row = random.floats(&[2, 23_000]);
+    let op = random.pick(&["Softmax", "LogSoftmax"]);
+    cases.push(Case::new("softmax of very long rows", node(op), vec![live(row)], 1));
+    let images = random.floats(&[1, 2, 150, 151]);
+    let factors = [random.floats(&[2]), random.floats(&[2])].map(weight);
+    let arguments: Vec<_> = [live(images)].into_iter().chain(factors).collect();
+    let op = random.pick(&["InstanceNormalization", "GroupNormalization"]);
+    let norm = node(op);
+    let norm = if op == "GroupNormalization" { norm.with("num_groups", 1i64) } else { norm };
+    cases.push(Case::new("norm of large planes", norm, arguments, 1));
+    let many = random.floats(&[70_000]);
+    let op = random.pick(&["ArgMax", "ArgMin"]);
+    cases.push(Case::new(&format!("{op} of many"), node(op), vec![live(many.clone())], 1));
+    let axis = weight(Tensor::scalar(0i64));
+    cases.push(Case::new("CumSum of many", node("CumSum"), vec![live(many), axis], 1));
+    let (mut a, b) = (random.floats(&[2, 70_000]), random.floats(&[70_000, 2]));
+    if let Ok(values) = a.as_mut_slice::<f32>() {
+        values.iter_mut().for_each(|value| *value = value.abs());
+    }
+    let product = vec![live(a), live(b)];
+    cases.push(Case::new("MatMul of long rows", node("MatMul"), product, 1));
     cases.push(Case::new("softmax of long rows", soft, vec![live(long.clone())], 1));
     let (scale, bias) = (random.floats(&rows[1..]), random.floats(&rows[1..]));
     let arguments = vec![live(long.clone()), weight(scale), weight(bias)];

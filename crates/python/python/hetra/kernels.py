@@ -43,7 +43,9 @@ def _bind(parameters: list[_Parameter], arguments: tuple[Any, ...], name: str) -
             wanted = wanted or (first.dtype if first is not None else None)
             argument = f.full((), argument, dtype=wanted, device=first.device if first is not None else None)
         else:
-            argument = f.asarray(argument)
+            # What is no array of a device yet goes where the others are.
+            here = not isinstance(argument, Array) and first is not None
+            argument = f.asarray(argument, device=first.device if here else None)
         if wanted is not None and argument.dtype != wanted:
             if parameter.dtype is None or not np.can_cast(argument.dtype, wanted, "same_kind"):
                 raise TypeError(f"{name}: `{parameter.name}` is {wanted}, got {argument.dtype}")

@@ -422,6 +422,8 @@ def _place(device_type: str, device_id: int = 0) -> str | None:
 
 def _memory(pointer: int, element_type: Any, shape: Sequence[int]) -> np.ndarray:
     """The host's memory at an address, which the caller keeps."""
+    if not pointer:
+        raise ValueError("an address is null")
     dtype = np.dtype(element_type)
     count = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
     return np.frombuffer((ctypes.c_byte * count).from_address(pointer), dtype).reshape(tuple(shape))
