@@ -102,9 +102,15 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             for (id, ty) in fixed.graph.inputs.clone().into_iter().zip(&types) {
                 fixed.graph.values[id.index()].ty = ty.clone();
             }
+            // As `run` has them where nobody gives them.
+            fixed.graph.fix_defaults(|_| false);
             match OnDevice::of(fixed, device) {
                 // What was guessed may fit together in no way: then by what is known without.
-                Err(_) if !report.guessed.is_empty() => Some(OnDevice::of(read(options)?, device)?),
+                Err(_) if !report.guessed.is_empty() => {
+                    let mut open = read(options)?;
+                    open.graph.fix_defaults(|_| false);
+                    Some(OnDevice::of(open, device)?)
+                }
                 told => Some(told?),
             }
         }

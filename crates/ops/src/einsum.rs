@@ -289,6 +289,8 @@ fn infer_einsum(ctx: &InferCtx<'_>) -> Result<Vec<Type>, OpError> {
             false => Ok(known),
         })
     };
+    // Those that are summed have to agree, too.
+    equation.operands.iter().flatten().try_for_each(|label| extent(label).map(drop))?;
     let dims = equation.output.iter().map(extent).collect::<Result<_, _>>()?;
     Ok(vec![InferCtx::make(dtype, Some(dims))])
 }

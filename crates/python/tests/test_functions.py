@@ -349,3 +349,27 @@ def test_casts(dtype, device):
     y = hetra.asarray(x, device=device)
     for to in ALL:
         close(y.astype(to), x.astype(to))
+
+
+def test_labels_that_disagree_are_errors_at_the_call():
+    a, b = hetra.ones((5, 5)), hetra.ones((6, 5))
+    for equation, operands in [("ij,jk->ik", (a, b)), ("ii", (hetra.ones((5, 4)),))]:
+        with pytest.raises(ValueError):
+            hetra.einsum(equation, *operands)
+
+
+def test_halves_are_rounded_where_they_are_held_in_more_bits(device):
+    x = np.asarray([70000.0, 1.0001, 1e-9, 2049.0], np.float32)
+    halves = hetra.asarray(x, device=device).astype("float16").astype("float32")
+    with np.errstate(over="ignore"):
+        np.testing.assert_array_equal(hetra.asnumpy(halves), x.astype(np.float16).astype(np.float32))
+
+
+def test_long_sums_keep_their_digits(device):
+    x = np.random.default_rng(3).random(300_000, dtype=np.float32)
+    a = hetra.asarray(x, device=device)
+    wanted = float(np.dot(x.astype(np.float64), x.astype(np.float64)))
+    assert abs(float(a @ a) - wanted) < 2e-5 * wanted
+    assert int(hetra.argmax(a)) == int(x.argmax())
+    far = a + 1000.0
+    np.testing.assert_allclose(float(hetra.var(far)), (x + np.float32(1000)).astype(np.float64).var(), rtol=1e-3)

@@ -43,6 +43,19 @@ def test_expressions_are_those_of_c():
     close(run("int t = x; t += y; t *= 2; z = -t + ~y /* comment */ // another"), -(x + y) * 2 + ~y)
     close(run("z = (int)(float(x) * 0.5f)"), np.trunc(x * 0.5).astype(np.int32))
     close(run("z = max(x, y) - min(x, y)"), np.abs(x - y))
+    halves = np.asarray([0.5, 1.5, 2.5, -0.5, np.nan], np.float32)
+    of_one = lambda body: ElementwiseKernel("float32 x", "float32 z", body)(hetra.asarray(halves))
+    close(of_one("z = round(x)"), np.asarray([1, 2, 3, -1, np.nan], np.float32))
+    close(of_one("z = fmax(x, 1.0f)"), np.asarray([1, 1.5, 2.5, 1, 1], np.float32))
+    close(of_one("z = fmin(x, x)"), halves)
+
+
+def test_numbers_go_where_the_arrays_are(device):
+    x = np.asarray([-7, 7, 5, 0], np.int32)
+    remainder = ElementwiseKernel("int32 x", "int32 z", "z = x % 3")
+    close(remainder(hetra.asarray(x, device=device)), np.fmod(x, 3))
+    both = ElementwiseKernel("float32 x, float32 y", "float32 z", "z = x + y")
+    close(both(hetra.asarray(A, device=device), A), A + A)
 
 
 def test_reductions(device):

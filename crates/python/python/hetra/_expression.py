@@ -34,11 +34,37 @@ _TYPES = {
     "uint64": "uint64",
 }
 
+
+def _round(x: Any) -> Any:
+    """To the nearest integer, halves away from 0, as C has it."""
+    return f.copysign(f.floor(f.abs(x) + 0.5), x)
+
+
+def _number(choose: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """The greater or the lesser of two numbers; the other one where one is none, as C has it."""
+
+    def chosen(a: Any, b: Any) -> Any:
+        none = [f.isnan(x) if hasattr(x, "dtype") else x != x for x in (a, b)]
+        both = choose(a, b)
+        both = f.where(none[1], a, both) if none[1] is not False else both
+        return f.where(none[0], b, both) if none[0] is not False else both
+
+    return chosen
+
+
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "fabs": f.abs,
     "pow": f.pow,
-    "fmax": f.maximum,
-    "fmin": f.minimum,
+    "fmax": _number(f.maximum),
+    "fmin": _number(f.minimum),
+    "fdim": lambda a, b: f.maximum(a - b, 0.0),
+    "fma": lambda a, b, c: a * b + c,
+    "exp2": lambda x: f.exp(x * 0.6931471805599453),
+    "cbrt": lambda x: f.copysign(f.pow(f.abs(x), 1 / 3), x),
+    "erfc": lambda x: 1.0 - f.erf(x),
+    "nearbyint": f.round,
+    "remainder": lambda a, b: a - f.round(a / b) * b,
+    "round": _round,
     "max": f.maximum,
     "min": f.minimum,
     "fmod": lambda a, b: a - f.trunc(a / b) * b,
@@ -48,7 +74,7 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     **{
         name: getattr(f, name)
         for name in """abs exp expm1 log log1p log2 log10 sqrt sin cos tan asin acos atan sinh cosh
-        tanh asinh acosh atanh floor ceil round trunc erf isnan isinf isfinite hypot copysign
+        tanh asinh acosh atanh floor ceil trunc erf isnan isinf isfinite hypot copysign
         signbit""".split()
     },
 }
