@@ -25,8 +25,8 @@ fn markdown() -> String {
          of its own, and a View costs nothing; every operator has a reference. On GPUs and OpenCL \
          devices the operators marked `yes` have kernels, of their common forms at least (floats of 32 \
          bits, those of 16 by them; what is multiplied has at most four axes where it is an image), and \
-         views, `Shape` and `Size` stay where they are; whole numbers that are few, such as extents, are \
-         the host's to compute; all others are left to the host, and stop a model with `--no-fallback`: \
+         views, `Shape` and `Size` stay where they are; `Attention` has one on hardware only; whole \
+         numbers that are few, such as extents, are the host's to compute; all others are left to the host, and stop a model with `--no-fallback`: \
          `hetra inspect MODEL --device wgpu` says which of its nodes do.\n\n\
          | operator | ONNX name, version | kind | GPU, OpenCL | gradient | what it does |\n\
          |---|---|---|---|---|---|\n",
