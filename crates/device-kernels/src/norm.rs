@@ -13,11 +13,11 @@ use crate::elementwise::operate;
 use crate::program::Work;
 use crate::reduce::{Way, over_axes};
 use crate::rows::{ROW_MAX, product, rows_of};
-use crate::rows_shared;
+use crate::rows_shared::{self, factor_of};
 use crate::stored::Stored;
 use crate::table::{Form, Row};
 
-/// What one of the operators is, and whether it leaves the mean where it is.
+/// A row of the table: what all of them have in common is said here.
 const fn row(
     ops: &'static [&'static str],
     on_device: &'static [usize],
@@ -107,7 +107,7 @@ fn norm(
     let variance = squares / (length as f32) - drift * drift;
     let factor = 1.0 / (variance + epsilon).sqrt();
     for i in 0..length {
-        let of = if per == 1 { (from + i) % factors } else { ((from + i) / per) % factors };
+        let of = factor_of(from + i, per, factors);
         let mut value = ((x[from + i] - mean) - drift) * factor * scale[of];
         if has_bias != 0 {
             value += bias[of];
@@ -165,9 +165,7 @@ impl Norm {
         }
         Ok(smallvec![out.clone()])
     }
-}
 
-impl Norm {
     /// Rows that are long for an item: by reductions in parts.
     fn of_long_rows(
         &self,

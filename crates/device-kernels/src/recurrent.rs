@@ -3,7 +3,7 @@
 
 use hetra_device::{Part, Schedule};
 use hetra_ir::Node;
-use hetra_kernel::kernel;
+use hetra_kernel::{kernel, kernel_fn};
 use hetra_ops::{Activation, Cell, RecurrentForm};
 use hetra_tensor::{DType, Shape};
 use smallvec::{SmallVec, smallvec};
@@ -48,6 +48,20 @@ fn is_usual(form: &RecurrentForm) -> bool {
         && form.activations.iter().all(|own| usual(own) && Some(own) == first)
 }
 
+/// The place in time of a step: both directions have their own way through it. (Of what was before
+/// the first one nothing is read.)
+#[kernel_fn]
+fn time_of(step: u32, steps: u32, backwards: u32, direction: u32) -> u32 {
+    let back = (backwards >> direction) & 1;
+    if back == 1 { steps - 1 - step } else { step }
+}
+
+/// Which state of all that a layer gives it is.
+#[kernel_fn]
+fn place_of(time: u32, directions: u32, direction: u32, sequences: u32, sequence: u32) -> u32 {
+    (time * directions + direction) * sequences + sequence
+}
+
 /// One step of all directions: an item has a hidden unit of a sequence. Gates are i, o, f, c.
 #[kernel(group = [64])]
 fn lstm_step(
@@ -75,12 +89,10 @@ fn lstm_step(
     }
     let sequence = global_id(1);
     let direction = global_id(2);
-    // Both directions have their own way through time.
-    let back = (backwards >> direction) & 1;
-    let time = if back == 1 { steps - 1 - step } else { step };
-    let before = if back == 1 { time + 1 } else { time - 1 };
+    let time = time_of(step, steps, backwards, direction);
+    let before = time_of(step - 1, steps, backwards, direction);
     let state = (direction * sequences + sequence) * hidden;
-    let from = ((before * directions + direction) * sequences + sequence) * hidden;
+    let from = place_of(before, directions, direction, sequences, sequence) * hidden;
     let given = ((direction * steps + time) * sequences + sequence) * 4 * hidden;
     let mut sums = [0.0; 4];
     for gate in 0..4 {
@@ -109,7 +121,7 @@ fn lstm_step(
     let out = sigmoid(sums[1]) * tanh(kept);
     c[state + unit] = kept;
     last_h[state + unit] = out;
-    y[((time * directions + direction) * sequences + sequence) * hidden + unit] = out;
+    y[place_of(time, directions, direction, sequences, sequence) * hidden + unit] = out;
 }
 
 /// One step of all directions of a layer of one gate: `relu` or the hyperbolic tangent.
@@ -137,11 +149,10 @@ fn rnn_step(
     }
     let sequence = global_id(1);
     let direction = global_id(2);
-    let back = (backwards >> direction) & 1;
-    let time = if back == 1 { steps - 1 - step } else { step };
-    let before = if back == 1 { time + 1 } else { time - 1 };
+    let time = time_of(step, steps, backwards, direction);
+    let before = time_of(step - 1, steps, backwards, direction);
     let state = (direction * sequences + sequence) * hidden;
-    let from = ((before * directions + direction) * sequences + sequence) * hidden;
+    let from = place_of(before, directions, direction, sequences, sequence) * hidden;
     let mut sum = gates[((direction * steps + time) * sequences + sequence) * hidden + unit];
     if has_bias != 0 {
         let at = direction * 2 * hidden + unit;
@@ -155,7 +166,7 @@ fn rnn_step(
     }
     let out = if relu != 0 { leaky(sum, 0.0) } else { tanh(sum) };
     last_h[state + unit] = out;
-    y[((time * directions + direction) * sequences + sequence) * hidden + unit] = out;
+    y[place_of(time, directions, direction, sequences, sequence) * hidden + unit] = out;
 }
 
 /// One step of all directions of a gated layer. Gates are z, r, h. Where the reset gate acts before
@@ -187,11 +198,10 @@ fn gru_step<const PART: usize>(
     }
     let sequence = global_id(1);
     let direction = global_id(2);
-    let back = (backwards >> direction) & 1;
-    let time = if back == 1 { steps - 1 - step } else { step };
-    let before = if back == 1 { time + 1 } else { time - 1 };
+    let time = time_of(step, steps, backwards, direction);
+    let before = time_of(step - 1, steps, backwards, direction);
     let state = (direction * sequences + sequence) * hidden;
-    let from = ((before * directions + direction) * sequences + sequence) * hidden;
+    let from = place_of(before, directions, direction, sequences, sequence) * hidden;
     let given = ((direction * steps + time) * sequences + sequence) * 3 * hidden;
     let there = step > 0 || has_h != 0;
     let mut own = 0.0;
@@ -236,7 +246,7 @@ fn gru_step<const PART: usize>(
         }
         let out = (1.0 - z) * tanh(sums[2] + reset * sums[3]) + z * own;
         last_h[state + unit] = out;
-        y[((time * directions + direction) * sequences + sequence) * hidden + unit] = out;
+        y[place_of(time, directions, direction, sequences, sequence) * hidden + unit] = out;
     } else {
         for k in 0..hidden {
             sums[3] += left[state + k] * r[row + 2 * gate_rows + k];
@@ -244,7 +254,7 @@ fn gru_step<const PART: usize>(
         let z = update[state + unit];
         let out = (1.0 - z) * tanh(sums[2] + sums[3]) + z * own;
         last_h[state + unit] = out;
-        y[((time * directions + direction) * sequences + sequence) * hidden + unit] = out;
+        y[place_of(time, directions, direction, sequences, sequence) * hidden + unit] = out;
     }
 }
 

@@ -3,18 +3,20 @@
 
 use hetra_device::{LaunchLimits, Part};
 use hetra_ir::Node;
-use hetra_kernel::{kernel, kernel_fn};
+use hetra_kernel::kernel;
 use hetra_ops::resolve_axis;
 use hetra_tensor::{DType, Shape, Tensor};
 use smallvec::smallvec;
 
 use crate::context::{A, Gpu, LINE, Outcome, Run, Stop};
 use crate::elementwise::operate;
-use crate::math::{between, is_nan};
+use crate::math::is_nan;
 use crate::movement::permuted;
 use crate::program::Work;
 use crate::rows::{product, rows_of};
-use crate::rows_shared::{self, count_of, first_in_row, merged, neutral, taken};
+use crate::rows_shared::{
+    self, count_of, first_of, merged, neutral, nothing, size_of, taken, term_of, unit_of, whole_of,
+};
 use crate::stored::Stored;
 use crate::table::{Form, Row};
 
@@ -47,14 +49,6 @@ pub(crate) const ROWS: &[Row] = &[
         compile: compile_arg,
     },
 ];
-
-/// A part of a row: `each` elements, `lanes` apart, so that items that are neighbours read
-/// neighbours. `g` counts parts: rows have `parts` of them.
-#[kernel_fn]
-fn first_of(g: u32, length: u32, inner: u32, parts: u32, lanes: u32, each: u32) -> u32 {
-    let part = (g / inner) % parts;
-    (g / (inner * parts)) * length * inner + first_in_row(part, lanes, each) * inner + g % inner
-}
 
 /// One number for each part of a row. No more than 64 elements are added up one after another:
 /// their sums are added up in turn, so that long rows keep their digits.
@@ -113,30 +107,21 @@ fn scaled(
     let count = count_of((g / inner) % parts, length, lanes, each);
     let from = first_of(g, length, inner, parts, lanes, each);
     let step = lanes * inner;
-    let mut greatest = if log != 0 { f32::NEG_INFINITY } else { 0.0 };
+    let mut greatest = nothing(log);
     for i in 0..count {
-        let value = x[from + i * step];
-        greatest = if log != 0 { greatest.max(value) } else { greatest.max(value.abs()) };
+        greatest = greatest.max(size_of(log, x[from + i * step]));
     }
-    // Neither nothing nor infinite.
-    let least = if log != 0 { f32::MIN } else { 1e-30 };
-    let most = if log != 0 { f32::MAX } else { 1e30 };
-    let unit = between(greatest, least, most);
+    let unit = unit_of(log, greatest);
     let mut sum = 0.0;
     for block in (0..count).step_by(64) {
         let mut part = 0.0;
         let end = (count - block).min(64);
         for i in 0..end {
-            let value = x[from + (block + i) * step];
-            if log != 0 {
-                part += (value - unit).exp();
-            } else {
-                part += (value / unit) * (value / unit);
-            }
+            part += term_of(log, x[from + (block + i) * step], unit);
         }
         sum += part;
     }
-    y[g] = if log != 0 { unit + sum.ln() } else { unit * sum.sqrt() };
+    y[g] = whole_of(log, unit, sum);
 }
 
 /// The place of the greatest element of a row, or of the least: the first of equal ones, or the

@@ -26,8 +26,16 @@ pub(crate) fn pays(limits: &LaunchLimits, rows: usize, length: usize, inner: usi
 
 /// The place of the first element of a part in its row.
 #[kernel_fn]
-pub(crate) fn first_in_row(part: u32, lanes: u32, each: u32) -> u32 {
+fn first_in_row(part: u32, lanes: u32, each: u32) -> u32 {
     (part / lanes) * lanes * each + part % lanes
+}
+
+/// A part of a row: `each` elements, `lanes` apart, so that items that are neighbours read
+/// neighbours. `g` counts parts: rows have `parts` of them.
+#[kernel_fn]
+pub(crate) fn first_of(g: u32, length: u32, inner: u32, parts: u32, lanes: u32, each: u32) -> u32 {
+    let part = (g / inner) % parts;
+    (g / (inner * parts)) * length * inner + first_in_row(part, lanes, each) * inner + g % inner
 }
 
 /// How many elements a part has.
@@ -85,6 +93,51 @@ pub(crate) fn taken(way: u32, value: f32) -> f32 {
     result
 }
 
+/// Of the logarithm of a sum of exponentials (`log` is 1), or the root of a sum of squares: what is
+/// less than any size.
+#[kernel_fn]
+pub(crate) fn nothing(log: u32) -> f32 {
+    if log != 0 { f32::NEG_INFINITY } else { 0.0 }
+}
+
+/// What the greatest is looked for of.
+#[kernel_fn]
+pub(crate) fn size_of(log: u32, value: f32) -> f32 {
+    if log != 0 { value } else { value.abs() }
+}
+
+/// What elements are brought near one by: the greatest size, neither nothing nor infinite.
+#[kernel_fn]
+pub(crate) fn unit_of(log: u32, greatest: f32) -> f32 {
+    let least = if log != 0 { f32::MIN } else { 1e-30 };
+    let most = if log != 0 { f32::MAX } else { 1e30 };
+    between(greatest, least, most)
+}
+
+/// What is added up of an element.
+#[kernel_fn]
+pub(crate) fn term_of(log: u32, value: f32, unit: f32) -> f32 {
+    let mut term = 0.0;
+    if log != 0 {
+        term = (value - unit).exp();
+    } else {
+        term = (value / unit) * (value / unit);
+    }
+    term
+}
+
+/// The result of a sum.
+#[kernel_fn]
+pub(crate) fn whole_of(log: u32, unit: f32, sum: f32) -> f32 {
+    if log != 0 { unit + sum.ln() } else { unit * sum.sqrt() }
+}
+
+/// Which of the factors of a norm an element has: each is for `per` neighbours, and they repeat.
+#[kernel_fn]
+pub(crate) fn factor_of(at: u32, per: u32, factors: u32) -> u32 {
+    if per == 1 { at % factors } else { (at / per) % factors }
+}
+
 /// Reductions, as `reduce.rs` has them.
 #[kernel(group = [ITEMS])]
 pub(crate) fn reduced<const ITEMS: usize, const TURNS: usize>(
@@ -101,10 +154,8 @@ pub(crate) fn reduced<const ITEMS: usize, const TURNS: usize>(
     let tile = shared::<[f32; ITEMS]>();
     let g = group_id(0);
     let item = local_id(0);
-    let part = (g / inner) % parts;
-    let count = count_of(part, length, lanes, each);
-    let first = first_in_row(part, lanes, each);
-    let from = ((g / (inner * parts)) * length + first) * inner + g % inner;
+    let count = count_of((g / inner) % parts, length, lanes, each);
+    let from = first_of(g, length, inner, parts, lanes, each);
     let mut result = neutral(way);
     for i in (item..count).step_by(ITEMS) {
         result = merged(way, result, taken(way, x[from + i * lanes * inner]));
@@ -138,14 +189,10 @@ pub(crate) fn scaled<const ITEMS: usize, const TURNS: usize>(
     let tile = shared::<[f32; ITEMS]>();
     let g = group_id(0);
     let item = local_id(0);
-    let part_of = (g / inner) % parts;
-    let count = count_of(part_of, length, lanes, each);
-    let first = first_in_row(part_of, lanes, each);
-    let from = ((g / (inner * parts)) * length + first) * inner + g % inner;
+    let count = count_of((g / inner) % parts, length, lanes, each);
+    let from = first_of(g, length, inner, parts, lanes, each);
     let step = lanes * inner;
-    let least = if log != 0 { f32::MIN } else { 1e-30 };
-    let most = if log != 0 { f32::MAX } else { 1e30 };
-    let mut unit = if log != 0 { f32::NEG_INFINITY } else { 0.0 };
+    let mut unit = nothing(log);
     let mut all = 0.0;
     // First the greatest, then the sum.
     for pass in 0..2 {
@@ -153,11 +200,9 @@ pub(crate) fn scaled<const ITEMS: usize, const TURNS: usize>(
         for i in (item..count).step_by(ITEMS) {
             let value = x[from + i * step];
             if pass == 0 {
-                part = if log != 0 { part.max(value) } else { part.max(value.abs()) };
-            } else if log != 0 {
-                part += (value - unit).exp();
+                part = part.max(size_of(log, value));
             } else {
-                part += (value / unit) * (value / unit);
+                part += term_of(log, value, unit);
             }
         }
         tile[item] = part;
@@ -172,14 +217,14 @@ pub(crate) fn scaled<const ITEMS: usize, const TURNS: usize>(
             barrier();
         }
         if pass == 0 {
-            unit = between(tile[0], least, most);
+            unit = unit_of(log, tile[0]);
         } else {
             all = tile[0];
         }
         barrier();
     }
     if item == 0 {
-        y[g] = if log != 0 { unit + all.ln() } else { unit * all.sqrt() };
+        y[g] = whole_of(log, unit, all);
     }
 }
 
@@ -284,7 +329,7 @@ pub(crate) fn norm<const ITEMS: usize, const TURNS: usize>(
     }
     let factor = 1.0 / (variance + epsilon).sqrt();
     for i in (item..length).step_by(ITEMS) {
-        let of = if per == 1 { (from + i) % factors } else { ((from + i) / per) % factors };
+        let of = factor_of(from + i, per, factors);
         let mut value = (x[from + i] - mean) * factor * scale[of];
         if has_bias != 0 {
             value += bias[of];

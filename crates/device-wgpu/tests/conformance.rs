@@ -44,9 +44,22 @@ impl Launcher for AsGpu {
     }
 }
 
-fn run_suite(info: DeviceInfo, launcher: Arc<dyn Launcher>) {
+/// A device for models, of a launcher; it checks every index.
+fn checked(info: DeviceInfo, launcher: Arc<dyn Launcher>) -> KernelDevice {
     let host = CpuDriver.open("cpu", HostThreads::default(), ScheduleTable::default()).unwrap();
-    let device = KernelDevice::new(info, launcher, host, ScheduleTable::default()).checked();
+    KernelDevice::new(info, launcher, host, ScheduleTable::default()).checked()
+}
+
+/// A device whose kernels can be given 8 KiB at once.
+fn of_small_parts() -> Option<KernelDevice> {
+    let device = opened("wgpu", hetra_device_wgpu::open("wgpu"))?;
+    let info = device.info().clone();
+    let limits = LaunchLimits { part_max: 8192, ..device.limits().clone() };
+    Some(checked(info, Arc::new(AsGpu { device, limits })))
+}
+
+fn run_suite(info: DeviceInfo, launcher: Arc<dyn Launcher>) {
+    let device = checked(info, launcher);
     let kinds = suite(&device, (1, 6), 3e-5, OPEN).unwrap_or_else(|failures| panic!("{failures}"));
     assert!(kinds > 40, "{kinds}");
 }
@@ -60,12 +73,7 @@ fn every_claimed_operator_agrees_by_the_kernels_of_gpus() {
 
 #[test]
 fn weights_larger_than_a_buffer_are_cut_into_blocks() {
-    let Some(device) = opened("wgpu", hetra_device_wgpu::open("wgpu")) else { return };
-    let info = device.info().clone();
-    let limits = LaunchLimits { part_max: 8192, ..device.limits().clone() };
-    let host = CpuDriver.open("cpu", HostThreads::default(), ScheduleTable::default()).unwrap();
-    let launcher = Arc::new(AsGpu { device, limits });
-    let device = KernelDevice::new(info, launcher, host, ScheduleTable::default()).checked();
+    let Some(device) = of_small_parts() else { return };
     let numbers = |shape: [usize; 2]| {
         let values: Vec<f32> = (0..shape[0] * shape[1]).map(|i| ((i * 37) % 101) as f32).collect();
         Tensor::from_slice(&shape, &values).unwrap()
@@ -88,12 +96,7 @@ fn weights_larger_than_a_buffer_are_cut_into_blocks() {
 
 #[test]
 fn what_a_kernel_cannot_be_given_at_once_is_done_in_parts() {
-    let Some(device) = opened("wgpu", hetra_device_wgpu::open("wgpu")) else { return };
-    let info = device.info().clone();
-    let limits = LaunchLimits { part_max: 8192, ..device.limits().clone() };
-    let host = CpuDriver.open("cpu", HostThreads::default(), ScheduleTable::default()).unwrap();
-    let launcher = Arc::new(AsGpu { device, limits });
-    let device = KernelDevice::new(info, launcher, host, ScheduleTable::default()).checked();
+    let Some(device) = of_small_parts() else { return };
     let values: Vec<f32> = (0..5000).map(|i| ((i * 37) % 101) as f32 / 101.0).collect();
     let x = Tensor::from_slice(&[50, 100], &values).unwrap();
     let live = |tensor: &Tensor| (Some(tensor.clone()), false);
