@@ -1,4 +1,5 @@
-//! `cargo xtask bench cpu`: Hetra beside its peers, each at its pinned version.
+//! `cargo xtask bench cpu`: Hetra beside its peers, each at its pinned version. `bench place`: the
+//! placement policies on published graphs.
 //!
 //! This module gets what the comparison needs — a Python environment, the peers in Rust, `hetra`
 //! itself — and `bench/cpu.py` compares. All of it is under cargo's target folder, made once and
@@ -25,11 +26,12 @@ pub(crate) fn run(workspace: &Workspace, args: &[OsString]) -> Result<bool> {
         args.iter().map(text).any(|arg| arg == name || arg.starts_with(&format!("{name}=")))
     };
     if NO_RUN.iter().any(|name| given(name)) {
-        let status =
-            script(workspace, &system_python().ok_or("no python3")?).args(args).status()?;
+        let status = script(workspace, &system_python().ok_or("no python3")?, "cpu.py")
+            .args(args)
+            .status()?;
         return Ok(status.success());
     }
-    let mut command = script(workspace, &environment(workspace)?);
+    let mut command = script(workspace, &environment(workspace)?, "cpu.py");
     command.args(args);
     if !given("--rust-peers") {
         command.arg("--rust-peers").arg(build_peers(workspace)?);
@@ -40,20 +42,40 @@ pub(crate) fn run(workspace: &Workspace, args: &[OsString]) -> Result<bool> {
     Ok(command.status()?.success())
 }
 
-/// Writes docs/PERFORMANCE.md and its chart again from the figures, or compares them; false when
-/// they differ. Without figures or without Python there is nothing to do.
-pub(crate) fn pages(workspace: &Workspace, check: bool) -> Result<bool> {
-    let figures = workspace.root.join("docs").join("performance.json");
-    let (true, Some(python)) = (figures.is_file(), system_python()) else {
-        eprintln!("docs: PERFORMANCE.md skipped: no docs/performance.json, or no python3");
-        return Ok(true);
-    };
-    let mut command = script(workspace, &python);
-    command.arg("--render-only").arg(figures);
-    if check {
-        command.arg("--check");
+/// Runs the placement policies on the workloads in the shared folder, with the arguments of
+/// `bench/place.py`; false when it failed.
+pub(crate) fn place(workspace: &Workspace, args: &[OsString]) -> Result<bool> {
+    let python = system_python().ok_or("no python3")?;
+    let graphs = workspace.shared().join("data").join("placement").join("dnn-partitioning");
+    if !graphs.is_dir() {
+        return Err(format!("no workloads at {}: set HETRA_SHARED", graphs.display()).into());
     }
-    Ok(command.status()?.success())
+    let example = ["build", "--release", "-p", "hetra-place", "--example", "placebench"];
+    step(&mut workspace.cargo(&example))?;
+    let built = workspace.metadata()?.target_directory.join("release").join("examples");
+    let mut command = script(workspace, &python, "place.py");
+    command.arg("--graphs").arg(graphs).arg("--placebench").arg(built.join("placebench"));
+    Ok(command.args(args).status()?.success())
+}
+
+/// Writes docs/PERFORMANCE.md, docs/PLACEMENT.md and their charts again from the figures, or
+/// compares them; false when they differ. Without figures or without Python there is nothing to do.
+pub(crate) fn pages(workspace: &Workspace, check: bool) -> Result<bool> {
+    let mut same = true;
+    for (name, program) in [("performance.json", "cpu.py"), ("placement.json", "place.py")] {
+        let figures = workspace.root.join("docs").join(name);
+        let (true, Some(python)) = (figures.is_file(), system_python()) else {
+            eprintln!("docs: pages of docs/{name} skipped: it is not there, or no python3");
+            continue;
+        };
+        let mut command = script(workspace, &python, program);
+        command.arg("--render-only").arg(figures);
+        if check {
+            command.arg("--check");
+        }
+        same &= command.status()?.success();
+    }
+    Ok(same)
 }
 
 /// Runs the unit tests of `bench/` with whatever Python is there; they need no package.
@@ -87,10 +109,10 @@ fn counted(succeeded: bool, said: &str) -> Row {
     row
 }
 
-/// `bench/cpu.py`, to be run by `python`.
-fn script(workspace: &Workspace, python: &Path) -> Command {
+/// A program of `bench/`, to be run by `python`.
+fn script(workspace: &Workspace, python: &Path, name: &str) -> Command {
     let mut command = Command::new(python);
-    command.arg(workspace.root.join("bench").join("cpu.py")).current_dir(&workspace.root);
+    command.arg(workspace.root.join("bench").join(name)).current_dir(&workspace.root);
     command
 }
 

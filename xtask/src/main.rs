@@ -53,7 +53,7 @@ enum Task {
         no_fetch: bool,
     },
     /// Write docs/OPS.md and docs/CONFORMANCE.md from the built `hetra`, and
-    /// docs/PERFORMANCE.md from the committed figures.
+    /// docs/PERFORMANCE.md and docs/PLACEMENT.md from the committed figures.
     Docs {
         /// Change nothing; fail when a committed page differs.
         #[arg(long)]
@@ -73,6 +73,13 @@ enum Bench {
     #[command(disable_help_flag = true)]
     Cpu {
         /// Options of `bench/cpu.py`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
+    /// The placement policies on published graphs. `-h` lists the options of `bench/place.py`.
+    #[command(disable_help_flag = true)]
+    Place {
+        /// Options of `bench/place.py`.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
@@ -99,5 +106,6 @@ fn run(task: &Task) -> Result<bool> {
         Task::Test { no_fetch } => test::run(&workspace, *no_fetch),
         Task::Docs { check } => docs::run(&workspace, *check),
         Task::Bench { what: Bench::Cpu { args } } => bench::run(&workspace, args),
+        Task::Bench { what: Bench::Place { args } } => bench::place(&workspace, args),
     }
 }
