@@ -14,6 +14,7 @@ mod cache;
 mod call;
 mod compiled;
 pub mod conformance;
+mod delegate;
 mod info;
 mod kernel_call;
 mod launch;
@@ -27,6 +28,7 @@ mod space;
 pub use cache::{KernelCache, cache_folder};
 pub use call::{Call, DeviceError, Part, Program, Room, Values};
 pub use compiled::{Compiled, Pending, Queue};
+pub use delegate::{Delegate, DelegateDevice, Export, Loaded, Names, find_library};
 pub use info::{DeviceInfo, DriverState, Found, Limit, Peak};
 pub use kernel_call::{KernelArg, no_memory, run_on_host, scalar_of};
 pub use launch::{Launch, LaunchArg, LaunchLimits, Launcher};
@@ -66,6 +68,12 @@ pub trait Device: Send + Sync {
     /// # Errors
     /// When it does not support the part, or runs out of a resource.
     fn compile(&self, part: &Part<'_>) -> Result<Arc<dyn Program>, DeviceError>;
+
+    /// Whether it is given parts of a graph as they are, one `hetra.Part` node each, and not single
+    /// nodes.
+    fn takes_parts(&self) -> bool {
+        false
+    }
 
     /// What can be tuned of a part whose types are known, and which schedules there are; `None`
     /// where nothing can.

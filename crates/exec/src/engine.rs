@@ -6,11 +6,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use hetra_device::{Device, DeviceError, Launcher, Part, Program, Room, Support};
-use hetra_ir::{Graph, NodeId, Type, ValueId};
-use hetra_ops::{NodeError, OpError, Outer, Runner};
+use hetra_ir::{Graph, Node, NodeId, Type, ValueId};
+use hetra_ops::{NodeError, OpError, Outer, PART, PART_DEVICE, Runner};
 use hetra_plan::{Hints, Plan};
 use hetra_tensor::{Buffer, Tensor, Value};
 
+use crate::concurrent::{self, Flow};
+use crate::lane::Lane;
 use crate::options::RunOptions;
 use crate::run::{self, RunContext};
 use crate::trace::{Recorded, Recorder, StepTime, Trace};
@@ -56,11 +58,13 @@ pub struct Stop {
     pub by: String,
 }
 
-/// A graph compiled for one device.
+/// A graph compiled for a device; parts of it for others, where it has `hetra.Part` nodes.
 pub struct Engine {
     pub(crate) graph: Arc<Graph>,
     pub(crate) device: Arc<dyn Device>,
     pub(crate) programs: Vec<Arc<dyn Program>>,
+    /// The device of each node that is a part; empty where none is.
+    pub(crate) lanes: Vec<Option<Arc<Lane>>>,
     /// Engines of the bodies, by the address of the body, which `graph` keeps alive.
     bodies: Arc<HashMap<usize, Engine>>,
     /// The types of the inputs and captures, and the plan, which says what it gives.
@@ -98,13 +102,28 @@ impl Engine {
     /// # Errors
     /// The first node that the device refuses.
     pub fn compile(graph: Arc<Graph>, device: Arc<dyn Device>) -> Result<Engine, ExecError> {
+        Engine::compile_on(graph, &[device])
+    }
+
+    /// As [`Engine::compile`], for several devices: parts (`hetra.Part`) for the one that they
+    /// name, everything else for the first. Bodies of parts are compiled as they are.
+    ///
+    /// # Errors
+    /// The first node that its device refuses, or a part for a device that is not given.
+    ///
+    /// # Panics
+    /// Without a device.
+    pub fn compile_on(graph: Arc<Graph>, devices: &[Arc<dyn Device>]) -> Result<Engine, ExecError> {
         // On the caller's thread, not in `Device::scope`: the passes ran here, and what they freed
         // is used again for packed weights (measured: 100 MiB of peak for a model of 100 MiB).
-        Engine::compile_here(graph, device, false)
+        let lanes: Vec<Arc<Lane>> =
+            devices.iter().map(|device| Arc::new(Lane::new(device.clone()))).collect();
+        Engine::compile_here(graph, &lanes, devices[0].clone(), false)
     }
 
     fn compile_here(
         mut graph: Arc<Graph>,
+        lanes: &[Arc<Lane>],
         device: Arc<dyn Device>,
         body: bool,
     ) -> Result<Engine, ExecError> {
@@ -121,22 +140,32 @@ impl Engine {
         };
         let mut programs = Vec::with_capacity(graph.nodes.len());
         let mut bodies = HashMap::new();
+        let mut placed = Vec::new();
         // Bodies are known by their address, so they stay as they are.
         let read_last = if body { HashMap::new() } else { read_last(&graph) };
         for id in (0..graph.nodes.len()).map(|index| NodeId(index as u32)) {
             let node = graph.node(id);
-            if let Support::No(reason) = device.supports(node, &graph) {
+            let lane = lane_of(&graph, node, lanes)?;
+            let on = lane.map_or(&device, |lane| &lane.device);
+            if let Support::No(reason) = on.supports(node, &graph) {
                 return Err(ExecError::Device(DeviceError::Unsupported {
-                    device: device.info().id.clone(),
+                    device: on.info().id.clone(),
                     node: node.label(&graph),
                     op: node.op.clone(),
                     reason,
                 }));
             }
-            programs.push(device.compile(&Part { graph: &graph, nodes: &[id], types: &types })?);
-            for (_, body) in node.attrs.graphs() {
-                let engine = Engine::compile_here(body.clone(), device.clone(), true)?;
+            // A part that its device does not take whole is run by us, body by body.
+            let whole = lane.is_some_and(|lane| lane.device.takes_parts());
+            let by = if whole { on } else { &device };
+            programs.push(by.compile(&Part { graph: &graph, nodes: &[id], types: &types })?);
+            for (_, body) in node.attrs.graphs().filter(|_| !whole) {
+                let engine = Engine::compile_here(body.clone(), lanes, on.clone(), true)?;
                 bodies.insert(Arc::as_ptr(body) as usize, engine);
+            }
+            if let Some(lane) = lane {
+                placed.resize(graph.nodes.len(), None);
+                placed[id.index()] = Some(lane.clone());
             }
             unload(&mut graph, read_last.get(&id).map_or(&[], Vec::as_slice));
         }
@@ -144,6 +173,7 @@ impl Engine {
             graph,
             device,
             programs,
+            lanes: placed,
             bodies: Arc::new(bodies),
             plans: Mutex::default(),
             memories: Mutex::default(),
@@ -168,6 +198,7 @@ impl Engine {
             graph: self.graph.clone(),
             device,
             programs: self.programs.clone(),
+            lanes: self.lanes.clone(),
             bodies: self.bodies.clone(),
             plans: Mutex::default(),
             memories: Mutex::default(),
@@ -287,7 +318,7 @@ impl Engine {
         self.device.scope(&mut || {
             if let Some((inputs, trace)) = arguments.take() {
                 let recorder = trace.is_some().then(Recorder::start);
-                let timed = recorder.as_ref().and_then(|_| Timed::begin(self.device.as_ref()));
+                let timed = self.timed(recorder.is_some());
                 let context = RunContext { options, recorder: recorder.as_ref() };
                 let ran = self.run_here(inputs, outputs, &NoOuter, context);
                 let ran = ran.and_then(|(values, part)| {
@@ -306,6 +337,18 @@ impl Engine {
             }
         });
         result
+    }
+
+    /// Lets all devices of the engine time their kernels, where times are wanted.
+    fn timed(&self, wanted: bool) -> Vec<Timed<'_>> {
+        let mut devices: Vec<&Arc<dyn Device>> = vec![&self.device];
+        for lane in self.lanes.iter().flatten() {
+            if !devices.iter().any(|device| Arc::ptr_eq(device, &lane.device)) {
+                devices.push(&lane.device);
+            }
+        }
+        devices.retain(|_| wanted);
+        devices.into_iter().filter_map(|device| Timed::begin(device.as_ref())).collect()
     }
 
     /// Copies what a device holds of outputs to the host, so that reading them cannot fail.
@@ -361,7 +404,10 @@ impl Engine {
         let plan_ns = started.map_or(0, |started| started.elapsed().as_nanos() as u64);
         let mut memory = lock(&self.memories).pop().unwrap_or_default();
         memory.blocks.resize_with(plan.slots.len(), || None);
-        let result = run::run(self, &plan, &mut memory, inputs, captured, context);
+        let result = match Flow::of(self, &plan) {
+            Some(flow) => concurrent::run(self, &plan, &flow, inputs, context),
+            None => run::run(self, &plan, &mut memory, inputs, captured, context),
+        };
         let mut memories = lock(&self.memories);
         if memories.len() < MEMORIES_MAX {
             memories.push(memory);
@@ -369,6 +415,28 @@ impl Engine {
         let (values, steps) = result?;
         Ok((values, Recorded { steps, plan_ns, slot_bytes: plan.slot_bytes() }))
     }
+}
+
+/// The device that a node names, if it is a part.
+fn lane_of<'a>(
+    graph: &Graph,
+    node: &Node,
+    lanes: &'a [Arc<Lane>],
+) -> Result<Option<&'a Arc<Lane>>, ExecError> {
+    if node.op != PART {
+        return Ok(None);
+    }
+    let id = node.attrs.str_or(PART_DEVICE, "").unwrap_or_default().to_string();
+    let lane = lanes.iter().find(|lane| lane.device.info().id == id);
+    lane.map(Some).ok_or_else(|| {
+        let given: Vec<&str> = lanes.iter().map(|lane| lane.device.info().id.as_str()).collect();
+        ExecError::Device(DeviceError::Unsupported {
+            device: id,
+            node: node.label(graph),
+            op: node.op.clone(),
+            reason: format!("it is not one of those of the session: {}", given.join(", ")),
+        })
+    })
 }
 
 /// Constants of fewer bytes stay loaded.

@@ -2,9 +2,9 @@
 
 use std::cell::{Cell, RefCell};
 
-use hetra_device::{Call, DeviceError, Room};
+use hetra_device::{Call, DeviceError, Room, Values};
 use hetra_ir::{Node, ValueId};
-use hetra_ops::{Compute, Kind, NodeError, OpError, find, multiplied};
+use hetra_ops::{Compute, Kind, NodeError, OpError, Outer, find, multiplied};
 use hetra_pass::work_of;
 use hetra_plan::{Plan, Step};
 use hetra_tensor::{DType, Value, element_count};
@@ -56,7 +56,7 @@ pub(crate) fn run(
         if let Some((start_ns, (end_ns, own_ns))) = start_ns.zip(done_ns) {
             // The steps of bodies have asked for their own.
             let inner: u64 = did.inner.iter().filter_map(|step| step.kernel_ns).sum();
-            let time = frame.time(step, did, start_ns, end_ns - start_ns);
+            let time = time(engine, plan, step, did, (start_ns, end_ns - start_ns));
             times.push(StepTime { kernel_ns: own_ns.map(|own| own + inner), ..time });
         }
     }
@@ -68,23 +68,63 @@ pub(crate) fn run(
 }
 
 /// What became of a step.
-struct Did {
+pub(crate) struct Did {
     /// Its kernel left the work to the reference.
-    fell_back: bool,
+    pub(crate) fell_back: bool,
     /// The steps of its bodies.
-    inner: Vec<StepTime>,
+    pub(crate) inner: Vec<StepTime>,
+}
+
+/// What a step works on.
+pub(crate) struct Arguments<'a> {
+    pub(crate) inputs: &'a mut [Option<Value>],
+    pub(crate) in_place: Option<usize>,
+    pub(crate) rooms: &'a mut [Room],
+    pub(crate) outer: Outer<'a>,
+}
+
+pub(crate) fn fault(engine: &Engine, node: &Node, source: OpError) -> NodeError {
+    NodeError { node: node.label(&engine.graph), op: node.op.clone(), source }
+}
+
+/// Runs the program of a step, where it is a part when its device's turn has come.
+pub(crate) fn execute(
+    engine: &Engine,
+    step: &Step,
+    arguments: Arguments<'_>,
+    context: RunContext<'_>,
+) -> Result<(Values, Did), NodeError> {
+    let node = engine.graph.node(step.node);
+    let fault = |source: OpError| fault(engine, node, source);
+    let lane = engine.lanes.get(step.node.index()).and_then(Option::as_ref);
+    // The error of a step that fell back where that is not allowed.
+    let refused = || {
+        let device = &lane.map_or(&engine.device, |lane| &lane.device).info().id;
+        let reason = format!("{device} has no kernel for it, and fallback is off");
+        fault(OpError::unsupported(reason))
+    };
+    let fell_back = Cell::new(false);
+    let runner = Bodies { engine, context, steps: RefCell::default() };
+    let Arguments { inputs, in_place, rooms, outer } = arguments;
+    let call =
+        Call { node, inputs, in_place, rooms, outer, runner: &runner, fell_back: &fell_back };
+    let program = &engine.programs[step.node.index()];
+    let strict = context.options.no_fallback;
+    if strict && program.falls_back() {
+        return Err(refused());
+    }
+    let turn = lane.map(|lane| lane.turn());
+    let values = program.run(call).map_err(fault)?;
+    drop(turn);
+    if strict && fell_back.get() {
+        return Err(refused());
+    }
+    Ok((values, Did { fell_back: fell_back.get(), inner: runner.steps.take() }))
 }
 
 impl Frame<'_> {
     fn fault(&self, node: &Node, source: OpError) -> NodeError {
-        NodeError { node: node.label(&self.engine.graph), op: node.op.clone(), source }
-    }
-
-    /// The error of a step that fell back where that is not allowed.
-    fn refused(&self, node: &Node) -> NodeError {
-        let device = &self.engine.device.info().id;
-        let reason = format!("{device} has no kernel for it, and fallback is off");
-        self.fault(node, OpError::unsupported(reason))
+        fault(self.engine, node, source)
     }
 
     /// A value: computed, known before the run, or a constant of the graph.
@@ -124,29 +164,15 @@ impl Frame<'_> {
         };
         rooms.extend(step.slots.iter().map(room));
         let outer = |id: ValueId| self.value(id);
-        let fell_back = Cell::new(false);
-        let steps = RefCell::default();
-        let runner = Bodies { engine: self.engine, context: self.context, steps };
-        let call = Call {
-            node,
+        let arguments = Arguments {
             inputs: &mut inputs,
             in_place: step.in_place,
             rooms: &mut rooms,
             outer: &outer,
-            runner: &runner,
-            fell_back: &fell_back,
         };
-        let program = &self.engine.programs[step.node.index()];
-        let strict = self.context.options.no_fallback;
-        if strict && program.falls_back() {
-            return Err(self.refused(node));
-        }
-        let result = program.run(call);
+        let result = execute(self.engine, step, arguments, self.context);
         inputs.clear();
-        let values = result.map_err(|source| self.fault(node, source))?;
-        if strict && fell_back.get() {
-            return Err(self.refused(node));
-        }
+        let (values, did) = result?;
         for (id, value) in node.outputs.iter().zip(values) {
             if let Some(id) = id {
                 self.env[id.index()] = Some(value);
@@ -160,7 +186,6 @@ impl Frame<'_> {
         }
         self.memory.inputs = inputs;
         self.memory.rooms = rooms;
-        let did = Did { fell_back: fell_back.get(), inner: runner.steps.take() };
         self.release(step);
         Ok(did)
     }
@@ -206,60 +231,68 @@ impl Frame<'_> {
         };
         self.plan.outputs.iter().map(find).collect()
     }
+}
 
-    fn time(&self, step: &Step, did: Did, start_ns: u64, duration_ns: u64) -> StepTime {
-        let graph = &self.engine.graph;
-        let node = graph.node(step.node);
-        let output = node.defs().next();
-        let (ops, bytes) = self.work(node);
-        let program = &self.engine.programs[step.node.index()];
-        // What a device leaves to the host is the host's step.
-        let device = &self.engine.device;
-        let left = did.fell_back || program.by_host();
-        let by = device.host().filter(|_| left).unwrap_or_else(|| device.info());
-        StepTime {
-            index: step.node.index(),
-            node: node.label(graph),
-            op: node.op.clone(),
-            device: by.id.clone(),
-            kernel: match did.fell_back {
-                true => "reference".to_string(),
-                false => program.kernel().to_string(),
-            },
-            output: output.map_or(String::new(), |id| self.plan.types[id.index()].to_string()),
-            ops,
-            numbers: multiplied(node, |id| self.plan.types[id.index()].dtype()),
-            bytes,
-            start_ns,
-            duration_ns,
-            kernel_ns: None,
-            inner: did.inner,
-        }
+/// What a trace says of a step.
+pub(crate) fn time(
+    engine: &Engine,
+    plan: &Plan,
+    step: &Step,
+    did: Did,
+    (start_ns, duration_ns): (u64, u64),
+) -> StepTime {
+    let graph = &engine.graph;
+    let node = graph.node(step.node);
+    let output = node.defs().next();
+    let (ops, bytes) = work(engine, plan, node);
+    let program = &engine.programs[step.node.index()];
+    // What a device leaves to the host is the host's step.
+    let lane = engine.lanes.get(step.node.index()).and_then(Option::as_ref);
+    let device = lane.map_or(&engine.device, |lane| &lane.device);
+    let left = did.fell_back || program.by_host();
+    let by = device.host().filter(|_| left).unwrap_or_else(|| device.info());
+    StepTime {
+        index: step.node.index(),
+        node: node.label(graph),
+        op: node.op.clone(),
+        device: by.id.clone(),
+        kernel: match did.fell_back {
+            true => "reference".to_string(),
+            false => program.kernel().to_string(),
+        },
+        output: output.map_or(String::new(), |id| plan.types[id.index()].to_string()),
+        ops,
+        numbers: multiplied(node, |id| plan.types[id.index()].dtype()),
+        bytes,
+        start_ns,
+        duration_ns,
+        kernel_ns: None,
+        inner: did.inner,
     }
+}
 
-    /// Operations of a node, and bytes that it reads and writes, as its types tell.
-    fn work(&self, node: &Node) -> (f64, u64) {
-        let graph = &self.engine.graph;
-        let value = |id: ValueId| self.plan.known.get(&id).or_else(|| graph.constants.get(&id));
-        let known = |id: ValueId| value(id)?.as_tensor().cloned();
-        let work = work_of(node, |id| self.plan.types[id.index()].clone(), known);
-        let low = Compute::of(&node.attrs).is_ok_and(|compute| compute == Compute::Bf16);
-        let bytes = |id: ValueId| {
-            let ty = &self.plan.types[id.index()];
-            let elements = element_count(&ty.known_shape()?).ok()?;
-            // Weights were rounded when they were packed.
-            let rounded = low && ty.dtype()? == DType::F32 && graph.constants.contains_key(&id);
-            let dtype = if rounded { DType::BF16 } else { ty.dtype()? };
-            u64::try_from(dtype.bytes(elements)?).ok()
-        };
-        let kind = find(&node.op).map(|def| def.kind);
-        let written: u64 = node.defs().filter_map(bytes).sum();
-        let read: u64 = match kind {
-            Some(Kind::View) => return (work.ops, 0),
-            // A gather does not read all of its table.
-            Some(Kind::Move) => node.uses().filter_map(bytes).map(|all| all.min(written)).sum(),
-            _ => node.uses().filter_map(bytes).sum(),
-        };
-        (work.ops, read + written)
-    }
+/// Operations of a node, and bytes that it reads and writes, as its types tell.
+fn work(engine: &Engine, plan: &Plan, node: &Node) -> (f64, u64) {
+    let graph = &engine.graph;
+    let value = |id: ValueId| plan.known.get(&id).or_else(|| graph.constants.get(&id));
+    let known = |id: ValueId| value(id)?.as_tensor().cloned();
+    let work = work_of(node, |id| plan.types[id.index()].clone(), known);
+    let low = Compute::of(&node.attrs).is_ok_and(|compute| compute == Compute::Bf16);
+    let bytes = |id: ValueId| {
+        let ty = &plan.types[id.index()];
+        let elements = element_count(&ty.known_shape()?).ok()?;
+        // Weights were rounded when they were packed.
+        let rounded = low && ty.dtype()? == DType::F32 && graph.constants.contains_key(&id);
+        let dtype = if rounded { DType::BF16 } else { ty.dtype()? };
+        u64::try_from(dtype.bytes(elements)?).ok()
+    };
+    let kind = find(&node.op).map(|def| def.kind);
+    let written: u64 = node.defs().filter_map(bytes).sum();
+    let read: u64 = match kind {
+        Some(Kind::View) => return (work.ops, 0),
+        // A gather does not read all of its table.
+        Some(Kind::Move) => node.uses().filter_map(bytes).map(|all| all.min(written)).sum(),
+        _ => node.uses().filter_map(bytes).sum(),
+    };
+    (work.ops, read + written)
 }

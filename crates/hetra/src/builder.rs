@@ -7,7 +7,7 @@ use std::sync::Arc;
 use hetra_device::{Device, HostThreads, ScheduleTable, Support};
 use hetra_ir::{Graph, Node, verify};
 use hetra_onnx::{ImportOptions, Model, ModelInfo};
-use hetra_pass::{Claim, Options};
+use hetra_pass::{Claim, Options, Report};
 use hetra_tensor::Blob;
 
 use crate::error::Error;
@@ -256,6 +256,13 @@ impl Source {
         let (inputs, mut outputs) = (ports(&graph, &graph.inputs), ports(&graph, &graph.outputs));
         for (port, ty) in outputs.iter_mut().zip(hetra_pass::output_types(&graph)?) {
             port.ty = ty;
+        }
+        if device.takes_parts() {
+            // It does with the graph as it sees fit, and gets it as it is.
+            let graph = hetra_pass::whole(&graph, &device.info().id);
+            let (report, unfused) = (Report::default(), None);
+            let model = Compiled { info, warning, report, inputs, outputs, runs, unfused };
+            return Session::compile(graph, device, model);
         }
         let claims = |node: &Node, graph: &Graph| claim(device.as_ref(), node, graph);
         let options = Options { off: recipe.passes_off.clone(), claims: &claims };

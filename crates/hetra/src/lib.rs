@@ -95,7 +95,20 @@ pub static DRIVERS: &[&dyn Driver] = &[
     &hetra_device_cpu::CpuDriver,
     &hetra_device_wgpu::WgpuDriver,
     &hetra_device_opencl::OpenClDriver,
+    &hetra_device_openvino::OpenVinoDriver { export: for_delegates },
+    &hetra_device_ort::OrtDriver { export: for_delegates },
 ];
+
+/// The operator set that other runtimes are told, unless a graph has operators of a later one: one
+/// that older versions of theirs know, too.
+const DELEGATE_OPSET: u32 = 21;
+
+/// A graph as other runtimes read it.
+fn for_delegates(graph: &Graph) -> Result<Vec<u8>, String> {
+    let opset = hetra_onnx::opset_of(graph).max(DELEGATE_OPSET);
+    let options = ExportOptions { opset, ..ExportOptions::default() };
+    export(graph, &options).map_err(|error| error.to_string())
+}
 
 /// What each driver found on this machine; asked in processes of their own where there is a command
 /// for that ([`probe::set_prober`]).

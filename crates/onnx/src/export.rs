@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use hetra_ir::{Attr, Graph, Node, NodeId, Type, ValueId};
 use hetra_ops::{
-    ALL_OPS, ChannelsLast, Compute, OnnxName, channels_first_perm, channels_last_perm, find, stored,
+    ALL_OPS, ChannelsLast, Compute, OnnxName, channels_first_perm, channels_last_perm, find,
+    schemas, stored,
 };
 use hetra_tensor::{DType, Tensor, Value};
 use prost::Message;
@@ -60,6 +61,15 @@ impl Default for ExportOptions<'_> {
     fn default() -> Self {
         ExportOptions { opset: OPSET, info: None, node_metadata: None }
     }
+}
+
+/// The least operator set of ai.onnx that has all operators of a graph.
+pub fn opset_of(graph: &Graph) -> u32 {
+    let node = |node: &hetra_ir::Node| {
+        let since = schemas().get(&("", node.op.as_str())).map_or(1, |schema| schema.since);
+        node.attrs.graphs().map(|(_, body)| opset_of(body)).fold(since, u32::max)
+    };
+    graph.nodes.iter().map(node).max().unwrap_or(1)
 }
 
 /// Writes a graph as an ONNX file.

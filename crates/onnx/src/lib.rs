@@ -27,7 +27,7 @@ mod types;
 
 pub use compare::compare;
 pub use error::{ImportError, TensorFault};
-pub use export::{ExportError, ExportOptions, OPSET, export};
+pub use export::{ExportError, ExportOptions, OPSET, export, opset_of};
 pub use import::{ImportOptions, Model, ModelInfo, import, import_blob, import_file, import_model};
 pub use same::same_graph;
 pub use tensors::{External, tensor_from_bytes, tensor_to_bytes, value_from_pb};

@@ -74,6 +74,7 @@ pub static ALL_OPS: &[&[&OpDef]] = &[
     crate::attention_group::OPS,
     crate::attention_microsoft::OPS,
     crate::control::OPS,
+    crate::part::OPS,
 ];
 
 fn by_name() -> &'static HashMap<&'static str, &'static OpDef> {

@@ -5,6 +5,7 @@
 //! what the graph computes up to rounding, can be switched off, and reports what it did and what
 //! stood in its way. Everything here is a pure function of its arguments.
 
+mod cut;
 mod editor;
 mod extents;
 mod infer;
@@ -46,6 +47,7 @@ mod spelling;
 mod weights;
 mod widen;
 
+pub use cut::{cut, whole};
 pub use dead::compact;
 pub use editor::Editor;
 pub use infer::{Inferred, infer};
