@@ -22,6 +22,7 @@ mod jpeg;
 mod literal;
 mod npy;
 mod on_device;
+mod plan;
 mod probe;
 mod profile;
 mod recorded;
@@ -51,6 +52,7 @@ Examples:
   hetra inspect model.onnx
   hetra run model.onnx -i cat.jpg --labels classes.txt
   hetra bench model.onnx -t 5 --json
+  hetra plan model.onnx -o plan.json
 
 Exit codes: 0 success, 1 something failed or differed, 2 the command line is at fault.
 Environment: NO_COLOR=1 switches colours off; HETRA_CPU=avx2|portable holds the kernels back;
@@ -68,6 +70,7 @@ enum Verb {
     Inspect(inspect::Args),
     Run(run::Args),
     Compare(compare::Args),
+    Plan(plan::Args),
     Bench(bench::Args),
     Tune(tune::Args),
     Conformance(conformance::Args),
@@ -114,6 +117,7 @@ fn main() -> ExitCode {
         Verb::Inspect(args) => inspect::run(&args),
         Verb::Run(args) => run::run(&args),
         Verb::Compare(args) => compare::run(&args),
+        Verb::Plan(args) => plan::run(&args),
         Verb::Bench(args) => bench::run(&args),
         Verb::Tune(args) => tune::run(&args),
         Verb::Conformance(args) => conformance::run(&args),

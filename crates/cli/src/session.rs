@@ -1,9 +1,10 @@
 //! Options that say which model runs where, shared by the verbs that run one.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::Args;
+use hetra::placing::PlanFile;
 use hetra::{Int8Report, Precision, PrecisionReport, Session, Tuned, Value, Verdict, limits};
 use serde_json::json;
 
@@ -19,6 +20,10 @@ pub(crate) struct Target {
     /// Device to run on (see `hetra devices`)
     #[arg(short, long, default_value = "cpu", value_name = "ID")]
     pub(crate) device: String,
+    /// A plan of `hetra plan`, which says which devices do what
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["device", "threads", "precision",
+          "no_pass"])]
+    plan: Option<PathBuf>,
     /// Host threads [default: one for each core]
     #[arg(long, value_name = "N", value_parser = threads, allow_negative_numbers = true)]
     pub(crate) threads: Option<usize>,
@@ -119,7 +124,11 @@ impl Target {
         let mut imported = hetra_onnx::import_file(&self.model, &import).with_context(model)?;
         imported.info.warnings.iter().for_each(|text| show::warn(text));
         given.fix_defaults(&mut imported.graph);
-        let mut builder = Session::builder().model(imported).device(&self.device).tuned(tuned);
+        let mut builder = Session::builder().model(imported).tuned(tuned);
+        builder = match &self.plan {
+            Some(file) => builder.plan(read_plan(file)?),
+            None => builder.device(&self.device),
+        };
         if let Some(threads) = self.threads {
             builder = builder.threads(threads);
         }
@@ -209,6 +218,12 @@ impl Target {
             })),
         })
     }
+}
+
+fn read_plan(file: &Path) -> Result<PlanFile> {
+    let name = || file.display().to_string();
+    let text = std::fs::read_to_string(file).with_context(name)?;
+    PlanFile::parse(&text).with_context(name)
 }
 
 fn ms(ns: u64) -> f64 {

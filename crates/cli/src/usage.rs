@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use hetra::placing::PlanError;
 use hetra::{DeviceError, TensorError};
 use hetra_ops::OpError;
 
@@ -27,6 +28,7 @@ pub(crate) fn or_usage(error: hetra::Error) -> anyhow::Error {
     match &error {
         hetra::Error::Name { .. }
         | hetra::Error::Pass { .. }
+        | hetra::Error::Plan(PlanError::Pin { .. } | PlanError::Twice(_))
         | hetra::Error::Device(DeviceError::NoDevice { .. } | DeviceError::Setting { .. }) => {
             usage(error.to_string())
         }

@@ -12,6 +12,7 @@ use hetra_tensor::Blob;
 
 use crate::error::Error;
 use crate::int8::Unfused;
+use crate::placing::{self, PlanFile};
 use crate::precision::Precision;
 use crate::runs::RUNS_MAX;
 use crate::session::{Compiled, Session, ports};
@@ -39,6 +40,7 @@ pub struct Builder {
     quantisable: bool,
     no_fallback: bool,
     tuned: Tuned,
+    plan: Option<Box<PlanFile>>,
 }
 
 impl Builder {
@@ -86,6 +88,15 @@ impl Builder {
     #[must_use]
     pub fn device(mut self, id: &str) -> Builder {
         self.device_id = Some(id.to_string());
+        self
+    }
+
+    /// The devices and the places of nodes that [`crate::placing::plan`] chose, in the place of
+    /// [`Builder::device`] and [`Builder::threads`]. A plan for another model, or for devices that
+    /// are not what they were, is refused.
+    #[must_use]
+    pub fn plan(mut self, plan: PlanFile) -> Builder {
+        self.plan = Some(Box::new(plan));
         self
     }
 
@@ -176,6 +187,14 @@ impl Builder {
         }
         let off = passes_off(&self.passes_off)?;
         let source = self.source.ok_or(Error::NoModel)?;
+        if let Some(plan) = self.plan {
+            if self.device.is_some() || self.device_id.is_some() || self.threads.is_some() {
+                return Err(Error::PlanAndDevice);
+            }
+            let mut session = source.by_plan(&plan, self.pin, self.fix_defaults, runs)?;
+            session.no_fallback = self.no_fallback;
+            return Ok(session);
+        }
         let threads = HostThreads { count: self.threads, pin: self.pin };
         let given = self.device.as_ref().map(|device| Arc::as_ptr(device).addr());
         let opened = match self.device {
@@ -241,6 +260,30 @@ impl Source {
         })
     }
 
+    fn by_plan(
+        self,
+        plan: &PlanFile,
+        pin: bool,
+        fix_defaults: bool,
+        runs: usize,
+    ) -> Result<Session, Error> {
+        let Model { mut graph, info } = self.import()?;
+        if fix_defaults {
+            graph.fix_defaults(|_| false);
+        }
+        let (inputs, mut outputs) = (ports(&graph, &graph.inputs), ports(&graph, &graph.outputs));
+        for (port, ty) in outputs.iter_mut().zip(hetra_pass::output_types(&graph)?) {
+            port.ty = ty;
+        }
+        let graph = hetra_pass::portable(&graph);
+        let choice = placing::choice(plan, &graph)?;
+        let devices = placing::open(plan, pin)?;
+        let (engine, report) = placing::compile(&graph, &choice, &devices)?;
+        let warning = devices.iter().find_map(|device| device.warning());
+        let model = Compiled { info, warning, report, inputs, outputs, runs, unfused: None };
+        Ok(Session::of(engine, model))
+    }
+
     fn compile(
         self,
         device: Arc<dyn Device>,
@@ -259,7 +302,7 @@ impl Source {
         }
         if device.takes_parts() {
             // It does with the graph as it sees fit, and gets it as it is.
-            let graph = hetra_pass::whole(&graph, &device.info().id);
+            let graph = hetra_pass::whole(&hetra_pass::portable(&graph), &device.info().id);
             let (report, unfused) = (Report::default(), None);
             let model = Compiled { info, warning, report, inputs, outputs, runs, unfused };
             return Session::compile(graph, device, model);

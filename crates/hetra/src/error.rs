@@ -8,6 +8,8 @@ use hetra_pass::OutputError;
 use hetra_tensor::TensorError;
 use hetra_tune::store::StoreError;
 
+use crate::placing::PlanError;
+
 /// Why a session could not be built or run.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "the messages say what each field is")]
@@ -52,6 +54,10 @@ pub enum Error {
     NotFinite { value: String, index: usize },
     #[error("the session does not keep what int8 needs: build it as quantisable")]
     NotQuantisable,
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    #[error("a plan says which devices there are: no other one is given beside it")]
+    PlanAndDevice,
     #[error("the run was lost: its thread ended early")]
     Lost,
 }

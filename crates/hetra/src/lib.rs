@@ -47,6 +47,7 @@ mod int8;
 mod outputs;
 mod parts;
 mod pending;
+pub mod placing;
 mod precision;
 pub mod probe;
 mod runs;
@@ -73,6 +74,7 @@ pub use hetra_onnx::{
     import_model,
 };
 pub use hetra_pass::{Claim, Options as PassOptions, PASSES, Report as PassReport};
+pub use hetra_place::POLICIES;
 pub use hetra_tensor::{DType, Element, Tensor, TensorError, TensorView, Value};
 pub use outputs::Outputs;
 pub use pending::Pending;

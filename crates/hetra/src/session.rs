@@ -120,7 +120,7 @@ impl Session {
         Ok(Session::of(Engine::compile(Arc::new(graph), device)?, model))
     }
 
-    fn of(engine: Engine, model: Compiled) -> Session {
+    pub(crate) fn of(engine: Engine, model: Compiled) -> Session {
         let (gate, workers) = (Gate::new(model.runs), Workers::new(model.runs));
         let inner = Arc::new(Inner { engine, model, gate, workers });
         Session { inner, int8: false, precision: None, no_fallback: false }

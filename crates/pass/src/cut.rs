@@ -9,6 +9,23 @@ use std::sync::Arc;
 use hetra_ir::{Graph, Node, NodeId, ValueId};
 use hetra_ops::{PART, PART_BODY, PART_DEVICE};
 
+use crate::optimise::{Claim, Options, optimise};
+use crate::table::PASSES;
+
+/// The passes of [`portable`].
+const PORTABLE: [&str; 5] = ["noop", "fold", "branch", "dead_code", "cse"];
+
+/// The same graph without what no device need do: constants that can be known now, nodes that do
+/// nothing or that nobody reads. Whatever is left are operators of ONNX, as any device reads them.
+pub fn portable(graph: &Graph) -> Graph {
+    // Folded, weights of 8 bits would be floats.
+    let quantised = graph.nodes.iter().any(|node| node.op == "DequantizeLinear");
+    let kept = |name: &str| PORTABLE.contains(&name) && !(quantised && name == "fold");
+    let names = PASSES.iter().map(|pass| pass.name).filter(|name| !kept(name));
+    let off = names.map(str::to_string).collect();
+    optimise(graph, &Options { off, claims: &|_, _| Claim::No }).0
+}
+
 /// A graph whose nodes are in one part, for a device.
 pub fn whole(graph: &Graph, device: &str) -> Graph {
     cut(graph, &vec![0; graph.nodes.len()], &[device])
@@ -179,48 +196,65 @@ impl Cutter<'_> {
     }
 
     fn part(&mut self, index: usize, nodes: &[NodeId], device: &str, wanted: &BTreeSet<ValueId>) {
-        let graph = self.graph;
-        let mut body = Graph { name: format!("part{index}"), ..Graph::default() };
-        let mut inside: BTreeMap<ValueId, ValueId> = BTreeMap::new();
-        let (mut inputs, mut outputs) = (Vec::new(), Vec::new());
-        for &id in nodes {
-            let mut node = graph.node(id).clone();
-            for value in node.uses().collect::<Vec<_>>() {
-                if inside.contains_key(&value) {
-                    continue;
-                }
-                let info = graph.value(value);
-                let here = body.add_value(&info.name, info.ty.clone());
-                inside.insert(value, here);
-                match graph.constants.get(&value).filter(|_| !graph.inputs.contains(&value)) {
-                    Some(constant) => drop(body.constants.insert(here, constant.clone())),
-                    None => {
-                        body.inputs.push(here);
-                        inputs.push(value);
-                    }
-                }
-            }
-            node.map_uses(|value| inside[&value]);
-            for output in node.outputs.iter_mut().flatten() {
-                let info = graph.value(*output);
-                let here = body.add_value(&info.name, info.ty.clone());
-                inside.insert(*output, here);
-                if wanted.contains(output) {
-                    body.outputs.push(here);
-                    outputs.push(*output);
-                }
-                *output = here;
-            }
-            body.nodes.push(node);
-        }
+        let Extract { mut graph, inputs, outputs } = extract(self.graph, nodes, wanted);
+        graph.name = format!("part{index}");
         let inputs: Vec<ValueId> = inputs.into_iter().map(|value| self.keep(value)).collect();
         let outputs: Vec<ValueId> = outputs.into_iter().map(|value| self.keep(value)).collect();
         let mut node = Node::new(PART, &inputs, &outputs);
         node.name = format!("part{index}");
-        node.attrs.set(PART_BODY, Arc::new(body));
+        node.attrs.set(PART_BODY, Arc::new(graph));
         node.attrs.set(PART_DEVICE, device);
         self.outer.nodes.push(node);
     }
+}
+
+/// Some nodes of a graph as a graph by themselves.
+#[derive(Clone, Debug)]
+pub struct Extract {
+    /// The graph; the constants that its nodes read are its own.
+    pub graph: Graph,
+    /// What its inputs are in the graph that it is taken from.
+    pub inputs: Vec<ValueId>,
+    /// The same of its outputs.
+    pub outputs: Vec<ValueId>,
+}
+
+/// Takes nodes, in order, out of a graph; outputs are those of their values that are `wanted`.
+pub fn extract(graph: &Graph, nodes: &[NodeId], wanted: &BTreeSet<ValueId>) -> Extract {
+    let mut body = Graph { name: graph.name.clone(), ..Graph::default() };
+    let mut inside: BTreeMap<ValueId, ValueId> = BTreeMap::new();
+    let (mut inputs, mut outputs) = (Vec::new(), Vec::new());
+    for &id in nodes {
+        let mut node = graph.node(id).clone();
+        for value in node.uses().collect::<Vec<_>>() {
+            if inside.contains_key(&value) {
+                continue;
+            }
+            let info = graph.value(value);
+            let here = body.add_value(&info.name, info.ty.clone());
+            inside.insert(value, here);
+            match graph.constants.get(&value).filter(|_| !graph.inputs.contains(&value)) {
+                Some(constant) => drop(body.constants.insert(here, constant.clone())),
+                None => {
+                    body.inputs.push(here);
+                    inputs.push(value);
+                }
+            }
+        }
+        node.map_uses(|value| inside[&value]);
+        for output in node.outputs.iter_mut().flatten() {
+            let info = graph.value(*output);
+            let here = body.add_value(&info.name, info.ty.clone());
+            inside.insert(*output, here);
+            if wanted.contains(output) {
+                body.outputs.push(here);
+                outputs.push(*output);
+            }
+            *output = here;
+        }
+        body.nodes.push(node);
+    }
+    Extract { graph: body, inputs, outputs }
 }
 
 #[cfg(test)]
@@ -257,6 +291,22 @@ mod tests {
         for node in &cut.nodes {
             assert!(node.attrs.graphs().all(|(_, body)| verify(body).is_ok()));
         }
+    }
+
+    #[test]
+    fn what_is_portable_has_the_names_of_passes() {
+        assert!(PORTABLE.iter().all(|name| PASSES.iter().any(|pass| pass.name == *name)));
+        let mut b = Builder::new("g");
+        let x = b.input("x", DType::F32, vec![2usize.into()]);
+        let w = b.constant("w", Tensor::vector(&[3f32, 4.0]));
+        let w2 = b.op("Neg", &[w]);
+        let y = b.op("Identity", &[x]);
+        let z = b.op("Mul", &[y, w2]);
+        let z = b.op("Relu", &[z]);
+        b.output(z);
+        let ops: Vec<String> =
+            portable(&b.finish()).nodes.into_iter().map(|node| node.op).collect();
+        assert_eq!(ops, ["Mul", "Relu"]);
     }
 
     #[test]

@@ -47,7 +47,7 @@ mod spelling;
 mod weights;
 mod widen;
 
-pub use cut::{cut, whole};
+pub use cut::{Extract, cut, extract, portable, whole};
 pub use dead::compact;
 pub use editor::Editor;
 pub use infer::{Inferred, infer};

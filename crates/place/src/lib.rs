@@ -9,6 +9,7 @@
 
 mod anneal;
 mod bound;
+mod coarsen;
 mod goal;
 mod load;
 mod policies;
@@ -19,6 +20,7 @@ mod timing;
 
 pub use anneal::Budget;
 pub use bound::{Bound, bound};
+pub use coarsen::{Fine, coarsen};
 pub use goal::Goal;
 pub use policies::{Candidate, Found, POLICIES, Policy, PolicyKind, Rule, place};
 pub use problem::{Device, Id, Line, PlaceError, Problem, Task, Unit, Value};

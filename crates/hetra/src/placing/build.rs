@@ -1,0 +1,79 @@
+//! Sessions of placed graphs.
+
+use std::sync::Arc;
+
+use hetra_device::{Device, DeviceInfo, HostThreads};
+use hetra_exec::Engine;
+use hetra_ir::{Graph, Node};
+use hetra_ops::{PART, PART_BODY, PART_DEVICE};
+use hetra_pass::{Options, Report};
+
+use crate::builder::claim;
+use crate::error::Error;
+use crate::placing::file::{PlanDevice, PlanError, PlanFile};
+use crate::placing::fingerprint;
+use crate::tuned::Tuned;
+
+/// Compiles a graph for several devices, `choice` being that of each node. What each device runs by
+/// our kernels is optimised for it; other runtimes get their parts as they are. On one device of ours
+/// there is no part, but the graph itself.
+pub(crate) fn compile(
+    graph: &Graph,
+    choice: &[usize],
+    devices: &[Arc<dyn Device>],
+) -> Result<(Engine, Report), Error> {
+    let first = choice.first().copied().unwrap_or(0);
+    if choice.iter().all(|&device| device == first) && !devices[first].takes_parts() {
+        let device = &devices[first];
+        let claims = |node: &Node, graph: &Graph| claim(device.as_ref(), node, graph);
+        let options = Options { off: Default::default(), claims: &claims };
+        let (optimised, report) = hetra_pass::optimise(graph, &options);
+        return Ok((Engine::compile(Arc::new(optimised), device.clone())?, report));
+    }
+    let ids: Vec<&str> = devices.iter().map(|device| device.info().id.as_str()).collect();
+    let mut placed = hetra_pass::cut(graph, choice, &ids);
+    let mut report = Report::default();
+    for node in placed.nodes.iter_mut().filter(|node| node.op == PART) {
+        let id = node.attrs.str_or(PART_DEVICE, "").unwrap_or_default();
+        let device = devices.iter().find(|device| device.info().id == id);
+        let Some(device) = device.filter(|device| !device.takes_parts()) else { continue };
+        let Ok(body) = node.attrs.graph(PART_BODY) else { continue };
+        let claims = |node: &Node, graph: &Graph| claim(device.as_ref(), node, graph);
+        let options = Options { off: Default::default(), claims: &claims };
+        let (optimised, of_part) = hetra_pass::optimise(body, &options);
+        report = of_part;
+        node.attrs.set(PART_BODY, Arc::new(optimised));
+    }
+    Ok((Engine::compile_on(Arc::new(placed), devices)?, report))
+}
+
+/// Opens the devices of a plan, if they are what they were.
+pub(crate) fn open(plan: &PlanFile, pin: bool) -> Result<Vec<Arc<dyn Device>>, Error> {
+    let mut opened = Vec::new();
+    for device in &plan.devices {
+        let count = (device.threads > 0).then_some(device.threads);
+        let threads = HostThreads { count, pin };
+        let found = crate::open_by(&device.id, threads, &Tuned::Found)?.device;
+        check(device, found.info())?;
+        opened.push(found);
+    }
+    Ok(opened)
+}
+
+fn check(was: &PlanDevice, is: &DeviceInfo) -> Result<(), PlanError> {
+    let text = |name: &str, version: &str| format!("{name}, version {version}");
+    if (was.name.as_str(), was.version.as_str()) != (is.name.as_str(), is.version.as_str()) {
+        let (was_text, is) = (text(&was.name, &was.version), text(&is.name, &is.version));
+        return Err(PlanError::Device { device: was.id.clone(), was: was_text, is });
+    }
+    Ok(())
+}
+
+/// Checks that a plan is one for this graph, and gives the device of each node.
+pub(crate) fn choice(plan: &PlanFile, graph: &Graph) -> Result<Vec<usize>, PlanError> {
+    let wanted = fingerprint::of(graph);
+    if plan.model != wanted {
+        return Err(PlanError::Model { got: plan.model.clone(), wanted });
+    }
+    plan.choice(graph.nodes.len())
+}

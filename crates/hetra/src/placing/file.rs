@@ -1,0 +1,304 @@
+//! A plan as a file.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::placing::accept::Certificate;
+
+/// The form of the file.
+pub(crate) const FORMAT: u32 = 1;
+/// Most bytes of a plan's file.
+const BYTES_MAX: usize = 64 << 20;
+
+/// Where the nodes of a model run, and why.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlanFile {
+    /// The form of the file: 1.
+    pub format: u32,
+    /// What it was made for, as `sha256` of the graph and its weights.
+    pub model: String,
+    /// What was to be made small: `latency` or `throughput`.
+    pub goal: String,
+    /// The types of the inputs that it was measured with, by name.
+    pub inputs: BTreeMap<String, String>,
+    /// The devices that parts stand on; the host's first.
+    pub devices: Vec<PlanDevice>,
+    /// Which nodes stand where. Each node is in one of them.
+    pub parts: Vec<PlanPart>,
+    /// The name of the plan that was chosen: a device's id, or `mix`.
+    pub chosen: String,
+    /// Seconds that the chosen plan was expected to take for a run, from what its tasks took.
+    pub predicted_s: f64,
+    /// Everything that was considered, the best prediction first.
+    pub considered: Vec<Considered>,
+    /// What was left out, and why.
+    pub refused: Vec<Refused>,
+    /// The tasks that were placed, with what each takes on each device.
+    pub tasks: Vec<PlanTask>,
+    /// What no placement of these tasks is below.
+    pub bound: Bounded,
+    /// The measurement that the choice rests on; none where there was one plan only.
+    pub certificate: Option<Certificate>,
+}
+
+/// A device of a plan, as it was.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlanDevice {
+    /// What `--device` takes.
+    pub id: String,
+    /// What it is.
+    pub name: String,
+    /// The version of its driver.
+    pub version: String,
+    /// Host threads that it was opened with; 0 is its own choice.
+    pub threads: usize,
+    /// Whether the host's processor plays it.
+    pub software: bool,
+}
+
+/// Nodes that one device does.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlanPart {
+    /// The device's id.
+    pub device: String,
+    /// The nodes, by their places in the graph: pairs of the first and the one behind the last.
+    pub nodes: Vec<(u32, u32)>,
+    /// The label of the first node.
+    pub first: String,
+    /// The label of the last node.
+    pub last: String,
+    /// Why it is there.
+    pub cause: String,
+}
+
+/// A plan that was considered.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Considered {
+    /// A device's id, or `mix`.
+    pub name: String,
+    /// The policy that found it; none for a single device.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<String>,
+    /// Seconds by what the tasks took.
+    pub predicted_s: f64,
+    /// Seconds that whole runs took, the median; none where it was not run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub measured_s: Option<f64>,
+    /// The largest difference of an output from the processor's in f32, in parts of the output's
+    /// largest magnitude.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<f64>,
+}
+
+/// A device or a plan that was left out.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Refused {
+    /// A device's id, or `mix`.
+    pub name: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// Some nodes, and what they take.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlanTask {
+    /// The label of the first node.
+    pub first: String,
+    /// How many nodes.
+    pub nodes: usize,
+    /// Operations of them, a multiply-add counted as two.
+    pub ops: f64,
+    /// Bytes of the values that they give to others.
+    pub out_bytes: u64,
+    /// Seconds on each device that does it.
+    pub seconds: BTreeMap<String, f64>,
+    /// Why other devices do not.
+    pub left: Vec<Left>,
+    /// Where it was placed.
+    pub device: String,
+}
+
+/// Why a device does not do a task.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Left {
+    /// The device.
+    pub device: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// A bound of the prediction.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Bounded {
+    /// Seconds.
+    pub seconds: f64,
+    /// What says so: `path`, `work` or `exact`.
+    pub by: String,
+}
+
+/// Why a plan is not taken.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages say what each field is")]
+pub enum PlanError {
+    #[error("the plan is not readable: {0}")]
+    Syntax(String),
+    #[error("the plan has form {got}; this program reads form {wanted}")]
+    Format { got: u32, wanted: u32 },
+    #[error("the plan was made for another model ({got}; this one is {wanted}): plan it again")]
+    Model { got: String, wanted: String },
+    #[error("the plan is stale: {device} was {was}, and is {is} now: plan it again")]
+    Device { device: String, was: String, is: String },
+    #[error(
+        "the plan places node {node} {times} times; each has one place (the model has {nodes})"
+    )]
+    Nodes { node: u32, times: usize, nodes: usize },
+    #[error("the plan names device {device} for a part and not among its devices ({known})")]
+    Unknown { device: String, known: String },
+    #[error("there is nothing to place on: {}", .0.join("; "))]
+    NoDevices(Vec<String>),
+    #[error("`{0}` stands twice among the devices")]
+    Twice(String),
+    #[error("--pin {pattern}={device}: {reason}")]
+    Pin { pattern: String, device: String, reason: String },
+    #[error(transparent)]
+    Place(#[from] hetra_place::PlaceError),
+}
+
+impl PlanFile {
+    /// Reads a plan.
+    ///
+    /// # Errors
+    /// What is no plan, or one of another form.
+    pub fn parse(text: &str) -> Result<PlanFile, PlanError> {
+        if text.len() > BYTES_MAX {
+            let reason = format!("{} bytes; {BYTES_MAX} at most", text.len());
+            return Err(PlanError::Syntax(reason));
+        }
+        // The form first: another one may have other fields.
+        #[derive(Deserialize)]
+        struct Form {
+            format: u32,
+        }
+        let syntax = |error: serde_json::Error| PlanError::Syntax(error.to_string());
+        let form: Form = serde_json::from_str(text).map_err(syntax)?;
+        if form.format != FORMAT {
+            return Err(PlanError::Format { got: form.format, wanted: FORMAT });
+        }
+        serde_json::from_str(text).map_err(syntax)
+    }
+
+    /// The text of the file.
+    pub fn print(&self) -> String {
+        serde_json::to_string_pretty(self).unwrap_or_default()
+    }
+
+    /// The device of each node of a graph with so many.
+    pub(crate) fn choice(&self, nodes: usize) -> Result<Vec<usize>, PlanError> {
+        let mut choice: Vec<Option<usize>> = vec![None; nodes];
+        for part in &self.parts {
+            let device = self.devices.iter().position(|device| device.id == part.device);
+            let device = device.ok_or_else(|| PlanError::Unknown {
+                device: part.device.clone(),
+                known: self.devices.iter().map(|d| d.id.as_str()).collect::<Vec<_>>().join(", "),
+            })?;
+            for &(from, to) in &part.nodes {
+                let fault = |node: u32, times: usize| PlanError::Nodes { node, times, nodes };
+                if from >= to || to as usize > nodes {
+                    return Err(fault(to.max(1) - 1, 1));
+                }
+                for node in from..to {
+                    if choice[node as usize].replace(device).is_some() {
+                        return Err(fault(node, 2));
+                    }
+                }
+            }
+        }
+        let missing = choice.iter().position(Option::is_none);
+        if let Some(node) = missing {
+            return Err(PlanError::Nodes { node: node as u32, times: 0, nodes });
+        }
+        Ok(choice.into_iter().flatten().collect())
+    }
+}
+
+/// Places as pairs of a first one and the one behind the last.
+pub(crate) fn ranges(places: impl Iterator<Item = usize>) -> Vec<(u32, u32)> {
+    let mut ranges: Vec<(u32, u32)> = Vec::new();
+    for place in places.map(|place| place as u32) {
+        match ranges.last_mut() {
+            Some((_, to)) if *to == place => *to += 1,
+            _ => ranges.push((place, place + 1)),
+        }
+    }
+    ranges
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(parts: Vec<(&str, Vec<(u32, u32)>)>) -> PlanFile {
+        let device = |id: &str| PlanDevice {
+            id: id.to_string(),
+            name: String::new(),
+            version: String::new(),
+            threads: 0,
+            software: false,
+        };
+        let part = |(device, nodes): (&str, Vec<(u32, u32)>)| PlanPart {
+            device: device.to_string(),
+            nodes,
+            first: String::new(),
+            last: String::new(),
+            cause: String::new(),
+        };
+        PlanFile {
+            format: FORMAT,
+            model: String::new(),
+            goal: "latency".to_string(),
+            inputs: BTreeMap::new(),
+            devices: vec![device("cpu"), device("ort")],
+            parts: parts.into_iter().map(part).collect(),
+            chosen: "mix".to_string(),
+            predicted_s: 1.0,
+            considered: Vec::new(),
+            refused: Vec::new(),
+            tasks: Vec::new(),
+            bound: Bounded { seconds: 0.5, by: "path".to_string() },
+            certificate: None,
+        }
+    }
+
+    #[test]
+    fn a_plan_is_read_as_it_is_written() {
+        let plan = plan(vec![("cpu", vec![(0, 2)]), ("ort", vec![(2, 3)])]);
+        assert_eq!(PlanFile::parse(&plan.print()).unwrap(), plan);
+        assert_eq!(plan.choice(3).unwrap(), [0, 0, 1]);
+        assert_eq!(ranges([0, 1, 3].into_iter()), [(0, 2), (3, 4)]);
+    }
+
+    #[test]
+    fn broken_plans_say_what_is_wrong() {
+        let fault = |parts, nodes| plan(parts).choice(nodes).unwrap_err().to_string();
+        let twice = fault(vec![("cpu", vec![(0, 2)]), ("ort", vec![(1, 2)])], 2);
+        assert!(twice.contains("node 1 2 times"), "{twice}");
+        let never = fault(vec![("cpu", vec![(0, 1)])], 2);
+        assert!(never.contains("node 1 0 times"), "{never}");
+        assert!(fault(vec![("cpu", vec![(0, 9)])], 2).contains("the model has 2"));
+        assert!(fault(vec![("gpu", vec![(0, 1)])], 1).contains("device gpu"));
+        let text = plan(vec![]).print();
+        let error = |text: &str| PlanFile::parse(text).unwrap_err().to_string();
+        assert!(error(&text.replace("\"format\": 1", "\"format\": 7")).contains("form 7"));
+        assert!(error(&text.replace("\"goal\"", "\"gaol\"")).contains("unknown field `gaol`"));
+        assert!(error("{").contains("not readable"));
+    }
+}

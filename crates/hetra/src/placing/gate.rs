@@ -1,0 +1,59 @@
+//! Whether a plan computes what the processor does.
+
+use hetra_tensor::{Value, to_f64};
+
+/// The largest difference of an output from the wanted one, in parts of the largest magnitude of
+/// that; infinite where dtype, shape or kind differ, or a number is none that should be one.
+pub(crate) fn error(wanted: &[Value], got: &[Value]) -> f64 {
+    if wanted.len() != got.len() {
+        return f64::INFINITY;
+    }
+    wanted.iter().zip(got).map(|(wanted, got)| of_one(wanted, got)).fold(0.0, f64::max)
+}
+
+fn of_one(wanted: &Value, got: &Value) -> f64 {
+    let (Some(wanted_tensor), Some(got_tensor)) = (wanted.as_tensor(), got.as_tensor()) else {
+        return if wanted == got { 0.0 } else { f64::INFINITY };
+    };
+    if wanted_tensor.dtype() != got_tensor.dtype() || wanted_tensor.shape() != got_tensor.shape() {
+        return f64::INFINITY;
+    }
+    let (Ok(wanted_numbers), Ok(got_numbers)) = (to_f64(wanted_tensor), to_f64(got_tensor)) else {
+        return if wanted == got { 0.0 } else { f64::INFINITY };
+    };
+    let finite = |number: &&f64| number.is_finite();
+    let scale = wanted_numbers.iter().filter(finite).fold(0f64, |most, n| most.max(n.abs()));
+    let pairs = wanted_numbers.iter().zip(&got_numbers);
+    let worst = pairs.map(|(wanted, got)| {
+        // Infinities and NaN are right where they are the same.
+        let same = wanted == got || (wanted.is_nan() && got.is_nan());
+        let apart = (wanted - got).abs();
+        if same {
+            0.0
+        } else if apart.is_nan() {
+            f64::INFINITY
+        } else {
+            apart
+        }
+    });
+    let worst = worst.fold(0.0, f64::max);
+    if worst == 0.0 { 0.0 } else { worst / scale.max(f64::MIN_POSITIVE) }
+}
+
+#[cfg(test)]
+mod tests {
+    use hetra_tensor::Tensor;
+
+    use super::*;
+
+    #[test]
+    fn differences_are_parts_of_the_largest() {
+        let of = |numbers: &[f32]| vec![Value::from(Tensor::vector(numbers))];
+        assert_eq!(error(&of(&[1.0, -4.0]), &of(&[1.0, -4.0])), 0.0);
+        assert_eq!(error(&of(&[1.0, -4.0]), &of(&[1.5, -4.0])), 0.125);
+        assert_eq!(error(&of(&[1.0]), &of(&[1.0, 2.0])), f64::INFINITY);
+        assert_eq!(error(&of(&[f32::NAN, f32::INFINITY]), &of(&[f32::NAN, f32::INFINITY])), 0.0);
+        assert_eq!(error(&of(&[1.0]), &of(&[f32::NAN])), f64::INFINITY);
+        assert_eq!(error(&of(&[]), &[]), f64::INFINITY);
+    }
+}

@@ -1,0 +1,151 @@
+//! What things take, measured.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hetra_device::Device;
+use hetra_exec::{Engine, RunOptions};
+use hetra_ir::Graph;
+use hetra_tensor::{DType, Tensor, Value};
+
+use crate::error::Error;
+use crate::placing::accept::Sample;
+use crate::placing::build;
+
+/// Runs before the first that counts.
+const WARM_UPS: usize = 2;
+/// Fewest and most runs that count.
+const RUNS_MIN: usize = 5;
+const RUNS_MAX: usize = 300;
+
+/// A graph that is ready to run, with its inputs.
+pub(crate) struct Ready {
+    engine: Engine,
+    inputs: Vec<Value>,
+}
+
+impl Ready {
+    /// Compiles a graph whole for the first device that is given.
+    pub(crate) fn whole(
+        graph: &Graph,
+        inputs: Vec<Value>,
+        devices: &[Arc<dyn Device>],
+    ) -> Result<Ready, Error> {
+        Ready::placed(graph, &vec![0; graph.nodes.len()], inputs, devices)
+    }
+
+    /// Compiles a graph for several devices.
+    pub(crate) fn placed(
+        graph: &Graph,
+        choice: &[usize],
+        inputs: Vec<Value>,
+        devices: &[Arc<dyn Device>],
+    ) -> Result<Ready, Error> {
+        let (engine, _) = build::compile(graph, choice, devices)?;
+        Ok(Ready { engine, inputs })
+    }
+
+    /// One run.
+    pub(crate) fn run(&self) -> Result<Vec<Value>, Error> {
+        let inputs = self.inputs.iter().cloned().map(Some).collect();
+        let outputs = &self.engine.graph().outputs;
+        Ok(self.engine.run(inputs, outputs, &RunOptions::default(), None)?)
+    }
+
+    /// Seconds of one run.
+    pub(crate) fn seconds(&self) -> Result<f64, Error> {
+        let begun = Instant::now();
+        self.run()?;
+        Ok(begun.elapsed().as_secs_f64())
+    }
+
+    /// Seconds of runs for so long, after some that do not count.
+    pub(crate) fn sample(&self, length: Duration) -> Result<Sample, Error> {
+        for _ in 0..WARM_UPS {
+            self.run()?;
+        }
+        let begun = Instant::now();
+        let mut seconds = Vec::new();
+        while seconds.len() < RUNS_MAX && (seconds.len() < RUNS_MIN || begun.elapsed() < length) {
+            seconds.push(self.seconds()?);
+        }
+        Ok(Sample::of(seconds))
+    }
+
+    /// Seconds between two results while `together` runs overlap, over `runs` of them.
+    pub(crate) fn overlapped(&self, together: usize, runs: usize) -> Result<f64, Error> {
+        let begun = Instant::now();
+        let next = std::sync::atomic::AtomicUsize::new(0);
+        let work = || -> Result<(), Error> {
+            while next.fetch_add(1, std::sync::atomic::Ordering::Relaxed) < runs {
+                self.run()?;
+            }
+            Ok(())
+        };
+        std::thread::scope(|scope| {
+            let others: Vec<_> = (1..together).map(|_| scope.spawn(work)).collect();
+            let own = work();
+            let joined = others.into_iter().map(|other| other.join().unwrap_or(Err(Error::Lost)));
+            joined.fold(own, |all, one| all.and(one))
+        })?;
+        Ok(begun.elapsed().as_secs_f64() / runs as f64)
+    }
+}
+
+/// Seconds of a copy: to begin one, and for each byte.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Copying {
+    pub(crate) latency_s: f64,
+    pub(crate) byte_s: f64,
+}
+
+impl Copying {
+    fn of(small: (usize, f64), large: (usize, f64)) -> Copying {
+        let byte_s = ((large.1 - small.1) / (large.0 - small.0) as f64).max(0.0);
+        Copying { latency_s: (small.1 - byte_s * small.0 as f64).max(0.0), byte_s }
+    }
+}
+
+/// Bytes of the two copies that a line is measured by, and how often.
+const SMALL: usize = 4 << 10;
+const LARGE: usize = 4 << 20;
+const COPIES: usize = 9;
+
+/// What copies into a device's memory take, and out of it; nothing where it works in the host's.
+pub(crate) fn copying(device: &dyn Device) -> Result<(Copying, Copying), Error> {
+    let mut into = Vec::new();
+    let mut out = Vec::new();
+    for bytes in [SMALL, LARGE] {
+        let (mut in_s, mut out_s) = (Vec::new(), Vec::new());
+        for _ in 0..COPIES {
+            let tensor = Tensor::zeros(DType::F32, &[bytes / 4])?;
+            let begun = Instant::now();
+            let Some(held) = device.place(&tensor)? else {
+                return Ok(Default::default());
+            };
+            if let Some(launcher) = device.launcher() {
+                launcher.wait()?;
+            }
+            in_s.push(begun.elapsed().as_secs_f64());
+            let begun = Instant::now();
+            held.fetch()?;
+            out_s.push(begun.elapsed().as_secs_f64());
+        }
+        into.push((bytes, Sample::of(in_s).median));
+        out.push((bytes, Sample::of(out_s).median));
+    }
+    Ok((Copying::of(into[0], into[1]), Copying::of(out[0], out[1])))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_fitted() {
+        let line = Copying::of((100, 1.1e-6), (1100, 2.1e-6));
+        assert!((line.byte_s - 1e-9).abs() < 1e-15 && (line.latency_s - 1e-6).abs() < 1e-12);
+        let odd = Copying::of((100, 2.0), (1100, 1.0));
+        assert_eq!((odd.byte_s, odd.latency_s), (0.0, 2.0));
+    }
+}

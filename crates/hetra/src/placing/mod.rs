@@ -1,0 +1,29 @@
+//! One model over several devices: measured, placed, checked.
+//!
+//! [`plan`] measures what parts of a model take on each device, lets the policies choose, checks the
+//! results against those of the processor in f32, and then measures the chosen plan beside the best
+//! single device, pair by pair: what loses is not taken. [`PlanFile`] is what came of it, and what a
+//! session is built from ([`crate::Builder::plan`]).
+
+mod accept;
+mod build;
+mod file;
+mod fingerprint;
+mod gate;
+mod measure;
+mod planner;
+mod report;
+mod tasks;
+
+pub use accept::{Certificate, Sample};
+pub use file::{
+    Bounded, Considered, Left, PlanDevice, PlanError, PlanFile, PlanPart, PlanTask, Refused,
+};
+pub use planner::{PlanGoal, PlanMoment, PlanOptions, plan};
+
+/// The graph whose nodes plans speak of: a model's without what no device need do.
+pub fn placed_graph(graph: &hetra_ir::Graph) -> hetra_ir::Graph {
+    hetra_pass::portable(graph)
+}
+
+pub(crate) use build::{choice, compile, open};

@@ -1,0 +1,179 @@
+//! Nodes joined to as few tasks as are worth placing.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A directed graph of nodes with weights; each stands behind those that it reads from.
+#[derive(Clone, Debug, Default)]
+pub struct Fine {
+    /// The weight of each node: its time.
+    pub weight: Vec<f64>,
+    /// Who reads what of whom: maker, reader, size. Several between two nodes add up.
+    pub edges: Vec<(usize, usize, f64)>,
+}
+
+/// The task of each node. Tasks are numbered so that each stands behind those that it reads from;
+/// no way leads out of a task and into it again. There are at most about `tasks_max`, each of
+/// about that share of the weight at least: light ones are joined to the neighbour that they share
+/// most with. Branches that are heavy enough stay apart.
+///
+/// Two neighbours may be joined where one has no other reader, or the other no other maker: then
+/// there is no way between them but the direct one.
+pub fn coarsen(fine: &Fine, tasks_max: usize) -> Vec<usize> {
+    let mut merged = Merged::new(fine);
+    let least = fine.weight.iter().sum::<f64>() / (2.0 * tasks_max.max(1) as f64);
+    loop {
+        let many = merged.alive.len() > tasks_max.max(1);
+        // The lightest first, of equal ones the first.
+        let mut order: Vec<usize> = merged.alive.iter().copied().collect();
+        order.sort_by(|&a, &b| merged.weight[a].total_cmp(&merged.weight[b]).then(a.cmp(&b)));
+        let pair = |chains: bool| {
+            let light = |&&task: &&usize| many || merged.weight[task] < least;
+            let mut light = order.iter().take_while(light);
+            light.find_map(|&task| Some((task, merged.neighbour(task, chains)?)))
+        };
+        // To join a maker with one of its readers makes the other ones wait: only if it must be.
+        let any = || if many { pair(false) } else { None };
+        let Some((task, other)) = pair(true).or_else(any) else { break };
+        merged.join(task, other);
+    }
+    merged.numbered()
+}
+
+struct Merged {
+    weight: Vec<f64>,
+    makers: Vec<BTreeMap<usize, f64>>,
+    readers: Vec<BTreeMap<usize, f64>>,
+    alive: BTreeSet<usize>,
+    /// Into which a node was joined; itself where it was not.
+    into: Vec<usize>,
+}
+
+impl Merged {
+    fn new(fine: &Fine) -> Merged {
+        let count = fine.weight.len();
+        let mut merged = Merged {
+            weight: fine.weight.clone(),
+            makers: vec![BTreeMap::new(); count],
+            readers: vec![BTreeMap::new(); count],
+            alive: (0..count).collect(),
+            into: (0..count).collect(),
+        };
+        for &(from, to, size) in &fine.edges {
+            *merged.makers[to].entry(from).or_default() += size;
+            *merged.readers[from].entry(to).or_default() += size;
+        }
+        merged
+    }
+
+    /// The neighbour that a task may be joined with and shares most with, the lighter one of two;
+    /// of `chains` only one that has no other reader and for which there is no other maker.
+    fn neighbour(&self, task: usize, chains: bool) -> Option<usize> {
+        let may = |from: usize, to: usize| {
+            let (reader, maker) = (self.readers[from].len() == 1, self.makers[to].len() == 1);
+            if chains { reader && maker } else { reader || maker }
+        };
+        let makers = self.makers[task].iter().filter(|&(&from, _)| may(from, task));
+        let readers = self.readers[task].iter().filter(|&(&to, _)| may(task, to));
+        let all = makers.chain(readers).map(|(&other, &size)| (other, size));
+        let best = all.max_by(|a, b| {
+            a.1.total_cmp(&b.1)
+                .then(self.weight[b.0].total_cmp(&self.weight[a.0]))
+                .then(b.0.cmp(&a.0))
+        });
+        best.map(|(other, _)| other)
+    }
+
+    fn join(&mut self, gone: usize, into: usize) {
+        self.alive.remove(&gone);
+        self.into[gone] = into;
+        self.weight[into] += self.weight[gone];
+        for (from, size) in std::mem::take(&mut self.makers[gone]) {
+            self.readers[from].remove(&gone);
+            if from != into {
+                *self.makers[into].entry(from).or_default() += size;
+                *self.readers[from].entry(into).or_default() += size;
+            }
+        }
+        for (to, size) in std::mem::take(&mut self.readers[gone]) {
+            self.makers[to].remove(&gone);
+            if to != into {
+                *self.readers[into].entry(to).or_default() += size;
+                *self.makers[to].entry(into).or_default() += size;
+            }
+        }
+    }
+
+    /// Numbers the tasks that are left, each behind its makers, else in the order of first nodes.
+    fn numbered(&self) -> Vec<usize> {
+        let root = |mut node: usize| {
+            while self.into[node] != node {
+                node = self.into[node];
+            }
+            node
+        };
+        let mut first = BTreeMap::new();
+        for node in 0..self.into.len() {
+            first.entry(root(node)).or_insert(node);
+        }
+        let mut waits: BTreeMap<usize, usize> =
+            self.alive.iter().map(|&task| (task, self.makers[task].len())).collect();
+        let mut ready: BTreeSet<(usize, usize)> = waits
+            .iter()
+            .filter(|&(_, &waits)| waits == 0)
+            .map(|(&task, _)| (first[&task], task))
+            .collect();
+        let mut number = BTreeMap::new();
+        while let Some((_, task)) = ready.pop_first() {
+            number.insert(task, number.len());
+            for to in self.readers[task].keys() {
+                let left = waits.entry(*to).or_default();
+                *left -= 1;
+                if *left == 0 {
+                    ready.insert((first[to], *to));
+                }
+            }
+        }
+        (0..self.into.len()).map(|node| number[&root(node)]).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A stem, two heavy branches of two nodes each, what joins them, and a light tail.
+    fn branches() -> Fine {
+        Fine {
+            weight: vec![1.0, 10.0, 10.0, 10.0, 10.0, 1.0, 0.1],
+            edges: vec![
+                (0, 1, 5.0),
+                (0, 3, 5.0),
+                (1, 2, 5.0),
+                (3, 4, 5.0),
+                (2, 5, 5.0),
+                (4, 5, 5.0),
+                (5, 6, 1.0),
+            ],
+        }
+    }
+
+    #[test]
+    fn branches_stay_apart_and_light_nodes_join() {
+        assert_eq!(coarsen(&branches(), 7), [0, 1, 2, 3, 4, 5, 5]);
+        assert_eq!(coarsen(&branches(), 4), [0, 1, 1, 2, 2, 3, 3]);
+        assert_eq!(coarsen(&branches(), 1), [0; 7]);
+    }
+
+    #[test]
+    fn tasks_are_in_order_and_in_no_circle() {
+        // Every layer reads from all of the one before.
+        let mut fine = Fine { weight: vec![1.0; 24], edges: Vec::new() };
+        for node in 4..24 {
+            (node / 4 * 4 - 4..node / 4 * 4).for_each(|from| fine.edges.push((from, node, 1.0)));
+        }
+        for tasks in 1..24 {
+            let task = coarsen(&fine, tasks);
+            assert!(fine.edges.iter().all(|&(from, to, _)| task[from] <= task[to]));
+        }
+    }
+}
