@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -10,7 +9,7 @@ use clap::ValueEnum;
 use hetra::placing::{
     self, Certificate, Considered, PlanFile, PlanGoal, PlanMoment, PlanOptions, PlanTask,
 };
-use hetra::{Device, DriverState, ExportOptions, HostThreads, Session, Value};
+use hetra::{DriverState, ExportOptions, HostThreads, Seat, Session, Value};
 
 use crate::inputs::InputArgs;
 use crate::session::threads;
@@ -36,7 +35,8 @@ pub(crate) struct Args {
     #[arg(required_unless_present = "list_policies")]
     model: Option<PathBuf>,
     /// Devices to place on (see `hetra devices`), with commas between them; `cpu` is always there,
-    /// since the others are held to its results [default: all that are found]
+    /// since the others are held to its results. ID@0 or ID@0-1 keeps what a device does on the
+    /// host to these processors [default: all that are found]
     #[arg(short, long, value_name = "IDS", value_delimiter = ',')]
     device: Vec<String>,
     /// Host threads of each device that takes a number [default: one for each core]
@@ -123,7 +123,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     args.inputs.given().fix_defaults(&mut imported.graph);
     let devices = devices(args)?;
     // It says what the inputs are called and of what type they are.
-    let session = Session::builder().model(imported.clone()).on(devices[0].clone()).build();
+    let session = Session::builder().model(imported.clone()).on(devices[0].device.clone()).build();
     let session = session.map_err(or_usage).with_context(model)?;
     let inputs = args.inputs.load(&session)?;
     drop(session);
@@ -174,7 +174,7 @@ fn check_policies(names: &[String]) -> Result<()> {
 }
 
 /// The devices, the processor first.
-fn devices(args: &Args) -> Result<Vec<Arc<dyn Device>>> {
+fn devices(args: &Args) -> Result<Vec<Seat>> {
     let mut ids: Vec<String> = match args.device.is_empty() {
         false => args.device.clone(),
         true => {
@@ -183,16 +183,34 @@ fn devices(args: &Args) -> Result<Vec<Arc<dyn Device>>> {
             found.map(|found| found.info.id).collect()
         }
     };
-    ids.retain(|id| id != "cpu");
-    ids.insert(0, "cpu".to_string());
-    let threads = HostThreads { count: args.threads, pin: false };
+    let is_cpu = |id: &String| id == "cpu" || id.starts_with("cpu@");
+    let cpu = ids.iter().position(is_cpu).map(|at| ids.remove(at));
+    ids.insert(0, cpu.unwrap_or_else(|| "cpu".to_string()));
     let mut opened = Vec::new();
     for id in ids {
-        let device = hetra::open(&id, threads).map_err(or_usage)?;
+        let (id, cores) = seat(&id).map_err(usage)?;
+        // As many threads as there are processors for them.
+        let count = args.threads.or((!cores.is_empty()).then_some(cores.len()));
+        let device = hetra::open(id, HostThreads { count, pin: false }).map_err(or_usage)?;
         device.warning().into_iter().for_each(|text| show::warn(&text));
-        opened.push(device);
+        opened.push(Seat { device, cores });
     }
     Ok(opened)
+}
+
+/// Most processors that a device may be kept to.
+const CORES_MAX: usize = 1024;
+
+/// `ID`, `ID@0` or `ID@0-1`.
+fn seat(text: &str) -> Result<(&str, Vec<usize>), String> {
+    let Some((id, cores)) = text.rsplit_once('@') else { return Ok((text, Vec::new())) };
+    let fault = || format!("`{text}`: wanted ID@CORE or ID@FIRST-LAST, such as cpu@0-1");
+    let (first, last) = cores.split_once('-').unwrap_or((cores, cores));
+    let number = |text: &str| text.parse().ok().filter(|&core: &usize| core < CORES_MAX);
+    match (number(first), number(last)) {
+        (Some(first), Some(last)) if first <= last => Ok((id, (first..=last).collect())),
+        _ => Err(fault()),
+    }
 }
 
 /// Values in the order of the graph's inputs.
@@ -331,4 +349,21 @@ fn print_tasks(plan: &PlanFile) {
     let mut reasons: Vec<String> = plan.tasks.iter().flat_map(reason).collect();
     reasons.dedup();
     reasons.iter().for_each(|reason| println!("{reason}"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seats_and_pins_are_read() {
+        assert_eq!(seat("cpu"), Ok(("cpu", vec![])));
+        assert_eq!(seat("cpu@1"), Ok(("cpu", vec![1])));
+        assert_eq!(seat("opencl:0.1@0-2"), Ok(("opencl:0.1", vec![0, 1, 2])));
+        ["cpu@", "cpu@x", "cpu@2-1", "cpu@0-9999999"]
+            .iter()
+            .for_each(|t| assert!(seat(t).is_err()));
+        assert_eq!(pin("a=b=cpu"), Ok(("a=b".to_string(), "cpu".to_string())));
+        assert!(pin("cpu").is_err() && pin("=cpu").is_err());
+    }
 }

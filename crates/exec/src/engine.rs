@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
 use hetra_device::{Device, DeviceError, Launcher, Part, Program, Room, Support};
@@ -12,7 +12,7 @@ use hetra_plan::{Hints, Plan};
 use hetra_tensor::{Buffer, Tensor, Value};
 
 use crate::concurrent::{self, Flow};
-use crate::lane::Lane;
+use crate::lane::{Lane, Seat};
 use crate::options::RunOptions;
 use crate::run::{self, RunContext};
 use crate::trace::{Recorded, Recorder, StepTime, Trace};
@@ -67,6 +67,8 @@ pub struct Engine {
     pub(crate) lanes: Vec<Option<Arc<Lane>>>,
     /// Engines of the bodies, by the address of the body, which `graph` keeps alive.
     bodies: Arc<HashMap<usize, Engine>>,
+    /// The same for the threads of devices, once they are used.
+    shared: OnceLock<Arc<Engine>>,
     /// The types of the inputs and captures, and the plan, which says what it gives.
     plans: Mutex<Vec<(Vec<Type>, Arc<Plan>)>>,
     memories: Mutex<Vec<Memory>>,
@@ -102,7 +104,7 @@ impl Engine {
     /// # Errors
     /// The first node that the device refuses.
     pub fn compile(graph: Arc<Graph>, device: Arc<dyn Device>) -> Result<Engine, ExecError> {
-        Engine::compile_on(graph, &[device])
+        Engine::compile_on(graph, vec![device.into()])
     }
 
     /// As [`Engine::compile`], for several devices: parts (`hetra.Part`) for the one that they
@@ -113,12 +115,12 @@ impl Engine {
     ///
     /// # Panics
     /// Without a device.
-    pub fn compile_on(graph: Arc<Graph>, devices: &[Arc<dyn Device>]) -> Result<Engine, ExecError> {
+    pub fn compile_on(graph: Arc<Graph>, seats: Vec<Seat>) -> Result<Engine, ExecError> {
         // On the caller's thread, not in `Device::scope`: the passes ran here, and what they freed
         // is used again for packed weights (measured: 100 MiB of peak for a model of 100 MiB).
         let lanes: Vec<Arc<Lane>> =
-            devices.iter().map(|device| Arc::new(Lane::new(device.clone()))).collect();
-        Engine::compile_here(graph, &lanes, devices[0].clone(), false)
+            seats.into_iter().map(|seat| Arc::new(Lane::new(seat))).collect();
+        Engine::compile_here(graph, &lanes, lanes[0].device.clone(), false)
     }
 
     fn compile_here(
@@ -158,7 +160,12 @@ impl Engine {
             // A part that its device does not take whole is run by us, body by body.
             let whole = lane.is_some_and(|lane| lane.device.takes_parts());
             let by = if whole { on } else { &device };
-            programs.push(by.compile(&Part { graph: &graph, nodes: &[id], types: &types })?);
+            let part = Part { graph: &graph, nodes: &[id], types: &types };
+            let program = match lane {
+                Some(lane) => lane.on_cores(|| by.compile(&part)),
+                None => by.compile(&part),
+            };
+            programs.push(program?);
             for (_, body) in node.attrs.graphs().filter(|_| !whole) {
                 let engine = Engine::compile_here(body.clone(), lanes, on.clone(), true)?;
                 bodies.insert(Arc::as_ptr(body) as usize, engine);
@@ -175,6 +182,7 @@ impl Engine {
             programs,
             lanes: placed,
             bodies: Arc::new(bodies),
+            shared: OnceLock::new(),
             plans: Mutex::default(),
             memories: Mutex::default(),
         })
@@ -200,9 +208,15 @@ impl Engine {
             programs: self.programs.clone(),
             lanes: self.lanes.clone(),
             bodies: self.bodies.clone(),
+            shared: OnceLock::new(),
             plans: Mutex::default(),
             memories: Mutex::default(),
         }
+    }
+
+    /// The same graph and programs, for threads that may outlive a run.
+    fn handle(&self) -> Arc<Engine> {
+        self.shared.get_or_init(|| Arc::new(self.on(self.device.clone()))).clone()
     }
 
     /// Bytes that are kept for later runs.
@@ -313,6 +327,12 @@ impl Engine {
         trace: Option<&mut Trace>,
     ) -> Result<Vec<Value>, ExecError> {
         let inputs = self.check_inputs(inputs)?;
+        if !self.lanes.is_empty() {
+            let plan = self.plan_for(&inputs, &[], outputs)?;
+            if let Some(flow) = Flow::of(self, &plan) {
+                return self.run_flow(&plan, &flow, inputs, options, trace);
+            }
+        }
         let mut result = Err(ExecError::Lost("the device did not run".to_string()));
         let mut arguments = Some((inputs, trace));
         self.device.scope(&mut || {
@@ -337,6 +357,32 @@ impl Engine {
             }
         });
         result
+    }
+
+    /// Runs by the threads of the devices. Not in the scope of the host's device: this thread works
+    /// on nothing itself.
+    fn run_flow(
+        &self,
+        plan: &Arc<Plan>,
+        flow: &Flow,
+        inputs: Vec<Value>,
+        options: &RunOptions,
+        trace: Option<&mut Trace>,
+    ) -> Result<Vec<Value>, ExecError> {
+        let recorder = trace.is_some().then(Recorder::start);
+        let timed = self.timed(recorder.is_some());
+        let context = RunContext { options, recorder: recorder.as_ref() };
+        let ran = concurrent::run(&self.handle(), plan, flow, inputs, context);
+        drop(timed);
+        let (values, steps) = ran.map_err(ExecError::of)?;
+        if !options.on_device {
+            self.fetch(&plan.outputs, &values)?;
+        }
+        if let (Some(trace), Some(recorder)) = (trace, &recorder) {
+            let slot_bytes = plan.slot_bytes();
+            *trace = recorder.trace(Recorded { steps, plan_ns: 0, slot_bytes });
+        }
+        Ok(values)
     }
 
     /// Lets all devices of the engine time their kernels, where times are wanted.
@@ -404,10 +450,7 @@ impl Engine {
         let plan_ns = started.map_or(0, |started| started.elapsed().as_nanos() as u64);
         let mut memory = lock(&self.memories).pop().unwrap_or_default();
         memory.blocks.resize_with(plan.slots.len(), || None);
-        let result = match Flow::of(self, &plan) {
-            Some(flow) => concurrent::run(self, &plan, &flow, inputs, context),
-            None => run::run(self, &plan, &mut memory, inputs, captured, context),
-        };
+        let result = run::run(self, &plan, &mut memory, inputs, captured, context);
         let mut memories = lock(&self.memories);
         if memories.len() < MEMORIES_MAX {
             memories.push(memory);

@@ -1,15 +1,43 @@
 //! Devices that parts are placed on, each doing one at a time.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use hetra_device::Device;
+
+/// Most jobs that wait for a device; whoever comes then waits with them.
+const JOBS_MAX: usize = 1024;
+
+/// A device that parts are placed on.
+#[derive(Clone)]
+pub struct Seat {
+    /// The device.
+    pub device: Arc<dyn Device>,
+    /// Processors of the host that the device's thread, and those that it makes, stay on; all of
+    /// them where there is none.
+    pub cores: Vec<usize>,
+}
+
+impl From<Arc<dyn Device>> for Seat {
+    fn from(device: Arc<dyn Device>) -> Seat {
+        Seat { device, cores: Vec::new() }
+    }
+}
+
+/// What a device's thread is given.
+pub(crate) type Job = Box<dyn FnOnce() + Send>;
 
 /// A device of an engine, and whose turn it is. Runs that overlap use it in the order in which they
 /// came, so that a stream of them goes through the devices as through a pipeline.
 pub(crate) struct Lane {
     pub(crate) device: Arc<dyn Device>,
+    pub(crate) cores: Vec<usize>,
     turns: Mutex<Turns>,
     ended: Condvar,
+    /// To the thread of the device, once there is one.
+    jobs: OnceLock<Option<SyncSender<Job>>>,
 }
 
 #[derive(Default)]
@@ -24,8 +52,40 @@ struct Turns {
 pub(crate) struct Turn<'a>(&'a Lane);
 
 impl Lane {
-    pub(crate) fn new(device: Arc<dyn Device>) -> Lane {
-        Lane { device, turns: Mutex::default(), ended: Condvar::new() }
+    pub(crate) fn new(seat: Seat) -> Lane {
+        let Seat { device, cores } = seat;
+        let (turns, ended, jobs) = (Mutex::default(), Condvar::new(), OnceLock::new());
+        Lane { device, cores, turns, ended, jobs }
+    }
+
+    /// Gives the device's thread a job; gives it back where there is no thread to be had.
+    pub(crate) fn submit(&self, job: Job) -> Result<(), Job> {
+        let jobs = self.jobs.get_or_init(|| {
+            let (sender, receiver) = sync_channel(JOBS_MAX);
+            let (device, cores) = (self.device.clone(), self.cores.clone());
+            let name = format!("hetra {}", device.info().id);
+            let thread = std::thread::Builder::new().name(name);
+            // It ends when nobody can give it jobs any more, and nobody waits for that: a device may
+            // hang.
+            thread.spawn(move || work(device.as_ref(), &cores, &receiver)).ok().map(|_| sender)
+        });
+        match jobs {
+            Some(jobs) => jobs.send(job).map_err(|refused| refused.0),
+            None => Err(job),
+        }
+    }
+
+    /// Runs something on the device's processors, as what makes threads of its own must be.
+    pub(crate) fn on_cores<R: Send>(&self, make: impl FnOnce() -> R + Send) -> R {
+        if self.cores.is_empty() {
+            return make();
+        }
+        let bound = || {
+            bind(&self.cores);
+            make()
+        };
+        let made = std::thread::scope(|scope| scope.spawn(bound).join());
+        made.unwrap_or_else(|panic: Box<dyn Any + Send>| std::panic::resume_unwind(panic))
     }
 
     fn lock(&self) -> MutexGuard<'_, Turns> {
@@ -42,6 +102,34 @@ impl Lane {
         }
         Turn(self)
     }
+}
+
+/// What the thread of a device does.
+fn work(device: &dyn Device, cores: &[usize], jobs: &Receiver<Job>) {
+    bind(cores);
+    while let Ok(job) = jobs.recv() {
+        let mut job = Some(job);
+        device.scope(&mut || {
+            // A job that panics sends no result, which its run sees; the next one is another's.
+            let job = job.take();
+            let _ = catch_unwind(AssertUnwindSafe(|| job.into_iter().for_each(|job| job())));
+        });
+    }
+}
+
+/// Keeps this thread on some processors; where the system does not allow it, it runs anywhere.
+fn bind(cores: &[usize]) {
+    #[cfg(target_os = "linux")]
+    if !cores.is_empty() {
+        let mut set = rustix::thread::CpuSet::new();
+        cores
+            .iter()
+            .filter(|&&core| core < rustix::thread::CpuSet::MAX_CPU)
+            .for_each(|&c| set.set(c));
+        let _ = rustix::thread::sched_setaffinity(None, &set);
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = cores;
 }
 
 impl Drop for Turn<'_> {
@@ -61,7 +149,8 @@ mod tests {
 
     #[test]
     fn one_at_a_time_in_the_order_of_coming() {
-        let lane = Lane::new(Arc::new(NullDevice::default()));
+        let device: Arc<dyn Device> = Arc::new(NullDevice::default());
+        let lane = Lane::new(device.into());
         let inside = AtomicUsize::new(0);
         let order = Mutex::new(Vec::new());
         std::thread::scope(|scope| {

@@ -21,5 +21,6 @@ mod trace;
 
 pub use alone::Alone;
 pub use engine::{Engine, ExecError, Stop};
+pub use lane::Seat;
 pub use options::{Cancel, RunOptions};
 pub use trace::{StepTime, Trace};

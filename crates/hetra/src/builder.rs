@@ -277,9 +277,9 @@ impl Source {
         }
         let graph = hetra_pass::portable(&graph);
         let choice = placing::choice(plan, &graph)?;
-        let devices = placing::open(plan, pin)?;
-        let (engine, report) = placing::compile(&graph, &choice, &devices)?;
-        let warning = devices.iter().find_map(|device| device.warning());
+        let seats = placing::open(plan, pin)?;
+        let (engine, report) = placing::compile(&graph, &choice, &seats)?;
+        let warning = seats.iter().find_map(|seat| seat.device.warning());
         let model = Compiled { info, warning, report, inputs, outputs, runs, unfused: None };
         Ok(Session::of(engine, model))
     }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::Error;
 
 /// Fewest and most pairs of a comparison.
-const PAIRS_MIN: usize = 15;
+const PAIRS_MIN: usize = 9;
 const PAIRS_MAX: usize = 400;
 /// A mix must be so much faster than one device to be taken, in parts: what is simpler wins a draw.
 const GAIN_MIN: f64 = 0.02;

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use hetra_device::{Device, DeviceInfo, HostThreads};
-use hetra_exec::Engine;
+use hetra_device::{DeviceInfo, HostThreads};
+use hetra_exec::{Engine, Seat};
 use hetra_ir::{Graph, Node};
 use hetra_ops::{PART, PART_BODY, PART_DEVICE};
 use hetra_pass::{Options, Report};
@@ -15,27 +15,28 @@ use crate::placing::fingerprint;
 use crate::tuned::Tuned;
 
 /// Compiles a graph for several devices, `choice` being that of each node. What each device runs by
-/// our kernels is optimised for it; other runtimes get their parts as they are. On one device of ours
-/// there is no part, but the graph itself.
+/// our kernels is optimised for it; other runtimes get their parts as they are. On one device of ours,
+/// without processors of its own, there is no part, but the graph itself.
 pub(crate) fn compile(
     graph: &Graph,
     choice: &[usize],
-    devices: &[Arc<dyn Device>],
+    seats: &[Seat],
 ) -> Result<(Engine, Report), Error> {
     let first = choice.first().copied().unwrap_or(0);
-    if choice.iter().all(|&device| device == first) && !devices[first].takes_parts() {
-        let device = &devices[first];
+    let Seat { device, cores } = &seats[first];
+    let one = choice.iter().all(|&seat| seat == first);
+    if one && cores.is_empty() && !device.takes_parts() {
         let claims = |node: &Node, graph: &Graph| claim(device.as_ref(), node, graph);
         let options = Options { off: Default::default(), claims: &claims };
         let (optimised, report) = hetra_pass::optimise(graph, &options);
         return Ok((Engine::compile(Arc::new(optimised), device.clone())?, report));
     }
-    let ids: Vec<&str> = devices.iter().map(|device| device.info().id.as_str()).collect();
+    let ids: Vec<&str> = seats.iter().map(|seat| seat.device.info().id.as_str()).collect();
     let mut placed = hetra_pass::cut(graph, choice, &ids);
     let mut report = Report::default();
     for node in placed.nodes.iter_mut().filter(|node| node.op == PART) {
         let id = node.attrs.str_or(PART_DEVICE, "").unwrap_or_default();
-        let device = devices.iter().find(|device| device.info().id == id);
+        let device = seats.iter().map(|seat| &seat.device).find(|device| device.info().id == id);
         let Some(device) = device.filter(|device| !device.takes_parts()) else { continue };
         let Ok(body) = node.attrs.graph(PART_BODY) else { continue };
         let claims = |node: &Node, graph: &Graph| claim(device.as_ref(), node, graph);
@@ -44,18 +45,18 @@ pub(crate) fn compile(
         report = of_part;
         node.attrs.set(PART_BODY, Arc::new(optimised));
     }
-    Ok((Engine::compile_on(Arc::new(placed), devices)?, report))
+    Ok((Engine::compile_on(Arc::new(placed), seats.to_vec())?, report))
 }
 
 /// Opens the devices of a plan, if they are what they were.
-pub(crate) fn open(plan: &PlanFile, pin: bool) -> Result<Vec<Arc<dyn Device>>, Error> {
+pub(crate) fn open(plan: &PlanFile, pin: bool) -> Result<Vec<Seat>, Error> {
     let mut opened = Vec::new();
     for device in &plan.devices {
         let count = (device.threads > 0).then_some(device.threads);
         let threads = HostThreads { count, pin };
         let found = crate::open_by(&device.id, threads, &Tuned::Found)?.device;
         check(device, found.info())?;
-        opened.push(found);
+        opened.push(Seat { device: found, cores: device.cores.clone() });
     }
     Ok(opened)
 }

@@ -57,6 +57,9 @@ pub struct PlanDevice {
     pub threads: usize,
     /// Whether the host's processor plays it.
     pub software: bool,
+    /// Processors of the host that it keeps to; none where it may use all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cores: Vec<usize>,
 }
 
 /// Nodes that one device does.
@@ -253,6 +256,7 @@ mod tests {
             version: String::new(),
             threads: 0,
             software: false,
+            cores: Vec::new(),
         };
         let part = |(device, nodes): (&str, Vec<(u32, u32)>)| PlanPart {
             device: device.to_string(),

@@ -1,10 +1,9 @@
 //! What things take, measured.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hetra_device::Device;
-use hetra_exec::{Engine, RunOptions};
+use hetra_exec::{Engine, RunOptions, Seat};
 use hetra_ir::Graph;
 use hetra_tensor::{DType, Tensor, Value};
 
@@ -25,24 +24,26 @@ pub(crate) struct Ready {
 }
 
 impl Ready {
-    /// Compiles a graph whole for the first device that is given.
-    pub(crate) fn whole(
-        graph: &Graph,
-        inputs: Vec<Value>,
-        devices: &[Arc<dyn Device>],
-    ) -> Result<Ready, Error> {
-        Ready::placed(graph, &vec![0; graph.nodes.len()], inputs, devices)
+    /// Compiles a graph whole for the first seat that is given.
+    pub(crate) fn whole(graph: &Graph, inputs: Vec<Value>, seats: &[Seat]) -> Result<Ready, Error> {
+        Ready::placed(graph, &vec![0; graph.nodes.len()], inputs, seats)
     }
 
-    /// Compiles a graph for several devices.
+    /// Compiles a graph for several seats.
     pub(crate) fn placed(
         graph: &Graph,
         choice: &[usize],
         inputs: Vec<Value>,
-        devices: &[Arc<dyn Device>],
+        seats: &[Seat],
     ) -> Result<Ready, Error> {
-        let (engine, _) = build::compile(graph, choice, devices)?;
+        let (engine, _) = build::compile(graph, choice, seats)?;
         Ok(Ready { engine, inputs })
+    }
+
+    /// How many steps it has that are parts for a device.
+    pub(crate) fn parts(&self) -> usize {
+        let nodes = self.engine.graph().nodes.iter();
+        nodes.filter(|node| node.op == hetra_ops::PART).count()
     }
 
     /// One run.

@@ -1,16 +1,16 @@
 //! Measures, places, checks, compares.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
-use hetra_device::{Device, DeviceInfo};
+use hetra_device::DeviceInfo;
+use hetra_exec::Seat;
 use hetra_ir::{Graph, Type};
 use hetra_place::{Budget, Candidate, Found, Goal, Line, Problem, Unit};
 use hetra_tensor::Value;
 
 use crate::error::Error;
-use crate::placing::accept::{Certificate, compare};
+use crate::placing::accept::{Certificate, Sample, compare};
 use crate::placing::file::{Considered, PlanError, PlanFile, Refused};
 use crate::placing::gate;
 use crate::placing::measure::{Copying, Ready, copying};
@@ -30,6 +30,12 @@ const NEAR: f64 = 1.15;
 /// How long the whole model is run on a device, and a task.
 const WHOLE: Duration = Duration::from_millis(300);
 const PART: Duration = Duration::from_millis(25);
+/// Most runs that overlap: as many as a session allows unless told.
+const TOGETHER_MAX: usize = 8;
+/// Seconds of runs that overlap, for one sample: what fills and drains a pipeline is little of it.
+const STREAM_S: f64 = 0.3;
+/// Runs behind each other that one sample of a comparison is the median of.
+const RUNS_OF_ONE: usize = 3;
 /// Steps of the search.
 const STEPS: u64 = 200_000;
 
@@ -51,11 +57,11 @@ impl PlanGoal {
         }
     }
 
-    /// How many runs overlap: one for each device, and one that comes.
-    fn together(self, devices: usize) -> usize {
+    /// How many runs overlap, of a plan with so many parts: one in each part, and one that comes.
+    fn together(self, parts: usize) -> usize {
         match self {
             PlanGoal::Latency => 1,
-            PlanGoal::Throughput => devices + 1,
+            PlanGoal::Throughput => (parts + 1).min(TOGETHER_MAX),
         }
     }
 }
@@ -112,14 +118,14 @@ pub struct PlanMoment {
 /// When the model does not run on the host, a device is given twice, or a pin cannot be kept.
 pub fn plan(
     graph: &Graph,
-    devices: &[Arc<dyn Device>],
+    devices: &[Seat],
     inputs: &[Value],
     options: &PlanOptions,
     progress: &mut dyn FnMut(&PlanMoment),
 ) -> Result<PlanFile, Error> {
     for (index, device) in devices.iter().enumerate() {
-        let id = &device.info().id;
-        if devices[..index].iter().any(|other| other.info().id == *id) {
+        let id = &device.device.info().id;
+        if devices[..index].iter().any(|other| other.device.info().id == *id) {
             return Err(PlanError::Twice(id.clone()).into());
         }
     }
@@ -144,7 +150,7 @@ pub fn plan(
 pub(super) struct Planner<'a> {
     pub(super) graph: Graph,
     pub(super) inputs: Vec<Value>,
-    pub(super) devices: &'a [Arc<dyn Device>],
+    pub(super) devices: &'a [Seat],
     pub(super) options: &'a PlanOptions,
     progress: &'a mut dyn FnMut(&PlanMoment),
     done: usize,
@@ -165,7 +171,7 @@ pub(super) type Cost = Result<f64, String>;
 
 impl Planner<'_> {
     pub(super) fn id(&self, device: usize) -> &str {
-        &self.devices[device].info().id
+        &self.devices[device].device.info().id
     }
 
     fn say(&mut self, what: String) {
@@ -231,8 +237,8 @@ impl Planner<'_> {
                 device: id.clone(),
                 reason,
             };
-            let device = self.devices.iter().position(|device| device.info().id == *id);
-            let ids: Vec<&str> = self.devices.iter().map(|d| d.info().id.as_str()).collect();
+            let device = self.devices.iter().position(|device| device.device.info().id == *id);
+            let ids: Vec<&str> = self.devices.iter().map(|d| d.device.info().id.as_str()).collect();
             let device = device.ok_or_else(|| {
                 fault(format!("the plan has no such device; it has {}", ids.join(", ")))
             })?;
@@ -312,7 +318,8 @@ impl Planner<'_> {
         if second.seconds > first.seconds * NEAR {
             return Ok(());
         }
-        let (a, b) = (self.devices[first.device].info(), self.devices[second.device].info());
+        let (a, b) =
+            (self.devices[first.device].device.info(), self.devices[second.device].device.info());
         let goal = self.options.goal;
         let (ready_a, ready_b) = (&first.ready, &second.ready);
         let (alone_a, alone_b) = (first.seconds, second.seconds);
@@ -404,7 +411,7 @@ impl Planner<'_> {
     }
 
     fn lines(&self) -> Result<Vec<(Copying, Copying)>, Error> {
-        self.devices.iter().map(|device| copying(device.as_ref())).collect()
+        self.devices.iter().map(|device| copying(device.device.as_ref())).collect()
     }
 
     /// The tasks with times in seconds; before them one that gives the inputs, behind them one that
@@ -413,10 +420,15 @@ impl Planner<'_> {
         let (units, unit) = units(self.devices);
         let line =
             |copying: &Copying| Line { latency: copying.latency_s, per_byte: copying.byte_s };
-        let device = |(index, device): (usize, &Arc<dyn Device>)| hetra_place::Device {
-            name: device.info().id.clone(),
+        let device = |(index, seat): (usize, &Seat)| hetra_place::Device {
+            name: seat.device.info().id.clone(),
             unit: unit[index],
-            memory_max: device.info().memory_bytes.filter(|_| index > 0).map(|bytes| bytes as f64),
+            memory_max: seat
+                .device
+                .info()
+                .memory_bytes
+                .filter(|_| index > 0)
+                .map(|bytes| bytes as f64),
             into: line(&lines[index].0),
             out: line(&lines[index].1),
             copies_occupy: true,
@@ -544,10 +556,11 @@ impl Planner<'_> {
         }
         let Some(single) = single else { return Ok(None) };
         self.say(format!("the mix beside {}", self.id(single.device)));
-        let (goal, devices) = (self.options.goal, self.devices.len());
+        let goal = self.options.goal;
+        let together = goal.together(ready.parts());
         let alone = ready.sample(Duration::ZERO)?.median;
         let certificate = compare(
-            (MIX, &mut || once(goal, &ready, goal.together(devices), alone)),
+            (MIX, &mut || once(goal, &ready, together, alone)),
             (self.id(single.device), &mut || once(goal, &single.ready, 2, single.seconds)),
             self.options.compare,
         )?;
@@ -572,36 +585,47 @@ impl Planner<'_> {
 /// One sample of what a goal asks for; `alone` is about the time of one run.
 fn once(goal: PlanGoal, ready: &Ready, together: usize, alone: f64) -> Result<f64, Error> {
     match goal {
-        PlanGoal::Latency => ready.seconds(),
+        PlanGoal::Latency => {
+            // What ran before has other threads awake and other data in the caches.
+            ready.run()?;
+            let runs = (0..RUNS_OF_ONE).map(|_| ready.seconds());
+            Ok(Sample::of(runs.collect::<Result<_, _>>()?).median)
+        }
         PlanGoal::Throughput => throughput(ready, together, alone),
     }
 }
 
 /// Seconds between two results, of runs one behind the other or `together`, whichever is less.
 fn throughput(ready: &Ready, together: usize, alone: f64) -> Result<f64, Error> {
-    let runs = ((0.05 / alone.max(1e-6)) as usize).clamp(4, 64);
+    let runs = ((STREAM_S / alone.max(1e-6)) as usize).clamp(8 * together, 512);
     Ok(ready.overlapped(1, runs)?.min(ready.overlapped(together, runs)?))
 }
 
 /// What computes, and with which of it each device does. Devices that the host's processor plays
-/// share it, unless it has enough processors for the threads of all of them.
-fn units(devices: &[Arc<dyn Device>]) -> (Vec<Unit>, Vec<usize>) {
+/// share it, unless it has enough processors for the threads of all of them, or each keeps to its own.
+fn units(seats: &[Seat]) -> (Vec<Unit>, Vec<usize>) {
     let on_host = |info: &DeviceInfo| {
         let delegate = ["ort", "openvino"].contains(&info.id.split('?').next().unwrap_or_default());
         info.driver == "cpu" || info.software || delegate
     };
-    let infos = || devices.iter().map(|device| device.info()).filter(|info| on_host(info));
-    let threads: usize = infos().map(|info| info.threads).sum();
+    let on_host: Vec<&Seat> = seats.iter().filter(|seat| on_host(seat.device.info())).collect();
+    let threads: usize = on_host.iter().map(|seat| seat.device.info().threads).sum();
     // Without a number a device takes all there are.
-    let counted = infos().all(|info| info.threads > 0);
+    let counted = on_host.iter().all(|seat| seat.device.info().threads > 0);
     let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let apart = counted && threads <= processors;
+    let mut cores: Vec<usize> = on_host.iter().flat_map(|seat| seat.cores.clone()).collect();
+    let given = cores.len();
+    cores.sort_unstable();
+    cores.dedup();
+    let bound = on_host.iter().all(|seat| !seat.cores.is_empty()) && cores.len() == given;
+    let apart = bound || (counted && threads <= processors);
     let mut units = vec![Unit { name: "host".to_string(), slots: 1 }];
-    let unit = devices.iter().enumerate().map(|(index, device)| {
-        if index == 0 || (on_host(device.info()) && !apart) {
+    let unit = seats.iter().enumerate().map(|(index, seat)| {
+        let shares = on_host.iter().any(|other| std::ptr::eq(*other, seat));
+        if index == 0 || (shares && !apart) {
             return 0;
         }
-        units.push(Unit { name: device.info().id.clone(), slots: 1 });
+        units.push(Unit { name: seat.device.info().id.clone(), slots: 1 });
         units.len() - 1
     });
     let unit = unit.collect();

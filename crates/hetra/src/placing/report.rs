@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use hetra_device::DeviceInfo;
+use hetra_exec::Seat;
 use hetra_ir::Type;
 use hetra_place::Found;
 
@@ -43,7 +43,7 @@ impl Planner<'_> {
             model: fingerprint::of(&self.graph),
             goal: self.options.goal.name().to_string(),
             inputs: inputs.collect(),
-            devices: used.iter().map(|&device| described(self.devices[device].info())).collect(),
+            devices: used.iter().map(|&device| described(&self.devices[device])).collect(),
             parts: self.parts(tasks, costs, &on),
             chosen,
             predicted_s,
@@ -133,12 +133,14 @@ impl Planner<'_> {
     }
 }
 
-fn described(info: &DeviceInfo) -> PlanDevice {
+fn described(seat: &Seat) -> PlanDevice {
+    let info = seat.device.info();
     PlanDevice {
         id: info.id.clone(),
         name: info.name.clone(),
         version: info.version.clone(),
         threads: info.threads,
         software: info.software,
+        cores: seat.cores.clone(),
     }
 }
