@@ -44,7 +44,7 @@ KNOWN = {
     ("throughput", "operators", "bert_L-12_training"): 437.998,
     ("throughput", "operators", "bert_l-3_inference"): 21.908,
 }
-RULES = ["host", "single", "fill", "heft", "peft", "chain"]
+RULES = ["host", "single", "fill", "heft", "peft", "chain", "pipeline"]
 RUNS = ["1:1", "1:2", "1:3", "10:1"]  # seconds of search, seed
 TARGETS = {"heft": 1.15, "best latency": 1.02, "best load": 1.01}
 

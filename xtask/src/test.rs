@@ -4,7 +4,7 @@
 //! `CI` or `HETRA_REQUIRE_FETCH` set, a failed download is an error instead.
 
 use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::{env, thread};
 
@@ -25,7 +25,7 @@ pub(crate) fn run(workspace: &Workspace, no_fetch: bool) -> Result<bool> {
     rows.push(bench::test(workspace)?);
     match workspace.build_hetra() {
         Ok(hetra) => {
-            rows.push(devices(&hetra)?);
+            rows.push(devices(workspace, &hetra)?);
             rows.extend(conformance(workspace, &hetra)?);
             println!("test: models against goldens");
             rows.push(models::run(workspace, &hetra)?);
@@ -112,6 +112,7 @@ fn cargo_test(workspace: &Workspace) -> Result<Row> {
         // What somebody tuned on this machine is no part of what is tested.
         .env("HETRA_STORE", "off")
         .env("HETRA_KERNEL_CACHE", "off")
+        .envs(runtimes(workspace)?)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()?;
@@ -131,6 +132,27 @@ fn cargo_test(workspace: &Workspace) -> Result<Row> {
     Ok(row)
 }
 
+/// Libraries of other runtimes that parts of a model can be given to: the variable that names each,
+/// the wheel it is in, and its place there.
+const RUNTIMES: [(&str, &str, &str); 2] = [
+    ("HETRA_ORT_LIB", "onnxruntime", "onnxruntime/capi/libonnxruntime.so.1.32.0"),
+    ("HETRA_OPENVINO_LIB", "openvino", "openvino/libs/libopenvino_c.so.2641"),
+];
+
+/// What tells Hetra where the fetched libraries are; what is told already stays, and one that is
+/// not fetched is looked for as ever.
+fn runtimes(workspace: &Workspace) -> Result<Vec<(&'static str, PathBuf)>> {
+    let mut found = Vec::new();
+    for (variable, wheel, member) in RUNTIMES {
+        let folder = fetch::pins::find(workspace, wheel)?.folder(&workspace.cache());
+        let path = folder.join(member);
+        if env::var_os(variable).is_none() && path.is_file() {
+            found.push((variable, path));
+        }
+    }
+    Ok(found)
+}
+
 /// Adds what a line of `cargo test` says to the row.
 fn count(row: &mut Row, line: &str) {
     if let Some(name) = line.strip_prefix("test ").and_then(|rest| rest.strip_suffix(" ... FAILED"))
@@ -148,8 +170,10 @@ fn count(row: &mut Row, line: &str) {
 
 /// Which drivers were there for the tests of devices. One that is not is a skip, with what to
 /// install, or a failure where `HETRA_REQUIRE_DEVICES` names it.
-fn devices(hetra: &Path) -> Result<Row> {
-    let output = Command::new(hetra).args(["devices", "--json"]).output()?;
+fn devices(workspace: &Workspace, hetra: &Path) -> Result<Row> {
+    let mut command = Command::new(hetra);
+    command.args(["devices", "--json"]).envs(runtimes(workspace)?);
+    let output = command.output()?;
     let found: serde_json::Value = serde_json::from_slice(&output.stdout)?;
     let required = env::var("HETRA_REQUIRE_DEVICES").unwrap_or_default();
     let mut row = Row::new("devices");

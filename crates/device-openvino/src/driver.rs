@@ -35,6 +35,7 @@ fn info(core: &Core, device: &str) -> DeviceInfo {
         version: call::version(),
         features: words(&property("OPTIMIZATION_CAPABILITIES")),
         dtypes: vec!["f32".to_string()],
+        takes_parts: true,
         // A processor is what it says it is.
         ..DeviceInfo::of_driver("openvino")
     }

@@ -13,13 +13,16 @@ use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use crate::library::Library;
 use crate::run;
 
+/// Options of a provider, as keys and values.
+pub(crate) type Options = Vec<(String, String)>;
+
 /// A device.
 pub(crate) struct Provider {
     pub(crate) library: &'static Library,
     /// The library's name for it; none for its own kernels.
     pub(crate) provider: Option<String>,
     /// For the provider, as they are.
-    pub(crate) options: Vec<(String, String)>,
+    pub(crate) options: Options,
     pub(crate) info: DeviceInfo,
     pub(crate) threads: HostThreads,
 }

@@ -7,7 +7,7 @@ use hetra_device::{
     HostThreads, ScheduleTable,
 };
 
-use crate::delegate::Provider;
+use crate::delegate::{Options, Provider};
 use crate::library::{Library, NoLibrary, VARIABLE, library};
 
 /// Finds ONNX Runtime's execution providers.
@@ -37,6 +37,7 @@ fn info(library: &Library, provider: &str) -> DeviceInfo {
         driver: "ort".to_string(),
         version: library.version.clone(),
         dtypes: vec!["f32".to_string()],
+        takes_parts: true,
         ..DeviceInfo::of_driver("ort")
     }
 }
@@ -46,7 +47,7 @@ fn devices(library: &Library) -> impl Iterator<Item = &String> {
 }
 
 /// `ort:qnn?a=b&c=d` in an id and options.
-fn parsed(id: &str) -> Result<(&str, Vec<(String, String)>), String> {
+fn parsed(id: &str) -> Result<(&str, Options), String> {
     let Some((id, query)) = id.split_once('?') else { return Ok((id, Vec::new())) };
     let pair = |pair: &str| match pair.split_once('=') {
         Some((key, value)) => Ok((key.to_string(), value.to_string())),

@@ -32,7 +32,7 @@ pub(crate) fn path() -> Option<PathBuf> {
     find_library(VARIABLE, &["onnxruntime", "capi"], "libonnxruntime.so")
 }
 
-/// ONNX Runtime, made ready at the first call; a library that does not work is tried no second time.
+/// ONNX Runtime, made ready at the first call; a library that does not work is not tried again.
 pub(crate) fn library() -> Result<&'static Library, NoLibrary> {
     static LIBRARY: OnceLock<Result<Library, NoLibrary>> = OnceLock::new();
     let loaded = LIBRARY.get_or_init(|| load(&path().ok_or(NoLibrary::Missing)?));

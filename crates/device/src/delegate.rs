@@ -15,7 +15,7 @@ pub type Export = fn(&Graph) -> Result<Vec<u8>, String>;
 
 /// Another runtime that runs ONNX files.
 pub trait Delegate: Send + Sync {
-    /// What it runs on.
+    /// What it runs on; `takes_parts` is set.
     fn info(&self) -> &DeviceInfo;
 
     /// Whether it cannot hold such tensors, or would not keep their digits; and why.
@@ -94,10 +94,6 @@ impl<D: Delegate> DelegateDevice<D> {
 impl<D: Delegate> Device for DelegateDevice<D> {
     fn info(&self) -> &DeviceInfo {
         self.delegate.info()
-    }
-
-    fn takes_parts(&self) -> bool {
-        true
     }
 
     fn supports(&self, node: &Node, _: &Graph) -> Support {

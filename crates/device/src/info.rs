@@ -33,6 +33,10 @@ pub struct DeviceInfo {
     pub dtypes: Vec<String>,
     /// The least and the most items of a subgroup, where it has any.
     pub subgroup: Option<(u32, u32)>,
+    /// Whether it is given parts of a graph as they are, one `hetra.Part` node each, and not single
+    /// nodes: another runtime.
+    #[serde(default)]
+    pub takes_parts: bool,
     /// Numbers that bound what it takes; none where nothing but memory does.
     pub limits: Vec<Limit>,
 }
@@ -70,6 +74,7 @@ impl DeviceInfo {
             software: false,
             dtypes: Vec::new(),
             subgroup: None,
+            takes_parts: false,
             limits: Vec::new(),
         }
     }

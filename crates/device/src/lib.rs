@@ -69,12 +69,6 @@ pub trait Device: Send + Sync {
     /// When it does not support the part, or runs out of a resource.
     fn compile(&self, part: &Part<'_>) -> Result<Arc<dyn Program>, DeviceError>;
 
-    /// Whether it is given parts of a graph as they are, one `hetra.Part` node each, and not single
-    /// nodes.
-    fn takes_parts(&self) -> bool {
-        false
-    }
-
     /// What can be tuned of a part whose types are known, and which schedules there are; `None`
     /// where nothing can.
     fn tunes(&self, part: &Part<'_>) -> Option<(Task, Space)> {

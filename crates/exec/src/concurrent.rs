@@ -1,8 +1,8 @@
 //! A run whose parts are on several devices, each by the thread of its device.
 //!
 //! The caller's thread gives out what is ready, and sleeps until something is done: values are its
-//! alone, and a device that does not answer before the deadline is waited for no longer. Values stay
-//! until the run ends.
+//! alone, and a device that does not answer before the deadline is waited for no longer. Values
+//! stay until the run ends.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

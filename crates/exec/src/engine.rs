@@ -158,7 +158,7 @@ impl Engine {
                 }));
             }
             // A part that its device does not take whole is run by us, body by body.
-            let whole = lane.is_some_and(|lane| lane.device.takes_parts());
+            let whole = lane.is_some_and(|lane| lane.device.info().takes_parts);
             let by = if whole { on } else { &device };
             let part = Part { graph: &graph, nodes: &[id], types: &types };
             let program = match lane {

@@ -65,8 +65,8 @@ impl Lane {
             let (device, cores) = (self.device.clone(), self.cores.clone());
             let name = format!("hetra {}", device.info().id);
             let thread = std::thread::Builder::new().name(name);
-            // It ends when nobody can give it jobs any more, and nobody waits for that: a device may
-            // hang.
+            // It ends when nobody can give it jobs any more, and nobody waits for that: a device
+            // may hang.
             thread.spawn(move || work(device.as_ref(), &cores, &receiver)).ok().map(|_| sender)
         });
         match jobs {

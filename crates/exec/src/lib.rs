@@ -4,8 +4,8 @@
 //! of input types gets its own plan, kept in a bounded cache. Runs may overlap: each takes a
 //! memory of its own from a bounded pool. Bodies of control-flow nodes are engines too.
 //!
-//! Parts of a placed graph (`hetra.Part`) run on the devices that they name, one part at a time on each;
-//! those that do not wait for each other run at once.
+//! Parts of a placed graph (`hetra.Part`) run on the devices that they name, one part at a time on
+//! each; those that do not wait for each other run at once.
 //!
 //! What can be tuned of a graph comes out as [`Alone`]: a node that runs by itself.
 //!

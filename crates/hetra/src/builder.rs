@@ -300,7 +300,7 @@ impl Source {
         for (port, ty) in outputs.iter_mut().zip(hetra_pass::output_types(&graph)?) {
             port.ty = ty;
         }
-        if device.takes_parts() {
+        if device.info().takes_parts {
             // It does with the graph as it sees fit, and gets it as it is.
             let graph = hetra_pass::whole(&hetra_pass::portable(&graph), &device.info().id);
             let (report, unfused) = (Report::default(), None);

@@ -31,8 +31,8 @@ pub fn whole(graph: &Graph, device: &str) -> Graph {
     cut(graph, &vec![0; graph.nodes.len()], &[device])
 }
 
-/// Cuts a graph: `choice` is the place of each node's device in `devices`. There are as few parts as
-/// there can be without one that waits, or lets others wait, for what it would not have to.
+/// Cuts a graph: `choice` is the place of each node's device in `devices`. There are as few parts
+/// as there can be without one that waits, or lets others wait, for what it would not have to.
 ///
 /// # Panics
 /// When there is not a choice for each node, or it is none of the devices.

@@ -165,7 +165,7 @@ proptest! {
         let again = place(&problem, &goal, &[], &STEPS);
         prop_assert_eq!(again.as_ref(), Ok(&found));
         if let Ok(alone) = place(&problem, &goal, &["search"], &STEPS) {
-            let rules = ["host", "single", "fill", "heft", "peft", "chain"];
+            let rules = ["host", "single", "fill", "heft", "peft", "chain", "pipeline"];
             for rule in found.candidates.iter().filter(|found| rules.contains(&found.policy)) {
                 prop_assert!(alone.candidates[0].score <= rule.score);
             }

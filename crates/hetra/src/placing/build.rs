@@ -15,8 +15,8 @@ use crate::placing::fingerprint;
 use crate::tuned::Tuned;
 
 /// Compiles a graph for several devices, `choice` being that of each node. What each device runs by
-/// our kernels is optimised for it; other runtimes get their parts as they are. On one device of ours,
-/// without processors of its own, there is no part, but the graph itself.
+/// our kernels is optimised for it; other runtimes get their parts as they are. On one device of
+/// ours, without processors of its own, there is no part, but the graph itself.
 pub(crate) fn compile(
     graph: &Graph,
     choice: &[usize],
@@ -25,7 +25,7 @@ pub(crate) fn compile(
     let first = choice.first().copied().unwrap_or(0);
     let Seat { device, cores } = &seats[first];
     let one = choice.iter().all(|&seat| seat == first);
-    if one && cores.is_empty() && !device.takes_parts() {
+    if one && cores.is_empty() && !device.info().takes_parts {
         let claims = |node: &Node, graph: &Graph| claim(device.as_ref(), node, graph);
         let options = Options { off: Default::default(), claims: &claims };
         let (optimised, report) = hetra_pass::optimise(graph, &options);
@@ -37,7 +37,7 @@ pub(crate) fn compile(
     for node in placed.nodes.iter_mut().filter(|node| node.op == PART) {
         let id = node.attrs.str_or(PART_DEVICE, "").unwrap_or_default();
         let device = seats.iter().map(|seat| &seat.device).find(|device| device.info().id == id);
-        let Some(device) = device.filter(|device| !device.takes_parts()) else { continue };
+        let Some(device) = device.filter(|device| !device.info().takes_parts) else { continue };
         let Ok(body) = node.attrs.graph(PART_BODY) else { continue };
         let claims = |node: &Node, graph: &Graph| claim(device.as_ref(), node, graph);
         let options = Options { off: Default::default(), claims: &claims };

@@ -2,8 +2,8 @@
 
 use hetra_tensor::{Value, to_f64};
 
-/// Outputs whose numbers are all smaller are compared as if the largest were this: of what is nearly
-/// nothing throughout, runtimes keep no digits (a sigmoid far from its middle).
+/// Outputs whose numbers are all smaller are compared as if the largest were this: of what is
+/// nearly nothing throughout, runtimes keep no digits (a sigmoid far from its middle).
 const SCALE_MIN: f64 = 1e-4;
 
 /// The largest difference of an output from the wanted one, in parts of the largest magnitude of

@@ -1,9 +1,9 @@
 //! One model over several devices: measured, placed, checked.
 //!
-//! [`plan`] measures what parts of a model take on each device, lets the policies choose, checks the
-//! results against those of the processor in f32, and then measures the chosen plan beside the best
-//! single device, pair by pair: what loses is not taken. [`PlanFile`] is what came of it, and what a
-//! session is built from ([`crate::Builder::plan`]).
+//! [`plan`] measures what parts of a model take on each device, lets the policies choose, checks
+//! the results against those of the processor in f32, and then measures the chosen plan beside the
+//! best single device, pair by pair: what loses is not taken. [`PlanFile`] is what came of it, and
+//! what a session is built from ([`crate::Builder::plan`]).
 
 mod accept;
 mod build;

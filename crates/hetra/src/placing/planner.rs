@@ -199,12 +199,11 @@ impl Planner<'_> {
         let best_single = singles
             .iter()
             .find(|single| pinned.iter().all(|p| p.is_none_or(|d| d == single.device)));
-        let mix = self.mix(&problem, &found, best_single);
+        let mix = self.mix(&problem, &found, best_single, &tasks);
         let mut certificate = None;
         let mut chosen = best_single.map(|single| vec![single.device; self.graph.nodes.len()]);
         if let Some(mix) = mix {
-            let choice: Vec<usize> =
-                tasks.of.iter().map(|&task| mix.placement.device[task + 1]).collect();
+            let choice = choice_of(&tasks, &mix);
             self.predict(&problem, &singles);
             self.considered.push(Considered {
                 name: MIX.to_string(),
@@ -356,7 +355,7 @@ impl Planner<'_> {
             let wanted = own.run()?;
             env.extend(task.extract.outputs.iter().copied().zip(wanted.iter().cloned()));
             let mut row = Vec::new();
-            for device in 0..self.devices.len() {
+            for (device, line) in lines.iter().enumerate() {
                 let id = self.id(device).to_string();
                 let first = self.graph.node(task.nodes[0]).label(&self.graph);
                 self.say(format!("{first} and {} more on {id}", task.nodes.len() - 1));
@@ -371,7 +370,7 @@ impl Planner<'_> {
                 } else if times > HOPELESS {
                     Err(format!("it takes {times:.0} times as long for the whole model"))
                 } else {
-                    self.cost(task, device, &inputs, &wanted, &lines[device], &tasks.bytes)
+                    self.cost(task, device, &inputs, &wanted, line, &tasks.bytes)
                 });
             }
             costs.push(row);
@@ -488,18 +487,45 @@ impl Planner<'_> {
         Ok(hetra_place::place(problem, &self.goal(), &wanted, &budget)?)
     }
 
-    /// The best placement on several devices, where it promises to be faster than one.
-    fn mix(&self, problem: &Problem, found: &Found, single: Option<&Single>) -> Option<Candidate> {
+    /// The placement on several devices that promises to be faster than one: the best by its score,
+    /// or, for runs that overlap, stages of a pipeline where these are measured to be faster.
+    fn mix(
+        &self,
+        problem: &Problem,
+        found: &Found,
+        single: Option<&Single>,
+        tasks: &Tasks,
+    ) -> Option<Candidate> {
         let several = |candidate: &&Candidate| {
-            let mut used: Vec<usize> = candidate.placement.device.clone();
             // Borders stand on the host in any case.
-            (used.pop(), used.swap_remove(0)).0?;
-            used.iter().any(|device| *device != used[0]).then_some(())
+            let of_tasks =
+                candidate.placement.device.split_first().and_then(|(_, rest)| rest.split_last());
+            of_tasks.is_some_and(|(_, rest)| rest.iter().any(|device| *device != rest[0]))
         };
-        let best = found.candidates.iter().find(|c| several(c).is_some())?;
-        let alone = single.map(|single| self.alone(problem, single.device));
-        let promises = alone.flatten().is_none_or(|alone| best.score < alone * (1.0 - PROMISE_MIN));
-        promises.then(|| best.clone())
+        let alone = single.and_then(|single| self.alone(problem, single.device));
+        let promises = |candidate: &&Candidate| {
+            alone.is_none_or(|alone| candidate.score < alone * (1.0 - PROMISE_MIN))
+        };
+        let mixes = || found.candidates.iter().filter(several).filter(promises);
+        let best = mixes().next()?;
+        let staged = mixes().find(|candidate| candidate.policy == "pipeline");
+        let staged = staged.filter(|staged| staged.placement.device != best.placement.device);
+        let Some(staged) = staged else { return Some(best.clone()) };
+        let time = |candidate: &Candidate| self.tried(&choice_of(tasks, candidate)).ok();
+        let faster = match (time(best), time(staged)) {
+            (Some(best), Some(staged)) => staged <= best,
+            (best, _) => best.is_none(),
+        };
+        Some(if faster { staged } else { best }.clone())
+    }
+
+    /// Seconds of a placement, measured a few times.
+    fn tried(&self, choice: &[usize]) -> Result<f64, Error> {
+        let ready = Ready::placed(&self.graph, choice, self.inputs.clone(), self.devices)?;
+        let alone = ready.sample(Duration::ZERO)?.median;
+        let together = self.options.goal.together(ready.parts());
+        let samples = (0..3).map(|_| once(self.options.goal, &ready, together, alone));
+        Ok(Sample::of(samples.collect::<Result<_, _>>()?).median)
     }
 
     /// What is predicted where one device does all tasks; none where it does not do them.
@@ -582,6 +608,11 @@ impl Planner<'_> {
     }
 }
 
+/// The device of each node, by a placement of tasks behind that of the inputs.
+fn choice_of(tasks: &Tasks, candidate: &Candidate) -> Vec<usize> {
+    tasks.of.iter().map(|&task| candidate.placement.device[task + 1]).collect()
+}
+
 /// One sample of what a goal asks for; `alone` is about the time of one run.
 fn once(goal: PlanGoal, ready: &Ready, together: usize, alone: f64) -> Result<f64, Error> {
     match goal {
@@ -602,7 +633,8 @@ fn throughput(ready: &Ready, together: usize, alone: f64) -> Result<f64, Error> 
 }
 
 /// What computes, and with which of it each device does. Devices that the host's processor plays
-/// share it, unless it has enough processors for the threads of all of them, or each keeps to its own.
+/// share it, unless it has enough processors for the threads of all of them, or each keeps to its
+/// own.
 fn units(seats: &[Seat]) -> (Vec<Unit>, Vec<usize>) {
     let on_host = |info: &DeviceInfo| {
         let delegate = ["ort", "openvino"].contains(&info.id.split('?').next().unwrap_or_default());

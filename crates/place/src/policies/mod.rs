@@ -4,6 +4,7 @@ mod chain;
 mod exact;
 mod fill;
 mod list;
+mod pipeline;
 mod search;
 mod single;
 
@@ -68,6 +69,11 @@ pub static POLICIES: &[Policy] = &[
         name: "chain",
         doc: "dynamic programming over paths: exact for a chain of tasks without bounds",
         kind: PolicyKind::Rule(Rule(chain::chain)),
+    },
+    Policy {
+        name: "pipeline",
+        doc: "for runs that overlap: a stretch of the tasks for each device, the busiest least so",
+        kind: PolicyKind::Rule(Rule(pipeline::pipeline)),
     },
     Policy {
         name: "exact",

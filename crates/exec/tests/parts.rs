@@ -1,0 +1,187 @@
+//! Placed graphs: parts on devices that are slow, fail, panic or hang.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use hetra_device::{Call, Device, DeviceError, DeviceInfo, Part, Program, Support, Values};
+use hetra_exec::{Engine, RunOptions, Seat, Trace};
+use hetra_ir::{Builder, Graph, Node};
+use hetra_ops::OpError;
+use hetra_tensor::{DType, Tensor, Value};
+
+/// What a device does before it does what it should.
+#[derive(Clone, Copy)]
+enum Habit {
+    Good,
+    Slow(Duration),
+    Fails,
+    Panics,
+}
+
+/// Runs references, in its own manner; says how many of its programs run at once at most.
+struct Odd {
+    info: DeviceInfo,
+    habit: Habit,
+    now: Arc<AtomicUsize>,
+    most: Arc<AtomicUsize>,
+}
+
+impl Odd {
+    fn new(id: &str, habit: Habit) -> Odd {
+        let info = DeviceInfo { id: id.to_string(), ..DeviceInfo::of_driver("odd") };
+        Odd { info, habit, now: Arc::default(), most: Arc::default() }
+    }
+}
+
+struct Reference {
+    habit: Habit,
+    now: Arc<AtomicUsize>,
+    most: Arc<AtomicUsize>,
+}
+
+impl Device for Odd {
+    fn info(&self) -> &DeviceInfo {
+        &self.info
+    }
+
+    fn supports(&self, _: &Node, _: &Graph) -> Support {
+        Support::Kernel
+    }
+
+    fn compile(&self, part: &Part<'_>) -> Result<Arc<dyn Program>, DeviceError> {
+        // Parts are done body by body; what counts is what is in them.
+        let part = part.nodes.iter().any(|&id| part.graph.node(id).op == hetra_ops::PART);
+        let habit = if part { Habit::Good } else { self.habit };
+        Ok(Arc::new(Reference { habit, now: self.now.clone(), most: self.most.clone() }))
+    }
+}
+
+impl Program for Reference {
+    fn run(&self, call: Call<'_>) -> Result<Values, OpError> {
+        match self.habit {
+            Habit::Good => return call.reference(),
+            Habit::Slow(time) => {
+                let now = self.now.fetch_add(1, Ordering::SeqCst) + 1;
+                self.most.fetch_max(now, Ordering::SeqCst);
+                std::thread::sleep(time);
+                self.now.fetch_sub(1, Ordering::SeqCst);
+            }
+            Habit::Fails => return Err(OpError::unsupported("the device is on fire")),
+            Habit::Panics => panic!("a bug of a driver"),
+        }
+        call.reference()
+    }
+
+    fn kernel(&self) -> &str {
+        "odd"
+    }
+}
+
+/// Two branches of one input, and their sum: Neg for the first device, Abs for the second.
+fn branches() -> Graph {
+    let mut b = Builder::new("branches");
+    let x = b.input("x", DType::F32, vec![2usize.into()]);
+    let left = b.op("Neg", &[x]);
+    let right = b.op("Abs", &[x]);
+    let sum = b.op("Add", &[left, right]);
+    b.output(sum);
+    hetra_pass::cut(&b.finish(), &[0, 1, 0], &["host", "other"])
+}
+
+fn engine(host: Habit, other: Habit) -> Engine {
+    let seat = |id: &str, habit| Seat::from(Arc::new(Odd::new(id, habit)) as Arc<dyn Device>);
+    Engine::compile_on(Arc::new(branches()), vec![seat("host", host), seat("other", other)])
+        .unwrap()
+}
+
+fn run(engine: &Engine, options: &RunOptions) -> Result<Vec<Value>, String> {
+    let x = Value::from(Tensor::vector(&[1f32, -2.0]));
+    let outputs = engine.graph().outputs.clone();
+    engine.run(vec![Some(x)], &outputs, options, None).map_err(|error| error.to_string())
+}
+
+fn wanted() -> Vec<Value> {
+    vec![Tensor::vector(&[0f32, 4.0]).into()]
+}
+
+#[test]
+fn branches_run_at_once() {
+    let slow = Habit::Slow(Duration::from_millis(60));
+    let engine = engine(slow, slow);
+    let begun = Instant::now();
+    assert_eq!(run(&engine, &RunOptions::default()), Ok(wanted()));
+    // Neg beside Abs, then Add: two sleeps and not three.
+    assert!(begun.elapsed() < Duration::from_millis(175), "{:?}", begun.elapsed());
+    let mut trace = Trace::default();
+    let x = Some(Value::from(Tensor::vector(&[1f32, -2.0])));
+    let outputs = engine.graph().outputs.clone();
+    engine.run(vec![x], &outputs, &RunOptions::default(), Some(&mut trace)).unwrap();
+    let devices: Vec<&str> = trace.steps.iter().map(|step| step.device.as_str()).collect();
+    assert_eq!(devices.len(), 3);
+    assert_eq!(devices.iter().filter(|device| **device == "other").count(), 1);
+    let (first, second) = (&trace.steps[0], &trace.steps[1]);
+    assert!(second.start_ns < first.start_ns + first.duration_ns, "they overlap");
+    assert!(trace.steps.iter().all(|step| step.inner.len() == 1));
+}
+
+#[test]
+fn a_device_does_one_part_at_a_time() {
+    let slow = Habit::Slow(Duration::from_millis(5));
+    let host = Odd::new("host", slow);
+    let most = host.most.clone();
+    let seats: Vec<Seat> = vec![
+        Seat::from(Arc::new(host) as Arc<dyn Device>),
+        Seat::from(Arc::new(Odd::new("other", slow)) as Arc<dyn Device>),
+    ];
+    let engine = Engine::compile_on(Arc::new(branches()), seats).unwrap();
+    std::thread::scope(|scope| {
+        for _ in 0..6 {
+            scope.spawn(|| assert_eq!(run(&engine, &RunOptions::default()), Ok(wanted())));
+        }
+    });
+    assert_eq!(most.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn a_device_on_processors_of_its_own() {
+    let seat = |id: &str, cores: &[usize]| Seat {
+        device: Arc::new(Odd::new(id, Habit::Good)) as Arc<dyn Device>,
+        cores: cores.to_vec(),
+    };
+    // A processor that is not there is no reason not to run.
+    let seats = vec![seat("host", &[0]), seat("other", &[900])];
+    let engine = Engine::compile_on(Arc::new(branches()), seats).unwrap();
+    assert_eq!(run(&engine, &RunOptions::default()), Ok(wanted()));
+}
+
+#[test]
+fn faults_are_told_and_the_next_run_goes_on() {
+    let failing = engine(Habit::Good, Habit::Fails);
+    for _ in 0..3 {
+        let error = run(&failing, &RunOptions::default()).unwrap_err();
+        assert!(error.contains("on fire") && error.contains("Abs"), "{error}");
+    }
+    let panicking = engine(Habit::Good, Habit::Panics);
+    for _ in 0..3 {
+        let error = run(&panicking, &RunOptions::default()).unwrap_err();
+        assert!(error.contains("panicked"), "{error}");
+    }
+}
+
+#[test]
+fn nobody_waits_for_a_device_that_hangs() {
+    let hanging = engine(Habit::Good, Habit::Slow(Duration::from_secs(3)));
+    let begun = Instant::now();
+    let deadline = Some(begun + Duration::from_millis(50));
+    let error = run(&hanging, &RunOptions { deadline, ..RunOptions::default() }).unwrap_err();
+    assert!(error.contains("deadline"), "{error}");
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn a_part_for_a_device_that_is_not_there_is_refused() {
+    let host: Arc<dyn Device> = Arc::new(Odd::new("host", Habit::Good));
+    let error = Engine::compile_on(Arc::new(branches()), vec![host.into()]).err().unwrap();
+    assert!(error.to_string().contains("other"), "{error}");
+}
