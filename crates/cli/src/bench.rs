@@ -114,21 +114,17 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     };
     let model = path.display().to_string();
     let device = session.device();
+    let devices: Vec<&str> = session.devices().iter().map(|device| device.id.as_str()).collect();
     if args.json {
         let report = json!({
-            "model": model, "device": device.id, "threads": device.threads,
+            "model": model, "device": device.id, "threads": device.threads, "devices": devices,
             "load_ms": load_ms, "first_ms": first_ms, "steady": steady,
             "memory_mib": {"start": start_mib, "first": first_mib, "end": end_mib},
             "profile": profile, "together": together, "precision": args.target.precision_json(&session),
         });
         println!("{report}");
     } else {
-        let kernels = match device.kernels.as_str() {
-            "" => String::new(),
-            kernels => format!(", {kernels} kernels"),
-        };
-        let threads = show::workers(device);
-        println!("{model} on {} ({}{kernels}){threads}", device.id, device.name);
+        println!("{model} on {}", show::on(&session));
         for ((name, value), source) in inputs.values.iter().zip(&inputs.sources) {
             println!("input {name}: {} from {source}", value.describe());
         }

@@ -238,10 +238,9 @@ fn print_outputs(outputs: &Outputs, values_max: usize) {
 pub(crate) fn print_profile(session: &Session, trace: &Trace) {
     let total: u64 = trace.steps.iter().map(|step| step.duration_ns).sum();
     show::heading(&format!(
-        "{} on {}{}: {}, {} measured, {} of slots",
+        "{} on {}: {}, {} measured, {} of slots",
         session.graph().name,
-        session.device().id,
-        show::workers(session.device()),
+        show::on(session),
         show::plural(trace.steps.len(), "step"),
         show::millis(total as f64 / 1e6),
         show::bytes(trace.slot_bytes as u64),

@@ -104,6 +104,11 @@ pub(crate) fn threads(text: &str) -> Result<usize, String> {
 }
 
 impl Target {
+    /// Whether a plan says which devices do what.
+    pub(crate) fn has_plan(&self) -> bool {
+        self.plan.is_some()
+    }
+
     /// Whether the precision is chosen by the inputs of the command.
     pub(crate) fn calibrates(&self) -> bool {
         matches!(self.precision, Exactness::Int8 | Exactness::Auto)

@@ -68,6 +68,20 @@ pub(crate) fn workers(device: &hetra::DeviceInfo) -> String {
     }
 }
 
+/// What a session runs on: its device, or those of its parts.
+pub(crate) fn on(session: &hetra::Session) -> String {
+    match &session.devices()[..] {
+        [device] => {
+            let kernels = match device.kernels.as_str() {
+                "" => String::new(),
+                kernels => format!(", {kernels} kernels"),
+            };
+            format!("{} ({}{kernels}){}", device.id, device.name, workers(device))
+        }
+        several => several.iter().map(|device| device.id.as_str()).collect::<Vec<_>>().join(" + "),
+    }
+}
+
 /// A number of things: `1 thread`, `2 threads`.
 pub(crate) fn plural(count: usize, thing: &str) -> String {
     format!("{count} {thing}{}", if count == 1 { "" } else { "s" })

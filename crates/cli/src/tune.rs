@@ -102,6 +102,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         }
     })
     .context("Ctrl-C cannot be caught")?;
+    if args.target.has_plan() {
+        return Err(usage("tune: a plan's devices are tuned one by one, by --device"));
+    }
     if args.target.calibrates() {
         return Err(usage("tune: --precision int8 and auto are not tuned: f32 or bf16"));
     }

@@ -3,10 +3,14 @@
 //! The caller's thread gives out what is ready, and sleeps until something is done: values are its
 //! alone, and a device that does not answer before the deadline is waited for no longer. Values
 //! stay until the run ends.
+//!
+//! What a device fails at, or hangs in, is done by the host where the part has a spare for it; the
+//! device is then left alone for a while, longer each time, and tried again.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use hetra_device::Room;
@@ -18,6 +22,7 @@ use hetra_tensor::Value;
 use crate::engine::Engine;
 use crate::lane::Lane;
 use crate::run::{self, Arguments, RunContext};
+use crate::spare::Spare;
 use crate::trace::{Recorder, StepTime};
 
 /// How often a run that can be cancelled looks whether it is.
@@ -34,8 +39,9 @@ pub(crate) struct Flow {
 }
 
 impl Flow {
-    /// The flow of a plan whose steps are all parts, where two of them can run at once or a device
-    /// has processors of its own; `None` for the others, which are run step by step on the thread
+    /// The flow of a plan whose steps are all parts, on several devices, where two of them can run
+    /// at once or the host can do what a device hangs in, and wherever a device has processors of
+    /// its own; `None` for the others, which are run step by step on the thread
     /// of the caller.
     pub(crate) fn of(engine: &Engine, plan: &Plan) -> Option<Flow> {
         if engine.lanes.is_empty() {
@@ -54,7 +60,9 @@ impl Flow {
         // Steps stand in order, so all is a chain where each reads of the one before.
         let chain = reads.iter().enumerate().skip(1).all(|(at, reads)| reads.contains(&(at - 1)));
         let one = lanes.iter().all(|lane| Arc::ptr_eq(lane, &lanes[0]));
-        if (chain || one) && lanes.iter().all(|lane| lane.cores.is_empty()) {
+        let guarded = !engine.spares.is_empty();
+        let alone = one || (chain && !guarded);
+        if alone && lanes.iter().all(|lane| lane.cores.is_empty()) {
             return None;
         }
         let mut readers = vec![BTreeSet::new(); reads.len()];
@@ -68,7 +76,59 @@ impl Flow {
 }
 
 /// What came of a step.
-type Done = (usize, Result<(Vec<Value>, Option<StepTime>), NodeError>);
+type Made = Result<(Vec<Value>, Option<StepTime>), NodeError>;
+
+/// A step, by whom it was done, and what came of it.
+struct Done {
+    step: usize,
+    by: By,
+    made: Made,
+}
+
+/// Who does a step.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum By {
+    Device,
+    /// In the place of the device.
+    Host,
+}
+
+/// A step that is being done.
+struct Out {
+    by: By,
+    ticket: Arc<Ticket>,
+    /// From when on the time is counted after which its device is given up on.
+    since: Instant,
+}
+
+/// What a run and the device's thread know of each other's doings.
+#[derive(Default)]
+struct Ticket {
+    begun: OnceLock<Instant>,
+    /// The first of both that is through with it.
+    ended: AtomicBool,
+}
+
+impl Ticket {
+    /// Whether the other one was not through with it before.
+    fn end(&self) -> bool {
+        !self.ended.swap(true, Ordering::SeqCst)
+    }
+}
+
+/// A job that a device's thread is in, until it comes out of it, in whatever way.
+struct Back {
+    ticket: Arc<Ticket>,
+    lane: Arc<Lane>,
+}
+
+impl Drop for Back {
+    fn drop(&mut self) {
+        if !self.ticket.end() {
+            self.lane.came_back();
+        }
+    }
+}
 
 /// A run in progress.
 struct Running<'a> {
@@ -79,8 +139,8 @@ struct Running<'a> {
     env: Vec<Option<Value>>,
     waits: Vec<usize>,
     times: Vec<StepTime>,
-    /// Steps that devices have.
-    out: BTreeSet<usize>,
+    /// Steps that are being done.
+    out: BTreeMap<usize, Out>,
     sender: Sender<Done>,
     done: Receiver<Done>,
 }
@@ -106,7 +166,7 @@ pub(crate) fn run(
         env,
         waits: flow.waits.clone(),
         times: Vec::new(),
-        out: BTreeSet::new(),
+        out: BTreeMap::new(),
         sender,
         done,
     };
@@ -125,10 +185,26 @@ impl Running<'_> {
         }
         let mut left = self.plan.steps.len();
         while left > 0 {
-            let (step, result) = self.next()?;
+            let Some(Done { step, by, made }) = self.next()? else { continue };
+            // From a device that was given up on.
+            if self.out.get(&step).is_none_or(|out| out.by != by) {
+                continue;
+            }
+            let lane = &self.flow.lanes[step];
+            let (values, time) = match made {
+                Ok(made) => made,
+                Err(fault) if by == By::Device && self.guards(step, &fault) => {
+                    lane.failed(false);
+                    self.replace(step, &format!("failed ({})", fault.source))?;
+                    continue;
+                }
+                Err(fault) => return Err(fault),
+            };
+            if by == By::Device {
+                lane.works();
+            }
             self.out.remove(&step);
             left -= 1;
-            let (values, time) = result?;
             let node = self.engine.graph.node(self.plan.steps[step].node);
             for (id, value) in node.outputs.iter().zip(values) {
                 if let Some(id) = id {
@@ -150,46 +226,128 @@ impl Running<'_> {
         run::fault(self.engine, self.engine.graph.node(self.plan.steps[step].node), source)
     }
 
-    /// Waits for the next step that is done, as long as the run may go on.
-    fn next(&mut self) -> Result<Done, NodeError> {
-        loop {
-            let options = self.context.options;
-            let some = self.out.first().copied().unwrap_or(0);
-            options.check().map_err(|stop| self.fault(some, stop))?;
-            let left = options.deadline.map(|at| at.saturating_duration_since(Instant::now()));
-            let poll = options.cancel.as_ref().map(|_| CANCEL_EVERY);
-            let wait = left.into_iter().chain(poll).min();
-            let done = match wait {
-                Some(wait) => self.done.recv_timeout(wait),
-                None => self.done.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            };
-            match done {
-                Ok(done) => return Ok(done),
-                Err(RecvTimeoutError::Timeout) => {}
-                // It holds a sender itself, so this is not; it must not wait for ever all the same.
-                Err(RecvTimeoutError::Disconnected) => {
-                    return Err(self.fault(some, OpError::invalid("no device answers")));
-                }
+    /// The part for the host, where there is one and it is allowed.
+    fn spare(&self, step: usize) -> Option<Arc<Spare>> {
+        let node = self.plan.steps[step].node;
+        let spare = self.engine.spares.get(node.index()).and_then(Option::as_ref);
+        spare.filter(|_| !self.context.options.no_fallback).cloned()
+    }
+
+    /// Whether the host does a step that failed so: not one that was stopped.
+    fn guards(&self, step: usize, fault: &NodeError) -> bool {
+        !fault.source.is_stop() && self.spare(step).is_some()
+    }
+
+    /// Waits for the next step that is done, as long as the run may go on; nothing where it looked
+    /// only whether it may.
+    fn next(&mut self) -> Result<Option<Done>, NodeError> {
+        let options = self.context.options;
+        let some = self.out.keys().next().copied().unwrap_or(0);
+        options.check().map_err(|stop| self.fault(some, stop))?;
+        let now = Instant::now();
+        let left = options.deadline.map(|at| at.saturating_duration_since(now));
+        let poll = options.cancel.as_ref().map(|_| CANCEL_EVERY);
+        let hangs = self.first_to_hang().map(|(_, at)| at.saturating_duration_since(now));
+        let wait = left.into_iter().chain(poll).chain(hangs).min();
+        let done = match wait {
+            Some(wait) => self.done.recv_timeout(wait),
+            None => self.done.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        };
+        match done {
+            Ok(done) => return Ok(Some(done)),
+            Err(RecvTimeoutError::Timeout) => {}
+            // It holds a sender itself, so this is not; it must not wait for ever all the same.
+            Err(RecvTimeoutError::Disconnected) => {
+                return Err(self.fault(some, OpError::invalid("no device answers")));
             }
+        }
+        self.give_up()?;
+        Ok(None)
+    }
+
+    /// The step whose device is given up on first, and when.
+    fn first_to_hang(&self) -> Option<(usize, Instant)> {
+        let limit = self.engine.hang_after?;
+        let guarded =
+            |(step, out): &(&usize, &Out)| out.by == By::Device && self.spare(**step).is_some();
+        let device = self.out.iter().filter(guarded);
+        let since = |out: &Out| out.ticket.begun.get().copied().unwrap_or(out.since);
+        device.map(|(&step, out)| (step, since(out) + limit)).min_by_key(|(_, at)| *at)
+    }
+
+    /// Gives up on the device of the step that takes longest, if its time is over.
+    fn give_up(&mut self) -> Result<(), NodeError> {
+        let now = Instant::now();
+        let Some((step, _)) = self.first_to_hang().filter(|(_, at)| *at <= now) else {
+            return Ok(());
+        };
+        let lane = self.flow.lanes[step].clone();
+        let Some(out) = self.out.get_mut(&step) else { return Ok(()) };
+        if out.ticket.begun.get().is_none() && !lane.is_out() {
+            // It waits behind others, who are not slow.
+            out.since = now;
+            return Ok(());
+        }
+        if !out.ticket.end() {
+            // Its answer is on the way.
+            return Ok(());
+        }
+        let hangs = out.ticket.begun.get().is_some();
+        if hangs {
+            lane.failed(true);
+        }
+        self.replace(step, if hangs { "hangs" } else { "waits behind what hangs" })
+    }
+
+    /// Has the host do what a device did not, and writes that down.
+    fn replace(&mut self, step: usize, what: &str) -> Result<(), NodeError> {
+        if let Some(recorder) = self.context.recorder {
+            let node = self.engine.graph.node(self.plan.steps[step].node);
+            let device = &self.flow.lanes[step].device.info().id;
+            recorder.event(device, node.label(&self.engine.graph), what);
+        }
+        self.start_by(step, By::Host)
+    }
+
+    /// Gives a step, whose inputs are there, to its device; to the host where that is left alone.
+    fn start(&mut self, step: usize) -> Result<(), NodeError> {
+        match self.spare(step).is_some() && self.flow.lanes[step].is_out() {
+            true => self.replace(step, "is left alone after it failed"),
+            false => self.start_by(step, By::Device),
         }
     }
 
-    /// Gives a step, whose inputs are there, to its device.
-    fn start(&mut self, step: usize) -> Result<(), NodeError> {
+    fn start_by(&mut self, step: usize, by: By) -> Result<(), NodeError> {
         let inputs = self.inputs(step)?;
         let (engine, plan) = (self.engine.clone(), self.plan.clone());
         let options = self.context.options.clone();
         // Each thread writes down for itself, by the clock of the run.
         let recorder = self.context.recorder.map(Recorder::beside);
-        let reply = Reply { step, sender: self.sender.clone(), sent: false };
+        let reply = Reply { step, by, sender: self.sender.clone(), sent: false };
+        let spare = self.spare(step).filter(|_| by == By::Host);
+        let lane = match &spare {
+            Some(spare) => spare.host().clone(),
+            None => self.flow.lanes[step].clone(),
+        };
+        let (own, ticket) = (lane.clone(), Arc::new(Ticket::default()));
+        let of_device = ticket.clone();
         let job = Box::new(move || {
+            if of_device.ended.load(Ordering::SeqCst) {
+                // It was given up on before its turn.
+                return reply.never();
+            }
+            of_device.begun.get_or_init(Instant::now);
+            let _back = Back { ticket: of_device, lane: own };
             let context = RunContext { options: &options, recorder: recorder.as_ref() };
-            let result = one(&engine, &plan, step, inputs, context);
-            reply.send(result);
+            let made = match &spare {
+                Some(spare) => by_host(&engine, &plan, step, spare, inputs, context),
+                None => one(&engine, &plan, step, inputs, context),
+            };
+            reply.send(made);
         });
-        self.out.insert(step);
+        self.out.insert(step, Out { by, ticket, since: Instant::now() });
         let no_thread = |_| self.fault(step, OpError::invalid("its device has no thread"));
-        self.flow.lanes[step].submit(job).map_err(no_thread)
+        lane.submit(job).map_err(no_thread)
     }
 
     fn inputs(&self, step: usize) -> Result<Vec<Option<Value>>, NodeError> {
@@ -220,15 +378,21 @@ impl Running<'_> {
 /// The answer of a device's thread: one comes, whatever becomes of the job.
 struct Reply {
     step: usize,
+    by: By,
     sender: Sender<Done>,
     sent: bool,
 }
 
 impl Reply {
-    fn send(mut self, result: Result<(Vec<Value>, Option<StepTime>), NodeError>) {
+    /// Nobody waits for it.
+    fn never(mut self) {
+        self.sent = true;
+    }
+
+    fn send(mut self, made: Made) {
         self.sent = true;
         // A run that waits no longer has no ear for it.
-        let _ = self.sender.send((self.step, result));
+        let _ = self.sender.send(Done { step: self.step, by: self.by, made });
     }
 }
 
@@ -237,9 +401,35 @@ impl Drop for Reply {
         if !self.sent {
             let source = OpError::invalid("its device's thread has panicked");
             let fault = NodeError { node: String::new(), op: "part".to_string(), source };
-            let _ = self.sender.send((self.step, Err(fault)));
+            let _ = self.sender.send(Done { step: self.step, by: self.by, made: Err(fault) });
         }
     }
+}
+
+/// Runs one step on the host in the place of its device.
+fn by_host(
+    engine: &Engine,
+    plan: &Plan,
+    step: usize,
+    spare: &Spare,
+    inputs: Vec<Option<Value>>,
+    context: RunContext<'_>,
+) -> Made {
+    let step = &plan.steps[step];
+    let fault = |source: OpError| run::fault(engine, engine.graph.node(step.node), source);
+    context.options.check().map_err(fault)?;
+    let _turn = spare.host().turn();
+    let start_ns = context.recorder.map(Recorder::now_ns);
+    let inputs = inputs.into_iter().flatten().collect();
+    let (values, inner) = spare.run(inputs, context).map_err(fault)?;
+    let time = start_ns.zip(context.recorder).map(|(start_ns, recorder)| {
+        let took = recorder.now_ns() - start_ns;
+        let did = run::Did { fell_back: false, inner };
+        let host = spare.host().device.info().id.clone();
+        let time = run::time(engine, plan, step, did, (start_ns, took));
+        StepTime { device: host, kernel: "spare".to_string(), ..time }
+    });
+    Ok((values, time))
 }
 
 /// Runs one step.
@@ -249,7 +439,7 @@ fn one(
     step: usize,
     mut inputs: Vec<Option<Value>>,
     context: RunContext<'_>,
-) -> Result<(Vec<Value>, Option<StepTime>), NodeError> {
+) -> Made {
     let step = &plan.steps[step];
     let node = engine.graph.node(step.node);
     context.options.check().map_err(|stop| run::fault(engine, node, stop))?;
@@ -257,7 +447,7 @@ fn one(
     let start_ns = context.recorder.map(Recorder::now_ns);
     let arguments =
         Arguments { inputs: &mut inputs, in_place: None, rooms: &mut rooms, outer: &|_| None };
-    let (values, did) = run::execute(engine, step, arguments, context)?;
+    let (values, did) = run::execute(engine, step, arguments, context, false)?;
     let time = start_ns.zip(context.recorder).map(|(start_ns, recorder)| {
         let took = recorder.now_ns() - start_ns;
         let kernels: Vec<Option<u64>> = did.inner.iter().map(|step| step.kernel_ns).collect();

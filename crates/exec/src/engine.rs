@@ -3,11 +3,12 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use hetra_device::{Device, DeviceError, Launcher, Part, Program, Room, Support};
+use hetra_device::{Device, DeviceError, DeviceInfo, Launcher, Part, Program, Room, Support};
 use hetra_ir::{Graph, Node, NodeId, Type, ValueId};
 use hetra_ops::{NodeError, OpError, Outer, PART, PART_DEVICE, Runner};
+use hetra_pass::PART_SPARE;
 use hetra_plan::{Hints, Plan};
 use hetra_tensor::{Buffer, Tensor, Value};
 
@@ -15,6 +16,7 @@ use crate::concurrent::{self, Flow};
 use crate::lane::{Lane, Seat};
 use crate::options::RunOptions;
 use crate::run::{self, RunContext};
+use crate::spare::Spare;
 use crate::trace::{Recorded, Recorder, StepTime, Trace};
 
 /// Most plans that an engine keeps: one for each set of input types and of wanted outputs.
@@ -67,6 +69,10 @@ pub struct Engine {
     pub(crate) lanes: Vec<Option<Arc<Lane>>>,
     /// Engines of the bodies, by the address of the body, which `graph` keeps alive.
     bodies: Arc<HashMap<usize, Engine>>,
+    /// The same of each node that the host can do in the place of its device; empty where none is.
+    pub(crate) spares: Vec<Option<Arc<Spare>>>,
+    /// How long a part may take before its device is given up on.
+    pub(crate) hang_after: Option<Duration>,
     /// The same for the threads of devices, once they are used.
     shared: OnceLock<Arc<Engine>>,
     /// The types of the inputs and captures, and the plan, which says what it gives.
@@ -143,6 +149,7 @@ impl Engine {
         let mut programs = Vec::with_capacity(graph.nodes.len());
         let mut bodies = HashMap::new();
         let mut placed = Vec::new();
+        let mut spares = Vec::new();
         // Bodies are known by their address, so they stay as they are.
         let read_last = if body { HashMap::new() } else { read_last(&graph) };
         for id in (0..graph.nodes.len()).map(|index| NodeId(index as u32)) {
@@ -166,9 +173,16 @@ impl Engine {
                 None => by.compile(&part),
             };
             programs.push(program?);
-            for (_, body) in node.attrs.graphs().filter(|_| !whole) {
+            let bodies_of = node.attrs.graphs().filter(|(name, _)| *name != PART_SPARE);
+            for (_, body) in bodies_of.filter(|_| !whole) {
                 let engine = Engine::compile_here(body.clone(), lanes, on.clone(), true)?;
                 bodies.insert(Arc::as_ptr(body) as usize, engine);
+            }
+            if let (Some(_), Ok(spare)) = (lane, node.attrs.graph(PART_SPARE)) {
+                let (graph_of, host) = (spare.clone(), lanes[0].clone());
+                let spare = Spare::new(graph_of, host);
+                spares.resize(graph.nodes.len(), None);
+                spares[id.index()] = Some(Arc::new(spare));
             }
             if let Some(lane) = lane {
                 placed.resize(graph.nodes.len(), None);
@@ -181,6 +195,8 @@ impl Engine {
             device,
             programs,
             lanes: placed,
+            spares,
+            hang_after: None,
             bodies: Arc::new(bodies),
             shared: OnceLock::new(),
             plans: Mutex::default(),
@@ -207,11 +223,45 @@ impl Engine {
             device,
             programs: self.programs.clone(),
             lanes: self.lanes.clone(),
+            spares: self.spares.clone(),
+            hang_after: self.hang_after,
             bodies: self.bodies.clone(),
             shared: OnceLock::new(),
             plans: Mutex::default(),
             memories: Mutex::default(),
         }
+    }
+
+    /// The same, that gives up on a device which takes longer for a part, where the host can do it.
+    #[must_use]
+    pub fn giving_up_after(mut self, limit: Duration) -> Engine {
+        self.hang_after = Some(limit);
+        self
+    }
+
+    /// The devices of its parts, or its one device; each once.
+    pub fn devices(&self) -> Vec<&DeviceInfo> {
+        let mut infos: Vec<&DeviceInfo> = Vec::new();
+        let own = self.lanes.is_empty().then(|| self.device.info());
+        for info in self.lanes.iter().flatten().map(|lane| lane.device.info()).chain(own) {
+            if !infos.iter().any(|other| other.id == info.id) {
+                infos.push(info);
+            }
+        }
+        infos
+    }
+
+    /// The devices of its parts that have failed and not done what they should since, with how
+    /// often.
+    pub fn failing(&self) -> Vec<(String, u32)> {
+        let mut failing: Vec<(String, u32)> = Vec::new();
+        for lane in self.lanes.iter().flatten().filter(|lane| lane.failures() > 0) {
+            let id = &lane.device.info().id;
+            if !failing.iter().any(|(other, _)| other == id) {
+                failing.push((id.clone(), lane.failures()));
+            }
+        }
+        failing
     }
 
     /// The same graph and programs, for threads that may outlive a run.
@@ -517,7 +567,7 @@ pub(crate) trait OuterValues {
     fn find(&self, id: ValueId) -> Option<Value>;
 }
 
-struct NoOuter;
+pub(crate) struct NoOuter;
 
 impl OuterValues for NoOuter {
     fn find(&self, _: ValueId) -> Option<Value> {

@@ -4,6 +4,7 @@ use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use hetra_device::Device;
 
@@ -38,6 +39,22 @@ pub(crate) struct Lane {
     ended: Condvar,
     /// To the thread of the device, once there is one.
     jobs: OnceLock<Option<SyncSender<Job>>>,
+    health: Mutex<Health>,
+}
+
+/// How long a device that failed is left alone, at first; twice as long each time, up to a limit.
+const REST_MIN: Duration = Duration::from_millis(100);
+const REST_MAX: Duration = Duration::from_secs(30);
+
+/// What is known of a device that failed.
+#[derive(Clone, Copy, Debug, Default)]
+struct Health {
+    /// Failures since it last did what it should.
+    failures: u32,
+    /// When it may be tried again.
+    rests_until: Option<Instant>,
+    /// Jobs that it was given up on and that it has not come back from.
+    stuck: usize,
 }
 
 #[derive(Default)]
@@ -55,7 +72,43 @@ impl Lane {
     pub(crate) fn new(seat: Seat) -> Lane {
         let Seat { device, cores } = seat;
         let (turns, ended, jobs) = (Mutex::default(), Condvar::new(), OnceLock::new());
-        Lane { device, cores, turns, ended, jobs }
+        Lane { device, cores, turns, ended, jobs, health: Mutex::default() }
+    }
+
+    fn health(&self) -> MutexGuard<'_, Health> {
+        self.health.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether it is left alone now: it failed a short time ago, or hangs.
+    pub(crate) fn is_out(&self) -> bool {
+        let health = self.health();
+        health.stuck > 0 || health.rests_until.is_some_and(|until| Instant::now() < until)
+    }
+
+    /// It failed at a part; `stuck` where it has not come back from it.
+    pub(crate) fn failed(&self, stuck: bool) {
+        let mut health = self.health();
+        health.failures = health.failures.saturating_add(1);
+        let doubled = REST_MIN.saturating_mul(1 << (health.failures - 1).min(16));
+        health.rests_until = Some(Instant::now() + doubled.min(REST_MAX));
+        health.stuck += usize::from(stuck);
+    }
+
+    /// It came back from a job that it was given up on.
+    pub(crate) fn came_back(&self) {
+        let mut health = self.health();
+        health.stuck = health.stuck.saturating_sub(1);
+    }
+
+    /// It did what it should.
+    pub(crate) fn works(&self) {
+        let mut health = self.health();
+        (health.failures, health.rests_until) = (0, None);
+    }
+
+    /// Failures since it last did what it should.
+    pub(crate) fn failures(&self) -> u32 {
+        self.health().failures
     }
 
     /// Gives the device's thread a job; gives it back where there is no thread to be had.

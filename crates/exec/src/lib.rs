@@ -17,10 +17,11 @@ mod engine;
 mod lane;
 mod options;
 mod run;
+mod spare;
 mod trace;
 
 pub use alone::Alone;
 pub use engine::{Engine, ExecError, Stop};
 pub use lane::Seat;
 pub use options::{Cancel, RunOptions};
-pub use trace::{StepTime, Trace};
+pub use trace::{Event, StepTime, Trace};

@@ -87,8 +87,51 @@ pub(crate) fn fault(engine: &Engine, node: &Node, source: OpError) -> NodeError 
     NodeError { node: node.label(&engine.graph), op: node.op.clone(), source }
 }
 
-/// Runs the program of a step, where it is a part when its device's turn has come.
+/// Runs the program of a step, where it is a part when its device's turn has come. What the device
+/// of a part fails at the host does, if it can and `guarded` says so.
 pub(crate) fn execute(
+    engine: &Engine,
+    step: &Step,
+    arguments: Arguments<'_>,
+    context: RunContext<'_>,
+    guarded: bool,
+) -> Result<(Values, Did), NodeError> {
+    let lane = engine.lanes.get(step.node.index()).and_then(Option::as_ref);
+    let spare = engine.spares.get(step.node.index()).and_then(Option::as_ref);
+    let spare = spare.filter(|_| guarded && !context.options.no_fallback);
+    let (Some(lane), Some(spare)) = (lane, spare) else {
+        return by_device(engine, step, arguments, context);
+    };
+    let node = engine.graph.node(step.node);
+    let inputs: Vec<Value> = arguments.inputs.iter().flatten().cloned().collect();
+    let instead = |what: &str| {
+        if let Some(recorder) = context.recorder {
+            recorder.event(&lane.device.info().id, node.label(&engine.graph), what);
+        }
+        let (values, inner) =
+            spare.run(inputs, context).map_err(|source| fault(engine, node, source))?;
+        Ok((values.into_iter().collect(), Did { fell_back: false, inner }))
+    };
+    if lane.is_out() {
+        return instead("is left alone after it failed");
+    }
+    match by_device(engine, step, arguments, context) {
+        Ok(done) => {
+            if lane.failures() > 0 {
+                lane.works();
+            }
+            Ok(done)
+        }
+        Err(error) if error.source.is_stop() => Err(error),
+        Err(error) => {
+            lane.failed(false);
+            instead(&format!("failed ({})", error.source))
+        }
+    }
+}
+
+/// Runs the program of a step by the device that it is compiled for.
+fn by_device(
     engine: &Engine,
     step: &Step,
     arguments: Arguments<'_>,
@@ -170,7 +213,7 @@ impl Frame<'_> {
             rooms: &mut rooms,
             outer: &outer,
         };
-        let result = execute(self.engine, step, arguments, self.context);
+        let result = execute(self.engine, step, arguments, self.context, true);
         inputs.clear();
         let (values, did) = result?;
         for (id, value) in node.outputs.iter().zip(values) {

@@ -1,6 +1,6 @@
 //! What a run did, and when.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::time::Instant;
 
@@ -58,9 +58,25 @@ impl StepTime {
     }
 }
 
+/// Something that befell a device in a run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Event {
+    /// Nanoseconds from the start of the run.
+    pub at_ns: u64,
+    /// The device.
+    pub device: String,
+    /// The part, by its node.
+    pub node: String,
+    /// What it was, and what was done: `failed (..): the host does it`.
+    pub what: String,
+}
+
 /// One run.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Trace {
+    /// What befell devices.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub events: Vec<Event>,
     /// Steps in the order they ran.
     pub steps: Vec<StepTime>,
     /// Turns of bodies whose steps are left out, since there were too many: their time is in the
@@ -129,6 +145,7 @@ pub(crate) struct Recorder {
     started: Instant,
     room: Cell<usize>,
     turns_left_out: Cell<usize>,
+    events: RefCell<Vec<Event>>,
 }
 
 /// What came of one run of a graph, beside its values.
@@ -142,14 +159,30 @@ pub(crate) struct Recorded {
 impl Recorder {
     pub(crate) fn start() -> Recorder {
         let (room, turns_left_out) = (Cell::new(BODY_STEPS_MAX), Cell::new(0));
-        Recorder { started: Instant::now(), room, turns_left_out }
+        Recorder { started: Instant::now(), room, turns_left_out, events: RefCell::default() }
     }
 
     /// Another one by the same clock, for a thread beside; each has half of the room.
     pub(crate) fn beside(&self) -> Recorder {
         let half = self.room.get() / 2;
         self.room.update(|room| room - half);
-        Recorder { started: self.started, room: Cell::new(half), turns_left_out: Cell::new(0) }
+        Recorder {
+            started: self.started,
+            room: Cell::new(half),
+            turns_left_out: Cell::new(0),
+            events: RefCell::default(),
+        }
+    }
+
+    /// Writes down that the host does what a device did not.
+    pub(crate) fn event(&self, device: &str, node: String, what: &str) {
+        let event = Event {
+            at_ns: self.now_ns(),
+            device: device.to_string(),
+            node,
+            what: format!("{what}: the host does it"),
+        };
+        self.events.borrow_mut().push(event);
     }
 
     pub(crate) fn now_ns(&self) -> u64 {
@@ -171,6 +204,7 @@ impl Recorder {
     /// The trace of the run that ends now.
     pub(crate) fn trace(&self, top: Recorded) -> Trace {
         Trace {
+            events: self.events.take(),
             steps: top.steps,
             turns_left_out: self.turns_left_out.get(),
             plan_ns: top.plan_ns,

@@ -17,6 +17,10 @@ enum Habit {
     Slow(Duration),
     Fails,
     Panics,
+    /// Fails so many times, and works from then on.
+    FailsAtFirst(usize),
+    /// Is slow so many times, and is not from then on.
+    SlowAtFirst(usize, Duration),
 }
 
 /// Runs references, in its own manner; says how many of its programs run at once at most.
@@ -69,6 +73,16 @@ impl Program for Reference {
             }
             Habit::Fails => return Err(OpError::unsupported("the device is on fire")),
             Habit::Panics => panic!("a bug of a driver"),
+            Habit::FailsAtFirst(times) => {
+                if self.most.fetch_add(1, Ordering::SeqCst) < times {
+                    return Err(OpError::unsupported("the device has lost its context"));
+                }
+            }
+            Habit::SlowAtFirst(times, length) => {
+                if self.most.fetch_add(1, Ordering::SeqCst) < times {
+                    std::thread::sleep(length);
+                }
+            }
         }
         call.reference()
     }
@@ -93,6 +107,33 @@ fn engine(host: Habit, other: Habit) -> Engine {
     let seat = |id: &str, habit| Seat::from(Arc::new(Odd::new(id, habit)) as Arc<dyn Device>);
     Engine::compile_on(Arc::new(branches()), vec![seat("host", host), seat("other", other)])
         .unwrap()
+}
+
+/// The same, where the host can do what the other device does; and a wish not to wait.
+fn guarded(other: Habit) -> Engine {
+    let mut graph = branches();
+    for node in graph.nodes.iter_mut() {
+        if node.attrs.str_or("device", "").unwrap() == "other" {
+            let body = node.attrs.graph("body").unwrap().clone();
+            node.attrs.set(hetra_pass::PART_SPARE, body);
+        }
+    }
+    let seat = |id: &str, habit| Seat::from(Arc::new(Odd::new(id, habit)) as Arc<dyn Device>);
+    let seats = vec![seat("host", Habit::Good), seat("other", other)];
+    let engine = Engine::compile_on(Arc::new(graph), seats).unwrap();
+    engine.giving_up_after(Duration::from_millis(50))
+}
+
+/// A run with its events.
+fn traced(engine: &Engine) -> (Vec<Value>, Vec<String>) {
+    let x = Some(Value::from(Tensor::vector(&[1f32, -2.0])));
+    let outputs = engine.graph().outputs.clone();
+    let mut trace = Trace::default();
+    let got = engine.run(vec![x], &outputs, &RunOptions::default(), Some(&mut trace)).unwrap();
+    assert!(trace.events.iter().all(|event| event.device == "other" && event.node == "part1"));
+    let by_host = trace.steps.iter().any(|step| step.kernel == "spare" && step.device == "host");
+    assert_eq!(by_host, !trace.events.is_empty());
+    (got, trace.events.into_iter().map(|event| event.what).collect())
 }
 
 fn run(engine: &Engine, options: &RunOptions) -> Result<Vec<Value>, String> {
@@ -184,4 +225,72 @@ fn a_part_for_a_device_that_is_not_there_is_refused() {
     let host: Arc<dyn Device> = Arc::new(Odd::new("host", Habit::Good));
     let error = Engine::compile_on(Arc::new(branches()), vec![host.into()]).err().unwrap();
     assert!(error.to_string().contains("other"), "{error}");
+}
+
+#[test]
+fn the_host_does_what_a_device_fails_at_and_tries_it_again() {
+    let engine = guarded(Habit::FailsAtFirst(2));
+    let (got, events) = traced(&engine);
+    assert_eq!(got, wanted());
+    assert!(events[0].contains("lost its context") && events[0].contains("the host"), "{events:?}");
+    assert_eq!(engine.failing(), [("other".to_string(), 1)]);
+    // It is left alone for a while, then tried, and left alone for longer.
+    let (got, events) = traced(&engine);
+    assert_eq!(got, wanted());
+    assert!(events[0].contains("left alone"), "{events:?}");
+    std::thread::sleep(Duration::from_millis(110));
+    assert!(traced(&engine).1[0].contains("lost its context"));
+    std::thread::sleep(Duration::from_millis(110));
+    assert!(traced(&engine).1[0].contains("left alone"));
+    // It is admitted again once it works.
+    std::thread::sleep(Duration::from_millis(150));
+    assert_eq!(traced(&engine), (wanted(), vec![]));
+    assert_eq!(engine.failing(), []);
+    // Where nothing may be done by another, the fault is told.
+    let strict = RunOptions { no_fallback: true, ..RunOptions::default() };
+    let error = run(&guarded(Habit::Fails), &strict).unwrap_err();
+    assert!(error.contains("on fire"), "{error}");
+    // A thread that panics is no more than a device that fails.
+    let (got, events) = traced(&guarded(Habit::Panics));
+    assert_eq!(got, wanted());
+    assert!(events[0].contains("panicked"), "{events:?}");
+}
+
+#[test]
+fn the_host_does_what_a_device_hangs_in() {
+    let engine = guarded(Habit::SlowAtFirst(1, Duration::from_millis(400)));
+    let begun = Instant::now();
+    let (got, events) = traced(&engine);
+    assert_eq!(got, wanted());
+    assert!(events[0].contains("hangs"), "{events:?}");
+    assert!(begun.elapsed() < Duration::from_millis(300), "{:?}", begun.elapsed());
+    // While it hangs nobody waits for it, although its rest is over.
+    std::thread::sleep(Duration::from_millis(120));
+    let begun = Instant::now();
+    assert!(traced(&engine).1[0].contains("left alone"));
+    assert!(begun.elapsed() < Duration::from_millis(40), "{:?}", begun.elapsed());
+    // It comes back, and is used again.
+    std::thread::sleep(Duration::from_millis(400));
+    assert_eq!(traced(&engine), (wanted(), vec![]));
+}
+
+#[test]
+fn many_runs_while_a_device_comes_and_goes() {
+    let engine = guarded(Habit::SlowAtFirst(3, Duration::from_millis(80)));
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                for _ in 0..40 {
+                    assert_eq!(run(&engine, &RunOptions::default()), Ok(wanted()));
+                    std::thread::sleep(Duration::from_millis(3));
+                }
+            });
+        }
+    });
+    // It may yet be slow once or twice; each rest is longer than the one before.
+    let calm = (0..10).any(|_| {
+        std::thread::sleep(Duration::from_millis(500));
+        traced(&engine) == (wanted(), vec![])
+    });
+    assert!(calm && engine.failing().is_empty());
 }

@@ -279,6 +279,7 @@ impl Source {
         let choice = placing::choice(plan, &graph)?;
         let seats = placing::open(plan, pin)?;
         let (engine, report) = placing::compile(&graph, &choice, &seats)?;
+        let engine = engine.giving_up_after(placing::patience(plan));
         let warning = seats.iter().find_map(|seat| seat.device.warning());
         let model = Compiled { info, warning, report, inputs, outputs, runs, unfused: None };
         Ok(Session::of(engine, model))

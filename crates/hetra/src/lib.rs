@@ -64,7 +64,7 @@ pub use hetra_device::{
     is_required,
 };
 pub use hetra_device_kernels::kernel_ops;
-pub use hetra_exec::{Cancel, ExecError, RunOptions, Seat, StepTime, Stop, Trace};
+pub use hetra_exec::{Cancel, Event, ExecError, RunOptions, Seat, StepTime, Stop, Trace};
 pub use hetra_ir::{
     Attr, Attrs, Builder as GraphBuilder, Dim, Graph, Node, NodeId, TensorType, Type, ValueId,
 };

@@ -273,6 +273,19 @@ impl Session {
         self.inner.engine.device().info()
     }
 
+    /// The devices that parts of the model are placed on; the one device of a model that is not
+    /// placed.
+    pub fn devices(&self) -> Vec<&DeviceInfo> {
+        self.inner.engine.devices()
+    }
+
+    /// Devices that have failed and not done what they should since, and how often. What they fail
+    /// at, or hang in, the host does ([`Trace::events`]); they are left alone for a while, longer
+    /// each time, and tried again.
+    pub fn failing(&self) -> Vec<(String, u32)> {
+        self.inner.engine.failing()
+    }
+
     /// Measures what the device reaches at best, in about a quarter of a second; `None` where it
     /// cannot.
     pub fn peak(&self) -> Option<Peak> {

@@ -12,6 +12,10 @@ use hetra_ops::{PART, PART_BODY, PART_DEVICE};
 use crate::optimise::{Claim, Options, optimise};
 use crate::table::PASSES;
 
+/// An attribute of a part beside those of its row: the same nodes for the host, which runs them
+/// when the part's own device does not.
+pub const PART_SPARE: &str = "spare";
+
 /// The passes of [`portable`].
 const PORTABLE: [&str; 5] = ["noop", "fold", "branch", "dead_code", "cse"];
 

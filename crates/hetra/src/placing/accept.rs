@@ -102,9 +102,9 @@ mod tests {
     fn what_is_not_clearly_faster_is_not_taken() {
         let ones = vec![1.0; 20];
         let winner = |plans: &[f64]| judge("mix", "cpu", plans, &ones).winner;
-        assert_eq!(winner(&vec![0.9; 20]), "mix");
-        assert_eq!(winner(&vec![0.99; 20]), "cpu");
-        assert_eq!(winner(&vec![1.5; 20]), "cpu");
+        assert_eq!(winner(&[0.9; 20]), "mix");
+        assert_eq!(winner(&[0.99; 20]), "cpu");
+        assert_eq!(winner(&[1.5; 20]), "cpu");
         // Faster in the median, and often slower.
         let mixed: Vec<f64> = (0..20).map(|at| if at % 3 == 0 { 1.4 } else { 0.8 }).collect();
         assert_eq!(winner(&mixed), "cpu");

@@ -1,12 +1,13 @@
 //! Sessions of placed graphs.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use hetra_device::{DeviceInfo, HostThreads};
+use hetra_device::{Device, DeviceInfo, HostThreads};
 use hetra_exec::{Engine, Seat};
 use hetra_ir::{Graph, Node};
 use hetra_ops::{PART, PART_BODY, PART_DEVICE};
-use hetra_pass::{Options, Report};
+use hetra_pass::{Options, PART_SPARE, Report};
 
 use crate::builder::claim;
 use crate::error::Error;
@@ -26,9 +27,7 @@ pub(crate) fn compile(
     let Seat { device, cores } = &seats[first];
     let one = choice.iter().all(|&seat| seat == first);
     if one && cores.is_empty() && !device.info().takes_parts {
-        let claims = |node: &Node, graph: &Graph| claim(device.as_ref(), node, graph);
-        let options = Options { off: Default::default(), claims: &claims };
-        let (optimised, report) = hetra_pass::optimise(graph, &options);
+        let (optimised, report) = optimised(graph, device.as_ref());
         return Ok((Engine::compile(Arc::new(optimised), device.clone())?, report));
     }
     let ids: Vec<&str> = seats.iter().map(|seat| seat.device.info().id.as_str()).collect();
@@ -37,15 +36,37 @@ pub(crate) fn compile(
     for node in placed.nodes.iter_mut().filter(|node| node.op == PART) {
         let id = node.attrs.str_or(PART_DEVICE, "").unwrap_or_default();
         let device = seats.iter().map(|seat| &seat.device).find(|device| device.info().id == id);
+        // The host does what another device fails at.
+        if id != ids[0]
+            && let Ok(body) = node.attrs.graph(PART_BODY)
+        {
+            let spare = optimised(body, seats[0].device.as_ref()).0;
+            node.attrs.set(PART_SPARE, Arc::new(spare));
+        }
         let Some(device) = device.filter(|device| !device.info().takes_parts) else { continue };
         let Ok(body) = node.attrs.graph(PART_BODY) else { continue };
-        let claims = |node: &Node, graph: &Graph| claim(device.as_ref(), node, graph);
-        let options = Options { off: Default::default(), claims: &claims };
-        let (optimised, of_part) = hetra_pass::optimise(body, &options);
+        let (optimised, of_part) = optimised(body, device.as_ref());
         report = of_part;
         node.attrs.set(PART_BODY, Arc::new(optimised));
     }
     Ok((Engine::compile_on(Arc::new(placed), seats.to_vec())?, report))
+}
+
+fn optimised(graph: &Graph, device: &dyn Device) -> (Graph, Report) {
+    let claims = |node: &Node, graph: &Graph| claim(device, node, graph);
+    hetra_pass::optimise(graph, &Options { off: Default::default(), claims: &claims })
+}
+
+/// A device is given up on that takes so many times as long for a part as the whole plan should,
+/// and not before so long a time.
+const PATIENCE: f64 = 20.0;
+const PATIENCE_MIN: Duration = Duration::from_secs(1);
+const PATIENCE_MAX: Duration = Duration::from_secs(3600);
+
+/// How long a device may take for a part of a plan.
+pub(crate) fn patience(plan: &PlanFile) -> Duration {
+    let seconds = Duration::try_from_secs_f64(plan.predicted_s * PATIENCE).unwrap_or(PATIENCE_MAX);
+    seconds.clamp(PATIENCE_MIN, PATIENCE_MAX)
 }
 
 /// Opens the devices of a plan, if they are what they were.

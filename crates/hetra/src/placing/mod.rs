@@ -26,4 +26,4 @@ pub fn placed_graph(graph: &hetra_ir::Graph) -> hetra_ir::Graph {
     hetra_pass::portable(graph)
 }
 
-pub(crate) use build::{choice, compile, open};
+pub(crate) use build::{choice, compile, open, patience};
