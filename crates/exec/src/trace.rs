@@ -102,15 +102,34 @@ impl Trace {
         all
     }
 
-    /// The trace as Chrome's trace-event JSON (load it in a trace viewer).
+    /// The trace as Chrome's trace-event JSON (load it in a trace viewer): a line for each device.
     pub fn to_chrome(&self) -> String {
         let micros = |ns: u64| ns as f64 / 1e3;
+        let mut devices: Vec<&str> = Vec::new();
+        for step in self.all() {
+            if !devices.contains(&step.device.as_str()) {
+                devices.push(&step.device);
+            }
+        }
+        let line = |device: &str| devices.iter().position(|known| *known == device).unwrap_or(0);
+        let names = devices.iter().enumerate().map(|(tid, device)| {
+            serde_json::json!({
+                "name": "thread_name", "ph": "M", "pid": 1, "tid": tid, "args": {"name": device},
+            })
+        });
+        let befell = self.events.iter().map(|event| {
+            serde_json::json!({
+                "name": event.what, "cat": event.device, "ph": "i", "s": "p", "pid": 1,
+                "tid": line(&event.device), "ts": micros(event.at_ns), "args": {"node": event.node},
+            })
+        });
         let events: Vec<serde_json::Value> = self
             .all()
             .into_iter()
             .map(|step| {
                 serde_json::json!({
-                    "name": step.op, "cat": step.device, "ph": "X", "pid": 1, "tid": 1,
+                    "name": step.op, "cat": step.device, "ph": "X", "pid": 1,
+                    "tid": line(&step.device),
                     "ts": micros(step.start_ns), "dur": micros(step.duration_ns),
                     "args": {
                         "node": step.node, "kernel": step.kernel, "output": step.output,
@@ -118,6 +137,8 @@ impl Trace {
                     },
                 })
             })
+            .chain(names)
+            .chain(befell)
             .collect();
         serde_json::json!({ "traceEvents": events, "displayTimeUnit": "ms" }).to_string()
     }
@@ -245,7 +266,8 @@ mod tests {
         let row = |op: &str, runs, ns| (op.to_string(), "k".to_string(), runs, ns);
         let wanted = [row("Add", 3, 45), row("Loop", 1, 40), row("If", 1, 20)];
         assert_eq!(trace.by_kernel(), wanted);
-        assert_eq!(trace.to_chrome().matches("\"ph\"").count(), 5);
+        assert_eq!(trace.to_chrome().matches("\"ph\":\"X\"").count(), 5);
+        assert_eq!(trace.to_chrome().matches("thread_name").count(), 1);
     }
 
     #[test]

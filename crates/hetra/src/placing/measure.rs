@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use hetra_device::Device;
 use hetra_exec::{Engine, RunOptions, Seat};
-use hetra_ir::Graph;
+use hetra_ir::{Builder, Graph};
 use hetra_tensor::{DType, Tensor, Value};
 
 use crate::error::Error;
@@ -136,6 +136,34 @@ pub(crate) fn copying(device: &dyn Device) -> Result<(Copying, Copying), Error> 
         out.push((bytes, Sample::of(out_s).median));
     }
     Ok((Copying::of(into[0], into[1]), Copying::of(out[0], out[1])))
+}
+
+/// Runs that a hand-over is measured by.
+const HANDED: usize = 60;
+
+/// Seconds to hand a run over from the host to a device, or back: of a small operator on the device
+/// between two on the host, what is left beside the three on the host.
+///
+/// # Errors
+/// When the device does not run it.
+pub(crate) fn handing_over(host: &Seat, other: &Seat) -> Result<f64, Error> {
+    let mut b = Builder::new("hand over");
+    let x = b.input("x", DType::F32, vec![16usize.into()]);
+    let chain = (0..3).fold(x, |value, _| b.op("Abs", &[value]));
+    b.output(chain);
+    let graph = b.finish();
+    let x = || vec![Value::from(Tensor::vector(&[0.5f32; 16]))];
+    let seats = [host.clone(), other.clone()];
+    let mixed = Ready::placed(&graph, &[0, 1, 0], x(), &seats)?;
+    let alone = Ready::whole(&graph, x(), &seats)?;
+    let time = |ready: &Ready| -> Result<f64, Error> {
+        for _ in 0..WARM_UPS {
+            ready.run()?;
+        }
+        let seconds = (0..HANDED).map(|_| ready.seconds());
+        Ok(Sample::of(seconds.collect::<Result<_, _>>()?).median)
+    };
+    Ok(((time(&mixed)? - time(&alone)?) / 2.0).max(0.0))
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::placing::accept::{Certificate, Sample, compare};
 use crate::placing::file::{Considered, PlanError, PlanFile, Refused};
 use crate::placing::gate;
-use crate::placing::measure::{Copying, Ready, copying};
+use crate::placing::measure::{Copying, Ready, copying, handing_over};
 use crate::placing::tasks::{Tasks, tasks};
 
 /// The name of a plan over several devices.
@@ -192,8 +192,8 @@ impl Planner<'_> {
         self.closer(&mut singles)?;
         let types: Vec<Type> = self.inputs.iter().map(Type::of).collect();
         let tasks = tasks(&self.graph, &types, self.options.tasks_max)?;
-        let costs = self.costs(&tasks, &singles, &pinned)?;
         let lines = self.lines()?;
+        let costs = self.costs(&tasks, &singles, &pinned, &lines)?;
         let problem = self.problem(&tasks, &costs, &lines);
         let found = self.place(&problem)?;
         let best_single = singles
@@ -341,9 +341,9 @@ impl Planner<'_> {
         tasks: &Tasks,
         singles: &[Single],
         pinned: &[Option<usize>],
+        lines: &[(Copying, Copying)],
     ) -> Result<Vec<Vec<Cost>>, Error> {
         self.of += tasks.all.len() * self.devices.len();
-        let lines = self.lines()?;
         let best = singles.first().map_or(f64::INFINITY, |single| single.seconds);
         let mut env = self.given();
         let mut costs = Vec::new();
@@ -401,16 +401,30 @@ impl Planner<'_> {
             return Err(self.differs(error));
         }
         let seconds = ready.sample(PART).map_err(text)?.median;
-        // It ran with its copies; those are counted where they are made.
+        // It ran with its copies; those are counted where they are made. Nothing was handed over.
+        let held = self.devices[device].device.launcher().is_some();
         let moved = |ids: &[hetra_ir::ValueId], line: &Copying| -> f64 {
-            ids.iter().map(|id| line.latency_s + line.byte_s * bytes[id.index()] as f64).sum()
+            let copy =
+                |id: &hetra_ir::ValueId| line.latency_s + line.byte_s * bytes[id.index()] as f64;
+            if held { ids.iter().map(copy).sum() } else { 0.0 }
         };
         let copies = moved(&task.extract.inputs, into) + moved(&task.extract.outputs, out);
         Ok((seconds - copies).max(OWN_MIN * seconds))
     }
 
+    /// What copies take, and what it takes to hand a run over to another device and back.
     fn lines(&self) -> Result<Vec<(Copying, Copying)>, Error> {
-        self.devices.iter().map(|device| copying(device.device.as_ref())).collect()
+        let line = |(index, seat): (usize, &Seat)| {
+            let (mut into, mut out) = copying(seat.device.as_ref())?;
+            if index > 0 {
+                // What is not to be had by itself is found out in the model.
+                let handed = handing_over(&self.devices[0], seat).unwrap_or(0.0);
+                into.latency_s += handed;
+                out.latency_s += handed;
+            }
+            Ok((into, out))
+        };
+        self.devices.iter().enumerate().map(line).collect()
     }
 
     /// The tasks with times in seconds; before them one that gives the inputs, behind them one that
