@@ -11,9 +11,11 @@ mod file;
 mod fingerprint;
 mod gate;
 mod measure;
+mod pattern;
 mod planner;
 mod report;
 mod tasks;
+mod units;
 
 pub use accept::{Certificate, Sample};
 pub use file::{

@@ -3,10 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use hetra_device::DeviceInfo;
 use hetra_exec::Seat;
 use hetra_ir::{Graph, Type};
-use hetra_place::{Budget, Candidate, Found, Goal, Line, Problem, Unit};
+use hetra_place::{Budget, Candidate, Found, Goal, Line, Problem};
 use hetra_tensor::Value;
 
 use crate::error::Error;
@@ -14,7 +13,9 @@ use crate::placing::accept::{Certificate, Sample, compare};
 use crate::placing::file::{Considered, PlanError, PlanFile, Refused};
 use crate::placing::gate;
 use crate::placing::measure::{Copying, Ready, copying, handing_over};
+use crate::placing::pattern::matches;
 use crate::placing::tasks::{Tasks, tasks};
+use crate::placing::units::units;
 
 /// The name of a plan over several devices.
 pub(super) const MIX: &str = "mix";
@@ -644,67 +645,4 @@ fn once(goal: PlanGoal, ready: &Ready, together: usize, alone: f64) -> Result<f6
 fn throughput(ready: &Ready, together: usize, alone: f64) -> Result<f64, Error> {
     let runs = ((STREAM_S / alone.max(1e-6)) as usize).clamp(8 * together, 512);
     Ok(ready.overlapped(1, runs)?.min(ready.overlapped(together, runs)?))
-}
-
-/// What computes, and with which of it each device does. Devices that the host's processor plays
-/// share it, unless it has enough processors for the threads of all of them, or each keeps to its
-/// own.
-fn units(seats: &[Seat]) -> (Vec<Unit>, Vec<usize>) {
-    let on_host = |info: &DeviceInfo| {
-        let delegate = ["ort", "openvino"].contains(&info.id.split('?').next().unwrap_or_default());
-        info.driver == "cpu" || info.software || delegate
-    };
-    let on_host: Vec<&Seat> = seats.iter().filter(|seat| on_host(seat.device.info())).collect();
-    let threads: usize = on_host.iter().map(|seat| seat.device.info().threads).sum();
-    // Without a number a device takes all there are.
-    let counted = on_host.iter().all(|seat| seat.device.info().threads > 0);
-    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let mut cores: Vec<usize> = on_host.iter().flat_map(|seat| seat.cores.clone()).collect();
-    let given = cores.len();
-    cores.sort_unstable();
-    cores.dedup();
-    let bound = on_host.iter().all(|seat| !seat.cores.is_empty()) && cores.len() == given;
-    let apart = bound || (counted && threads <= processors);
-    let mut units = vec![Unit { name: "host".to_string(), slots: 1 }];
-    let unit = seats.iter().enumerate().map(|(index, seat)| {
-        let shares = on_host.iter().any(|other| std::ptr::eq(*other, seat));
-        if index == 0 || (shares && !apart) {
-            return 0;
-        }
-        units.push(Unit { name: seat.device.info().id.clone(), slots: 1 });
-        units.len() - 1
-    });
-    let unit = unit.collect();
-    (units, unit)
-}
-
-/// Whether a text is one that a pattern means: `*` stands for any text.
-fn matches(pattern: &str, text: &str) -> bool {
-    let mut parts = pattern.split('*');
-    let first = parts.next().unwrap_or_default();
-    let Some(mut rest) = text.strip_prefix(first) else { return false };
-    let parts: Vec<&str> = parts.collect();
-    let Some((last, between)) = parts.split_last() else { return rest.is_empty() };
-    for part in between {
-        match rest.find(part) {
-            Some(at) => rest = &rest[at + part.len()..],
-            None => return false,
-        }
-    }
-    rest.ends_with(last)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn patterns_match() {
-        assert!(matches("a", "a") && !matches("a", "ab"));
-        assert!(matches("a*", "abc") && matches("*c", "abc") && matches("*", ""));
-        assert!(
-            matches("enc*.conv*", "encoder.1.conv2") && !matches("enc*.conv", "encoder.1.conv2")
-        );
-        assert!(matches("a*b*c", "a-b-c") && !matches("a*b*c", "a-c-b"));
-    }
 }

@@ -1,0 +1,37 @@
+//! What devices compute with, and share.
+
+use hetra_device::DeviceInfo;
+use hetra_exec::Seat;
+use hetra_place::Unit;
+
+/// What computes, and with which of it each device does. Devices that the host's processor plays
+/// share it, unless it has enough processors for the threads of all of them, or each keeps to its
+/// own.
+pub(super) fn units(seats: &[Seat]) -> (Vec<Unit>, Vec<usize>) {
+    let on_host = |info: &DeviceInfo| {
+        let delegate = ["ort", "openvino"].contains(&info.id.split('?').next().unwrap_or_default());
+        info.driver == "cpu" || info.software || delegate
+    };
+    let on_host: Vec<&Seat> = seats.iter().filter(|seat| on_host(seat.device.info())).collect();
+    let threads: usize = on_host.iter().map(|seat| seat.device.info().threads).sum();
+    // Without a number a device takes all there are.
+    let counted = on_host.iter().all(|seat| seat.device.info().threads > 0);
+    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let mut cores: Vec<usize> = on_host.iter().flat_map(|seat| seat.cores.clone()).collect();
+    let given = cores.len();
+    cores.sort_unstable();
+    cores.dedup();
+    let bound = on_host.iter().all(|seat| !seat.cores.is_empty()) && cores.len() == given;
+    let apart = bound || (counted && threads <= processors);
+    let mut units = vec![Unit { name: "host".to_string(), slots: 1 }];
+    let unit = seats.iter().enumerate().map(|(index, seat)| {
+        let shares = on_host.iter().any(|other| std::ptr::eq(*other, seat));
+        if index == 0 || (shares && !apart) {
+            return 0;
+        }
+        units.push(Unit { name: seat.device.info().id.clone(), slots: 1 });
+        units.len() - 1
+    });
+    let unit = unit.collect();
+    (units, unit)
+}
