@@ -92,7 +92,10 @@ enum GoalArg {
 }
 
 fn pin(text: &str) -> Result<(String, String), String> {
-    match text.rsplit_once('=') {
+    // What stands behind a question mark are options of a device.
+    let end = text.find('?').unwrap_or(text.len());
+    let split = text[..end].rfind('=').map(|at| (&text[..at], &text[at + 1..]));
+    match split {
         Some((pattern, id)) if !pattern.is_empty() && !id.is_empty() => {
             Ok((pattern.to_string(), id.to_string()))
         }
@@ -191,7 +194,15 @@ fn devices(args: &Args) -> Result<Vec<Seat>> {
         let (id, cores) = seat(&id).map_err(usage)?;
         // As many threads as there are processors for them.
         let count = args.threads.or((!cores.is_empty()).then_some(cores.len()));
-        let device = hetra::open(id, HostThreads { count, pin: false }).map_err(or_usage)?;
+        let device = match hetra::open(id, HostThreads { count, pin: false }) {
+            Ok(device) => device,
+            // It was not asked for.
+            Err(error) if args.device.is_empty() && id != "cpu" => {
+                show::warn(&format!("{id} is left out: {error}"));
+                continue;
+            }
+            Err(error) => return Err(or_usage(error)),
+        };
         device.warning().into_iter().for_each(|text| show::warn(&text));
         opened.push(Seat { device, cores });
     }
@@ -284,11 +295,10 @@ fn print(path: &Path, plan: &PlanFile, explain: bool) {
     for refused in &plan.refused {
         println!("not used: {}: {}", refused.name, refused.reason);
     }
-    println!(
-        "by what the tasks took, no placement is below {} ({})",
-        millis(plan.bound.seconds),
-        plan.bound.by
-    );
+    if let Some(bound) = &plan.bound {
+        let (seconds, by) = (millis(bound.seconds), &bound.by);
+        println!("by what the tasks took, no placement is below {seconds} ({by})");
+    }
     plan.certificate.iter().for_each(|certificate| println!("{}", sentence(certificate)));
 }
 
@@ -364,6 +374,8 @@ mod tests {
             .iter()
             .for_each(|t| assert!(seat(t).is_err()));
         assert_eq!(pin("a=b=cpu"), Ok(("a=b".to_string(), "cpu".to_string())));
+        let options = ("a".to_string(), "ort:qnn?b=c".to_string());
+        assert_eq!(pin("a=ort:qnn?b=c"), Ok(options));
         assert!(pin("cpu").is_err() && pin("=cpu").is_err());
     }
 }

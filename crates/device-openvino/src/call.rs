@@ -266,8 +266,10 @@ fn dtype(element: Element) -> Option<DType> {
 /// A tensor over memory of ours.
 ///
 /// # Safety
-/// The memory has room for the shape and is valid as long as the tensor is set on a request that
-/// runs; where it is an output, nobody else uses it meanwhile.
+/// The memory has room for the shape and is valid while a request runs that the tensor is set on;
+/// where it is an output, nobody else uses it meanwhile. A request keeps the tensor after its run,
+/// and must not run again before all of its tensors are set anew, or be dropped: its processor
+/// plugin looks at none in between (others are given a request for each run).
 unsafe fn wrap(element: Element, shape: &[usize], data: *mut u8) -> Result<Wrapped> {
     let mut dims: Vec<i64> = shape.iter().map(|&extent| extent as i64).collect();
     let shape = sys::ov_shape_t { rank: dims.len() as i64, dims: dims.as_mut_ptr() };
@@ -278,6 +280,19 @@ unsafe fn wrap(element: Element, shape: &[usize], data: *mut u8) -> Result<Wrapp
     };
     check(status)?;
     Ok(Wrapped(tensor))
+}
+
+fn shape_of(tensor: &Wrapped) -> Result<Vec<usize>> {
+    let mut shape = sys::ov_shape_t { rank: 0, dims: ptr::null_mut() };
+    // SAFETY: the tensor is alive; `shape` is a place for its shape.
+    check(unsafe { sys::ov_tensor_get_shape(tensor.0, &raw mut shape) })?;
+    let rank = usize::try_from(shape.rank).unwrap_or(0);
+    // SAFETY: the shape has `rank` extents; it is freed once, after they are copied.
+    Ok(unsafe {
+        let extents = (0..rank).map(|axis| *shape.dims.add(axis) as usize).collect();
+        sys::ov_shape_free(&raw mut shape);
+        extents
+    })
 }
 
 /// Why a run has no result.
@@ -333,6 +348,14 @@ impl Request {
         }
         // SAFETY: the request is alive, and nobody else uses it (`&mut`).
         check(unsafe { sys::ov_infer_request_infer(self.0) })?;
+        let wrapped = wrapped.split_off(inputs.len());
+        let placed = outputs.iter_mut().flatten();
+        for (tensor, output) in wrapped.iter().zip(placed) {
+            if shape_of(tensor)? != output.shape() {
+                return Err(Fault::Ours(format!("an output is not {}", output.describe())));
+            }
+            hetra_device::normalise(output);
+        }
         drop(wrapped);
         let made = outputs.into_iter().enumerate();
         made.map(|(index, output)| output.map_or_else(|| self.output(index), Ok)).collect()
@@ -347,21 +370,13 @@ impl Request {
         })?;
         let tensor = Wrapped(tensor);
         let mut kind = Element::DYNAMIC;
-        let mut shape = sys::ov_shape_t { rank: 0, dims: ptr::null_mut() };
         let (mut bytes, mut data) = (0, ptr::null_mut());
         // SAFETY: the tensor is alive; the others are places for what is asked.
         unsafe {
             check(sys::ov_tensor_get_element_type(tensor.0, &raw mut kind))?;
             check(sys::ov_tensor_get_byte_size(tensor.0, &raw mut bytes))?;
-            check(sys::ov_tensor_get_shape(tensor.0, &raw mut shape))?;
         }
-        let rank = usize::try_from(shape.rank).unwrap_or(0);
-        // SAFETY: the shape has `rank` extents; it is freed once, after they are copied.
-        let extents: Vec<usize> = unsafe {
-            let extents = (0..rank).map(|axis| *shape.dims.add(axis) as usize).collect();
-            sys::ov_shape_free(&raw mut shape);
-            extents
-        };
+        let extents = shape_of(&tensor)?;
         let dtype =
             dtype(kind).ok_or_else(|| Fault::Ours(format!("output {index} is {kind:?}")))?;
         let copied = if bytes == 0 {

@@ -74,8 +74,12 @@ impl Delegate for OpenVino {
                 let reason = format!("it has inputs and outputs {found:?}, for {wanted:?}");
                 return Err(DeviceError::Failed { device: self.info.id.clone(), reason });
             }
-            let model =
-                Ready { compiled, requests: Mutex::default(), device: self.info.id.clone() };
+            let model = Ready {
+                compiled,
+                requests: Mutex::default(),
+                device: self.info.id.clone(),
+                keeps: self.device == "CPU",
+            };
             // Made now, so that a device that has no memory for it says so here.
             let request = model.compiled.request().map_err(failed)?;
             model.put(request);
@@ -89,6 +93,8 @@ struct Ready {
     /// Those that no run has.
     requests: Mutex<Vec<Request>>,
     device: String,
+    /// Whether requests are used again.
+    keeps: bool,
 }
 
 impl Ready {
@@ -129,8 +135,9 @@ impl Loaded for Ready {
         };
         let mut request = request.map_err(|error| self.fault(error.into()))?;
         let result = request.run(inputs, given).map_err(|fault| self.fault(fault));
-        // After a fault it may hold tensors that are gone.
-        if result.is_ok() {
+        // After a fault it may run on tensors that are gone; and what other plugins than the
+        // processor's keep of tensors between runs nobody says.
+        if result.is_ok() && self.keeps {
             self.put(request);
         }
         result

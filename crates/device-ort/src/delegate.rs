@@ -19,8 +19,8 @@ pub(crate) type Options = Vec<(String, String)>;
 /// A device.
 pub(crate) struct Provider {
     pub(crate) library: &'static Library,
-    /// The library's name for it; none for its own kernels.
-    pub(crate) provider: Option<String>,
+    /// The name that opens it; none for the library's own kernels.
+    pub(crate) provider: Option<&'static str>,
     /// For the provider, as they are.
     pub(crate) options: Options,
     pub(crate) info: DeviceInfo,
@@ -54,8 +54,7 @@ fn append(
     options: &[(String, String)],
 ) -> ort::Result<()> {
     let text = |text: &str| CString::new(text.replace('\0', "")).unwrap_or_default();
-    // The interface takes the short name: `QNN` of `QNNExecutionProvider`.
-    let name = text(provider.strip_suffix("ExecutionProvider").unwrap_or(provider));
+    let name = text(provider);
     let texts: Vec<(CString, CString)> =
         options.iter().map(|(key, value)| (text(key), text(value))).collect();
     let keys: Vec<_> = texts.iter().map(|(key, _)| key.as_ptr()).collect();

@@ -21,6 +21,31 @@ const OWN: &str = "CPUExecutionProvider";
 /// Sends what it is given over a network: no device.
 const REMOTE: &str = "AzureExecutionProvider";
 
+/// Providers that are opened by their names and options, with the names that this takes. The others
+/// (CUDA, TensorRT, MIGraphX, CANN, ..) have calls of their own, which are not made here.
+const BY_NAME: [(&str, &str); 10] = [
+    ("coreml", "CoreML"),
+    ("dml", "DML"),
+    ("js", "JS"),
+    ("openvino", "OpenVINO"),
+    ("qnn", "QNN"),
+    ("snpe", "SNPE"),
+    ("vitisai", "VitisAI"),
+    ("webgpu", "WebGPU"),
+    ("webnn", "WEBNN"),
+    ("xnnpack", "XNNPACK"),
+];
+
+/// The name that opens a provider; none where it is not opened so.
+fn short_name(provider: &str) -> Option<&'static str> {
+    let name = provider.strip_suffix("ExecutionProvider")?.to_lowercase();
+    BY_NAME.iter().find(|(known, _)| *known == name).map(|(_, short)| *short)
+}
+
+/// Why a provider is not opened.
+const NOT_BY_NAME: &str =
+    "ONNX Runtime opens this provider by a call of its own, which Hetra does not make yet";
+
 /// What we call a provider.
 fn id(provider: &str) -> String {
     match provider.strip_suffix("ExecutionProvider") {
@@ -69,7 +94,13 @@ impl Driver for OrtDriver {
             Ok(library) => {
                 let found = |provider: &String| {
                     let info = info(library, provider);
-                    Found { info, state: DriverState::Found, hint: String::new() }
+                    match provider == OWN || short_name(provider).is_some() {
+                        true => Found { info, state: DriverState::Found, hint: String::new() },
+                        false => {
+                            let hint = NOT_BY_NAME.to_string();
+                            Found { info, state: DriverState::Missing, hint }
+                        }
+                    }
                 };
                 // Its own kernels first, as the device that is meant without a name.
                 let mut found: Vec<Found> = devices(library).map(found).collect();
@@ -106,6 +137,8 @@ impl Driver for OrtDriver {
             })
         })?;
         let wanted = if wanted == "ort:cpu" { "ort" } else { wanted };
+        // The processor's provider has one id, whatever it was called by.
+        let id = if wanted == "ort" { "ort" } else { id };
         let Some(provider) = devices(library).find(|provider| self::id(provider) == wanted) else {
             let found = devices(library).map(|provider| self::id(provider)).collect::<Vec<_>>();
             return Err(DeviceError::NoDevice { id: id.to_string(), found: found.join(", ") });
@@ -115,7 +148,10 @@ impl Driver for OrtDriver {
             threads: threads.count.unwrap_or(0),
             ..info(library, provider)
         };
-        let provider = (provider != OWN).then(|| provider.clone());
+        let provider = match provider == OWN {
+            true => None,
+            false => Some(short_name(provider).ok_or_else(|| failed(NOT_BY_NAME.to_string()))?),
+        };
         let delegate = Provider { library, provider, options, info, threads };
         Ok(Arc::new(DelegateDevice::new(delegate, self.export)))
     }
@@ -136,5 +172,7 @@ mod tests {
         assert!(parsed("ort?x").unwrap_err().contains("key=value"));
         assert_eq!(id("CPUExecutionProvider"), "ort");
         assert_eq!(id("TensorrtExecutionProvider"), "ort:tensorrt");
+        assert_eq!(short_name("XnnpackExecutionProvider"), Some("XNNPACK"));
+        assert_eq!(short_name("CANNExecutionProvider"), None);
     }
 }

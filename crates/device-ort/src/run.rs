@@ -105,6 +105,10 @@ pub(crate) fn run(
     inputs: &[&Tensor],
     given: Vec<Option<Tensor>>,
 ) -> Result<Vec<Tensor>, String> {
+    if (names.0.len(), names.1.len()) != (inputs.len(), given.len()) {
+        let (inputs, outputs) = (inputs.len(), given.len());
+        return Err(format!("{inputs} inputs and {outputs} outputs do not fit the file's names"));
+    }
     let mut values = Vec::with_capacity(inputs.len());
     for tensor in inputs {
         let bytes = tensor.bytes();
@@ -152,6 +156,8 @@ pub(crate) fn run(
     }
     // SAFETY: the status is the call's own.
     unsafe { ort::Error::result_from_status(status) }.map_err(|error| error.to_string())?;
+    // Of booleans any byte but 0 is true to it.
+    outputs.iter_mut().flatten().for_each(hetra_device::normalise);
     let made = outputs.into_iter().zip(&places);
     made.map(|(output, place)| output.map_or_else(|| copied(place), Ok)).collect()
 }
@@ -162,6 +168,9 @@ fn copied(value: &Owned) -> Result<Tensor, String> {
     // SAFETY: statuses are the calls' own.
     let check =
         |status| unsafe { ort::Error::result_from_status(status) }.map_err(|e| e.to_string());
+    if value.0.is_null() {
+        return Err("an output was not made".to_string());
+    }
     let mut is_tensor = 0;
     // SAFETY: the value is alive, if there is one; what is asked has a place.
     check(unsafe { (api.IsTensor)(value.0, &raw mut is_tensor) })?;

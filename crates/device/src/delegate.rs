@@ -47,6 +47,15 @@ pub trait Loaded: Send + Sync {
     fn run(&self, inputs: &[&Tensor], given: Vec<Option<Tensor>>) -> Result<Vec<Tensor>, OpError>;
 }
 
+/// Makes 1 of every true byte, as tensors of booleans have it; another runtime may write others.
+pub fn normalise(tensor: &mut Tensor) {
+    if tensor.dtype() == DType::Bool
+        && let Ok(bytes) = tensor.bytes_mut()
+    {
+        bytes.iter_mut().for_each(|byte| *byte = u8::from(*byte != 0));
+    }
+}
+
 /// A device that hands parts on to a delegate.
 pub struct DelegateDevice<D> {
     delegate: D,
@@ -112,6 +121,10 @@ impl<D: Delegate> Device for DelegateDevice<D> {
         let (node, body) = node
             .and_then(|node| Some((node, self.body(node)?)))
             .ok_or_else(|| failed("it takes one part of a graph at a time".to_string()))?;
+        let arity = (node.inputs.len(), node.outputs.len());
+        if arity != (body.inputs.len(), body.outputs.len()) {
+            return Err(failed("the part and its body have other inputs or outputs".to_string()));
+        }
         let name = |id: &hetra_ir::ValueId| body.value(*id).name.clone();
         let names = Names {
             inputs: body.inputs.iter().map(name).collect(),

@@ -8,7 +8,7 @@
 //! device is then left alone for a while, longer each time, and tried again.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -41,8 +41,7 @@ pub(crate) struct Flow {
 impl Flow {
     /// The flow of a plan whose steps are all parts, on several devices, where two of them can run
     /// at once or the host can do what a device hangs in, and wherever a device has processors of
-    /// its own; `None` for the others, which are run step by step on the thread
-    /// of the caller.
+    /// its own; `None` for the others, which are run step by step on the thread of the caller.
     pub(crate) fn of(engine: &Engine, plan: &Plan) -> Option<Flow> {
         if engine.lanes.is_empty() {
             return None;
@@ -61,7 +60,8 @@ impl Flow {
         let chain = reads.iter().enumerate().skip(1).all(|(at, reads)| reads.contains(&(at - 1)));
         let one = lanes.iter().all(|lane| Arc::ptr_eq(lane, &lanes[0]));
         let guarded = !engine.spares.is_empty();
-        let alone = one || (chain && !guarded);
+        let watched = guarded && engine.hang_after.is_some();
+        let alone = (one && !watched) || (chain && !guarded);
         if alone && lanes.iter().all(|lane| lane.cores.is_empty()) {
             return None;
         }
@@ -97,6 +97,9 @@ enum By {
 struct Out {
     by: By,
     ticket: Arc<Ticket>,
+    /// What its device failed with, where the host does it now: the device's fault, if the host
+    /// does not fail, too.
+    failed: Option<NodeError>,
     /// From when on the time is counted after which its device is given up on.
     since: Instant,
 }
@@ -105,28 +108,26 @@ struct Out {
 #[derive(Default)]
 struct Ticket {
     begun: OnceLock<Instant>,
-    /// The first of both that is through with it.
-    ended: AtomicBool,
+    state: AtomicU8,
 }
+
+/// States of a ticket: nobody has begun it; the device has; the run waits for it no longer; done.
+const WAITING: u8 = 0;
+const BEGUN: u8 = 1;
+const GIVEN_UP: u8 = 2;
+const DONE: u8 = 3;
 
 impl Ticket {
-    /// Whether the other one was not through with it before.
-    fn end(&self) -> bool {
-        !self.ended.swap(true, Ordering::SeqCst)
+    /// Whether the device may begin.
+    fn begin(&self) -> bool {
+        self.begun.get_or_init(Instant::now);
+        let moved = self.state.compare_exchange(WAITING, BEGUN, Ordering::SeqCst, Ordering::SeqCst);
+        moved.is_ok()
     }
-}
 
-/// A job that a device's thread is in, until it comes out of it, in whatever way.
-struct Back {
-    ticket: Arc<Ticket>,
-    lane: Arc<Lane>,
-}
-
-impl Drop for Back {
-    fn drop(&mut self) {
-        if !self.ticket.end() {
-            self.lane.came_back();
-        }
+    /// The run waits no longer; gives the state that it was in.
+    fn give_up(&self) -> u8 {
+        self.state.swap(GIVEN_UP, Ordering::SeqCst)
     }
 }
 
@@ -172,7 +173,7 @@ pub(crate) fn run(
     };
     running.all()?;
     let values = plan.outputs.iter().map(|&id| running.output(id)).collect::<Result<_, _>>()?;
-    let mut times = running.times;
+    let mut times = std::mem::take(&mut running.times);
     times.sort_by_key(|time| time.start_ns);
     Ok((values, times))
 }
@@ -194,16 +195,22 @@ impl Running<'_> {
             let (values, time) = match made {
                 Ok(made) => made,
                 Err(fault) if by == By::Device && self.guards(step, &fault) => {
-                    lane.failed(false);
-                    self.replace(step, &format!("failed ({})", fault.source))?;
+                    self.replace(step, &format!("failed ({})", fault.source), Some(fault))?;
                     continue;
                 }
-                Err(fault) => return Err(fault),
+                Err(fault) => {
+                    let first = self.out.remove(&step).and_then(|out| out.failed);
+                    return Err(first.unwrap_or(fault));
+                }
             };
+            let out = self.out.remove(&step);
             if by == By::Device {
                 lane.works();
+            } else if let Some(fault) = out.and_then(|out| out.failed)
+                && run::may_be_the_device(&fault.source)
+            {
+                lane.failed();
             }
-            self.out.remove(&step);
             left -= 1;
             let node = self.engine.graph.node(self.plan.steps[step].node);
             for (id, value) in node.outputs.iter().zip(values) {
@@ -233,7 +240,7 @@ impl Running<'_> {
         spare.filter(|_| !self.context.options.no_fallback).cloned()
     }
 
-    /// Whether the host does a step that failed so: not one that was stopped.
+    /// Whether the host does a step that failed so.
     fn guards(&self, step: usize, fault: &NodeError) -> bool {
         !fault.source.is_stop() && self.spare(step).is_some()
     }
@@ -283,41 +290,53 @@ impl Running<'_> {
         };
         let lane = self.flow.lanes[step].clone();
         let Some(out) = self.out.get_mut(&step) else { return Ok(()) };
-        if out.ticket.begun.get().is_none() && !lane.is_out() {
+        if out.ticket.begun.get().is_none() && !lane.is_out(self.engine.hang_after) {
             // It waits behind others, who are not slow.
             out.since = now;
             return Ok(());
         }
-        if !out.ticket.end() {
+        let what = match out.ticket.give_up() {
             // Its answer is on the way.
-            return Ok(());
-        }
-        let hangs = out.ticket.begun.get().is_some();
-        if hangs {
-            lane.failed(true);
-        }
-        self.replace(step, if hangs { "hangs" } else { "waits behind what hangs" })
+            DONE => return Ok(()),
+            BEGUN => {
+                lane.failed();
+                "hangs"
+            }
+            _ => "waits behind what hangs",
+        };
+        self.replace(step, what, None)
     }
 
     /// Has the host do what a device did not, and writes that down.
-    fn replace(&mut self, step: usize, what: &str) -> Result<(), NodeError> {
+    fn replace(
+        &mut self,
+        step: usize,
+        what: &str,
+        failed: Option<NodeError>,
+    ) -> Result<(), NodeError> {
         if let Some(recorder) = self.context.recorder {
             let node = self.engine.graph.node(self.plan.steps[step].node);
             let device = &self.flow.lanes[step].device.info().id;
             recorder.event(device, node.label(&self.engine.graph), what);
         }
-        self.start_by(step, By::Host)
+        self.start_by(step, By::Host, failed)
     }
 
     /// Gives a step, whose inputs are there, to its device; to the host where that is left alone.
     fn start(&mut self, step: usize) -> Result<(), NodeError> {
-        match self.spare(step).is_some() && self.flow.lanes[step].is_out() {
-            true => self.replace(step, "is left alone after it failed"),
-            false => self.start_by(step, By::Device),
+        let out = self.flow.lanes[step].is_out(self.engine.hang_after);
+        match out && self.spare(step).is_some() {
+            true => self.replace(step, "is left alone after it failed", None),
+            false => self.start_by(step, By::Device, None),
         }
     }
 
-    fn start_by(&mut self, step: usize, by: By) -> Result<(), NodeError> {
+    fn start_by(
+        &mut self,
+        step: usize,
+        by: By,
+        failed: Option<NodeError>,
+    ) -> Result<(), NodeError> {
         let inputs = self.inputs(step)?;
         let (engine, plan) = (self.engine.clone(), self.plan.clone());
         let options = self.context.options.clone();
@@ -332,22 +351,27 @@ impl Running<'_> {
         let (own, ticket) = (lane.clone(), Arc::new(Ticket::default()));
         let of_device = ticket.clone();
         let job = Box::new(move || {
-            if of_device.ended.load(Ordering::SeqCst) {
+            if !of_device.begin() {
                 // It was given up on before its turn.
                 return reply.never();
             }
-            of_device.begun.get_or_init(Instant::now);
-            let _back = Back { ticket: of_device, lane: own };
+            let _busy = own.busy();
             let context = RunContext { options: &options, recorder: recorder.as_ref() };
             let made = match &spare {
                 Some(spare) => by_host(&engine, &plan, step, spare, inputs, context),
                 None => one(&engine, &plan, step, inputs, context),
             };
+            of_device.state.swap(DONE, Ordering::SeqCst);
             reply.send(made);
         });
-        self.out.insert(step, Out { by, ticket, since: Instant::now() });
-        let no_thread = |_| self.fault(step, OpError::invalid("its device has no thread"));
-        lane.submit(job).map_err(no_thread)
+        self.out.insert(step, Out { by, ticket, failed, since: Instant::now() });
+        if lane.submit(job).is_ok() {
+            return Ok(());
+        }
+        match by == By::Device && self.spare(step).is_some() {
+            true => self.replace(step, "takes no more jobs", None),
+            false => Err(self.fault(step, OpError::invalid("its device takes no more jobs"))),
+        }
     }
 
     fn inputs(&self, step: usize) -> Result<Vec<Option<Value>>, NodeError> {
@@ -372,6 +396,15 @@ impl Running<'_> {
             op: "output".to_string(),
             source: OpError::invalid("no node gives this value"),
         })
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        // What no device has begun need not be done any more.
+        for out in self.out.values() {
+            out.ticket.give_up();
+        }
     }
 }
 

@@ -154,7 +154,7 @@ impl Engine {
         let read_last = if body { HashMap::new() } else { read_last(&graph) };
         for id in (0..graph.nodes.len()).map(|index| NodeId(index as u32)) {
             let node = graph.node(id);
-            let lane = lane_of(&graph, node, lanes)?;
+            let lane = lane_of(&graph, node, lanes, body)?;
             let on = lane.map_or(&device, |lane| &lane.device);
             if let Support::No(reason) = on.supports(node, &graph) {
                 return Err(ExecError::Device(DeviceError::Unsupported {
@@ -510,13 +510,14 @@ impl Engine {
     }
 }
 
-/// The device that a node names, if it is a part.
+/// The device that a node names, if it is a part. A part inside of another is that one's.
 fn lane_of<'a>(
     graph: &Graph,
     node: &Node,
     lanes: &'a [Arc<Lane>],
+    body: bool,
 ) -> Result<Option<&'a Arc<Lane>>, ExecError> {
-    if node.op != PART {
+    if node.op != PART || body {
         return Ok(None);
     }
     let id = node.attrs.str_or(PART_DEVICE, "").unwrap_or_default().to_string();

@@ -2,13 +2,13 @@
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use hetra_device::Device;
 
-/// Most jobs that wait for a device; whoever comes then waits with them.
+/// Most jobs that wait for a device; what comes then is refused.
 const JOBS_MAX: usize = 1024;
 
 /// A device that parts are placed on.
@@ -53,8 +53,8 @@ struct Health {
     failures: u32,
     /// When it may be tried again.
     rests_until: Option<Instant>,
-    /// Jobs that it was given up on and that it has not come back from.
-    stuck: usize,
+    /// Since when its thread is at its present job.
+    busy_since: Option<Instant>,
 }
 
 #[derive(Default)]
@@ -79,25 +79,26 @@ impl Lane {
         self.health.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether it is left alone now: it failed a short time ago, or hangs.
-    pub(crate) fn is_out(&self) -> bool {
-        let health = self.health();
-        health.stuck > 0 || health.rests_until.is_some_and(|until| Instant::now() < until)
+    /// Whether it is left alone now: it failed a short time ago, or its thread is at one job for
+    /// longer than `limit`.
+    pub(crate) fn is_out(&self, limit: Option<Duration>) -> bool {
+        let (health, now) = (self.health(), Instant::now());
+        let hangs = limit.zip(health.busy_since).is_some_and(|(limit, at)| now - at >= limit);
+        hangs || health.rests_until.is_some_and(|until| now < until)
     }
 
-    /// It failed at a part; `stuck` where it has not come back from it.
-    pub(crate) fn failed(&self, stuck: bool) {
+    /// It failed at a part.
+    pub(crate) fn failed(&self) {
         let mut health = self.health();
         health.failures = health.failures.saturating_add(1);
         let doubled = REST_MIN.saturating_mul(1 << (health.failures - 1).min(16));
         health.rests_until = Some(Instant::now() + doubled.min(REST_MAX));
-        health.stuck += usize::from(stuck);
     }
 
-    /// It came back from a job that it was given up on.
-    pub(crate) fn came_back(&self) {
-        let mut health = self.health();
-        health.stuck = health.stuck.saturating_sub(1);
+    /// Its thread is at a job, until what this gives is dropped.
+    pub(crate) fn busy(&self) -> Busy<'_> {
+        self.health().busy_since = Some(Instant::now());
+        Busy(self)
     }
 
     /// It did what it should.
@@ -111,7 +112,8 @@ impl Lane {
         self.health().failures
     }
 
-    /// Gives the device's thread a job; gives it back where there is no thread to be had.
+    /// Gives the device's thread a job; gives it back where there is no thread to be had, or too
+    /// many jobs wait for it.
     pub(crate) fn submit(&self, job: Job) -> Result<(), Job> {
         let jobs = self.jobs.get_or_init(|| {
             let (sender, receiver) = sync_channel(JOBS_MAX);
@@ -123,7 +125,9 @@ impl Lane {
             thread.spawn(move || work(device.as_ref(), &cores, &receiver)).ok().map(|_| sender)
         });
         match jobs {
-            Some(jobs) => jobs.send(job).map_err(|refused| refused.0),
+            Some(jobs) => jobs.try_send(job).map_err(|refused| match refused {
+                TrySendError::Full(job) | TrySendError::Disconnected(job) => job,
+            }),
             None => Err(job),
         }
     }
@@ -154,6 +158,15 @@ impl Lane {
             turns = self.ended.wait(turns).unwrap_or_else(PoisonError::into_inner);
         }
         Turn(self)
+    }
+}
+
+/// A job that a device's thread is at.
+pub(crate) struct Busy<'a>(&'a Lane);
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        self.0.health().busy_since = None;
     }
 }
 

@@ -112,7 +112,7 @@ pub(crate) fn execute(
             spare.run(inputs, context).map_err(|source| fault(engine, node, source))?;
         Ok((values.into_iter().collect(), Did { fell_back: false, inner }))
     };
-    if lane.is_out() {
+    if lane.is_out(engine.hang_after) {
         return instead("is left alone after it failed");
     }
     match by_device(engine, step, arguments, context) {
@@ -123,11 +123,22 @@ pub(crate) fn execute(
             Ok(done)
         }
         Err(error) if error.source.is_stop() => Err(error),
-        Err(error) => {
-            lane.failed(false);
-            instead(&format!("failed ({})", error.source))
-        }
+        Err(error) => match instead(&format!("failed ({})", error.source)) {
+            Ok(done) => {
+                if may_be_the_device(&error.source) {
+                    lane.failed();
+                }
+                Ok(done)
+            }
+            // Neither can do it: it was not the device.
+            Err(_) => Err(error),
+        },
     }
+}
+
+/// Whether an error may be a device's fault: not where it does not take the inputs.
+pub(crate) fn may_be_the_device(source: &OpError) -> bool {
+    !matches!(source, OpError::Input { .. } | OpError::MissingInput { .. })
 }
 
 /// Runs the program of a step by the device that it is compiled for.

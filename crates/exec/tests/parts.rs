@@ -294,3 +294,66 @@ fn many_runs_while_a_device_comes_and_goes() {
     });
     assert!(calm && engine.failing().is_empty());
 }
+
+/// All of it on the other device.
+fn all_on_the_other(habit: Habit) -> Engine {
+    let mut b = Builder::new("one");
+    let x = b.input("x", DType::F32, vec![2usize.into()]);
+    let y = b.op("Abs", &[x]);
+    b.output(y);
+    let mut graph = hetra_pass::cut(&b.finish(), &[1], &["host", "other"]);
+    let body = graph.nodes[0].attrs.graph("body").unwrap().clone();
+    graph.nodes[0].attrs.set(hetra_pass::PART_SPARE, body);
+    let seat = |id: &str, habit| Seat::from(Arc::new(Odd::new(id, habit)) as Arc<dyn Device>);
+    let seats = vec![seat("host", Habit::Good), seat("other", habit)];
+    let engine = Engine::compile_on(Arc::new(graph), seats).unwrap();
+    engine.giving_up_after(Duration::from_millis(50))
+}
+
+#[test]
+fn a_plan_on_one_device_is_guarded_too() {
+    let wanted = Ok(vec![Value::from(Tensor::vector(&[1f32, 2.0]))]);
+    let begun = Instant::now();
+    let hangs = all_on_the_other(Habit::SlowAtFirst(1, Duration::from_millis(400)));
+    assert_eq!(run(&hangs, &RunOptions::default()), wanted);
+    assert!(begun.elapsed() < Duration::from_millis(300), "{:?}", begun.elapsed());
+    assert_eq!(run(&all_on_the_other(Habit::Panics), &RunOptions::default()), wanted);
+    assert_eq!(run(&all_on_the_other(Habit::Fails), &RunOptions::default()), wanted);
+}
+
+#[test]
+fn a_hang_that_nobody_waits_for_is_noticed() {
+    let engine = guarded(Habit::SlowAtFirst(1, Duration::from_millis(600)));
+    // This run ends before its device would be given up on.
+    let deadline = Some(Instant::now() + Duration::from_millis(10));
+    let error = run(&engine, &RunOptions { deadline, ..RunOptions::default() }).unwrap_err();
+    assert!(error.contains("deadline"), "{error}");
+    for _ in 0..5 {
+        let begun = Instant::now();
+        assert_eq!(run(&engine, &RunOptions::default()), Ok(wanted()));
+        assert!(begun.elapsed() < Duration::from_millis(200), "{:?}", begun.elapsed());
+    }
+    std::thread::sleep(Duration::from_millis(700));
+    assert_eq!(traced(&engine), (wanted(), vec![]));
+}
+
+#[test]
+fn bad_inputs_are_no_fault_of_the_device() {
+    // Neither the device nor the host does it.
+    let mut b = Builder::new("one");
+    let x = b.input("x", DType::F32, vec![hetra_ir::Dim::Unknown]);
+    let y = b.input("y", DType::F32, vec![hetra_ir::Dim::Unknown]);
+    let sum = b.op("Add", &[x, y]);
+    b.output(sum);
+    let mut graph = hetra_pass::cut(&b.finish(), &[1], &["host", "other"]);
+    let body = graph.nodes[0].attrs.graph("body").unwrap().clone();
+    graph.nodes[0].attrs.set(hetra_pass::PART_SPARE, body);
+    let seat = |id: &str| Seat::from(Arc::new(Odd::new(id, Habit::Good)) as Arc<dyn Device>);
+    let engine = Engine::compile_on(Arc::new(graph), vec![seat("host"), seat("other")]).unwrap();
+    let inputs = [&[1f32, 2.0][..], &[1f32, 2.0, 3.0]];
+    let inputs = inputs.map(|numbers| Some(Value::from(Tensor::vector(numbers))));
+    let outputs = engine.graph().outputs.clone();
+    let result = engine.run(inputs.to_vec(), &outputs, &RunOptions::default(), None);
+    assert!(result.is_err());
+    assert_eq!(engine.failing(), []);
+}

@@ -279,7 +279,10 @@ impl Source {
         let choice = placing::choice(plan, &graph)?;
         let seats = placing::open(plan, pin)?;
         let (engine, report) = placing::compile(&graph, &choice, &seats)?;
-        let engine = engine.giving_up_after(placing::patience(plan));
+        let engine = match placing::patience(plan, &graph) {
+            Some(limit) => engine.giving_up_after(limit),
+            None => engine,
+        };
         let warning = seats.iter().find_map(|seat| seat.device.warning());
         let model = Compiled { info, warning, report, inputs, outputs, runs, unfused: None };
         Ok(Session::of(engine, model))

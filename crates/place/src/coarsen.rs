@@ -9,6 +9,8 @@ pub struct Fine {
     pub weight: Vec<f64>,
     /// Who reads what of whom: maker, reader, size. Several between two nodes add up.
     pub edges: Vec<(usize, usize, f64)>,
+    /// Nodes with different numbers are in no task together; by node, or empty.
+    pub kinds: Vec<usize>,
 }
 
 /// The task of each node. Tasks are numbered so that each stands behind those that it reads from;
@@ -44,6 +46,7 @@ struct Merged {
     makers: Vec<BTreeMap<usize, f64>>,
     readers: Vec<BTreeMap<usize, f64>>,
     alive: BTreeSet<usize>,
+    kinds: Vec<usize>,
     /// Into which a node was joined; itself where it was not.
     into: Vec<usize>,
 }
@@ -56,6 +59,7 @@ impl Merged {
             makers: vec![BTreeMap::new(); count],
             readers: vec![BTreeMap::new(); count],
             alive: (0..count).collect(),
+            kinds: if fine.kinds.is_empty() { vec![0; count] } else { fine.kinds.clone() },
             into: (0..count).collect(),
         };
         for &(from, to, size) in &fine.edges {
@@ -70,7 +74,8 @@ impl Merged {
     fn neighbour(&self, task: usize, chains: bool) -> Option<usize> {
         let may = |from: usize, to: usize| {
             let (reader, maker) = (self.readers[from].len() == 1, self.makers[to].len() == 1);
-            if chains { reader && maker } else { reader || maker }
+            let joins = if chains { reader && maker } else { reader || maker };
+            joins && self.kinds[from] == self.kinds[to]
         };
         let makers = self.makers[task].iter().filter(|&(&from, _)| may(from, task));
         let readers = self.readers[task].iter().filter(|&(&to, _)| may(task, to));
@@ -154,6 +159,7 @@ mod tests {
                 (4, 5, 5.0),
                 (5, 6, 1.0),
             ],
+            kinds: Vec::new(),
         }
     }
 
@@ -162,12 +168,14 @@ mod tests {
         assert_eq!(coarsen(&branches(), 7), [0, 1, 2, 3, 4, 5, 5]);
         assert_eq!(coarsen(&branches(), 4), [0, 1, 1, 2, 2, 3, 3]);
         assert_eq!(coarsen(&branches(), 1), [0; 7]);
+        let apart = Fine { kinds: vec![0, 0, 0, 0, 0, 0, 1], ..branches() };
+        assert_eq!(coarsen(&apart, 1), [0, 0, 0, 0, 0, 0, 1]);
     }
 
     #[test]
     fn tasks_are_in_order_and_in_no_circle() {
         // Every layer reads from all of the one before.
-        let mut fine = Fine { weight: vec![1.0; 24], edges: Vec::new() };
+        let mut fine = Fine { weight: vec![1.0; 24], ..Fine::default() };
         for node in 4..24 {
             (node / 4 * 4 - 4..node / 4 * 4).for_each(|from| fine.edges.push((from, node, 1.0)));
         }

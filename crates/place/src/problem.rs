@@ -105,6 +105,10 @@ pub enum PlaceError {
     NoSlot { unit: String },
     #[error("no placement was found that fits the memory of the devices")]
     Memory,
+    #[error(
+        "of the policies that may choose ({0}) none is for this goal and so many tasks and devices"
+    )]
+    NotApplicable(String),
 }
 
 impl Problem {

@@ -63,23 +63,43 @@ const PATIENCE: f64 = 20.0;
 const PATIENCE_MIN: Duration = Duration::from_secs(1);
 const PATIENCE_MAX: Duration = Duration::from_secs(3600);
 
-/// How long a device may take for a part of a plan.
-pub(crate) fn patience(plan: &PlanFile) -> Duration {
-    let seconds = Duration::try_from_secs_f64(plan.predicted_s * PATIENCE).unwrap_or(PATIENCE_MAX);
-    seconds.clamp(PATIENCE_MIN, PATIENCE_MAX)
+/// A plan of runs that are shorter than this is not watched for devices that hang: to hand it to
+/// another thread would take longer than it saves.
+const WATCHED_MIN_S: f64 = 1e-3;
+
+/// How long a device may take for a part of a plan; without limit where runs are short, or where
+/// inputs may be larger than those that it was measured with.
+pub(crate) fn patience(plan: &PlanFile, graph: &Graph) -> Option<Duration> {
+    let times = plan.considered.iter().filter(|row| row.name == plan.chosen);
+    let longest = times.flat_map(|row| [Some(row.predicted_s), row.measured_s]).flatten();
+    let seconds = longest.fold(0.0, f64::max);
+    let fixed = graph.inputs.iter().all(|&id| graph.ty(id).known_shape().is_some());
+    if !fixed || seconds < WATCHED_MIN_S {
+        return None;
+    }
+    let limit = Duration::try_from_secs_f64(seconds * PATIENCE).unwrap_or(PATIENCE_MAX);
+    Some(limit.clamp(PATIENCE_MIN, PATIENCE_MAX))
 }
 
 /// Opens the devices of a plan, if they are what they were.
 pub(crate) fn open(plan: &PlanFile, pin: bool) -> Result<Vec<Seat>, Error> {
-    let mut opened = Vec::new();
-    for device in &plan.devices {
+    let mut opened: Vec<Seat> = Vec::new();
+    for (index, device) in plan.devices.iter().enumerate() {
+        if plan.devices[..index].iter().any(|other| other.id == device.id) {
+            return Err(PlanError::Devices(format!("`{}` stands there twice", device.id)).into());
+        }
         let count = (device.threads > 0).then_some(device.threads);
         let threads = HostThreads { count, pin };
         let found = crate::open_by(&device.id, threads, &Tuned::Found)?.device;
         check(device, found.info())?;
         opened.push(Seat { device: found, cores: device.cores.clone() });
     }
-    Ok(opened)
+    // The first runs what no part has, and what other devices fail at.
+    match opened.first() {
+        Some(host) if !host.device.info().takes_parts => Ok(opened),
+        Some(_) => Err(PlanError::Devices("the first takes parts only".to_string()).into()),
+        None => Err(PlanError::Devices("there is none".to_string()).into()),
+    }
 }
 
 fn check(was: &PlanDevice, is: &DeviceInfo) -> Result<(), PlanError> {

@@ -37,8 +37,8 @@ pub struct PlanFile {
     pub refused: Vec<Refused>,
     /// The tasks that were placed, with what each takes on each device.
     pub tasks: Vec<PlanTask>,
-    /// What no placement of these tasks is below.
-    pub bound: Bounded,
+    /// What no placement of these tasks is below; none where no policy placed them.
+    pub bound: Option<Bounded>,
     /// The measurement that the choice rests on; none where there was one plan only.
     pub certificate: Option<Certificate>,
 }
@@ -166,6 +166,8 @@ pub enum PlanError {
     Nodes { node: u32, times: usize, nodes: usize },
     #[error("the plan names device {device} for a part and not among its devices ({known})")]
     Unknown { device: String, known: String },
+    #[error("the plan's devices are malformed: {0}")]
+    Devices(String),
     #[error("there is nothing to place on: {}", .0.join("; "))]
     NoDevices(Vec<String>),
     #[error("`{0}` stands twice among the devices")]
@@ -277,7 +279,7 @@ mod tests {
             considered: Vec::new(),
             refused: Vec::new(),
             tasks: Vec::new(),
-            bound: Bounded { seconds: 0.5, by: "path".to_string() },
+            bound: Some(Bounded { seconds: 0.5, by: "path".to_string() }),
             certificate: None,
         }
     }

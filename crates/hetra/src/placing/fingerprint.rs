@@ -1,6 +1,6 @@
 //! What a model is known by.
 
-use hetra_ir::Graph;
+use hetra_ir::{Attr, Graph};
 use hetra_tensor::Value;
 use sha2::{Digest, Sha256};
 
@@ -9,7 +9,7 @@ pub(crate) fn of(graph: &Graph) -> String {
     let mut hash = Sha256::new();
     add(graph, &mut hash);
     let bytes = hash.finalize();
-    let hex: String = bytes.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     format!("sha256:{hex}")
 }
 
@@ -20,6 +20,11 @@ fn add(graph: &Graph, hash: &mut Sha256) {
         constant(value, hash);
     }
     for node in &graph.nodes {
+        for attr in node.attrs.0.values() {
+            if let Attr::Tensor(tensor) = attr {
+                constant(&Value::from(tensor.clone()), hash);
+            }
+        }
         node.attrs.graphs().for_each(|(_, body)| add(body, hash));
     }
 }
@@ -28,7 +33,10 @@ fn constant(value: &Value, hash: &mut Sha256) {
     hash.update(value.describe().as_bytes());
     if let Some(tensor) = value.as_tensor() {
         match tensor.as_strings() {
-            Ok(texts) => texts.iter().for_each(|text| hash.update(text.as_bytes())),
+            Ok(texts) => texts.iter().for_each(|text| {
+                hash.update(text.len().to_le_bytes());
+                hash.update(text.as_bytes());
+            }),
             Err(_) => hash.update(tensor.bytes()),
         }
     }

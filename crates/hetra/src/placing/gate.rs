@@ -25,6 +25,11 @@ fn of_one(wanted: &Value, got: &Value) -> f64 {
     let (Ok(wanted_numbers), Ok(got_numbers)) = (to_f64(wanted_tensor), to_f64(got_tensor)) else {
         return if wanted == got { 0.0 } else { f64::INFINITY };
     };
+    // Codes of 8 bits stand for numbers; longer integers are places and counts.
+    let dtype = wanted_tensor.dtype();
+    if !dtype.is_float() && dtype.bits() > 8 {
+        return if wanted_numbers == got_numbers { 0.0 } else { f64::INFINITY };
+    }
     let finite = |number: &&f64| number.is_finite();
     let scale = wanted_numbers.iter().filter(finite).fold(0f64, |most, n| most.max(n.abs()));
     let pairs = wanted_numbers.iter().zip(&got_numbers);
@@ -60,5 +65,8 @@ mod tests {
         assert_eq!(error(&of(&[f32::NAN, f32::INFINITY]), &of(&[f32::NAN, f32::INFINITY])), 0.0);
         assert_eq!(error(&of(&[1.0]), &of(&[f32::NAN])), f64::INFINITY);
         assert_eq!(error(&of(&[]), &[]), f64::INFINITY);
+        let of = |numbers: &[i64]| vec![Value::from(Tensor::vector(numbers))];
+        assert_eq!(error(&of(&[500, 7]), &of(&[500, 7])), 0.0);
+        assert_eq!(error(&of(&[500, 7]), &of(&[501, 7])), f64::INFINITY);
     }
 }

@@ -33,6 +33,8 @@ const WHOLE: Duration = Duration::from_millis(300);
 const PART: Duration = Duration::from_millis(25);
 /// Most runs that overlap: as many as a session allows unless told.
 const TOGETHER_MAX: usize = 8;
+/// Runs of one device that overlap, at least: it is measured with as many as the mix beside it.
+const SINGLE_TOGETHER: usize = 2;
 /// Seconds of runs that overlap, for one sample: what fills and drains a pipeline is little of it.
 const STREAM_S: f64 = 0.3;
 /// Runs behind each other that one sample of a comparison is the median of.
@@ -192,15 +194,22 @@ impl Planner<'_> {
         singles.sort_by(|a, b| a.seconds.total_cmp(&b.seconds));
         self.closer(&mut singles)?;
         let types: Vec<Type> = self.inputs.iter().map(Type::of).collect();
-        let tasks = tasks(&self.graph, &types, self.options.tasks_max)?;
+        let tasks = tasks(&self.graph, &types, self.options.tasks_max, &pinned)?;
         let lines = self.lines()?;
         let costs = self.costs(&tasks, &singles, &pinned, &lines)?;
         let problem = self.problem(&tasks, &costs, &lines);
-        let found = self.place(&problem)?;
         let best_single = singles
             .iter()
             .find(|single| pinned.iter().all(|p| p.is_none_or(|d| d == single.device)));
-        let mix = self.mix(&problem, &found, best_single, &tasks);
+        let found = match self.place(&problem) {
+            Ok(found) => Some(found),
+            Err(error) if best_single.is_none() => return Err(error.into()),
+            Err(error) => {
+                self.refuse(MIX, error.to_string());
+                None
+            }
+        };
+        let mix = found.as_ref().and_then(|found| self.mix(&problem, found, best_single, &tasks));
         let mut certificate = None;
         let mut chosen = best_single.map(|single| vec![single.device; self.graph.nodes.len()]);
         if let Some(mix) = mix {
@@ -213,9 +222,12 @@ impl Planner<'_> {
                 measured_s: None,
                 error: None,
             });
-            certificate = self.compare(&choice, best_single, &wanted)?;
+            certificate = self.compare(&choice, best_single, &wanted).unwrap_or_else(|error| {
+                self.refuse(MIX, error.to_string());
+                None
+            });
             let won = certificate.as_ref().is_some_and(|c: &Certificate| c.winner == MIX);
-            if won || (chosen.is_none() && self.fits(&choice, &wanted)?) {
+            if won || (chosen.is_none() && self.fits(&choice, &wanted).unwrap_or(false)) {
                 chosen = Some(choice);
             }
         } else {
@@ -225,7 +237,7 @@ impl Planner<'_> {
             let reasons = self.refused.iter().map(|r| format!("{}: {}", r.name, r.reason));
             return Err(PlanError::NoDevices(reasons.collect()).into());
         };
-        Ok(self.file(&tasks, &costs, &chosen, &found, certificate))
+        Ok(self.file(&tasks, &costs, &chosen, found.as_ref(), certificate))
     }
 
     /// The device of each node that a pin names.
@@ -282,10 +294,16 @@ impl Planner<'_> {
                     continue;
                 }
             };
-            let sample = ready.sample(WHOLE)?;
-            let seconds = match self.options.goal {
-                PlanGoal::Latency => sample.median,
-                PlanGoal::Throughput => throughput(&ready, 2, sample.median)?,
+            let timed = ready.sample(WHOLE).and_then(|sample| match self.options.goal {
+                PlanGoal::Latency => Ok(sample.median),
+                PlanGoal::Throughput => throughput(&ready, SINGLE_TOGETHER, sample.median),
+            });
+            let seconds = match timed {
+                Ok(seconds) => seconds,
+                Err(error) => {
+                    self.refuse(&id, error.to_string());
+                    continue;
+                }
             };
             self.considered.push(Considered {
                 name: id.clone(),
@@ -324,8 +342,8 @@ impl Planner<'_> {
         let (ready_a, ready_b) = (&first.ready, &second.ready);
         let (alone_a, alone_b) = (first.seconds, second.seconds);
         let pairs = compare(
-            (&b.id, &mut || once(goal, ready_b, 2, alone_b)),
-            (&a.id, &mut || once(goal, ready_a, 2, alone_a)),
+            (&b.id, &mut || once(goal, ready_b, SINGLE_TOGETHER, alone_b)),
+            (&a.id, &mut || once(goal, ready_a, SINGLE_TOGETHER, alone_a)),
             self.options.compare / 2,
         )?;
         first.seconds = pairs.single_s.median;
@@ -368,7 +386,7 @@ impl Planner<'_> {
                 let times = whole.map_or(0.0, |single| single.seconds / best);
                 row.push(if let Some(pin) = elsewhere {
                     Err(format!("pinned to {}", self.id(pin)))
-                } else if times > HOPELESS {
+                } else if times > HOPELESS && device > 0 {
                     Err(format!("it takes {times:.0} times as long for the whole model"))
                 } else {
                     self.cost(task, device, &inputs, &wanted, line, &tasks.bytes)
@@ -416,7 +434,8 @@ impl Planner<'_> {
     /// What copies take, and what it takes to hand a run over to another device and back.
     fn lines(&self) -> Result<Vec<(Copying, Copying)>, Error> {
         let line = |(index, seat): (usize, &Seat)| {
-            let (mut into, mut out) = copying(seat.device.as_ref())?;
+            // A device that fails at it fails at its tasks, too.
+            let (mut into, mut out) = copying(seat.device.as_ref()).unwrap_or_default();
             if index > 0 {
                 // What is not to be had by itself is found out in the model.
                 let handed = handing_over(&self.devices[0], seat).unwrap_or(0.0);
@@ -602,7 +621,9 @@ impl Planner<'_> {
         let alone = ready.sample(Duration::ZERO)?.median;
         let certificate = compare(
             (MIX, &mut || once(goal, &ready, together, alone)),
-            (self.id(single.device), &mut || once(goal, &single.ready, 2, single.seconds)),
+            (self.id(single.device), &mut || {
+                once(goal, &single.ready, together.max(SINGLE_TOGETHER), single.seconds)
+            }),
             self.options.compare,
         )?;
         for (name, seconds) in [
@@ -641,8 +662,13 @@ fn once(goal: PlanGoal, ready: &Ready, together: usize, alone: f64) -> Result<f6
     }
 }
 
-/// Seconds between two results, of runs one behind the other or `together`, whichever is less.
+/// Seconds between two results, of runs one behind the other, two or `together` at a time: the
+/// least.
 fn throughput(ready: &Ready, together: usize, alone: f64) -> Result<f64, Error> {
     let runs = ((STREAM_S / alone.max(1e-6)) as usize).clamp(8 * together, 512);
-    Ok(ready.overlapped(1, runs)?.min(ready.overlapped(together, runs)?))
+    let mut least = ready.overlapped(1, runs)?;
+    for together in [SINGLE_TOGETHER, together] {
+        least = least.min(ready.overlapped(together, runs)?);
+    }
+    Ok(least)
 }

@@ -20,7 +20,7 @@ impl Planner<'_> {
         tasks: &Tasks,
         costs: &[Vec<Cost>],
         choice: &[usize],
-        found: &Found,
+        found: Option<&Found>,
         certificate: Option<Certificate>,
     ) -> PlanFile {
         let on: Vec<usize> = tasks.all.iter().map(|task| choice[task.nodes[0].index()]).collect();
@@ -50,7 +50,10 @@ impl Planner<'_> {
             considered,
             refused: std::mem::take(&mut self.refused),
             tasks: self.tasks(tasks, costs, &on),
-            bound: Bounded { seconds: found.bound.score, by: found.bound.by.to_string() },
+            bound: found.map(|found| Bounded {
+                seconds: found.bound.score,
+                by: found.bound.by.to_string(),
+            }),
             certificate,
         }
     }

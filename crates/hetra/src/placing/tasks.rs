@@ -36,7 +36,12 @@ pub(crate) struct Task {
 ///
 /// # Errors
 /// When the types contradict an operator.
-pub(crate) fn tasks(graph: &Graph, inputs: &[Type], tasks_max: usize) -> Result<Tasks, Error> {
+pub(crate) fn tasks(
+    graph: &Graph,
+    inputs: &[Type],
+    tasks_max: usize,
+    pinned: &[Option<usize>],
+) -> Result<Tasks, Error> {
     let inferred = infer(graph, inputs, &[]).map_err(hetra_exec::ExecError::from)?;
     let size = |ty: &Type| {
         let elements = element_count(&ty.known_shape()?).ok()?;
@@ -63,7 +68,9 @@ pub(crate) fn tasks(graph: &Graph, inputs: &[Type], tasks_max: usize) -> Result<
         edges.into_iter().map(move |(from, value)| (from, to.index(), value))
     });
     let edges = edges.map(|(from, to, value)| (from, to, bytes[value.index()].max(1) as f64));
-    let fine = Fine { weight: weight.collect(), edges: edges.collect() };
+    // What is pinned drags nothing along.
+    let kinds = pinned.iter().map(|pin| pin.map_or(0, |device| device + 1)).collect();
+    let fine = Fine { weight: weight.collect(), edges: edges.collect(), kinds };
     let of = coarsen(&fine, tasks_max);
     let count = of.iter().max().map_or(0, |most| most + 1);
     let wanted = wanted(graph, &of);

@@ -160,7 +160,11 @@ pub fn place(
         found.push(judge(problem, goal, policy.name, placement));
         sort(&mut found);
     }
+    let any = !found.is_empty();
     found.retain(|candidate| asked(candidate.policy));
+    if any && found.is_empty() {
+        return Err(PlaceError::NotApplicable(wanted.join(", ")));
+    }
     if found.is_empty() { Err(PlaceError::Memory) } else { Ok(Found { candidates: found, bound }) }
 }
 
