@@ -314,9 +314,10 @@ fn chosen(plan: &PlanFile) -> String {
 }
 
 fn sentence(certificate: &Certificate) -> String {
-    let Certificate { plan, single, pairs, plan_s, single_s, ratio, winner } = certificate;
+    let Certificate { plan, single, pairs, plan_s, single_s, ratio, faster, winner } = certificate;
     format!(
-        "measured in {pairs} pairs: {plan} {}, {single} {}, ratio {:.3} ({:.3} to {:.3}): {winner}",
+        "measured in {pairs} pairs, {faster} of them won: {plan} {}, {single} {}, ratio {:.3} \
+         ({:.3} to {:.3}): {winner}",
         millis(plan_s.median),
         millis(single_s.median),
         ratio.median,

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use hetra_tune::{Pairs, Rule};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
@@ -9,8 +10,6 @@ use crate::error::Error;
 /// Fewest and most pairs of a comparison.
 const PAIRS_MIN: usize = 9;
 const PAIRS_MAX: usize = 400;
-/// A mix must be so much faster than one device to be taken, in parts: what is simpler wins a draw.
-const GAIN_MIN: f64 = 0.02;
 
 /// How a comparison of two plans went. They ran in turn, pair by pair.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -28,7 +27,10 @@ pub struct Certificate {
     pub single_s: Sample,
     /// Time of the plan over that of the device, pair by pair.
     pub ratio: Sample,
-    /// Which is taken: the plan where it is faster in the median by 2 % and in three pairs of four.
+    /// Pairs in which the plan was the faster one.
+    pub faster: usize,
+    /// Which is taken: the plan where it is faster in the median by 2 % and in more pairs than a
+    /// coin would come to with a chance of 5 %.
     pub winner: String,
 }
 
@@ -64,33 +66,24 @@ pub(crate) fn compare(
     (single, run_single): (&str, &mut dyn FnMut() -> Result<f64, Error>),
     length: Duration,
 ) -> Result<Certificate, Error> {
-    let begun = Instant::now();
-    let (mut plans, mut singles) = (Vec::new(), Vec::new());
-    while plans.len() < PAIRS_MAX && (plans.len() < PAIRS_MIN || begun.elapsed() < length) {
-        // Neither is always the one behind the other.
-        if plans.len() % 2 == 0 {
-            plans.push(run_plan()?);
-            singles.push(run_single()?);
-        } else {
-            singles.push(run_single()?);
-            plans.push(run_plan()?);
-        }
-    }
-    Ok(judge(plan, single, &plans, &singles))
+    let until = Instant::now() + length;
+    let pairs = Pairs { least: PAIRS_MIN, most: PAIRS_MAX, until, stop: None };
+    Ok(judge(plan, single, &pairs.measure(run_single, run_plan)?))
 }
 
-fn judge(plan: &str, single: &str, plans: &[f64], singles: &[f64]) -> Certificate {
-    let pairs = plans.iter().zip(singles);
-    let ratio = Sample::of(pairs.map(|(plan, single)| plan / single).collect());
-    let wins = ratio.median < 1.0 - GAIN_MIN && ratio.upper < 1.0;
+/// What pairs of seconds say, those of the single device first.
+fn judge(plan: &str, single: &str, pairs: &[(f64, f64)]) -> Certificate {
+    let verdict = Rule::default().judge(pairs);
+    let sample = |of: &dyn Fn(&(f64, f64)) -> f64| Sample::of(pairs.iter().map(of).collect());
     Certificate {
         plan: plan.to_string(),
         single: single.to_string(),
-        pairs: plans.len(),
-        plan_s: Sample::of(plans.to_vec()),
-        single_s: Sample::of(singles.to_vec()),
-        ratio,
-        winner: if wins { plan } else { single }.to_string(),
+        pairs: pairs.len(),
+        plan_s: sample(&|pair| pair.1),
+        single_s: sample(&|pair| pair.0),
+        ratio: sample(&|pair| pair.1 / pair.0),
+        faster: verdict.faster,
+        winner: if verdict.wins { plan } else { single }.to_string(),
     }
 }
 
@@ -100,8 +93,10 @@ mod tests {
 
     #[test]
     fn what_is_not_clearly_faster_is_not_taken() {
-        let ones = vec![1.0; 20];
-        let winner = |plans: &[f64]| judge("mix", "cpu", plans, &ones).winner;
+        let winner = |plans: &[f64]| {
+            let pairs: Vec<(f64, f64)> = plans.iter().map(|&plan| (1.0, plan)).collect();
+            judge("mix", "cpu", &pairs).winner
+        };
         assert_eq!(winner(&[0.9; 20]), "mix");
         assert_eq!(winner(&[0.99; 20]), "cpu");
         assert_eq!(winner(&[1.5; 20]), "cpu");

@@ -420,15 +420,19 @@ impl Planner<'_> {
             return Err(self.differs(error));
         }
         let seconds = ready.sample(PART).map_err(text)?.median;
-        // It ran with its copies; those are counted where they are made. Nothing was handed over.
-        let held = self.devices[device].device.launcher().is_some();
+        // It ran with its copies; those are counted where they are made. On processors of its own
+        // it was handed over, too.
+        let seat = &self.devices[device];
+        let held = seat.device.launcher().is_some();
+        let handed = if seat.cores.is_empty() { 0.0 } else { into.latency_s + out.latency_s };
         let moved = |ids: &[hetra_ir::ValueId], line: &Copying| -> f64 {
             let copy =
                 |id: &hetra_ir::ValueId| line.latency_s + line.byte_s * bytes[id.index()] as f64;
             if held { ids.iter().map(copy).sum() } else { 0.0 }
         };
         let copies = moved(&task.extract.inputs, into) + moved(&task.extract.outputs, out);
-        Ok((seconds - copies).max(OWN_MIN * seconds))
+        let apart = if held { copies } else { handed };
+        Ok((seconds - apart).max(OWN_MIN * seconds))
     }
 
     /// What copies take, and what it takes to hand a run over to another device and back.
