@@ -228,39 +228,28 @@ impl Compiled {
     }
 }
 
-/// Its name for a dtype; none for what it has no tensors of, or what it does not keep whole.
+/// The dtypes that cross the border, with its names for them: not what it has no tensors of, or
+/// does not keep whole.
+const ELEMENTS: [(DType, Element); 11] = [
+    (DType::F32, Element::F32),
+    (DType::F16, Element::F16),
+    (DType::BF16, Element::BF16),
+    (DType::I8, Element::I8),
+    (DType::I16, Element::I16),
+    (DType::I32, Element::I32),
+    (DType::I64, Element::I64),
+    (DType::U8, Element::U8),
+    (DType::U16, Element::U16),
+    (DType::U32, Element::U32),
+    (DType::Bool, Element::OV_BOOLEAN),
+];
+
 pub(crate) fn element(dtype: DType) -> Option<Element> {
-    Some(match dtype {
-        DType::F32 => Element::F32,
-        DType::F16 => Element::F16,
-        DType::BF16 => Element::BF16,
-        DType::I8 => Element::I8,
-        DType::I16 => Element::I16,
-        DType::I32 => Element::I32,
-        DType::I64 => Element::I64,
-        DType::U8 => Element::U8,
-        DType::U16 => Element::U16,
-        DType::U32 => Element::U32,
-        DType::Bool => Element::OV_BOOLEAN,
-        _ => return None,
-    })
+    ELEMENTS.iter().find(|(known, _)| *known == dtype).map(|(_, element)| *element)
 }
 
 fn dtype(element: Element) -> Option<DType> {
-    let all = [
-        DType::F32,
-        DType::F16,
-        DType::BF16,
-        DType::I8,
-        DType::I16,
-        DType::I32,
-        DType::I64,
-        DType::U8,
-        DType::U16,
-        DType::U32,
-        DType::Bool,
-    ];
-    all.into_iter().find(|&dtype| self::element(dtype) == Some(element))
+    ELEMENTS.iter().find(|(_, known)| *known == element).map(|(dtype, _)| *dtype)
 }
 
 /// A tensor over memory of ours.

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use hetra_device::{
     DelegateDevice, Device, DeviceError, DeviceInfo, Driver, DriverState, Export, Found,
-    HostThreads, ScheduleTable,
+    HostThreads, NoLibrary, ScheduleTable,
 };
 
 use crate::call::{self, Core};
 use crate::delegate::OpenVino;
-use crate::library::{NoLibrary, VARIABLE, core, one_at_a_time};
+use crate::library::{VARIABLE, core, one_at_a_time};
 
 /// Finds OpenVINO's devices.
 pub struct OpenVinoDriver {
@@ -55,26 +55,21 @@ impl Driver for OpenVinoDriver {
     }
 
     fn discover(&self) -> Vec<Found> {
-        let none = |state: DriverState, hint: String| {
-            vec![Found { info: DeviceInfo::of_driver("openvino"), state, hint }]
-        };
-        match found() {
-            Ok(infos) if infos.is_empty() => {
-                none(DriverState::Missing, "OpenVINO has no device here".to_string())
-            }
-            Ok(infos) => {
-                let found = |info| Found { info, state: DriverState::Found, hint: String::new() };
-                infos.into_iter().map(found).collect()
-            }
-            Err(NoLibrary::Missing) => {
-                let hint = format!(
+        let infos = match found() {
+            Ok(infos) => infos,
+            Err(none) => {
+                let install = format!(
                     "install OpenVINO (the Python package `openvino`), or set {VARIABLE} to its \
                      libopenvino_c.so"
                 );
-                none(DriverState::Missing, hint)
+                return vec![none.found("openvino", &install)];
             }
-            Err(NoLibrary::Broken(reason)) => none(DriverState::Broken, reason),
+        };
+        if infos.is_empty() {
+            return vec![NoLibrary::Missing.found("openvino", "OpenVINO has no device here")];
         }
+        let found = |info| Found { info, state: DriverState::Found, hint: String::new() };
+        infos.into_iter().map(found).collect()
     }
 
     fn opens(&self, id: &str) -> bool {
@@ -87,14 +82,8 @@ impl Driver for OpenVinoDriver {
         threads: HostThreads,
         _: ScheduleTable,
     ) -> Result<Arc<dyn Device>, DeviceError> {
-        let failed = |reason: String| DeviceError::Failed { device: id.to_string(), reason };
-        let infos = found().map_err(|error| {
-            failed(match error {
-                NoLibrary::Missing => "there is no OpenVINO here".to_string(),
-                NoLibrary::Broken(reason) => reason,
-            })
-        })?;
-        let core = core().map_err(|_| failed("OpenVINO is gone".to_string()))?;
+        let refused = |none: NoLibrary| none.refuse(id);
+        let (core, infos) = (core().map_err(refused)?, found().map_err(refused)?);
         let all = || infos.iter().map(|info| info.id.as_str()).collect::<Vec<_>>().join(", ");
         // `openvino:cpu` is the same as `openvino`.
         let wanted = if id == "openvino:cpu" { "openvino" } else { id };

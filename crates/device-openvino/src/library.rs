@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-use hetra_device::find_library;
+use hetra_device::{NoLibrary, find_library};
 
 use crate::call::{Core, OvError};
 
@@ -12,15 +12,6 @@ pub(crate) const VARIABLE: &str = "HETRA_OPENVINO_LIB";
 
 /// Symbols that older libraries lack; without them a call would panic.
 const NEEDED: [&[u8]; 2] = [b"ov_get_openvino_version", b"ov_core_compile_model_props"];
-
-/// Why there is none.
-#[derive(Clone, Debug)]
-pub(crate) enum NoLibrary {
-    /// It is not installed.
-    Missing,
-    /// It is there and does not work.
-    Broken(String),
-}
 
 /// Where it is.
 pub(crate) fn path() -> Option<PathBuf> {

@@ -8,7 +8,7 @@ use hetra_device::{
 };
 
 use crate::delegate::{Options, Provider};
-use crate::library::{Library, NoLibrary, VARIABLE, library};
+use crate::library::{Library, VARIABLE, library};
 
 /// Finds ONNX Runtime's execution providers.
 pub struct OrtDriver {
@@ -87,35 +87,28 @@ impl Driver for OrtDriver {
     }
 
     fn discover(&self) -> Vec<Found> {
-        let none = |state: DriverState, hint: String| {
-            vec![Found { info: DeviceInfo::of_driver("ort"), state, hint }]
-        };
-        match library() {
-            Ok(library) => {
-                let found = |provider: &String| {
-                    let info = info(library, provider);
-                    match provider == OWN || short_name(provider).is_some() {
-                        true => Found { info, state: DriverState::Found, hint: String::new() },
-                        false => {
-                            let hint = NOT_BY_NAME.to_string();
-                            Found { info, state: DriverState::Missing, hint }
-                        }
-                    }
-                };
-                // Its own kernels first, as the device that is meant without a name.
-                let mut found: Vec<Found> = devices(library).map(found).collect();
-                found.sort_by_key(|found| found.info.id != "ort");
-                found
-            }
-            Err(NoLibrary::Missing) => {
-                let hint = format!(
+        let library = match library() {
+            Ok(library) => library,
+            Err(none) => {
+                let install = format!(
                     "install ONNX Runtime (the Python package `onnxruntime`), or set {VARIABLE} to \
                      its libonnxruntime.so"
                 );
-                none(DriverState::Missing, hint)
+                return vec![none.found("ort", &install)];
             }
-            Err(NoLibrary::Broken(reason)) => none(DriverState::Broken, reason),
-        }
+        };
+        let found = |provider: &String| {
+            let opened = provider == OWN || short_name(provider).is_some();
+            let (state, hint) = match opened {
+                true => (DriverState::Found, String::new()),
+                false => (DriverState::Missing, NOT_BY_NAME.to_string()),
+            };
+            Found { info: info(library, provider), state, hint }
+        };
+        // Its own kernels first, as the device that is meant without a name.
+        let mut found: Vec<Found> = devices(library).map(found).collect();
+        found.sort_by_key(|found| found.info.id != "ort");
+        found
     }
 
     fn opens(&self, id: &str) -> bool {
@@ -130,12 +123,7 @@ impl Driver for OrtDriver {
     ) -> Result<Arc<dyn Device>, DeviceError> {
         let failed = |reason: String| DeviceError::Failed { device: id.to_string(), reason };
         let (wanted, options) = parsed(id).map_err(failed)?;
-        let library = library().map_err(|error| {
-            failed(match error {
-                NoLibrary::Missing => "there is no ONNX Runtime here".to_string(),
-                NoLibrary::Broken(reason) => reason,
-            })
-        })?;
+        let library = library().map_err(|none| none.refuse(id))?;
         let wanted = if wanted == "ort:cpu" { "ort" } else { wanted };
         // The processor's provider has one id, whatever it was called by.
         let id = if wanted == "ort" { "ort" } else { id };

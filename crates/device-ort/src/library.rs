@@ -4,20 +4,11 @@ use std::ffi::CStr;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use hetra_device::find_library;
+use hetra_device::{NoLibrary, find_library};
 use ort::environment::Environment;
 
 /// The environment variable that names the library's file.
 pub(crate) const VARIABLE: &str = "HETRA_ORT_LIB";
-
-/// Why there is none.
-#[derive(Clone, Debug)]
-pub(crate) enum NoLibrary {
-    /// It is not installed.
-    Missing,
-    /// It is there and does not work.
-    Broken(String),
-}
 
 /// What is loaded.
 pub(crate) struct Library {

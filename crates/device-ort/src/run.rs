@@ -21,42 +21,26 @@ impl Drop for Owned {
     }
 }
 
-/// ONNX's number for a dtype is the library's, too.
-fn element(dtype: DType) -> Option<Element> {
-    Some(match dtype {
-        DType::F32 => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT,
-        DType::F64 => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_DOUBLE,
-        DType::F16 => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16,
-        DType::BF16 => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_BFLOAT16,
-        DType::I8 => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_INT8,
-        DType::I16 => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_INT16,
-        DType::I32 => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32,
-        DType::I64 => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64,
-        DType::U8 => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8,
-        DType::U16 => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT16,
-        DType::U32 => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT32,
-        DType::U64 => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT64,
-        DType::Bool => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_BOOL,
-        _ => return None,
-    })
-}
-
-/// All dtypes that cross the border.
-const DTYPES: [DType; 13] = [
-    DType::F32,
-    DType::F64,
-    DType::F16,
-    DType::BF16,
-    DType::I8,
-    DType::I16,
-    DType::I32,
-    DType::I64,
-    DType::U8,
-    DType::U16,
-    DType::U32,
-    DType::U64,
-    DType::Bool,
+/// The dtypes that cross the border, with the library's names for them.
+const ELEMENTS: [(DType, Element); 13] = [
+    (DType::F32, Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT),
+    (DType::F64, Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_DOUBLE),
+    (DType::F16, Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16),
+    (DType::BF16, Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_BFLOAT16),
+    (DType::I8, Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_INT8),
+    (DType::I16, Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_INT16),
+    (DType::I32, Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32),
+    (DType::I64, Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64),
+    (DType::U8, Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8),
+    (DType::U16, Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT16),
+    (DType::U32, Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT32),
+    (DType::U64, Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT64),
+    (DType::Bool, Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_BOOL),
 ];
+
+fn element(dtype: DType) -> Option<Element> {
+    ELEMENTS.iter().find(|(known, _)| *known == dtype).map(|(_, element)| *element)
+}
 
 /// Whether tensors of a dtype can be handed over.
 pub(crate) fn takes(dtype: DType) -> bool {
@@ -192,7 +176,7 @@ fn copied(value: &Owned) -> Result<Tensor, String> {
         (api.ReleaseTensorTypeAndShapeInfo)(info);
         first.and(second).and(third).map(|()| extents)
     }?;
-    let known = DTYPES.into_iter().find(|&dtype| element(dtype) == Some(kind));
+    let known = ELEMENTS.iter().find(|(_, element)| *element == kind).map(|(dtype, _)| *dtype);
     let dtype = known.ok_or_else(|| format!("an output is {kind:?}"))?;
     let extents: Vec<usize> = extents.into_iter().map(|extent| extent as usize).collect();
     let count = hetra_tensor::element_count(&extents).map_err(|error| error.to_string())?;

@@ -8,7 +8,9 @@ use hetra_ir::{Graph, Node, Type};
 use hetra_ops::{OpError, PART, PART_BODY};
 use hetra_tensor::{DType, Tensor, Value};
 
-use crate::{Call, Device, DeviceError, DeviceInfo, Part, Program, Support, Values};
+use crate::{
+    Call, Device, DeviceError, DeviceInfo, DriverState, Found, Part, Program, Support, Values,
+};
 
 /// Writes a graph as an ONNX file; this floor knows no file format, so it is given.
 pub type Export = fn(&Graph) -> Result<Vec<u8>, String>;
@@ -166,6 +168,35 @@ impl Program for Whole {
 
     fn kernel(&self) -> &str {
         &self.kernel
+    }
+}
+
+/// Why there is no library of a runtime.
+#[derive(Clone, Debug)]
+pub enum NoLibrary {
+    /// It is not installed.
+    Missing,
+    /// It is there and does not work, and why.
+    Broken(String),
+}
+
+impl NoLibrary {
+    /// The driver's line in `hetra devices`; `install` says how to get the library.
+    pub fn found(self, driver: &str, install: &str) -> Found {
+        let (state, hint) = match self {
+            NoLibrary::Missing => (DriverState::Missing, install.to_string()),
+            NoLibrary::Broken(reason) => (DriverState::Broken, reason),
+        };
+        Found { info: DeviceInfo::of_driver(driver), state, hint }
+    }
+
+    /// Why a device of it cannot be opened.
+    pub fn refuse(self, id: &str) -> DeviceError {
+        let reason = match self {
+            NoLibrary::Missing => "its library is not here".to_string(),
+            NoLibrary::Broken(reason) => reason,
+        };
+        DeviceError::Failed { device: id.to_string(), reason }
     }
 }
 

@@ -129,21 +129,29 @@ fn error(got: &Value, wanted: &Value) -> f64 {
 }
 
 fn tensor_error(got: &Tensor, wanted: &Tensor) -> f64 {
-    let same_type = got.dtype() == wanted.dtype() && got.shape() == wanted.shape();
-    if !same_type || !got.dtype().is_float() {
-        return if got == wanted { 0.0 } else { f64::INFINITY };
+    match difference(got, wanted).filter(|_| got.dtype().is_float()) {
+        Some((0.0, _)) => 0.0,
+        Some((worst, largest)) => worst / largest,
+        None if got == wanted => 0.0,
+        None => f64::INFINITY,
     }
-    let (Ok(a), Ok(b)) = (to_f64(got), to_f64(wanted)) else { return f64::INFINITY };
+}
+
+/// The largest difference of two tensors, and the largest finite magnitude of the wanted one.
+/// Infinities and NaN are right where both have them; else the difference is infinite. `None` where
+/// dtype or shape differ, or the elements are no numbers.
+pub(crate) fn difference(got: &Tensor, wanted: &Tensor) -> Option<(f64, f64)> {
+    if got.dtype() != wanted.dtype() || got.shape() != wanted.shape() {
+        return None;
+    }
+    let (a, b) = (to_f64(got).ok()?, to_f64(wanted).ok()?);
     let largest = b.iter().filter(|v| v.is_finite()).fold(0.0f64, |most, v| most.max(v.abs()));
-    let difference = |(x, y): (&f64, &f64)| {
+    let apart = |(x, y): (&f64, &f64)| {
         let same = x == y || (x.is_nan() && y.is_nan());
-        let difference = if same { 0.0 } else { (x - y).abs() };
-        if difference.is_nan() { f64::INFINITY } else { difference }
+        let apart = if same { 0.0 } else { (x - y).abs() };
+        if apart.is_nan() { f64::INFINITY } else { apart }
     };
-    match a.iter().zip(&b).map(difference).fold(0.0, f64::max) {
-        0.0 => 0.0,
-        difference => difference / largest,
-    }
+    Some((a.iter().zip(&b).map(apart).fold(0.0, f64::max), largest))
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use crate::int8::Unfused;
 use crate::placing::{self, PlanFile};
 use crate::precision::Precision;
 use crate::runs::RUNS_MAX;
-use crate::session::{Compiled, Session, ports};
+use crate::session::{Compiled, Port, Session, ports};
 use crate::shared::{self, Origin, Recipe};
 use crate::tuned::Tuned;
 
@@ -237,6 +237,14 @@ impl Builder {
     }
 }
 
+/// A model as callers see it: what the file says, whatever the passes do to the graph.
+struct Declared {
+    graph: Graph,
+    info: ModelInfo,
+    inputs: Vec<Port>,
+    outputs: Vec<Port>,
+}
+
 impl Source {
     /// What other sessions of the same model are found by.
     fn origin(&self) -> Option<Origin> {
@@ -260,13 +268,7 @@ impl Source {
         })
     }
 
-    fn by_plan(
-        self,
-        plan: &PlanFile,
-        pin: bool,
-        fix_defaults: bool,
-        runs: usize,
-    ) -> Result<Session, Error> {
+    fn declared(self, fix_defaults: bool) -> Result<Declared, Error> {
         let Model { mut graph, info } = self.import()?;
         if fix_defaults {
             graph.fix_defaults(|_| false);
@@ -275,6 +277,17 @@ impl Source {
         for (port, ty) in outputs.iter_mut().zip(hetra_pass::output_types(&graph)?) {
             port.ty = ty;
         }
+        Ok(Declared { graph, info, inputs, outputs })
+    }
+
+    fn by_plan(
+        self,
+        plan: &PlanFile,
+        pin: bool,
+        fix_defaults: bool,
+        runs: usize,
+    ) -> Result<Session, Error> {
+        let Declared { graph, info, inputs, outputs } = self.declared(fix_defaults)?;
         let graph = hetra_pass::portable(&graph);
         let choice = placing::choice(plan, &graph)?;
         let seats = placing::open(plan, pin)?;
@@ -295,15 +308,7 @@ impl Source {
         runs: usize,
         recipe: &Recipe,
     ) -> Result<Session, Error> {
-        let Model { mut graph, info } = self.import()?;
-        if recipe.fix_defaults {
-            graph.fix_defaults(|_| false);
-        }
-        // What callers see is what the file says, whatever the passes do to the graph.
-        let (inputs, mut outputs) = (ports(&graph, &graph.inputs), ports(&graph, &graph.outputs));
-        for (port, ty) in outputs.iter_mut().zip(hetra_pass::output_types(&graph)?) {
-            port.ty = ty;
-        }
+        let Declared { graph, info, inputs, outputs } = self.declared(recipe.fix_defaults)?;
         if device.info().takes_parts {
             // It does with the graph as it sees fit, and gets it as it is.
             let graph = hetra_pass::whole(&hetra_pass::portable(&graph), &device.info().id);

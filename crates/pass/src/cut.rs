@@ -49,7 +49,11 @@ pub fn cut(graph: &Graph, choice: &[usize], devices: &[&str]) -> Graph {
         let id = cutter.keep(input);
         cutter.outer.inputs.push(id);
     }
-    let wanted = wanted(graph, &parts);
+    let mut group = vec![0; graph.nodes.len()];
+    for (index, part) in parts.iter().enumerate() {
+        part.iter().for_each(|id| group[id.index()] = index);
+    }
+    let wanted = leaving(graph, &group);
     for (index, part) in parts.iter().enumerate() {
         let device = devices[choice[part[0].index()]];
         cutter.part(index, part, device, &wanted);
@@ -161,20 +165,18 @@ fn in_order(mut parts: Vec<Vec<NodeId>>, waits: Vec<BTreeSet<usize>>) -> Vec<Vec
     order
 }
 
-/// The values that leave the part they are made in.
-fn wanted(graph: &Graph, parts: &[Vec<NodeId>]) -> BTreeSet<ValueId> {
-    let mut of = vec![usize::MAX; graph.values.len()];
-    for (index, part) in parts.iter().enumerate() {
-        for &id in part {
-            graph.node(id).defs().for_each(|value| of[value.index()] = index);
-        }
+/// The values that leave the graph, or the group of nodes that they are made in; `group` is that of
+/// each node.
+pub fn leaving(graph: &Graph, group: &[usize]) -> BTreeSet<ValueId> {
+    let producers = graph.producers();
+    let mut leaving: BTreeSet<ValueId> = graph.outputs.iter().copied().collect();
+    for (id, node) in graph.nodes() {
+        let away = |value: &ValueId| {
+            producers[value.index()].is_some_and(|from| group[from.index()] != group[id.index()])
+        };
+        leaving.extend(node.uses().filter(away));
     }
-    let mut wanted: BTreeSet<ValueId> = graph.outputs.iter().copied().collect();
-    for (index, part) in parts.iter().enumerate() {
-        let uses = part.iter().flat_map(|&id| graph.node(id).uses());
-        wanted.extend(uses.filter(|value| of[value.index()] != index));
-    }
-    wanted
+    leaving
 }
 
 struct Cutter<'a> {

@@ -47,7 +47,7 @@ mod spelling;
 mod weights;
 mod widen;
 
-pub use cut::{Extract, PART_SPARE, cut, extract, portable, whole};
+pub use cut::{Extract, PART_SPARE, cut, extract, leaving, portable, whole};
 pub use dead::compact;
 pub use editor::Editor;
 pub use infer::{Inferred, infer};

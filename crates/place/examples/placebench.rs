@@ -8,6 +8,8 @@ use std::time::Instant;
 use hetra_place::{Budget, Device, Goal, Line, Problem, Task, Unit, Value, fault, measure, place};
 use serde::Deserialize;
 
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct File {
@@ -41,12 +43,15 @@ struct Edge {
 }
 
 /// Nodes in an order in which each stands behind those it depends on, as they stand else.
-fn sorted(file: &File) -> Vec<usize> {
-    let at = |id: u32| file.nodes.iter().position(|node| node.id == id).expect("edges name nodes");
+fn sorted(file: &File) -> Result<Vec<usize>> {
+    let at = |id: u32| {
+        let found = file.nodes.iter().position(|node| node.id == id);
+        found.ok_or_else(|| format!("an edge names node {id}, which is not there"))
+    };
     let mut waits = vec![0; file.nodes.len()];
     let mut readers = vec![Vec::new(); file.nodes.len()];
     for edge in &file.edges {
-        let (from, to) = (at(edge.source_id), at(edge.dest_id));
+        let (from, to) = (at(edge.source_id)?, at(edge.dest_id)?);
         waits[to] += 1;
         readers[from].push(to);
     }
@@ -62,12 +67,14 @@ fn sorted(file: &File) -> Vec<usize> {
             }
         }
     }
-    assert_eq!(order.len(), file.nodes.len(), "a cycle");
-    order
+    if order.len() != file.nodes.len() {
+        return Err("the graph has a cycle".into());
+    }
+    Ok(order)
 }
 
-fn problem(file: &File, colours: bool) -> Problem {
-    let order = sorted(file);
+fn problem(file: &File, colours: bool) -> Result<Problem> {
+    let order = sorted(file)?;
     let place = |id: u32| order.iter().position(|&node| file.nodes[node].id == id).expect("known");
     let line = Line { latency: 0.0, per_byte: 1.0 };
     let accelerator = |index: usize| Device {
@@ -110,7 +117,7 @@ fn problem(file: &File, colours: bool) -> Problem {
             None => values.push(Value { from, to: vec![to], bytes: edge.cost }),
         }
     }
-    Problem { units, devices, tasks: order.iter().map(task).collect(), values }
+    Ok(Problem { units, devices, tasks: order.iter().map(task).collect(), values })
 }
 
 /// One run of all policies on one graph.
@@ -130,24 +137,30 @@ struct Row {
     bound_by: &'static str,
 }
 
-fn row(path: &Path, goal: (&'static str, Goal), groups: bool, seconds: f64, seed: u64) -> Row {
-    let text = std::fs::read_to_string(path).expect("readable");
-    let file: File = serde_json::from_str(&text).expect("of the format");
-    let problem = problem(&file, groups);
+fn row(
+    path: &Path,
+    goal: (&'static str, Goal),
+    groups: bool,
+    seconds: f64,
+    seed: u64,
+) -> Result<Row> {
+    let text = std::fs::read_to_string(path)?;
+    let file: File = serde_json::from_str(&text)?;
+    let problem = problem(&file, groups)?;
     let begun = Instant::now();
     let spent = || begun.elapsed().as_secs_f64() / seconds;
     let budget = Budget { steps: u64::MAX, spent: Some(&spent), seed };
-    let found = place(&problem, &goal.1, &[], &budget).expect("each graph has a placement");
+    let found = place(&problem, &goal.1, &[], &budget)?;
     for candidate in &found.candidates {
         assert_eq!(fault(&problem, &candidate.placement), None, "{}", candidate.policy);
         let metrics = measure(&problem, &candidate.placement);
         assert_eq!(goal.1.score(&metrics), candidate.score, "{}", candidate.policy);
     }
     let layers = path.components().any(|part| part.as_os_str() == "LayerGraphs");
-    Row {
+    Ok(Row {
         goal: goal.0,
         grain: if layers { "layers" } else { "operators" },
-        graph: path.file_stem().expect("a file").display().to_string(),
+        graph: path.file_stem().unwrap_or_default().display().to_string(),
         tasks: file.nodes.len(),
         accelerators: file.accelerators,
         cpus: file.cpus,
@@ -157,32 +170,38 @@ fn row(path: &Path, goal: (&'static str, Goal), groups: bool, seconds: f64, seed
         scores: found.candidates.iter().map(|found| (found.policy, found.score)).collect(),
         bound: found.bound.score,
         bound_by: found.bound.by,
-    }
+    })
 }
 
 /// Arguments: the folder; what the name of a run must hold; then seconds of search and seeds, as
 /// pairs with a colon between them. Prints a line of JSON for each run.
-fn main() {
+fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let [folder, filter, runs @ ..] = &args[..] else { panic!("a folder, a filter, runs") };
+    let [folder, filter, runs @ ..] = &args[..] else {
+        return Err("wanted a folder, a filter and runs".into());
+    };
     for goal in [("latency", Goal::LATENCY), ("throughput", Goal::THROUGHPUT)] {
         for grain in ["LayerGraphs", "OperatorGraphs"] {
             let folder = Path::new(folder).join(format!("{}-inputs", goal.0)).join(grain);
-            let entries = std::fs::read_dir(folder).expect("the folder is there");
-            let mut files: Vec<_> = entries.map(|entry| entry.expect("readable").path()).collect();
+            let entries = std::fs::read_dir(&folder)
+                .map_err(|error| format!("{}: {error}", folder.display()))?;
+            let paths = entries.map(|entry| entry.map(|entry| entry.path()));
+            let mut files: Vec<_> = paths.collect::<std::io::Result<_>>()?;
             files.sort();
             for path in files.iter().filter(|path| path.display().to_string().contains(filter)) {
                 // Nodes of a colour belong together; latency graphs of layers have no two alike.
                 let both = goal.0 == "latency" && grain == "OperatorGraphs";
                 for groups in [true, false].into_iter().take(1 + usize::from(both)) {
                     for run in runs {
-                        let (seconds, seed) = run.split_once(':').expect("seconds:seed");
-                        let seconds = seconds.parse().expect("seconds");
-                        let row = row(path, goal, groups, seconds, seed.parse().expect("a seed"));
-                        println!("{}", serde_json::to_string(&row).expect("plain data"));
+                        let (seconds, seed) = run.split_once(':').ok_or("wanted seconds:seed")?;
+                        let seconds = seconds.parse()?;
+                        let row = row(path, goal, groups, seconds, seed.parse()?)
+                            .map_err(|error| format!("{}: {error}", path.display()))?;
+                        println!("{}", serde_json::to_string(&row)?);
                     }
                 }
             }
         }
     }
+    Ok(())
 }

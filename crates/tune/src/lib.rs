@@ -13,5 +13,5 @@ mod pairs;
 mod search;
 pub mod store;
 
-pub use pairs::{Pairs, Rule, Verdict};
+pub use pairs::{Pairs, Rule, Verdict, quantile};
 pub use search::{Budget, End, Options, Outcome, Progress, Row, SearchError, Trial, search};

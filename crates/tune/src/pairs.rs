@@ -128,7 +128,7 @@ pub struct Verdict {
 }
 
 /// A quantile of some numbers, between the two nearest where it falls between; at least one.
-fn quantile(values: &mut [f64], part: f64) -> f64 {
+pub fn quantile(values: &mut [f64], part: f64) -> f64 {
     values.sort_by(f64::total_cmp);
     let place = part * (values.len() - 1) as f64;
     let (low, high) = (values[place.floor() as usize], values[place.ceil() as usize]);

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use hetra_tune::{Pairs, Rule};
+use hetra_tune::{Pairs, Rule, quantile};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
@@ -49,13 +49,7 @@ pub struct Sample {
 impl Sample {
     /// Of some numbers; zeros of none.
     pub(crate) fn of(mut numbers: Vec<f64>) -> Sample {
-        numbers.sort_by(f64::total_cmp);
-        let at = |share: f64| {
-            let place = share * numbers.len().saturating_sub(1) as f64;
-            let (below, above) = (place.floor() as usize, place.ceil() as usize);
-            let number = |at: usize| numbers.get(at).copied().unwrap_or(0.0);
-            number(below) + (number(above) - number(below)) * place.fract()
-        };
+        let mut at = |part| if numbers.is_empty() { 0.0 } else { quantile(&mut numbers, part) };
         Sample { lower: at(0.25), median: at(0.5), upper: at(0.75) }
     }
 }

@@ -1,6 +1,8 @@
 //! Whether a plan computes what the processor does.
 
-use hetra_tensor::{Value, to_f64};
+use hetra_tensor::Value;
+
+use crate::budget::difference;
 
 /// Outputs whose numbers are all smaller are compared as if the largest were this: of what is
 /// nearly nothing throughout, runtimes keep no digits (a sigmoid far from its middle).
@@ -16,37 +18,19 @@ pub(crate) fn error(wanted: &[Value], got: &[Value]) -> f64 {
 }
 
 fn of_one(wanted: &Value, got: &Value) -> f64 {
+    let exact = || if wanted == got { 0.0 } else { f64::INFINITY };
     let (Some(wanted_tensor), Some(got_tensor)) = (wanted.as_tensor(), got.as_tensor()) else {
-        return if wanted == got { 0.0 } else { f64::INFINITY };
-    };
-    if wanted_tensor.dtype() != got_tensor.dtype() || wanted_tensor.shape() != got_tensor.shape() {
-        return f64::INFINITY;
-    }
-    let (Ok(wanted_numbers), Ok(got_numbers)) = (to_f64(wanted_tensor), to_f64(got_tensor)) else {
-        return if wanted == got { 0.0 } else { f64::INFINITY };
+        return exact();
     };
     // Codes of 8 bits stand for numbers; longer integers are places and counts.
     let dtype = wanted_tensor.dtype();
     if !dtype.is_float() && dtype.bits() > 8 {
-        return if wanted_numbers == got_numbers { 0.0 } else { f64::INFINITY };
+        return exact();
     }
-    let finite = |number: &&f64| number.is_finite();
-    let scale = wanted_numbers.iter().filter(finite).fold(0f64, |most, n| most.max(n.abs()));
-    let pairs = wanted_numbers.iter().zip(&got_numbers);
-    let worst = pairs.map(|(wanted, got)| {
-        // Infinities and NaN are right where they are the same.
-        let same = wanted == got || (wanted.is_nan() && got.is_nan());
-        let apart = (wanted - got).abs();
-        if same {
-            0.0
-        } else if apart.is_nan() {
-            f64::INFINITY
-        } else {
-            apart
-        }
-    });
-    let worst = worst.fold(0.0, f64::max);
-    worst / scale.max(SCALE_MIN)
+    match difference(got_tensor, wanted_tensor) {
+        Some((worst, largest)) => worst / largest.max(SCALE_MIN),
+        None => exact(),
+    }
 }
 
 #[cfg(test)]

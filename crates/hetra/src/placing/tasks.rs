@@ -1,9 +1,7 @@
 //! The tasks that a graph is placed by.
 
-use std::collections::BTreeSet;
-
 use hetra_ir::{Graph, NodeId, Type, ValueId};
-use hetra_pass::{Extract, extract, infer, work_of};
+use hetra_pass::{Extract, extract, infer, leaving, work_of};
 use hetra_place::{Fine, coarsen};
 use hetra_tensor::element_count;
 
@@ -73,7 +71,7 @@ pub(crate) fn tasks(
     let fine = Fine { weight: weight.collect(), edges: edges.collect(), kinds };
     let of = coarsen(&fine, tasks_max);
     let count = of.iter().max().map_or(0, |most| most + 1);
-    let wanted = wanted(graph, &of);
+    let wanted = leaving(graph, &of);
     let task = |index: usize| {
         let nodes = graph.nodes().map(|(id, _)| id).filter(|id| of[id.index()] == index);
         let nodes: Vec<NodeId> = nodes.collect();
@@ -82,17 +80,4 @@ pub(crate) fn tasks(
     };
     let all = (0..count).map(task).collect();
     Ok(Tasks { of, all, bytes })
-}
-
-/// The values that leave the task they are made in.
-fn wanted(graph: &Graph, of: &[usize]) -> BTreeSet<ValueId> {
-    let producers = graph.producers();
-    let mut wanted: BTreeSet<ValueId> = graph.outputs.iter().copied().collect();
-    for (id, node) in graph.nodes() {
-        let away = |value: &ValueId| {
-            producers[value.index()].is_some_and(|from| of[from.index()] != of[id.index()])
-        };
-        wanted.extend(node.uses().filter(away));
-    }
-    wanted
 }
