@@ -35,7 +35,9 @@ fn load(path: &std::path::Path) -> Result<Core, NoLibrary> {
         let found = unsafe { library.get::<unsafe extern "C" fn()>(name) };
         if found.is_err() {
             let name = String::from_utf8_lossy(name);
-            return Err(broken(format!("it has no `{name}`; OpenVINO 2026 is needed (2026.4 was tested)")));
+            return Err(broken(format!(
+                "it has no `{name}`; OpenVINO 2026 is needed (2026.4 was tested)"
+            )));
         }
     }
     openvino_sys::library::load_from(path).map_err(broken)?;
