@@ -118,6 +118,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     if args.json {
         let report = json!({
             "model": model, "device": device.id, "threads": device.threads, "devices": devices,
+            "modelled": session.is_simulated(),
             "load_ms": load_ms, "first_ms": first_ms, "steady": steady,
             "memory_mib": {"start": start_mib, "first": first_mib, "end": end_mib},
             "profile": profile, "together": together, "precision": args.target.precision_json(&session),
@@ -129,6 +130,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             println!("input {name}: {} from {source}", value.describe());
         }
         println!("load {}, first inference {}", show::millis(load_ms), show::millis(first_ms));
+        if session.is_simulated() {
+            println!("a device is only described: what follows is modelled, not measured");
+        }
         if let (Some(start), Some(first), Some(end)) = (start_mib, first_mib, end_mib) {
             let (first, end) = (first - start, end - start);
             println!("memory {first:.1} MiB after the first inference, {end:.1} MiB at the end");
@@ -156,6 +160,11 @@ fn steady(args: &Args, session: &Session, inputs: &Inputs) -> Result<Option<Stat
         let begun = Instant::now();
         while begun.elapsed() < limit && samples.len() < most {
             let arguments = inputs.values.clone();
+            if session.is_simulated() {
+                let (_, trace) = session.trace(arguments)?;
+                samples.extend(trace.simulated.map(|simulated| simulated.total_s * 1e3));
+                continue;
+            }
             let started = Instant::now();
             let outputs = session.run(arguments)?;
             samples.push(ms(started));

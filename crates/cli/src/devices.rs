@@ -6,21 +6,28 @@ use anyhow::Result;
 use comfy_table::{Cell, Color};
 use hetra::{DriverState, Found};
 
-use crate::show;
+use crate::{catalogue, show};
 
 /// List devices: found, broken or missing, and what to install
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
   hetra devices
+  hetra devices --catalogue
   hetra devices --json")]
 pub(crate) struct Args {
+    /// List devices that are described and need not be here, for `-d sim:ID`
+    #[arg(long)]
+    catalogue: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    if args.catalogue {
+        return catalogue::run(args.json);
+    }
     let found = hetra::devices();
     if args.json {
         println!("{}", serde_json::to_string_pretty(&found)?);

@@ -6,6 +6,7 @@
 #![allow(clippy::print_stderr, reason = "progress and errors go to stderr")]
 
 mod bench;
+mod catalogue;
 mod classes;
 mod compare;
 mod completions;
@@ -23,6 +24,7 @@ mod literal;
 mod npy;
 mod on_device;
 mod plan;
+mod plan_show;
 mod probe;
 mod profile;
 mod recorded;

@@ -5,13 +5,11 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use clap::ValueEnum;
-use hetra::placing::{
-    self, Certificate, Considered, PlanFile, PlanGoal, PlanMoment, PlanOptions, PlanTask,
-};
-use hetra::{DriverState, ExportOptions, HostThreads, Seat, Session, Value};
+use hetra::placing::{self, GOALS, PlanBounds, PlanFile, PlanGoal, PlanMoment, PlanOptions};
+use hetra::{DriverState, ExportOptions, HostThreads, Machine, Seat, Session, Value};
 
 use crate::inputs::InputArgs;
+use crate::plan_show;
 use crate::session::threads;
 use crate::show;
 use crate::usage::{or_usage, tolerance, usage};
@@ -25,11 +23,14 @@ Examples:
   hetra plan model.onnx --goal throughput --explain
   hetra plan model.onnx --pin 'encoder*=cpu' --pin 'Softmax=cpu'
   hetra plan model.onnx --annotate placed.onnx    node metadata `layer_ann`, for ONNX Runtime
+  hetra plan model.onnx -d cpu,sim:l4,sim:h100-sxm --goal latency=1,cost=1 --machine box.toml
+  hetra plan model.onnx -d cpu,sim:jetson-agx-orin --goal energy --max-latency 10ms --pareto
   hetra plan --list-policies
 
 Each device runs the whole model first; what gives other results than the processor in f32, beyond
 --max-error, is not used. Then tasks of the model are timed on each device, policies choose, and the
-best mix is run beside the best single device, pair by pair. The measured winner is the plan.")]
+best mix is run beside the best single device, pair by pair. The measured winner is the plan. Devices
+that are only described (`sim:ID`, see `hetra devices --catalogue`) are modelled, and marked so.")]
 pub(crate) struct Args {
     /// The model, an ONNX file
     #[arg(required_unless_present = "list_policies")]
@@ -42,9 +43,20 @@ pub(crate) struct Args {
     /// Host threads of each device that takes a number [default: one for each core]
     #[arg(long, value_name = "N", value_parser = threads, allow_negative_numbers = true)]
     threads: Option<usize>,
-    /// What is to be made small
-    #[arg(long, value_enum, default_value_t = GoalArg::Latency)]
-    goal: GoalArg,
+    /// What is to be made small: latency, throughput, energy or cost, or a weighted sum of parts of
+    /// what the host takes, such as latency=1,energy=0.5
+    #[arg(long, default_value = "latency", value_name = "GOAL", value_parser = PlanGoal::parse)]
+    goal: PlanGoal,
+    #[command(flatten)]
+    bounds: BoundArgs,
+    /// Show the plans of which none is better than another in every respect: latency, throughput,
+    /// energy, cost
+    #[arg(long)]
+    pareto: bool,
+    /// A machine file that says what devices draw and cost: [device.cpu] power.max, price.per_hour_usd
+    /// and so on
+    #[arg(long, value_name = "FILE")]
+    machine: Option<PathBuf>,
     /// Policies that may choose, with commas between them (see --list-policies) [default: all]
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     policy: Vec<String>,
@@ -52,6 +64,9 @@ pub(crate) struct Args {
     /// that fits holds (repeatable)
     #[arg(long, value_name = "PATTERN=ID", value_parser = pin)]
     pin: Vec<(String, String)>,
+    /// Keep nodes away from a device (repeatable; patterns as with --pin)
+    #[arg(long, value_name = "PATTERN=ID", value_parser = pin)]
+    exclude: Vec<(String, String)>,
     /// Most tasks that the model is placed by, about
     #[arg(long, default_value_t = 12, value_name = "N", value_parser = tasks)]
     tasks: usize,
@@ -74,7 +89,7 @@ pub(crate) struct Args {
     /// Show what each task takes on each device, and why others do not do it
     #[arg(long)]
     explain: bool,
-    /// List the policies
+    /// List the policies, and the goals
     #[arg(long)]
     list_policies: bool,
     /// Print the plan as JSON, alone on stdout
@@ -82,13 +97,62 @@ pub(crate) struct Args {
     json: bool,
 }
 
-/// `--goal`.
-#[derive(ValueEnum, Clone, Copy, Debug)]
-enum GoalArg {
-    /// The time of one run
-    Latency,
-    /// The time between two results, when runs overlap
-    Throughput,
+/// What a plan must keep to.
+#[derive(clap::Args)]
+struct BoundArgs {
+    /// Longest time of a run by itself, such as 10ms
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    max_latency: Option<f64>,
+    /// Fewest runs in a second, when they overlap
+    #[arg(long, value_name = "N", value_parser = rate)]
+    min_throughput: Option<f64>,
+    /// Most power, in the mean over a run, such as 15W
+    #[arg(long, value_name = "WATTS", value_parser = watts)]
+    max_power: Option<f64>,
+    /// Most energy of a run, such as 0.2J
+    #[arg(long, value_name = "JOULES", value_parser = joules)]
+    max_energy: Option<f64>,
+    /// Most dollars of a run
+    #[arg(long, value_name = "USD", value_parser = rate)]
+    max_cost: Option<f64>,
+}
+
+impl BoundArgs {
+    fn bounds(&self) -> PlanBounds {
+        PlanBounds {
+            latency_s: self.max_latency,
+            per_second: self.min_throughput,
+            watts: self.max_power,
+            joules: self.max_energy,
+            dollars: self.max_cost,
+        }
+    }
+}
+
+/// A positive number with a unit, of which each has its scale.
+fn with_unit(text: &str, units: &[(&str, f64)], example: &str) -> Result<f64, String> {
+    let of = |(unit, scale): &(&str, f64)| {
+        let number: f64 = text.strip_suffix(unit)?.trim().parse().ok()?;
+        (number.is_finite() && number > 0.0).then_some(number * scale)
+    };
+    let found = units.iter().find_map(of);
+    found.ok_or_else(|| format!("wanted a positive number such as {example}"))
+}
+
+fn duration(text: &str) -> Result<f64, String> {
+    with_unit(text, &[("ms", 1e-3), ("us", 1e-6), ("s", 1.0)], "10ms")
+}
+
+fn watts(text: &str) -> Result<f64, String> {
+    with_unit(text, &[("mW", 1e-3), ("kW", 1e3), ("W", 1.0), ("", 1.0)], "15W")
+}
+
+fn joules(text: &str) -> Result<f64, String> {
+    with_unit(text, &[("mJ", 1e-3), ("kJ", 1e3), ("J", 1.0), ("", 1.0)], "0.2J")
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    with_unit(text, &[("", 1.0)], "0.5")
 }
 
 fn pin(text: &str) -> Result<(String, String), String> {
@@ -110,11 +174,7 @@ fn tasks(text: &str) -> Result<usize, String> {
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     if args.list_policies {
-        let mut table = show::table(&["policy", "how it chooses"], &[]);
-        for policy in hetra::POLICIES {
-            table.add_row([policy.name, policy.doc]);
-        }
-        println!("{table}");
+        list();
         return Ok(ExitCode::SUCCESS);
     }
     let path = args.model.as_deref().ok_or_else(|| usage("no model"))?;
@@ -124,6 +184,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let mut imported = hetra_onnx::import_file(path, &import).with_context(model)?;
     imported.info.warnings.iter().for_each(|text| show::warn(text));
     args.inputs.given().fix_defaults(&mut imported.graph);
+    let machine = args.machine.as_deref().map(Machine::read).transpose();
+    let machine = machine.map_err(|error| usage(error.to_string()))?;
     let devices = devices(args)?;
     // It says what the inputs are called and of what type they are.
     let session = Session::builder().model(imported.clone()).on(devices[0].device.clone()).build();
@@ -138,10 +200,11 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         bar.set_message(moment.what.clone());
     };
     let options = PlanOptions {
-        goal: match args.goal {
-            GoalArg::Latency => PlanGoal::Latency,
-            GoalArg::Throughput => PlanGoal::Throughput,
-        },
+        goal: args.goal,
+        bounds: args.bounds.bounds(),
+        frontier: args.pareto,
+        machine,
+        exclusions: args.exclude.clone(),
         tasks_max: args.tasks,
         policies: args.policy.clone(),
         pins: args.pin.clone(),
@@ -161,9 +224,22 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     if args.json {
         println!("{}", plan.print());
     } else {
-        print(path, &plan, args.explain);
+        plan_show::print(path, &plan, args.explain);
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn list() {
+    let mut table = show::table(&["policy", "how it chooses"], &[]);
+    for policy in hetra::POLICIES {
+        table.add_row([policy.name, policy.doc]);
+    }
+    println!("{table}");
+    let mut table = show::table(&["goal", "what is made small"], &[]);
+    for (name, doc) in GOALS {
+        table.add_row([name, doc]);
+    }
+    println!("\n{table}");
 }
 
 fn check_policies(names: &[String]) -> Result<()> {
@@ -255,116 +331,19 @@ fn annotate(model: &hetra::Model, plan: &PlanFile, file: &Path) -> Result<()> {
     std::fs::write(file, bytes).with_context(|| file.display().to_string())
 }
 
-fn millis(seconds: f64) -> String {
-    show::millis(seconds * 1e3)
-}
-
-fn print(path: &Path, plan: &PlanFile, explain: bool) {
-    println!("{} for {}: {}", path.display(), plan.goal, chosen(plan));
-    let mut table = show::table(&["plan", "by", "predicted", "measured", "error"], &[2, 3, 4]);
-    for row in &plan.considered {
-        let Considered { name, policy, predicted_s, measured_s, error } = row;
-        let mark = if *name == plan.chosen { "* " } else { "  " };
-        table.add_row([
-            format!("{mark}{name}"),
-            policy.clone().unwrap_or_else(|| "itself".to_string()),
-            millis(*predicted_s),
-            measured_s.map_or("not run".to_string(), millis),
-            error.map_or(String::new(), |error| format!("{error:.1e}")),
-        ]);
-    }
-    println!("\n{table}");
-    if plan.parts.len() > 1 {
-        let mut table = show::table(&["part", "device", "nodes", "from", "to", "because"], &[0, 2]);
-        for (index, part) in plan.parts.iter().enumerate() {
-            let nodes: u32 = part.nodes.iter().map(|(from, to)| to - from).sum();
-            table.add_row([
-                index.to_string(),
-                part.device.clone(),
-                nodes.to_string(),
-                show::short(&part.first),
-                show::short(&part.last),
-                part.cause.clone(),
-            ]);
-        }
-        println!("\n{table}");
-    }
-    if explain {
-        print_tasks(plan);
-    }
-    for refused in &plan.refused {
-        println!("not used: {}: {}", refused.name, refused.reason);
-    }
-    if let Some(bound) = &plan.bound {
-        let (seconds, by) = (millis(bound.seconds), &bound.by);
-        println!("by what the tasks took, no placement is below {seconds} ({by})");
-    }
-    plan.certificate.iter().for_each(|certificate| println!("{}", sentence(certificate)));
-}
-
-/// What was chosen, in words.
-fn chosen(plan: &PlanFile) -> String {
-    let used: std::collections::BTreeSet<&str> =
-        plan.parts.iter().map(|part| part.device.as_str()).collect();
-    let used: Vec<&str> = used.into_iter().collect();
-    match used.len() {
-        1 => format!("all of it on {}", used[0]),
-        _ => format!("{} parts on {}", plan.parts.len(), used.join(", ")),
-    }
-}
-
-fn sentence(certificate: &Certificate) -> String {
-    let Certificate { plan, single, pairs, plan_s, single_s, ratio, faster, winner } = certificate;
-    format!(
-        "measured in {pairs} pairs, {faster} of them won: {plan} {}, {single} {}, ratio {:.3} \
-         ({:.3} to {:.3}): {winner}",
-        millis(plan_s.median),
-        millis(single_s.median),
-        ratio.median,
-        ratio.lower,
-        ratio.upper
-    )
-}
-
-fn print_tasks(plan: &PlanFile) {
-    let mut devices: Vec<&str> = Vec::new();
-    for task in &plan.tasks {
-        let left = task.left.iter().map(|left| left.device.as_str());
-        for device in task.seconds.keys().map(String::as_str).chain(left) {
-            if !devices.contains(&device) {
-                devices.push(device);
-            }
-        }
-    }
-    devices.sort_unstable();
-    let head: Vec<&str> = ["task", "nodes"].into_iter().chain(devices.iter().copied()).collect();
-    let numbers: Vec<usize> = (1..head.len()).collect();
-    let mut table = show::table(&head, &numbers);
-    for task in &plan.tasks {
-        let cell = |device: &&str| match task.seconds.get(*device) {
-            Some(&seconds) if task.device == **device => format!("* {}", millis(seconds)),
-            Some(&seconds) => millis(seconds),
-            None => "-".to_string(),
-        };
-        let cells = devices.iter().map(cell);
-        let row = [show::short(&task.first), task.nodes.to_string()].into_iter().chain(cells);
-        table.add_row(row.collect::<Vec<_>>());
-    }
-    println!("\n{table}");
-    let reason = |task: &PlanTask| {
-        let first = show::short(&task.first);
-        let left = task.left.iter();
-        left.map(|left| format!("  {first} on {}: {}", left.device, left.reason))
-            .collect::<Vec<_>>()
-    };
-    let mut reasons: Vec<String> = plan.tasks.iter().flat_map(reason).collect();
-    reasons.dedup();
-    reasons.iter().for_each(|reason| println!("{reason}"));
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bounds_have_units() {
+        assert_eq!(duration("10ms"), Ok(0.01));
+        assert_eq!((duration("2s"), watts("15W"), joules("5mJ")), (Ok(2.0), Ok(15.0), Ok(0.005)));
+        assert_eq!((watts("15"), rate("3")), (Ok(15.0), Ok(3.0)));
+        for text in ["10", "-1ms", "xms", "0ms", "infs"] {
+            assert!(duration(text).unwrap_err().contains("10ms"), "{text}");
+        }
+    }
 
     #[test]
     fn seats_and_pins_are_read() {

@@ -160,6 +160,7 @@ mod tests {
             start_ns: 0,
             duration_ns: ns,
             kernel_ns: Some(ns / 2),
+            modelled: None,
             inner: Vec::new(),
         };
         let trace = |ns| Trace { steps: vec![step(ns)], ..Trace::default() };

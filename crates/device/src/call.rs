@@ -7,6 +7,7 @@ use hetra_ir::{Graph, Node, NodeId, Type, ValueId};
 use hetra_kernel::KernelError;
 use hetra_ops::{EvalCtx, OpError, Outer, Runner};
 use hetra_tensor::{Buffer, DType, Tensor, TensorError, Value, element_count};
+use serde::Serialize;
 use smallvec::SmallVec;
 
 /// Why a device cannot do what it was asked.
@@ -129,6 +130,17 @@ pub struct Call<'a> {
     pub runner: &'a dyn Runner,
     /// Set by a program whose kernel did not do these arguments, so that the reference ran.
     pub fell_back: &'a Cell<bool>,
+    /// Set by a program of a device that is only described: what the run would take there.
+    pub modelled: &'a Cell<Option<Modelled>>,
+}
+
+/// What a run takes on hardware that is not there, by a model of it.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Modelled {
+    /// Seconds.
+    pub seconds: f64,
+    /// Joules of the device; none where its power is not known.
+    pub joules: Option<f64>,
 }
 
 impl Call<'_> {

@@ -37,8 +37,37 @@ pub struct DeviceInfo {
     /// nodes: another runtime.
     #[serde(default)]
     pub takes_parts: bool,
+    /// Its link to the host's memory, if the device is only described: times are modelled then, and
+    /// results made by the host's processor.
+    #[serde(default)]
+    pub simulated: Option<Wires>,
     /// Numbers that bound what it takes; none where nothing but memory does.
     pub limits: Vec<Limit>,
+}
+
+/// A link between a device's memory and the host's, by its description.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Wires {
+    /// To the device.
+    pub into: Wire,
+    /// From the device.
+    pub out: Wire,
+}
+
+/// One direction of a link.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Wire {
+    /// Seconds before the first byte.
+    pub latency_s: f64,
+    /// Seconds for each byte.
+    pub byte_s: f64,
+}
+
+impl Wire {
+    /// Seconds of a copy.
+    pub fn seconds(&self, bytes: f64) -> f64 {
+        self.latency_s + bytes * self.byte_s
+    }
 }
 
 /// One bound of a device.
@@ -75,6 +104,7 @@ impl DeviceInfo {
             dtypes: Vec::new(),
             subgroup: None,
             takes_parts: false,
+            simulated: None,
             limits: Vec::new(),
         }
     }

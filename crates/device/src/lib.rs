@@ -26,12 +26,12 @@ mod schedules;
 mod space;
 
 pub use cache::{KernelCache, cache_folder};
-pub use call::{Call, DeviceError, Part, Program, Room, Values};
+pub use call::{Call, DeviceError, Modelled, Part, Program, Room, Values};
 pub use compiled::{Compiled, Pending, Queue};
 pub use delegate::{
     Delegate, DelegateDevice, Export, Loaded, Names, NoLibrary, find_library, normalise,
 };
-pub use info::{DeviceInfo, DriverState, Found, Limit, Peak};
+pub use info::{DeviceInfo, DriverState, Found, Limit, Peak, Wire, Wires};
 pub use kernel_call::{KernelArg, no_memory, run_on_host, scalar_of};
 pub use launch::{Launch, LaunchArg, LaunchLimits, Launcher};
 pub use null::NullDevice;

@@ -177,6 +177,7 @@ impl Alone {
                 outer: &|_| None,
                 runner: &Interpreter,
                 fell_back: &fell_back,
+                modelled: &Cell::new(None),
             };
             let started = Instant::now();
             let outputs = program.run(call)?;

@@ -43,7 +43,9 @@ impl Flow {
     /// at once or the host can do what a device hangs in, and wherever a device has processors of
     /// its own; `None` for the others, which are run step by step on the thread of the caller.
     pub(crate) fn of(engine: &Engine, plan: &Plan) -> Option<Flow> {
-        if engine.lanes.is_empty() {
+        // Described devices take what their model says, and run one after the other, so that what
+        // the host does meanwhile is timed by itself; unless one is watched for hanging.
+        if engine.lanes.is_empty() || (engine.is_simulated() && engine.hang_after.is_none()) {
             return None;
         }
         let lane = |step: &Step| engine.lanes.get(step.node.index())?.clone();
@@ -457,7 +459,7 @@ fn by_host(
     let (values, inner) = spare.run(inputs, context).map_err(fault)?;
     let time = start_ns.zip(context.recorder).map(|(start_ns, recorder)| {
         let took = recorder.now_ns() - start_ns;
-        let did = run::Did { fell_back: false, inner };
+        let did = run::Did { inner, ..run::Did::default() };
         let host = spare.host().device.info().id.clone();
         let time = run::time(engine, plan, step, did, (start_ns, took));
         StepTime { device: host, kernel: "spare".to_string(), ..time }

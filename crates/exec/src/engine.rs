@@ -16,6 +16,7 @@ use crate::concurrent::{self, Flow};
 use crate::lane::{Lane, Seat};
 use crate::options::RunOptions;
 use crate::run::{self, RunContext};
+use crate::simulated;
 use crate::spare::Spare;
 use crate::trace::{Recorded, Recorder, StepTime, Trace};
 
@@ -264,6 +265,11 @@ impl Engine {
         failing
     }
 
+    /// Whether a device of its parts is only described.
+    pub fn is_simulated(&self) -> bool {
+        self.lanes.iter().flatten().any(|lane| lane.device.info().simulated.is_some())
+    }
+
     /// The same graph and programs, for threads that may outlive a run.
     fn handle(&self) -> Arc<Engine> {
         self.shared.get_or_init(|| Arc::new(self.on(self.device.clone()))).clone()
@@ -424,13 +430,14 @@ impl Engine {
         let context = RunContext { options, recorder: recorder.as_ref() };
         let ran = concurrent::run(&self.handle(), plan, flow, inputs, context);
         drop(timed);
-        let (values, steps) = ran.map_err(ExecError::of)?;
+        let (values, mut steps) = ran.map_err(ExecError::of)?;
         if !options.on_device {
             self.fetch(&plan.outputs, &values)?;
         }
         if let (Some(trace), Some(recorder)) = (trace, &recorder) {
+            let simulated = simulated::simulate(self, plan, &mut steps);
             let slot_bytes = plan.slot_bytes();
-            *trace = recorder.trace(Recorded { steps, plan_ns: 0, slot_bytes });
+            *trace = recorder.trace(Recorded { steps, plan_ns: 0, slot_bytes, simulated });
         }
         Ok(values)
     }
@@ -505,8 +512,9 @@ impl Engine {
         if memories.len() < MEMORIES_MAX {
             memories.push(memory);
         }
-        let (values, steps) = result?;
-        Ok((values, Recorded { steps, plan_ns, slot_bytes: plan.slot_bytes() }))
+        let (values, mut steps) = result?;
+        let simulated = simulated::simulate(self, &plan, &mut steps);
+        Ok((values, Recorded { steps, plan_ns, slot_bytes: plan.slot_bytes(), simulated }))
     }
 }
 

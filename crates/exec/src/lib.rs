@@ -17,6 +17,7 @@ mod engine;
 mod lane;
 mod options;
 mod run;
+mod simulated;
 mod spare;
 mod trace;
 
@@ -24,4 +25,5 @@ pub use alone::Alone;
 pub use engine::{Engine, ExecError, Stop};
 pub use lane::Seat;
 pub use options::{Cancel, RunOptions};
+pub use simulated::Simulated;
 pub use trace::{Event, StepTime, Trace};

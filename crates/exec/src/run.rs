@@ -2,10 +2,10 @@
 
 use std::cell::{Cell, RefCell};
 
-use hetra_device::{Call, DeviceError, Room, Values};
+use hetra_device::{Call, DeviceError, Modelled, Room, Values};
 use hetra_ir::{Node, ValueId};
-use hetra_ops::{Compute, Kind, NodeError, OpError, Outer, find, multiplied};
-use hetra_pass::work_of;
+use hetra_ops::{Compute, NodeError, OpError, Outer, multiplied};
+use hetra_pass::{traffic, work_of};
 use hetra_plan::{Plan, Step};
 use hetra_tensor::{DType, Value, element_count};
 
@@ -68,9 +68,12 @@ pub(crate) fn run(
 }
 
 /// What became of a step.
+#[derive(Default)]
 pub(crate) struct Did {
     /// Its kernel left the work to the reference.
     pub(crate) fell_back: bool,
+    /// What it would take on its device, where that is only described.
+    pub(crate) modelled: Option<Modelled>,
     /// The steps of its bodies.
     pub(crate) inner: Vec<StepTime>,
 }
@@ -110,7 +113,7 @@ pub(crate) fn execute(
         }
         let (values, inner) =
             spare.run(inputs, context).map_err(|source| fault(engine, node, source))?;
-        Ok((values.into_iter().collect(), Did { fell_back: false, inner }))
+        Ok((values.into_iter().collect(), Did { inner, ..Did::default() }))
     };
     if lane.is_out(engine.hang_after) {
         return instead("is left alone after it failed");
@@ -160,8 +163,17 @@ fn by_device(
     let fell_back = Cell::new(false);
     let runner = Bodies { engine, context, steps: RefCell::default() };
     let Arguments { inputs, in_place, rooms, outer } = arguments;
-    let call =
-        Call { node, inputs, in_place, rooms, outer, runner: &runner, fell_back: &fell_back };
+    let modelled = Cell::new(None);
+    let call = Call {
+        node,
+        inputs,
+        in_place,
+        rooms,
+        outer,
+        runner: &runner,
+        fell_back: &fell_back,
+        modelled: &modelled,
+    };
     let program = &engine.programs[step.node.index()];
     let strict = context.options.no_fallback;
     if strict && program.falls_back() {
@@ -173,7 +185,8 @@ fn by_device(
     if strict && fell_back.get() {
         return Err(refused());
     }
-    Ok((values, Did { fell_back: fell_back.get(), inner: runner.steps.take() }))
+    let (fell_back, modelled) = (fell_back.get(), modelled.get());
+    Ok((values, Did { fell_back, modelled, inner: runner.steps.take() }))
 }
 
 impl Frame<'_> {
@@ -321,6 +334,7 @@ pub(crate) fn time(
         start_ns,
         duration_ns,
         kernel_ns: None,
+        modelled: did.modelled,
         inner: did.inner,
     }
 }
@@ -340,13 +354,5 @@ fn work(engine: &Engine, plan: &Plan, node: &Node) -> (f64, u64) {
         let dtype = if rounded { DType::BF16 } else { ty.dtype()? };
         u64::try_from(dtype.bytes(elements)?).ok()
     };
-    let kind = find(&node.op).map(|def| def.kind);
-    let written: u64 = node.defs().filter_map(bytes).sum();
-    let read: u64 = match kind {
-        Some(Kind::View) => return (work.ops, 0),
-        // A gather does not read all of its table.
-        Some(Kind::Move) => node.uses().filter_map(bytes).map(|all| all.min(written)).sum(),
-        _ => node.uses().filter_map(bytes).sum(),
-    };
-    (work.ops, read + written)
+    (work.ops, traffic(node, |id| bytes(id).unwrap_or(0)))
 }

@@ -4,8 +4,11 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use hetra_device::Modelled;
 use hetra_tensor::DType;
 use serde::{Serialize, Serializer};
+
+use crate::simulated::Simulated;
 
 /// Most steps of bodies in one trace, give or take those of one turn: a loop may make millions.
 const BODY_STEPS_MAX: usize = 1 << 16;
@@ -41,6 +44,10 @@ pub struct StepTime {
     /// Nanoseconds of its kernels by the device's own clock, measured; `None` where it has none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kernel_ns: Option<u64>,
+    /// What it takes on a device that is only described; start and duration are modelled then, and
+    /// so is the start of every other step of the run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub modelled: Option<Modelled>,
     /// Steps of its bodies, turn after turn, in the order they ran.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub inner: Vec<StepTime>,
@@ -88,6 +95,9 @@ pub struct Trace {
     pub total_ns: u64,
     /// Bytes of the plan's memory slots.
     pub slot_bytes: usize,
+    /// How the run would go, where devices of it are only described.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub simulated: Option<Simulated>,
 }
 
 impl Trace {
@@ -175,6 +185,7 @@ pub(crate) struct Recorded {
     pub(crate) steps: Vec<StepTime>,
     pub(crate) plan_ns: u64,
     pub(crate) slot_bytes: usize,
+    pub(crate) simulated: Option<Simulated>,
 }
 
 impl Recorder {
@@ -231,6 +242,7 @@ impl Recorder {
             plan_ns: top.plan_ns,
             total_ns: self.now_ns(),
             slot_bytes: top.slot_bytes,
+            simulated: top.simulated,
         }
     }
 }
@@ -254,6 +266,7 @@ mod tests {
             start_ns: 0,
             duration_ns,
             kernel_ns: None,
+            modelled: None,
             inner,
         }
     }
@@ -278,7 +291,7 @@ mod tests {
         assert!(recorder.begin_body());
         recorder.end_body(7);
         assert!(!recorder.begin_body() && !recorder.begin_body());
-        let top = Recorded { steps: Vec::new(), plan_ns: 0, slot_bytes: 0 };
+        let top = Recorded { steps: Vec::new(), plan_ns: 0, slot_bytes: 0, simulated: None };
         assert_eq!(recorder.trace(top).turns_left_out, 2);
     }
 }

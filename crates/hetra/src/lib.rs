@@ -42,6 +42,7 @@
 pub mod array;
 mod budget;
 mod builder;
+mod described;
 mod error;
 mod int8;
 mod outputs;
@@ -64,11 +65,15 @@ pub use hetra_device::{
     is_required,
 };
 pub use hetra_device_kernels::kernel_ops;
-pub use hetra_exec::{Cancel, Event, ExecError, RunOptions, Seat, StepTime, Stop, Trace};
+pub use hetra_device_sim::{Faults, Faulty};
+pub use hetra_exec::{
+    Cancel, Event, ExecError, RunOptions, Seat, Simulated, StepTime, Stop, Trace,
+};
 pub use hetra_ir::{
     Attr, Attrs, Builder as GraphBuilder, Dim, Graph, Node, NodeId, TensorType, Type, ValueId,
 };
 pub use hetra_kernel::{Lanes, Source, f16, kernel, kernel_fn};
+pub use hetra_machine::{Anchor, DeviceSpec, Figure, LinkSpec, Machine, MachineError, catalogue};
 pub use hetra_onnx::{
     ExportError, ExportOptions, ImportError, ImportOptions, Model, ModelInfo, export, import_file,
     import_model,
@@ -99,6 +104,7 @@ pub static DRIVERS: &[&dyn Driver] = &[
     &hetra_device_opencl::OpenClDriver,
     &hetra_device_openvino::OpenVinoDriver { export: for_delegates },
     &hetra_device_ort::OrtDriver { export: for_delegates },
+    &hetra_device_sim::SimDriver { host: &described::Described },
 ];
 
 /// The operator set that other runtimes are told, unless a graph has operators of a later one: one

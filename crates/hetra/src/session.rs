@@ -279,6 +279,12 @@ impl Session {
         self.inner.engine.devices()
     }
 
+    /// Whether a device of it is only described: what runs take is modelled then, and told by
+    /// [`Trace::simulated`]; the host computes for it.
+    pub fn is_simulated(&self) -> bool {
+        self.inner.engine.is_simulated()
+    }
+
     /// Devices that have failed and not done what they should since, and how often. What they fail
     /// at, or hang in, the host does ([`Trace::events`]); they are left alone for a while, longer
     /// each time, and tried again.

@@ -58,7 +58,7 @@ impl Catalogue {
     }
 
     /// What to say of an id that is none: those that look like it.
-    pub(crate) fn near(&self, id: &str) -> String {
+    pub fn near(&self, id: &str) -> String {
         let word = id.split('-').next().unwrap_or(id);
         let like = |known: &&str| !word.is_empty() && known.contains(word);
         let near: Vec<&str> = self.devices().map(|(id, _)| id).filter(like).take(8).collect();

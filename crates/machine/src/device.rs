@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 use crate::figure::Figure;
 use crate::machine::MachineError;
 
-/// What numbers a device computes with, as peaks name them.
-pub const NUMBERS: [&str; 6] = ["f64", "f32", "f16", "bf16", "i8", "i4"];
+/// What numbers a device computes with, as peaks name them, and how many bits one has.
+pub const NUMBERS: [(&str, u32); 6] =
+    [("f64", 64), ("f32", 32), ("f16", 16), ("bf16", 16), ("i8", 8), ("i4", 4)];
 
 /// What kind of hardware a device is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -236,8 +237,9 @@ impl DeviceSpec {
             field: field.to_string(),
             reason,
         };
-        if let Some(number) = self.peak.keys().find(|number| !NUMBERS.contains(&number.as_str())) {
-            let known = NUMBERS.join(", ");
+        let known = |number: &&String| NUMBERS.iter().any(|(name, _)| name == number);
+        if let Some(number) = self.peak.keys().find(|number| !known(number)) {
+            let known = NUMBERS.map(|(name, _)| name).join(", ");
             return Err(fault("peak", format!("`{number}` is none of {known}")));
         }
         for (field, figure) in self.figures() {

@@ -1,6 +1,7 @@
 //! A computer: its devices and links, and the file that says so.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
@@ -8,6 +9,8 @@ use crate::catalogue;
 use crate::device::DeviceSpec;
 use crate::figure::Figure;
 
+/// Most bytes of a file.
+const BYTES_MAX: u64 = 16 << 20;
 /// Most devices and links of a file.
 const ENTRIES_MAX: usize = 4096;
 
@@ -72,11 +75,30 @@ pub enum MachineError {
     Link { id: String, link: String, known: String },
     #[error("{id}: like = \"{like}\" is no entry of the catalogue{near}")]
     Like { id: String, like: String, near: String },
+    #[error("{file}: {reason}")]
+    File { file: String, reason: String },
     #[error("{count} devices and links; {ENTRIES_MAX} at most")]
     Many { count: usize },
 }
 
 impl Machine {
+    /// Reads a machine file from where it is.
+    ///
+    /// # Errors
+    /// As [`Machine::parse`], with the file's name; what cannot be read.
+    pub fn read(path: &Path) -> Result<Machine, MachineError> {
+        let fault = |reason: String| {
+            let file = path.display().to_string();
+            MachineError::File { file, reason }
+        };
+        let size = std::fs::metadata(path).map_err(|error| fault(error.to_string()))?.len();
+        if size > BYTES_MAX {
+            return Err(fault(format!("{size} bytes; {BYTES_MAX} at most")));
+        }
+        let text = std::fs::read_to_string(path).map_err(|error| fault(error.to_string()))?;
+        Machine::parse(&text).map_err(|error| fault(error.to_string()))
+    }
+
     /// Reads a machine file and fills in from the catalogue what its devices are like.
     ///
     /// # Errors

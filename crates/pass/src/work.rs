@@ -1,7 +1,7 @@
 //! The work of every node, read from the rows of the operators.
 
 use hetra_ir::{Graph, Node, Type, ValueId};
-use hetra_ops::{InferCtx, NodeError, OpError, Work, find};
+use hetra_ops::{InferCtx, Kind, NodeError, OpError, Work, find};
 use hetra_tensor::Tensor;
 
 use crate::infer::infer_everywhere;
@@ -36,6 +36,19 @@ pub fn work_of(
         node.outputs.iter().map(|output| output.map_or(Type::Unknown, &ty)).collect();
     let body = |_: &Graph, _: &[Type]| Err(OpError::invalid("bodies are not counted"));
     (def.work)(&InferCtx { node, inputs: &inputs, known: &known, body: &body }, &outputs)
+}
+
+/// Bytes that a node reads and writes: those of its inputs and outputs, of what it moves as many as
+/// it writes (a gather does not read all of its table), and none for a view. `bytes` gives those
+/// of a value, 0 where its shape is not known.
+pub fn traffic(node: &Node, bytes: impl Fn(ValueId) -> u64) -> u64 {
+    let written: u64 = node.defs().map(&bytes).sum();
+    let read: u64 = match find(&node.op).map(|def| def.kind) {
+        Some(Kind::View) => return 0,
+        Some(Kind::Move) => node.uses().map(|id| bytes(id).min(written)).sum(),
+        _ => node.uses().map(&bytes).sum(),
+    };
+    read + written
 }
 
 #[cfg(test)]

@@ -221,6 +221,7 @@ fn run(
         let (outer, runner) = (&|_| None, &Interpreter);
         let fell_back = &Cell::new(false);
         let call = Call {
+            modelled: &Cell::new(None),
             node,
             inputs: &mut inputs,
             in_place: None,

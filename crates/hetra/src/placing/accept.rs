@@ -21,11 +21,16 @@ pub struct Certificate {
     pub single: String,
     /// Pairs of runs.
     pub pairs: usize,
-    /// Seconds of the plan.
-    pub plan_s: Sample,
-    /// Seconds of the single device.
-    pub single_s: Sample,
-    /// Time of the plan over that of the device, pair by pair.
+    /// In what: `s`, `J`, `USD`, or `of the host's`.
+    pub unit: String,
+    /// Whether a device of either is only described, so that this is modelled, not measured.
+    #[serde(default)]
+    pub modelled: bool,
+    /// What the plan took.
+    pub of_plan: Sample,
+    /// What the single device took.
+    pub of_single: Sample,
+    /// What the plan took over what the device did, pair by pair.
     pub ratio: Sample,
     /// Pairs in which the plan was the faster one.
     pub faster: usize,
@@ -54,7 +59,8 @@ impl Sample {
     }
 }
 
-/// Runs two plans in turn, so long or at least so often; each gives the seconds of a run.
+/// Runs two plans in turn, so long or at least so often; each gives what a run takes, in seconds
+/// unless the certificate is told otherwise.
 pub(crate) fn compare(
     (plan, run_plan): (&str, &mut dyn FnMut() -> Result<f64, Error>),
     (single, run_single): (&str, &mut dyn FnMut() -> Result<f64, Error>),
@@ -73,8 +79,10 @@ fn judge(plan: &str, single: &str, pairs: &[(f64, f64)]) -> Certificate {
         plan: plan.to_string(),
         single: single.to_string(),
         pairs: pairs.len(),
-        plan_s: sample(&|pair| pair.1),
-        single_s: sample(&|pair| pair.0),
+        unit: "s".to_string(),
+        modelled: false,
+        of_plan: sample(&|pair| pair.1),
+        of_single: sample(&|pair| pair.0),
         ratio: sample(&|pair| pair.1 / pair.0),
         faster: verdict.faster,
         winner: if verdict.wins { plan } else { single }.to_string(),

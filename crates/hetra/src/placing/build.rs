@@ -70,9 +70,13 @@ const WATCHED_MIN_S: f64 = 1e-3;
 /// How long a device may take for a part of a plan; without limit where runs are short, or where
 /// inputs may be larger than those that it was measured with.
 pub(crate) fn patience(plan: &PlanFile, graph: &Graph) -> Option<Duration> {
-    let times = plan.considered.iter().filter(|row| row.name == plan.chosen);
-    let longest = times.flat_map(|row| [Some(row.predicted_s), row.measured_s]).flatten();
-    let seconds = longest.fold(0.0, f64::max);
+    let chosen = plan.considered.iter().find(|row| row.name == plan.chosen);
+    // What a described device takes is no time of the host, which computes for it.
+    if chosen.is_some_and(|row| row.modelled) {
+        return None;
+    }
+    let figures = chosen.and_then(|row| row.figures).unwrap_or_default();
+    let seconds = figures.latency_s.max(plan.predicted_s);
     let fixed = graph.inputs.iter().all(|&id| graph.ty(id).known_shape().is_some());
     if !fixed || seconds < WATCHED_MIN_S {
         return None;

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::placing::accept::Certificate;
+use crate::placing::goal::Figures;
 
 /// The form of the file.
-pub(crate) const FORMAT: u32 = 1;
+pub(crate) const FORMAT: u32 = 2;
 /// Most bytes of a plan's file.
 const BYTES_MAX: usize = 64 << 20;
 
@@ -15,11 +16,11 @@ const BYTES_MAX: usize = 64 << 20;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PlanFile {
-    /// The form of the file: 1.
+    /// The form of the file: 2.
     pub format: u32,
     /// What it was made for, as `sha256` of the graph and its weights.
     pub model: String,
-    /// What was to be made small: `latency` or `throughput`.
+    /// What was to be made small: `latency`, `throughput`, `energy`, `cost`, or a weighted sum.
     pub goal: String,
     /// The types of the inputs that it was measured with, by name.
     pub inputs: BTreeMap<String, String>,
@@ -29,7 +30,7 @@ pub struct PlanFile {
     pub parts: Vec<PlanPart>,
     /// The name of the plan that was chosen: a device's id, or `mix`.
     pub chosen: String,
-    /// Seconds that the chosen plan was expected to take for a run, from what its tasks took.
+    /// Seconds that a run of the chosen plan was expected to take, from what its tasks took.
     pub predicted_s: f64,
     /// Everything that was considered, the best prediction first.
     pub considered: Vec<Considered>,
@@ -37,6 +38,10 @@ pub struct PlanFile {
     pub refused: Vec<Refused>,
     /// The tasks that were placed, with what each takes on each device.
     pub tasks: Vec<PlanTask>,
+    /// Plans none of which is better than another in every respect, by what tasks took; empty where
+    /// they were not asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub frontier: Vec<Frontier>,
     /// What no placement of these tasks is below; none where no policy placed them.
     pub bound: Option<Bounded>,
     /// The measurement that the choice rests on; none where there was one plan only.
@@ -87,15 +92,32 @@ pub struct Considered {
     /// The policy that found it; none for a single device.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<String>,
-    /// Seconds by what the tasks took.
-    pub predicted_s: f64,
-    /// Seconds that whole runs took, the median; none where it was not run.
+    /// What the goal makes small, by what the tasks took: seconds, joules, dollars, or parts of what
+    /// the host takes.
+    pub predicted: f64,
+    /// The same of whole runs, the median; none where it was not run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub measured_s: Option<f64>,
+    pub measured: Option<f64>,
+    /// What whole runs took in each respect.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub figures: Option<Figures>,
+    /// Whether a device of it is only described, so that what whole runs took is modelled.
+    #[serde(default)]
+    pub modelled: bool,
     /// The largest difference of an output from the processor's in f32, in parts of the output's
     /// largest magnitude.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<f64>,
+}
+
+/// One of the plans of which none is better than another in every respect.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Frontier {
+    /// Its devices.
+    pub devices: Vec<String>,
+    /// What it takes, by what the tasks took.
+    pub figures: Figures,
 }
 
 /// A device or a plan that was left out.
@@ -142,8 +164,8 @@ pub struct Left {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Bounded {
-    /// Seconds.
-    pub seconds: f64,
+    /// In the unit of the goal.
+    pub score: f64,
     /// What says so: `path`, `work` or `exact`.
     pub by: String,
 }
@@ -172,8 +194,17 @@ pub enum PlanError {
     NoDevices(Vec<String>),
     #[error("`{0}` stands twice among the devices")]
     Twice(String),
-    #[error("--pin {pattern}={device}: {reason}")]
-    Pin { pattern: String, device: String, reason: String },
+    #[error(
+        "{goal}: the {what} of {device} is not known; a machine file says it (`--machine FILE` with \
+         {field} of [device.{device}])"
+    )]
+    NoRate { goal: String, what: &'static str, device: String, field: &'static str },
+    #[error("{0} is no bound that a plan can keep: wanted a positive number")]
+    Bound(f64),
+    #[error("no plan keeps to the bounds; the nearest: {}", .0.join("; "))]
+    Bounds(Vec<String>),
+    #[error("{option} {pattern}={device}: {reason}")]
+    Pin { option: &'static str, pattern: String, device: String, reason: String },
     #[error(transparent)]
     Place(#[from] hetra_place::PlaceError),
 }
@@ -279,7 +310,8 @@ mod tests {
             considered: Vec::new(),
             refused: Vec::new(),
             tasks: Vec::new(),
-            bound: Some(Bounded { seconds: 0.5, by: "path".to_string() }),
+            frontier: Vec::new(),
+            bound: Some(Bounded { score: 0.5, by: "path".to_string() }),
             certificate: None,
         }
     }
@@ -303,7 +335,7 @@ mod tests {
         assert!(fault(vec![("gpu", vec![(0, 1)])], 1).contains("device gpu"));
         let text = plan(vec![]).print();
         let error = |text: &str| PlanFile::parse(text).unwrap_err().to_string();
-        assert!(error(&text.replace("\"format\": 1", "\"format\": 7")).contains("form 7"));
+        assert!(error(&text.replace("\"format\": 2", "\"format\": 7")).contains("form 7"));
         assert!(error(&text.replace("\"goal\"", "\"gaol\"")).contains("unknown field `gaol`"));
         assert!(error("{").contains("not readable"));
     }

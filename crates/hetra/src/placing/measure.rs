@@ -1,9 +1,10 @@
 //! What things take, measured.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use hetra_device::Device;
-use hetra_exec::{Engine, RunOptions, Seat};
+use hetra_device::{Device, Wire};
+use hetra_exec::{Engine, RunOptions, Seat, Simulated, Trace};
 use hetra_ir::{Builder, Graph};
 use hetra_tensor::{DType, Tensor, Value};
 
@@ -46,6 +47,38 @@ impl Ready {
         nodes.filter(|node| node.op == hetra_ops::PART).count()
     }
 
+    /// Whether a device of it is only described.
+    pub(crate) fn is_simulated(&self) -> bool {
+        self.engine.is_simulated()
+    }
+
+    /// Whether all of them are: no run differs from another then.
+    fn is_all_simulated(&self) -> bool {
+        self.engine.devices().iter().all(|info| info.simulated.is_some())
+    }
+
+    /// What one run takes, device by device.
+    pub(crate) fn spent(&self) -> Result<Spent, Error> {
+        let mut trace = Trace::default();
+        let inputs = self.inputs.iter().cloned().map(Some).collect();
+        let outputs = &self.engine.graph().outputs;
+        self.engine.run(inputs, outputs, &RunOptions::default(), Some(&mut trace))?;
+        if let Some(Simulated { total_s, busiest_s, joules, busy_s }) = trace.simulated {
+            return Ok(Spent { total_s, busiest_s, joules, busy_s });
+        }
+        let mut busy_s = BTreeMap::new();
+        // Its own device has what no part has.
+        let single = self.engine.devices();
+        let single = single.first().filter(|_| single.len() == 1).map(|info| info.id.clone());
+        for step in &trace.steps {
+            let device = single.clone().unwrap_or_else(|| step.device.clone());
+            *busy_s.entry(device).or_default() += step.duration_ns as f64 * 1e-9;
+        }
+        let busiest_s = busy_s.values().copied().fold(0.0, f64::max);
+        let total_s = trace.total_ns as f64 * 1e-9;
+        Ok(Spent { total_s, busiest_s, joules: BTreeMap::new(), busy_s })
+    }
+
     /// One run.
     pub(crate) fn run(&self) -> Result<Vec<Value>, Error> {
         let inputs = self.inputs.iter().cloned().map(Some).collect();
@@ -53,8 +86,11 @@ impl Ready {
         Ok(self.engine.run(inputs, outputs, &RunOptions::default(), None)?)
     }
 
-    /// Seconds of one run.
+    /// Seconds of one run; as it would go, where a device is only described.
     pub(crate) fn seconds(&self) -> Result<f64, Error> {
+        if self.is_simulated() {
+            return Ok(self.spent()?.total_s);
+        }
         let begun = Instant::now();
         self.run()?;
         Ok(begun.elapsed().as_secs_f64())
@@ -62,6 +98,9 @@ impl Ready {
 
     /// Seconds of runs for so long, after some that do not count.
     pub(crate) fn sample(&self, length: Duration) -> Result<Sample, Error> {
+        if self.is_all_simulated() {
+            return Ok(Sample::of(vec![self.seconds()?]));
+        }
         for _ in 0..WARM_UPS {
             self.run()?;
         }
@@ -75,6 +114,12 @@ impl Ready {
 
     /// Seconds between two results while `together` runs overlap, over `runs` of them.
     pub(crate) fn overlapped(&self, together: usize, runs: usize) -> Result<f64, Error> {
+        if self.is_simulated() {
+            return Ok(match together {
+                1 => self.seconds()?,
+                _ => self.spent()?.busiest_s,
+            });
+        }
         let begun = Instant::now();
         let next = std::sync::atomic::AtomicUsize::new(0);
         let work = || -> Result<(), Error> {
@@ -91,6 +136,17 @@ impl Ready {
         })?;
         Ok(begun.elapsed().as_secs_f64() / runs as f64)
     }
+}
+
+/// What a run takes, device by device.
+#[derive(Clone, Debug)]
+pub(crate) struct Spent {
+    pub(crate) total_s: f64,
+    /// What the busiest device, or direction of a link, is busy.
+    pub(crate) busiest_s: f64,
+    /// Of devices that are only described.
+    pub(crate) joules: BTreeMap<String, f64>,
+    pub(crate) busy_s: BTreeMap<String, f64>,
 }
 
 /// Seconds of a copy: to begin one, and for each byte.
@@ -114,6 +170,10 @@ const COPIES: usize = 9;
 
 /// What copies into a device's memory take, and out of it; nothing where it works in the host's.
 pub(crate) fn copying(device: &dyn Device) -> Result<(Copying, Copying), Error> {
+    if let Some(wires) = device.info().simulated {
+        let of = |wire: Wire| Copying { latency_s: wire.latency_s, byte_s: wire.byte_s };
+        return Ok((of(wires.into), of(wires.out)));
+    }
     let mut into = Vec::new();
     let mut out = Vec::new();
     for bytes in [SMALL, LARGE] {

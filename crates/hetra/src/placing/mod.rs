@@ -7,21 +7,30 @@
 
 mod accept;
 mod build;
+mod choose;
 mod file;
 mod fingerprint;
 mod gate;
+mod gauge;
+mod goal;
 mod measure;
+mod meter;
 mod pattern;
 mod planner;
+mod problem;
 mod report;
+mod rules;
 mod tasks;
+mod trial;
 mod units;
 
 pub use accept::{Certificate, Sample};
 pub use file::{
-    Bounded, Considered, Left, PlanDevice, PlanError, PlanFile, PlanPart, PlanTask, Refused,
+    Bounded, Considered, Frontier, Left, PlanDevice, PlanError, PlanFile, PlanPart, PlanTask,
+    Refused,
 };
-pub use planner::{PlanGoal, PlanMoment, PlanOptions, plan};
+pub use goal::{Figures, GOALS, PlanBounds, PlanGoal};
+pub use planner::{PlanMoment, PlanOptions, plan};
 
 /// The graph whose nodes plans speak of: a model's without what no device need do.
 pub fn placed_graph(graph: &hetra_ir::Graph) -> hetra_ir::Graph {

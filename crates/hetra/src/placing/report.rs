@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 
 use hetra_exec::Seat;
 use hetra_ir::Type;
-use hetra_place::Found;
 
 use crate::placing::accept::Certificate;
+use crate::placing::choose::Placed;
 use crate::placing::file::{
     Bounded, FORMAT, Left, PlanDevice, PlanFile, PlanPart, PlanTask, ranges,
 };
 use crate::placing::fingerprint;
+use crate::placing::goal::Figures;
 use crate::placing::planner::{Cost, MIX, Planner};
 use crate::placing::tasks::Tasks;
 
@@ -20,17 +21,28 @@ impl Planner<'_> {
         tasks: &Tasks,
         costs: &[Vec<Cost>],
         choice: &[usize],
-        found: Option<&Found>,
+        placed: Option<Placed>,
         certificate: Option<Certificate>,
     ) -> PlanFile {
         let on: Vec<usize> = tasks.all.iter().map(|task| choice[task.nodes[0].index()]).collect();
         let first = on.first().copied().unwrap_or(0);
         let mixed = on.iter().any(|&device| device != first);
         let chosen = if mixed { MIX } else { self.id(first) }.to_string();
-        let predicted = self.considered.iter().find(|considered| considered.name == chosen);
-        let predicted_s = predicted.map_or(0.0, |considered| considered.predicted_s);
+        let promised = placed.iter().flat_map(|placed| &placed.promises).find(|promise| {
+            let device = &promise.candidate.placement.device;
+            device[1..device.len() - 1] == on[..]
+        });
+        let overlaps = self.options.goal.overlaps();
+        let seconds = |figures: &Figures| match overlaps {
+            true => figures.interval_s,
+            false => figures.latency_s,
+        };
+        let predicted_s = promised.map(|promise| seconds(&promise.figures));
+        let measured = self.considered.iter().find(|row| row.name == chosen);
+        let measured = measured.and_then(|row| row.figures.as_ref().map(seconds));
+        let predicted_s = predicted_s.or(measured).unwrap_or(0.0);
         let mut considered = std::mem::take(&mut self.considered);
-        considered.sort_by(|a, b| a.predicted_s.total_cmp(&b.predicted_s));
+        considered.sort_by(|a, b| a.predicted.total_cmp(&b.predicted));
         let mut used: Vec<usize> = on.clone();
         used.push(0);
         used.sort_unstable();
@@ -50,10 +62,11 @@ impl Planner<'_> {
             considered,
             refused: std::mem::take(&mut self.refused),
             tasks: self.tasks(tasks, costs, &on),
-            bound: found.map(|found| Bounded {
-                seconds: found.bound.score,
-                by: found.bound.by.to_string(),
-            }),
+            bound: placed
+                .as_ref()
+                .and_then(|placed| placed.bound.as_ref())
+                .map(|bound| Bounded { score: bound.score, by: bound.by.to_string() }),
+            frontier: placed.map(|placed| placed.frontier).unwrap_or_default(),
             certificate,
         }
     }

@@ -38,7 +38,7 @@ pub(crate) fn tasks(
     graph: &Graph,
     inputs: &[Type],
     tasks_max: usize,
-    pinned: &[Option<usize>],
+    kinds: Vec<usize>,
 ) -> Result<Tasks, Error> {
     let inferred = infer(graph, inputs, &[]).map_err(hetra_exec::ExecError::from)?;
     let size = |ty: &Type| {
@@ -66,8 +66,7 @@ pub(crate) fn tasks(
         edges.into_iter().map(move |(from, value)| (from, to.index(), value))
     });
     let edges = edges.map(|(from, to, value)| (from, to, bytes[value.index()].max(1) as f64));
-    // What is pinned drags nothing along.
-    let kinds = pinned.iter().map(|pin| pin.map_or(0, |device| device + 1)).collect();
+    // What is kept to some devices drags nothing along.
     let fine = Fine { weight: weight.collect(), edges: edges.collect(), kinds };
     let of = coarsen(&fine, tasks_max);
     let count = of.iter().max().map_or(0, |most| most + 1);

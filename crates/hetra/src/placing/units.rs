@@ -4,14 +4,19 @@ use hetra_device::DeviceInfo;
 use hetra_exec::Seat;
 use hetra_place::Unit;
 
+/// Providers of ONNX Runtime that work on the host's processor, as ids name them.
+const HOST_IDS: [&str; 3] = ["ort", "openvino", "ort:xnnpack"];
+
+/// Whether the host's processor does a device's work.
+pub(super) fn on_host(info: &DeviceInfo) -> bool {
+    let delegate = HOST_IDS.contains(&info.id.split('?').next().unwrap_or_default());
+    info.driver == "cpu" || info.software || delegate
+}
+
 /// What computes, and with which of it each device does. Devices that the host's processor plays
 /// share it, unless it has enough processors for the threads of all of them, or each keeps to its
 /// own.
 pub(super) fn units(seats: &[Seat]) -> (Vec<Unit>, Vec<usize>) {
-    let on_host = |info: &DeviceInfo| {
-        let delegate = ["ort", "openvino"].contains(&info.id.split('?').next().unwrap_or_default());
-        info.driver == "cpu" || info.software || delegate
-    };
     let on_host: Vec<&Seat> = seats.iter().filter(|seat| on_host(seat.device.info())).collect();
     let threads: usize = on_host.iter().map(|seat| seat.device.info().threads).sum();
     // Without a number a device takes all there are.
