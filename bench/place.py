@@ -11,14 +11,13 @@ each copy, sizes, bounds. `crates/place/examples/placebench.rs` says what is mad
 import argparse
 import json
 import math
-import platform
 import statistics
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import chart as drawing
+from pages import keep, options, render
 from report import grid
 
 # What others reach on the same graphs. Latency: 12 s of annealing that begins with HEFT, one seed.
@@ -222,29 +221,11 @@ def chart(data):
     return "\n".join([*parts, "</svg>", ""])
 
 
-def render(figures, check):
-    """Writes the page and the chart beside the figures; with `check` compares. False: they differ."""
-    data = json.loads(figures.read_text())
-    same = True
-    for name, text in [("PLACEMENT.md", page(data)), ("placement.svg", chart(data))]:
-        path = figures.parent / name
-        if check and (not path.is_file() or path.read_text() != text):
-            print(f"{path} is not what its figures give", file=sys.stderr)
-            same = False
-        elif not check:
-            path.write_text(text)
-    return same
-
-
-def processor():
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.split(":")[1].strip()
-    return platform.processor()
+FILES = {"PLACEMENT.md": page, "placement.svg": chart}
 
 
 def measure(args):
-    command = [args.placebench, args.graphs, args.filter, *RUNS]
+    command = [args.program, args.graphs, args.filter, *RUNS]
     rows = []
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         for line in process.stdout:
@@ -259,26 +240,21 @@ def measure(args):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add("--placebench", help="the built example of crates/place")
+    add("--program", help="the built example of crates/place")
     add("--graphs", help="the folder of the workloads")
     add("--filter", default="", help="only graphs whose path holds this; writes no page")
     add("--rows", type=Path, help="lines that the example printed before, in the place of a run")
-    add("--out", type=Path, default=Path("docs"), help="where figures and page go")
-    add("--render-only", type=Path, metavar="JSON", help="measure nothing; write the page again")
-    add("--check", action="store_true", help="with --render-only: compare, write nothing")
+    options(parser)
     args = parser.parse_args()
     if args.render_only:
-        sys.exit(0 if render(args.render_only, args.check) else 1)
+        sys.exit(0 if render(args.render_only, FILES, args.check) else 1)
     if args.rows:
         rows = [json.loads(line) for line in args.rows.read_text().splitlines()]
     else:
         rows = measure(args)
     if args.filter:
         return
-    data = {"cpu": processor(), "date": time.strftime("%Y-%m-%d"), "rows": rows}
-    path = args.out / "placement.json"
-    path.write_text(json.dumps(data, indent=1) + "\n")
-    render(path, check=False)
+    keep(rows, args.out / "placement.json", FILES)
 
 
 if __name__ == "__main__":

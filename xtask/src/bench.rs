@@ -1,5 +1,6 @@
 //! `cargo xtask bench cpu`: Hetra beside its peers, each at its pinned version. `bench place`: the
-//! placement policies on published graphs.
+//! placement policies on published graphs. `bench sim`: described devices beside published results.
+//! `bench faults`: plans on devices that fail.
 //!
 //! This module gets what the comparison needs — a Python environment, the peers in Rust, `hetra`
 //! itself — and `bench/cpu.py` compares. All of it is under cargo's target folder, made once and
@@ -11,6 +12,7 @@ use std::process::{Command, Stdio};
 
 use crate::python::{self, step, system_python};
 use crate::report::Row;
+use crate::test;
 use crate::workspace::{Result, Workspace};
 
 /// The suite's name in the report of `cargo xtask test`.
@@ -45,24 +47,63 @@ pub(crate) fn run(workspace: &Workspace, args: &[OsString]) -> Result<bool> {
 /// Runs the placement policies on the workloads in the shared folder, with the arguments of
 /// `bench/place.py`; false when it failed.
 pub(crate) fn place(workspace: &Workspace, args: &[OsString]) -> Result<bool> {
-    let python = system_python().ok_or("no python3")?;
-    let graphs = workspace.shared().join("data").join("placement").join("dnn-partitioning");
-    if !graphs.is_dir() {
-        return Err(format!("no workloads at {}: set HETRA_SHARED", graphs.display()).into());
-    }
-    let example = ["build", "--release", "-p", "hetra-place", "--example", "placebench"];
-    step(&mut workspace.cargo(&example))?;
-    let built = workspace.metadata()?.target_directory.join("release").join("examples");
-    let mut command = script(workspace, &python, "place.py");
-    command.arg("--graphs").arg(graphs).arg("--placebench").arg(built.join("placebench"));
+    let graphs = shared(workspace, &["data", "placement", "dnn-partitioning"])?;
+    let mut command = with_example(workspace, "hetra-place", "placebench", "place.py")?;
+    Ok(command.arg("--graphs").arg(graphs).args(args).status()?.success())
+}
+
+/// Compares described devices with published results, with the arguments of `bench/sim.py`; false
+/// when it failed.
+pub(crate) fn sim(workspace: &Workspace, args: &[OsString]) -> Result<bool> {
+    let mut command = with_example(workspace, "hetra-cost", "anchors", "sim.py")?;
     Ok(command.args(args).status()?.success())
 }
 
-/// Writes docs/PERFORMANCE.md, docs/PLACEMENT.md and their charts again from the figures, or
-/// compares them; false when they differ. Without figures or without Python there is nothing to do.
+/// Runs plans on devices that fail, with the arguments of `bench/faults.py`; false when it failed.
+pub(crate) fn faults(workspace: &Workspace, args: &[OsString]) -> Result<bool> {
+    let model = shared(workspace, &["models", "face_det", "yunet_n_320_320.onnx"])?;
+    let mut command = with_example(workspace, "hetra", "faults", "faults.py")?;
+    command.envs(test::runtimes(workspace)?);
+    Ok(command.arg("--model").arg(model).args(args).status()?.success())
+}
+
+/// Something in the shared folder.
+fn shared(workspace: &Workspace, parts: &[&str]) -> Result<PathBuf> {
+    let path = parts.iter().fold(workspace.shared(), |path, part| path.join(part));
+    match path.exists() {
+        true => Ok(path),
+        false => Err(format!("there is no {}: set HETRA_SHARED", path.display()).into()),
+    }
+}
+
+/// A script of `bench/`, told where the built example of a package is.
+fn with_example(
+    workspace: &Workspace,
+    package: &str,
+    example: &str,
+    program: &str,
+) -> Result<Command> {
+    let python = system_python().ok_or("no python3")?;
+    step(&mut workspace.cargo(&["build", "--release", "-p", package, "--example", example]))?;
+    let built = workspace.metadata()?.target_directory.join("release").join("examples");
+    let mut command = script(workspace, &python, program);
+    command.arg("--program").arg(built.join(example));
+    Ok(command)
+}
+
+/// Figures in `docs/`, and the scripts that write their pages.
+const PAGES: [(&str, &str); 4] = [
+    ("performance.json", "cpu.py"),
+    ("placement.json", "place.py"),
+    ("simulation.json", "sim.py"),
+    ("faults.json", "faults.py"),
+];
+
+/// Writes the pages of [`PAGES`] and their charts again from the figures, or compares them; false
+/// when they differ. Without figures or without Python there is nothing to do.
 pub(crate) fn pages(workspace: &Workspace, check: bool) -> Result<bool> {
     let mut same = true;
-    for (name, program) in [("performance.json", "cpu.py"), ("placement.json", "place.py")] {
+    for (name, program) in PAGES {
         let figures = workspace.root.join("docs").join(name);
         let (true, Some(python)) = (figures.is_file(), system_python()) else {
             eprintln!("docs: pages of docs/{name} skipped: it is not there, or no python3");

@@ -83,6 +83,20 @@ enum Bench {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
+    /// Described devices beside published results. `-h` lists the options of `bench/sim.py`.
+    #[command(disable_help_flag = true)]
+    Sim {
+        /// Options of `bench/sim.py`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
+    /// Plans on devices that fail. `-h` lists the options of `bench/faults.py`.
+    #[command(disable_help_flag = true)]
+    Faults {
+        /// Options of `bench/faults.py`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -107,5 +121,7 @@ fn run(task: &Task) -> Result<bool> {
         Task::Docs { check } => docs::run(&workspace, *check),
         Task::Bench { what: Bench::Cpu { args } } => bench::run(&workspace, args),
         Task::Bench { what: Bench::Place { args } } => bench::place(&workspace, args),
+        Task::Bench { what: Bench::Sim { args } } => bench::sim(&workspace, args),
+        Task::Bench { what: Bench::Faults { args } } => bench::faults(&workspace, args),
     }
 }

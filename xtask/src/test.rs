@@ -141,7 +141,7 @@ const RUNTIMES: [(&str, &str, &str); 2] = [
 
 /// What tells Hetra where the fetched libraries are; what is told already stays, and one that is
 /// not fetched is looked for as ever.
-fn runtimes(workspace: &Workspace) -> Result<Vec<(&'static str, PathBuf)>> {
+pub(crate) fn runtimes(workspace: &Workspace) -> Result<Vec<(&'static str, PathBuf)>> {
     let mut found = Vec::new();
     for (variable, wheel, member) in RUNTIMES {
         let folder = fetch::pins::find(workspace, wheel)?.folder(&workspace.cache());

@@ -53,8 +53,8 @@ pub(crate) struct Args {
     /// energy, cost
     #[arg(long)]
     pareto: bool,
-    /// A machine file that says what devices draw and cost: [device.cpu] power.max, price.per_hour_usd
-    /// and so on
+    /// A machine file that says what devices draw and cost: [device.cpu] power.max,
+    /// price.per_hour_usd and so on
     #[arg(long, value_name = "FILE")]
     machine: Option<PathBuf>,
     /// Policies that may choose, with commas between them (see --list-policies) [default: all]

@@ -1,7 +1,7 @@
 //! What a graph takes on a device that is described and not there.
 //!
-//! A device is a [`Roofline`] of the figures of its [`hetra_machine::DeviceSpec`]; a graph is a list
-//! of kernels, each a [`Demand`], after the passes have joined what any good runtime joins
+//! A device is a [`Roofline`] of the figures of its [`hetra_machine::DeviceSpec`]; a graph is a
+//! list of kernels, each a [`Demand`], after the passes have joined what any good runtime joins
 //! ([`joined`]). [`Estimate`] says what they take together, how far off that may be, and in joules,
 //! where the device's power is known. [`dollars_per_hour`] is what a device costs.
 //!

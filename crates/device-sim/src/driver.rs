@@ -11,7 +11,8 @@ use hetra_machine::{DeviceSpec, LinkSpec, Machine, catalogue};
 use sha2::{Digest, Sha256};
 
 use crate::device::{Model, Numbers, SimDevice};
-use crate::faults::Fate;
+use crate::faults::{Fate, Faults};
+use crate::faulty::Faulty;
 use crate::options::{Options, parse};
 
 /// What computes, and what models, in the place of devices that are not there.
@@ -86,6 +87,49 @@ impl Driver for SimDriver {
         };
         let fate = Arc::new(Fate::new(options.faults.clone()));
         Ok(Arc::new(SimDevice { info, spec: Arc::new(spec), options, host: self.host, fate }))
+    }
+}
+
+/// Opens any other device with faults on demand: `faulty:fail_every=10:openvino`. Its clock is the
+/// wall's.
+pub struct FaultDriver {
+    /// Opens the other device.
+    pub open: fn(&str, HostThreads) -> Result<Arc<dyn Device>, DeviceError>,
+}
+
+/// What ids begin with.
+const FAULTY: &str = "faulty:";
+
+impl Driver for FaultDriver {
+    fn name(&self) -> &'static str {
+        "faulty"
+    }
+
+    /// None by themselves.
+    fn discover(&self) -> Vec<Found> {
+        Vec::new()
+    }
+
+    fn opens(&self, id: &str) -> bool {
+        id.starts_with(FAULTY)
+    }
+
+    fn open(
+        &self,
+        id: &str,
+        threads: HostThreads,
+        _: ScheduleTable,
+    ) -> Result<Arc<dyn Device>, DeviceError> {
+        let failed = |reason: String| DeviceError::Failed { device: id.to_string(), reason };
+        let text = id.strip_prefix(FAULTY).unwrap_or_default();
+        let (faults, inner) = text.split_once(':').ok_or_else(|| {
+            failed("wanted faulty:FAULTS:ID, such as faulty:fail_every=10:openvino".to_string())
+        })?;
+        let faults = Faults::parse(faults).map_err(failed)?;
+        if self.opens(inner) {
+            return Err(failed("one set of faults is enough".to_string()));
+        }
+        Ok(Arc::new(Faulty::named(id, (self.open)(inner, threads)?, faults)))
     }
 }
 

@@ -1,6 +1,6 @@
 //! What goes wrong, and when.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hetra_device::DeviceError;
@@ -75,13 +75,11 @@ pub(crate) enum Strike {
 }
 
 /// Faults, and how far a device has come in them.
-pub(crate) struct Fate {
-    faults: Faults,
-    now: Mutex<Now>,
-}
+pub(crate) struct Fate(Mutex<Now>);
 
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Default)]
 struct Now {
+    faults: Faults,
     clock: Duration,
     calls: u64,
     lost: bool,
@@ -89,7 +87,21 @@ struct Now {
 
 impl Fate {
     pub(crate) fn new(faults: Faults) -> Fate {
-        Fate { faults, now: Mutex::default() }
+        Fate(Mutex::new(Now { faults, ..Now::default() }))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Now> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn calls(&self) -> u64 {
+        self.lock().calls
+    }
+
+    /// Begins anew, but for the clock.
+    pub(crate) fn begin(&self, faults: Faults) {
+        let mut now = self.lock();
+        *now = Now { faults, clock: now.clock, ..Now::default() };
     }
 
     /// What a call meets that takes so long by the device's clock.
@@ -104,7 +116,8 @@ impl Fate {
     }
 
     fn next(&self, to: impl FnOnce(Duration) -> Duration) -> Strike {
-        let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut guard = self.lock();
+        let now = &mut *guard;
         let (from, to, call) = (now.clock, to(now.clock), now.calls + 1);
         (now.clock, now.calls) = (to, call);
         if now.lost {
@@ -118,21 +131,22 @@ impl Fate {
             At::Time(time) => time < to,
             At::Call(number) => number <= call,
         };
-        let comes = |kind: Kind| {
-            self.faults.list.iter().any(|fault| fault.kind == kind && is_now(fault.at))
-        };
-        if comes(Kind::Lose) {
-            now.lost = true;
-            return Strike::Lost;
-        }
-        if comes(Kind::Hang) {
-            return Strike::Hang(self.faults.hang_for);
-        }
-        if comes(Kind::Fail) || self.faults.fail_every.is_some_and(|every| call % every == 0) {
-            return Strike::Fail;
-        }
+        let comes =
+            |kind: Kind| now.faults.list.iter().any(|fault| fault.kind == kind && is_now(fault.at));
+        let (lose, hang) = (comes(Kind::Lose), comes(Kind::Hang));
+        let fail =
+            comes(Kind::Fail) || now.faults.fail_every.is_some_and(|every| call % every == 0);
         let slow = |fault: &Fault| fault.kind == Kind::Slow && is_past(fault.at);
-        Strike::Well(if self.faults.list.iter().any(slow) { self.faults.slow_by } else { 1.0 })
+        let slow = now.faults.list.iter().any(slow);
+        match (lose, hang, fail) {
+            (true, ..) => {
+                now.lost = true;
+                Strike::Lost
+            }
+            (_, true, _) => Strike::Hang(now.faults.hang_for),
+            (.., true) => Strike::Fail,
+            _ => Strike::Well(if slow { now.faults.slow_by } else { 1.0 }),
+        }
     }
 }
 

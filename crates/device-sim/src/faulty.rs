@@ -17,6 +17,7 @@ use crate::faults::{Fate, Faults};
 /// A device whose programs fail, hang, or take longer when they are told to. Its clock is the
 /// wall's, from when it was made.
 pub struct Faulty {
+    info: DeviceInfo,
     device: Arc<dyn Device>,
     fate: Arc<Fate>,
     since: Instant,
@@ -25,18 +26,36 @@ pub struct Faulty {
 impl Faulty {
     /// The device with these faults.
     pub fn new(device: Arc<dyn Device>, faults: Faults) -> Faulty {
-        Faulty { device, fate: Arc::new(Fate::new(faults)), since: Instant::now() }
+        let id = device.info().id.clone();
+        Faulty::named(&id, device, faults)
+    }
+
+    /// From now on goes wrong what these say, calls being counted anew; a device that was lost is
+    /// there again.
+    pub fn meet(&self, faults: Faults) {
+        self.fate.begin(faults);
+    }
+
+    /// Calls since it was made, or last told what goes wrong.
+    pub fn calls(&self) -> u64 {
+        self.fate.calls()
+    }
+
+    /// The same under another id.
+    pub(crate) fn named(id: &str, device: Arc<dyn Device>, faults: Faults) -> Faulty {
+        let info = DeviceInfo { id: id.to_string(), ..device.info().clone() };
+        Faulty { info, device, fate: Arc::new(Fate::new(faults)), since: Instant::now() }
     }
 
     fn with_fate(&self, program: Arc<dyn Program>) -> Arc<dyn Program> {
-        let id = self.device.info().id.clone();
+        let id = self.info.id.clone();
         Arc::new(Fated { program, fate: self.fate.clone(), id, since: self.since })
     }
 }
 
 impl Device for Faulty {
     fn info(&self) -> &DeviceInfo {
-        self.device.info()
+        &self.info
     }
 
     fn supports(&self, node: &Node, graph: &Graph) -> Support {

@@ -274,6 +274,13 @@ impl Running<'_> {
         Ok(None)
     }
 
+    /// How long a device is waited for that began at `since`: as long as the engine says, and no
+    /// longer than half of what is left of the deadline, so that the host can do it in the rest.
+    fn patience(&self, limit: Duration, since: Instant) -> Duration {
+        let left = self.context.options.deadline.map(|at| at.saturating_duration_since(since));
+        left.map_or(limit, |left| limit.min(left / 2))
+    }
+
     /// The step whose device is given up on first, and when.
     fn first_to_hang(&self) -> Option<(usize, Instant)> {
         let limit = self.engine.hang_after?;
@@ -281,7 +288,8 @@ impl Running<'_> {
             |(step, out): &(&usize, &Out)| out.by == By::Device && self.spare(**step).is_some();
         let device = self.out.iter().filter(guarded);
         let since = |out: &Out| out.ticket.begun.get().copied().unwrap_or(out.since);
-        device.map(|(&step, out)| (step, since(out) + limit)).min_by_key(|(_, at)| *at)
+        let until = |out: &Out| since(out) + self.patience(limit, since(out));
+        device.map(|(&step, out)| (step, until(out))).min_by_key(|(_, at)| *at)
     }
 
     /// Gives up on the device of the step that takes longest, if its time is over.

@@ -87,9 +87,12 @@ impl Lane {
         hangs || health.rests_until.is_some_and(|until| now < until)
     }
 
-    /// It failed at a part.
+    /// It failed at a part. What fails while it rests was begun before: that is one failure.
     pub(crate) fn failed(&self) {
         let mut health = self.health();
+        if health.rests_until.is_some_and(|until| Instant::now() < until) {
+            return;
+        }
         health.failures = health.failures.saturating_add(1);
         let doubled = REST_MIN.saturating_mul(1 << (health.failures - 1).min(16));
         health.rests_until = Some(Instant::now() + doubled.min(REST_MAX));
@@ -212,6 +215,20 @@ mod tests {
     use hetra_device::NullDevice;
 
     use super::*;
+
+    #[test]
+    fn failures_at_one_time_are_one() {
+        let device: Arc<dyn Device> = Arc::new(NullDevice::default());
+        let lane = Lane::new(device.into());
+        (0..9).for_each(|_| lane.failed());
+        assert!(lane.failures() == 1 && lane.is_out(None));
+        std::thread::sleep(REST_MIN + Duration::from_millis(20));
+        assert!(!lane.is_out(None));
+        lane.failed();
+        assert!(lane.failures() == 2 && lane.is_out(None));
+        lane.works();
+        assert!(lane.failures() == 0 && !lane.is_out(None));
+    }
 
     #[test]
     fn one_at_a_time_in_the_order_of_coming() {

@@ -3,8 +3,10 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use hetra_device::{Device, HostThreads, ScheduleTable, Support};
+use hetra_exec::Seat;
 use hetra_ir::{Graph, Node, verify};
 use hetra_onnx::{ImportOptions, Model, ModelInfo};
 use hetra_pass::{Claim, Options, Report};
@@ -41,6 +43,8 @@ pub struct Builder {
     no_fallback: bool,
     tuned: Tuned,
     plan: Option<Box<PlanFile>>,
+    seats: Option<Vec<Seat>>,
+    watched: Option<Duration>,
 }
 
 impl Builder {
@@ -97,6 +101,22 @@ impl Builder {
     #[must_use]
     pub fn plan(mut self, plan: PlanFile) -> Builder {
         self.plan = Some(Box::new(plan));
+        self
+    }
+
+    /// The devices of [`Builder::plan`], open already: sessions that share them share their threads.
+    #[must_use]
+    pub fn seats(mut self, seats: Vec<Seat>) -> Builder {
+        self.seats = Some(seats);
+        self
+    }
+
+    /// A device of [`Builder::plan`] that takes longer for a part is given up on, and the host does
+    /// the part; when not said, twenty times what a whole run should take, one second at least, and
+    /// not at all where runs take less than a millisecond. To watch takes some microseconds a part.
+    #[must_use]
+    pub fn watched(mut self, limit: Duration) -> Builder {
+        self.watched = Some(limit);
         self
     }
 
@@ -191,7 +211,12 @@ impl Builder {
             if self.device.is_some() || self.device_id.is_some() || self.threads.is_some() {
                 return Err(Error::PlanAndDevice);
             }
-            let mut session = source.by_plan(&plan, self.pin, self.fix_defaults, runs)?;
+            let seats = match self.seats {
+                Some(seats) => placing::seated(&plan, seats)?,
+                None => placing::open(&plan, self.pin)?,
+            };
+            let mut session =
+                source.by_plan(&plan, &seats, (self.fix_defaults, self.watched), runs)?;
             session.no_fallback = self.no_fallback;
             return Ok(session);
         }
@@ -283,16 +308,15 @@ impl Source {
     fn by_plan(
         self,
         plan: &PlanFile,
-        pin: bool,
-        fix_defaults: bool,
+        seats: &[Seat],
+        (fix_defaults, watched): (bool, Option<Duration>),
         runs: usize,
     ) -> Result<Session, Error> {
         let Declared { graph, info, inputs, outputs } = self.declared(fix_defaults)?;
         let graph = hetra_pass::portable(&graph);
         let choice = placing::choice(plan, &graph)?;
-        let seats = placing::open(plan, pin)?;
-        let (engine, report) = placing::compile(&graph, &choice, &seats)?;
-        let engine = match placing::patience(plan, &graph) {
+        let (engine, report) = placing::compile(&graph, &choice, seats)?;
+        let engine = match watched.or_else(|| placing::patience(plan, &graph)) {
             Some(limit) => engine.giving_up_after(limit),
             None => engine,
         };

@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use hetra_cost::{Roofline, demands, estimate, joined};
-use hetra_device::{Device, HostThreads};
+use hetra_device::{Device, DeviceError, HostThreads};
 use hetra_device_sim::{Figures, Host, Model, Numbers};
 use hetra_exec::{Engine, ExecError, RunOptions};
 use hetra_ir::{Graph, Node, Type};
@@ -13,6 +13,7 @@ use hetra_pass::Options;
 use hetra_tensor::Value;
 
 use crate::builder::claim;
+use crate::error::Error;
 use crate::tuned::Tuned;
 
 /// The host's processor computes, a roofline models.
@@ -27,6 +28,17 @@ fn processor() -> Result<&'static Arc<dyn Device>, String> {
         opened.map(|opened| opened.device).map_err(|error| error.to_string())
     });
     opened.as_ref().map_err(Clone::clone)
+}
+
+/// Opens the device that has faults on demand.
+pub(crate) fn inner(id: &str, threads: HostThreads) -> Result<Arc<dyn Device>, DeviceError> {
+    match crate::open_by(id, threads, &Tuned::Found) {
+        Ok(opened) => Ok(opened.device),
+        Err(Error::Device(error)) => Err(error),
+        Err(error) => {
+            Err(DeviceError::Failed { device: id.to_string(), reason: error.to_string() })
+        }
+    }
 }
 
 impl Host for Described {

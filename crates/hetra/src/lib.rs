@@ -105,6 +105,7 @@ pub static DRIVERS: &[&dyn Driver] = &[
     &hetra_device_openvino::OpenVinoDriver { export: for_delegates },
     &hetra_device_ort::OrtDriver { export: for_delegates },
     &hetra_device_sim::SimDriver { host: &described::Described },
+    &hetra_device_sim::FaultDriver { open: described::inner },
 ];
 
 /// The operator set that other runtimes are told, unless a graph has operators of a later one: one

@@ -2,7 +2,7 @@
 
 mod places;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hetra::placing::{self, PlanBounds, PlanFile, PlanGoal, PlanOptions};
@@ -132,7 +132,7 @@ fn what_cannot_be_is_said() {
 }
 
 /// A plan over the box's devices.
-fn plan(path: &PathBuf, options: &PlanOptions) -> Result<PlanFile, String> {
+fn plan(path: &Path, options: &PlanOptions) -> Result<PlanFile, String> {
     let graph = digits();
     let ids = ["cpu".to_string()]
         .into_iter()

@@ -26,7 +26,8 @@ pub(crate) fn compile(
     let first = choice.first().copied().unwrap_or(0);
     let Seat { device, cores } = &seats[first];
     let one = choice.iter().all(|&seat| seat == first);
-    if one && cores.is_empty() && !device.info().takes_parts {
+    // Another device than the host's gets a part, which the host does where that one fails.
+    if one && first == 0 && cores.is_empty() && !device.info().takes_parts {
         let (optimised, report) = optimised(graph, device.as_ref());
         return Ok((Engine::compile(Arc::new(optimised), device.clone())?, report));
     }
@@ -83,6 +84,22 @@ pub(crate) fn patience(plan: &PlanFile, graph: &Graph) -> Option<Duration> {
     }
     let limit = Duration::try_from_secs_f64(seconds * PATIENCE).unwrap_or(PATIENCE_MAX);
     Some(limit.clamp(PATIENCE_MIN, PATIENCE_MAX))
+}
+
+/// Devices that are open already, as a plan wants them.
+///
+/// # Errors
+/// One that is missing, or not what it was.
+pub(crate) fn seated(plan: &PlanFile, seats: Vec<Seat>) -> Result<Vec<Seat>, Error> {
+    let find = |device: &PlanDevice| {
+        let seat = seats.iter().find(|seat| seat.device.info().id == device.id);
+        let seat = seat.ok_or_else(|| {
+            PlanError::Devices(format!("`{}` is not among those that are given", device.id))
+        })?;
+        check(device, seat.device.info())?;
+        Ok(Seat { device: seat.device.clone(), cores: device.cores.clone() })
+    };
+    plan.devices.iter().map(find).collect()
 }
 
 /// Opens the devices of a plan, if they are what they were.

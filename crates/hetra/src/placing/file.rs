@@ -92,8 +92,8 @@ pub struct Considered {
     /// The policy that found it; none for a single device.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<String>,
-    /// What the goal makes small, by what the tasks took: seconds, joules, dollars, or parts of what
-    /// the host takes.
+    /// What the goal makes small, by what the tasks took: seconds, joules, dollars, or parts of
+    /// what the host takes.
     pub predicted: f64,
     /// The same of whole runs, the median; none where it was not run.
     #[serde(default, skip_serializing_if = "Option::is_none")]

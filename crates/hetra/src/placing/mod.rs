@@ -37,4 +37,4 @@ pub fn placed_graph(graph: &hetra_ir::Graph) -> hetra_ir::Graph {
     hetra_pass::portable(graph)
 }
 
-pub(crate) use build::{choice, compile, open, patience};
+pub(crate) use build::{choice, compile, open, patience, seated};

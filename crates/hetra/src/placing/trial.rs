@@ -156,12 +156,15 @@ impl Planner<'_> {
                 let id = self.id(device).to_string();
                 let first = self.graph.node(task.nodes[0]).label(&self.graph);
                 self.say(format!("{first} and {} more on {id}", task.nodes.len() - 1));
-                let kept = task.nodes.iter().any(|node| !self.rules.allows(node.index(), device));
+                let may = |device: usize| {
+                    task.nodes.iter().all(|node| self.rules.allows(node.index(), device))
+                };
+                let choice = (0..lines.len()).filter(|&device| may(device)).count() > 1;
                 let whole = singles.iter().find(|single| single.device == device);
                 let times = whole.map_or(0.0, |single| seconds(single) / best);
-                row.push(if kept {
+                row.push(if !may(device) {
                     Err("it is kept away from there".to_string())
-                } else if times > HOPELESS && device > 0 {
+                } else if times > HOPELESS && device > 0 && choice {
                     Err(format!("it takes {times:.0} times as long for the whole model"))
                 } else {
                     self.cost(task, device, &inputs, &wanted, line, &tasks.bytes)

@@ -9,7 +9,10 @@ const HOST_IDS: [&str; 3] = ["ort", "openvino", "ort:xnnpack"];
 
 /// Whether the host's processor does a device's work.
 pub(super) fn on_host(info: &DeviceInfo) -> bool {
-    let delegate = HOST_IDS.contains(&info.id.split('?').next().unwrap_or_default());
+    // A device that has faults on demand is what it is else.
+    let inner = info.id.strip_prefix("faulty:").and_then(|id| id.split_once(':'));
+    let id = inner.map_or(info.id.as_str(), |(_, id)| id);
+    let delegate = HOST_IDS.contains(&id.split('?').next().unwrap_or_default());
     info.driver == "cpu" || info.software || delegate
 }
 

@@ -1,0 +1,44 @@
+"""What pages of figures share: where they were measured, and how they are written again."""
+
+import json
+import platform
+import sys
+import time
+from pathlib import Path
+
+
+def processor():
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.split(":")[1].strip()
+    return platform.processor()
+
+
+def render(figures, files, check):
+    """Writes what each function makes of the figures beside them; with `check` compares. False: they
+    differ."""
+    data = json.loads(figures.read_text())
+    same = True
+    for name, text in files.items():
+        path, made = figures.parent / name, text(data)
+        if check and (not path.is_file() or path.read_text() != made):
+            print(f"{path} is not what its figures give", file=sys.stderr)
+            same = False
+        elif not check:
+            path.write_text(made)
+    return same
+
+
+def options(parser):
+    """Options of every script that writes a page."""
+    add = parser.add_argument
+    add("--out", type=Path, default=Path("docs"), help="where figures and page go")
+    add("--render-only", type=Path, metavar="JSON", help="measure nothing; write the page again")
+    add("--check", action="store_true", help="with --render-only: compare, write nothing")
+
+
+def keep(rows, path, files, **more):
+    """Keeps figures, and writes their page."""
+    data = {"cpu": processor(), "date": time.strftime("%Y-%m-%d"), **more, "rows": rows}
+    path.write_text(json.dumps(data, indent=1) + "\n")
+    render(path, files, check=False)
