@@ -6,6 +6,7 @@
 #![allow(clippy::print_stderr, reason = "progress and errors go to stderr")]
 
 mod bench;
+mod calibrate;
 mod catalogue;
 mod classes;
 mod compare;
@@ -73,6 +74,7 @@ enum Verb {
     Run(run::Args),
     Compare(compare::Args),
     Plan(plan::Args),
+    Calibrate(calibrate::Args),
     Bench(bench::Args),
     Tune(tune::Args),
     Conformance(conformance::Args),
@@ -120,6 +122,7 @@ fn main() -> ExitCode {
         Verb::Run(args) => run::run(&args),
         Verb::Compare(args) => compare::run(&args),
         Verb::Plan(args) => plan::run(&args),
+        Verb::Calibrate(args) => calibrate::run(&args),
         Verb::Bench(args) => bench::run(&args),
         Verb::Tune(args) => tune::run(&args),
         Verb::Conformance(args) => conformance::run(&args),

@@ -23,6 +23,7 @@ Examples:
   hetra plan model.onnx --goal throughput --explain
   hetra plan model.onnx --pin 'encoder*=cpu' --pin 'Softmax=cpu'
   hetra plan model.onnx --annotate placed.onnx    node metadata `layer_ann`, for ONNX Runtime
+  hetra plan model.onnx --report plan.html        a page with a time line and the graph
   hetra plan model.onnx -d cpu,sim:l4,sim:h100-sxm --goal latency=1,cost=1 --machine box.toml
   hetra plan model.onnx -d cpu,sim:jetson-agx-orin --goal energy --max-latency 10ms --pareto
   hetra plan --list-policies
@@ -83,9 +84,14 @@ pub(crate) struct Args {
     /// Write the plan to a file, for --plan of `run`, `bench` and `compare`
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Write a copy of the model whose nodes say where they are placed (`layer_ann`)
+    /// Write a copy of the model whose nodes say where they are placed: `layer_ann`, which ONNX
+    /// Runtime reads
     #[arg(long, value_name = "FILE")]
     annotate: Option<PathBuf>,
+    /// Write a picture or a page of the plan; the ending says which: .html (with a time line),
+    /// .svg, or .dot for Graphviz (repeatable)
+    #[arg(long, value_name = "FILE")]
+    report: Vec<PathBuf>,
     /// Show what each task takes on each device, and why others do not do it
     #[arg(long)]
     explain: bool,
@@ -179,6 +185,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     }
     let path = args.model.as_deref().ok_or_else(|| usage("no model"))?;
     check_policies(&args.policy)?;
+    args.report.iter().try_for_each(|file| drawing(file).map(drop))?;
     let import = hetra_onnx::ImportOptions::default();
     let model = || path.display().to_string();
     let mut imported = hetra_onnx::import_file(path, &import).with_context(model)?;
@@ -220,6 +227,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     }
     if let Some(file) = &args.annotate {
         annotate(&imported, &plan, file)?;
+    }
+    for file in &args.report {
+        report(path, &plan, file)?;
     }
     if args.json {
         println!("{}", plan.print());
@@ -309,6 +319,29 @@ fn ordered(graph: &hetra::Graph, values: &[(String, Value)]) -> Result<Vec<Value
         given.with_context(|| format!("input `{name}` is not given"))
     };
     graph.inputs.iter().map(value).collect()
+}
+
+/// What a file with such an ending holds.
+type Draw = fn(&PlanFile, &str) -> String;
+const REPORTS: [(&str, Draw); 3] = [
+    ("html", |plan, model| plan.to_html(model)),
+    ("svg", |plan, _| plan.to_svg()),
+    ("dot", |plan, _| plan.to_dot()),
+];
+
+/// The endings of reports, checked before anything is measured.
+fn drawing(file: &Path) -> Result<Draw> {
+    let ending = file.extension().unwrap_or_default().to_string_lossy().to_lowercase();
+    let found = REPORTS.iter().find(|(known, _)| *known == ending);
+    let known = || REPORTS.map(|(known, _)| format!(".{known}")).join(", ");
+    let fault = || usage(format!("--report {}: wanted {}", file.display(), known()));
+    found.map(|(_, draw)| *draw).ok_or_else(fault)
+}
+
+fn report(model: &Path, plan: &PlanFile, file: &Path) -> Result<()> {
+    let name = model.file_name().unwrap_or_default().to_string_lossy();
+    let text = drawing(file)?(plan, &name);
+    std::fs::write(file, text).with_context(|| file.display().to_string())
 }
 
 /// Writes the model with the device of each node.

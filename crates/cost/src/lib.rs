@@ -9,10 +9,12 @@
 
 mod demand;
 mod estimate;
+mod fit;
 mod price;
 mod roofline;
 
 pub use demand::{Demand, Demands, demands, joined};
 pub use estimate::{Estimate, estimate};
+pub use fit::{Fitted, Point, fit};
 pub use price::{PRICED_YEARS, dollars_per_hour};
 pub use roofline::{CostError, Roofline};

@@ -90,11 +90,14 @@ impl Driver for SimDriver {
     }
 }
 
+/// Opens a device by its id.
+pub type Open = fn(&str, HostThreads) -> Result<Arc<dyn Device>, DeviceError>;
+
 /// Opens any other device with faults on demand: `faulty:fail_every=10:openvino`. Its clock is the
 /// wall's.
 pub struct FaultDriver {
     /// Opens the other device.
-    pub open: fn(&str, HostThreads) -> Result<Arc<dyn Device>, DeviceError>,
+    pub open: Open,
 }
 
 /// What ids begin with.

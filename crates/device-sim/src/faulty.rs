@@ -42,7 +42,7 @@ impl Faulty {
     }
 
     /// The same under another id.
-    pub(crate) fn named(id: &str, device: Arc<dyn Device>, faults: Faults) -> Faulty {
+    pub fn named(id: &str, device: Arc<dyn Device>, faults: Faults) -> Faulty {
         let info = DeviceInfo { id: id.to_string(), ..device.info().clone() };
         Faulty { info, device, fate: Arc::new(Fate::new(faults)), since: Instant::now() }
     }

@@ -15,6 +15,6 @@ mod faulty;
 mod options;
 
 pub use device::{Figures, Model, Numbers};
-pub use driver::{FaultDriver, Host, SimDriver, described};
+pub use driver::{FaultDriver, Host, Open, SimDriver, described};
 pub use faults::Faults;
 pub use faulty::Faulty;

@@ -104,7 +104,8 @@ impl Builder {
         self
     }
 
-    /// The devices of [`Builder::plan`], open already: sessions that share them share their threads.
+    /// The devices of [`Builder::plan`], open already: sessions that share them share their
+    /// threads.
     #[must_use]
     pub fn seats(mut self, seats: Vec<Seat>) -> Builder {
         self.seats = Some(seats);

@@ -42,6 +42,7 @@
 pub mod array;
 mod budget;
 mod builder;
+mod calibrate;
 mod described;
 mod error;
 mod int8;
@@ -59,6 +60,7 @@ mod tuned;
 
 pub use array::{Array, ArrayError};
 pub use builder::Builder;
+pub use calibrate::{CALIBRATE_STEPS, CalibrateMoment, Calibrated, calibrate};
 pub use error::Error;
 pub use hetra_device::{
     Device, DeviceError, DeviceInfo, DriverState, Found, HostThreads, Limit, Peak, Support,

@@ -5,8 +5,8 @@ mod places;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use hetra::placing::{self, PlanBounds, PlanFile, PlanGoal, PlanOptions};
-use hetra::{Graph, Machine, RunOptions, Seat, Session, Tensor, import_file};
+use hetra::placing::{self, Adaptive, PlanBounds, PlanFile, PlanGoal, PlanOptions};
+use hetra::{Faults, Faulty, Graph, Machine, RunOptions, Seat, Session, Tensor, import_file};
 
 /// A box whose devices stand in a file: a quick one and a frugal one, and what the processor draws.
 const BOX: &str = r#"
@@ -253,4 +253,40 @@ fn what_a_described_device_fails_at_the_host_does() {
     assert!(error.contains("a fault that was asked for"), "{error}");
     assert!(run().is_ok());
     std::fs::remove_file(path).unwrap();
+}
+
+#[test]
+fn a_plan_whose_runs_drift_is_made_anew() {
+    use std::sync::Arc;
+    let faulty = |id: &str, faults: &str| {
+        let cpu = hetra::open("cpu", Some(1)).expect("the processor");
+        Arc::new(Faulty::named(id, cpu, Faults::parse(faults).expect("faults")))
+    };
+    // The host sleeps as well as it computes; the other one does not, at first.
+    let (host, other) = (faulty("cpu", "slow_at=1&slow_by=40"), faulty("other", ""));
+    let seats: Vec<Seat> =
+        [&host, &other].map(|device| Seat::from(device.clone() as Arc<dyn hetra::Device>)).to_vec();
+    let graph = digits();
+    let (input, name) = (picture(&graph), graph.value(graph.inputs[0]).name.clone());
+    let options = PlanOptions { compare: Duration::from_millis(50), ..PlanOptions::default() };
+    let adaptive =
+        Adaptive::new(graph.clone(), seats, vec![input.clone().into()], options).unwrap();
+    let used = |adaptive: &Adaptive| -> Vec<String> {
+        adaptive.plan().parts.iter().map(|part| part.device.clone()).collect()
+    };
+    assert_eq!(used(&adaptive), ["other"]);
+    let run = || adaptive.run([(name.as_str(), input.clone())]).expect("a run");
+    let wanted = run();
+    // Now they change places.
+    host.meet(Faults::default());
+    other.meet(Faults::parse("slow_at=1&slow_by=200").unwrap());
+    let begun = std::time::Instant::now();
+    while adaptive.replans().is_empty() && begun.elapsed() < Duration::from_secs(60) {
+        assert_eq!(run()[0], wanted[0]);
+    }
+    let replans = adaptive.replans();
+    assert!(replans[0].drift.ratio() > 1.15, "{replans:?}");
+    assert_eq!((replans[0].from.as_str(), replans[0].to.as_deref()), ("other", Ok("cpu")));
+    assert_eq!(used(&adaptive), ["cpu"]);
+    run();
 }

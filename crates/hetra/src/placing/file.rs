@@ -44,6 +44,9 @@ pub struct PlanFile {
     pub frontier: Vec<Frontier>,
     /// What no placement of these tasks is below; none where no policy placed them.
     pub bound: Option<Bounded>,
+    /// One run of the chosen plan, step by step: the median of a few.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub timeline: Vec<PlanStep>,
     /// The measurement that the choice rests on; none where there was one plan only.
     pub certificate: Option<Certificate>,
 }
@@ -81,6 +84,77 @@ pub struct PlanPart {
     pub last: String,
     /// Why it is there.
     pub cause: String,
+    /// Seconds that its nodes take there, by what their tasks took; none where they were not timed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub predicted_s: Option<f64>,
+    /// Joules of that, where the device's power is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub joules: Option<f64>,
+    /// What is brought from other devices for it.
+    #[serde(default)]
+    pub copies_in: Copies,
+    /// What it makes for other devices.
+    #[serde(default)]
+    pub copies_out: Copies,
+    /// The next best device that does all of it, and what that takes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<NextBest>,
+    /// Devices that might do it better, if they did all of it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub blocked: Vec<Blocked>,
+}
+
+/// Values that cross from one device to another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Copies {
+    /// How many.
+    pub values: usize,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Seconds, as copies were measured or a link is described.
+    pub seconds: f64,
+}
+
+/// What another device takes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NextBest {
+    /// The device.
+    pub device: String,
+    /// Seconds.
+    pub seconds: f64,
+}
+
+/// What keeps a part from a device.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Blocked {
+    /// The device.
+    pub device: String,
+    /// The task that it does not do, by its first node.
+    pub by: String,
+    /// Why not.
+    pub reason: String,
+    /// Seconds that it would save if it did, in proportion to what it takes for the other tasks.
+    pub gain_s: f64,
+}
+
+/// A step of a run of the chosen plan.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlanStep {
+    /// The device.
+    pub device: String,
+    /// The first node, or what the step is called.
+    pub name: String,
+    /// Seconds from the start of the run.
+    pub start_s: f64,
+    /// Seconds that it took.
+    pub seconds: f64,
+    /// Whether its device is only described.
+    #[serde(default)]
+    pub modelled: bool,
 }
 
 /// A plan that was considered.
@@ -148,6 +222,9 @@ pub struct PlanTask {
     pub left: Vec<Left>,
     /// Where it was placed.
     pub device: String,
+    /// The tasks whose values it reads, and how many bytes; an input of the model is read of none.
+    #[serde(default)]
+    pub reads: Vec<(usize, u64)>,
 }
 
 /// Why a device does not do a task.
@@ -279,42 +356,51 @@ pub(crate) fn ranges(places: impl Iterator<Item = usize>) -> Vec<(u32, u32)> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn plan(parts: Vec<(&str, Vec<(u32, u32)>)>) -> PlanFile {
-        let device = |id: &str| PlanDevice {
-            id: id.to_string(),
-            name: String::new(),
-            version: String::new(),
-            threads: 0,
-            software: false,
-            cores: Vec::new(),
-        };
-        let part = |(device, nodes): (&str, Vec<(u32, u32)>)| PlanPart {
-            device: device.to_string(),
-            nodes,
-            first: String::new(),
-            last: String::new(),
-            cause: String::new(),
-        };
-        PlanFile {
-            format: FORMAT,
-            model: String::new(),
-            goal: "latency".to_string(),
-            inputs: BTreeMap::new(),
-            devices: vec![device("cpu"), device("ort")],
-            parts: parts.into_iter().map(part).collect(),
-            chosen: "mix".to_string(),
-            predicted_s: 1.0,
-            considered: Vec::new(),
-            refused: Vec::new(),
-            tasks: Vec::new(),
-            frontier: Vec::new(),
-            bound: Some(Bounded { score: 0.5, by: "path".to_string() }),
-            certificate: None,
-        }
+pub(super) fn sample(parts: Vec<(&str, Vec<(u32, u32)>)>) -> PlanFile {
+    let device = |id: &str| PlanDevice {
+        id: id.to_string(),
+        name: String::new(),
+        version: String::new(),
+        threads: 0,
+        software: false,
+        cores: Vec::new(),
+    };
+    let part = |(device, nodes): (&str, Vec<(u32, u32)>)| PlanPart {
+        device: device.to_string(),
+        nodes,
+        first: String::new(),
+        last: String::new(),
+        cause: String::new(),
+        predicted_s: Some(0.5),
+        joules: None,
+        copies_in: Copies::default(),
+        copies_out: Copies::default(),
+        next: None,
+        blocked: Vec::new(),
+    };
+    PlanFile {
+        format: FORMAT,
+        model: String::new(),
+        goal: "latency".to_string(),
+        inputs: BTreeMap::new(),
+        devices: vec![device("cpu"), device("ort")],
+        parts: parts.into_iter().map(part).collect(),
+        chosen: "mix".to_string(),
+        predicted_s: 1.0,
+        considered: Vec::new(),
+        refused: Vec::new(),
+        tasks: Vec::new(),
+        frontier: Vec::new(),
+        timeline: Vec::new(),
+        bound: Some(Bounded { score: 0.5, by: "path".to_string() }),
+        certificate: None,
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::sample as plan;
+    use super::*;
 
     #[test]
     fn a_plan_is_read_as_it_is_written() {

@@ -11,12 +11,16 @@ use hetra_tensor::{DType, Tensor, Value};
 use crate::error::Error;
 use crate::placing::accept::Sample;
 use crate::placing::build;
+use crate::placing::file::PlanStep;
 
 /// Runs before the first that counts.
 const WARM_UPS: usize = 2;
 /// Fewest and most runs that count.
 const RUNS_MIN: usize = 5;
 const RUNS_MAX: usize = 300;
+
+/// Most steps of a time line.
+const STEPS_MAX: usize = 2000;
 
 /// A graph that is ready to run, with its inputs.
 pub(crate) struct Ready {
@@ -55,6 +59,29 @@ impl Ready {
     /// Whether all of them are: no run differs from another then.
     fn is_all_simulated(&self) -> bool {
         self.engine.devices().iter().all(|info| info.simulated.is_some())
+    }
+
+    /// The steps of one run, of the median of a few.
+    pub(crate) fn timeline(&self) -> Result<Vec<PlanStep>, Error> {
+        let mut runs = Vec::new();
+        for _ in 0..if self.is_all_simulated() { 1 } else { RUNS_MIN } {
+            let mut trace = Trace::default();
+            let inputs = self.inputs.iter().cloned().map(Some).collect();
+            let outputs = &self.engine.graph().outputs;
+            self.engine.run(inputs, outputs, &RunOptions::default(), Some(&mut trace))?;
+            let simulated = trace.simulated.as_ref().map(|simulated| simulated.total_s);
+            runs.push((simulated.unwrap_or(trace.total_ns as f64 * 1e-9), trace));
+        }
+        runs.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let (_, trace) = runs.swap_remove(runs.len() / 2);
+        let step = |step: &hetra_exec::StepTime| PlanStep {
+            device: step.device.clone(),
+            name: if step.op == hetra_ops::PART { step.kernel.clone() } else { step.node.clone() },
+            start_s: step.start_ns as f64 * 1e-9,
+            seconds: step.duration_ns as f64 * 1e-9,
+            modelled: step.modelled.is_some(),
+        };
+        Ok(trace.steps.iter().take(STEPS_MAX).map(step).collect())
     }
 
     /// What one run takes, device by device.

@@ -6,16 +6,19 @@
 //! what a session is built from ([`crate::Builder::plan`]).
 
 mod accept;
+mod adaptive;
 mod build;
 mod choose;
+mod explain;
 mod file;
 mod fingerprint;
 mod gate;
 mod gauge;
 mod goal;
-mod measure;
+pub(crate) mod measure;
 mod meter;
 mod pattern;
+mod picture;
 mod planner;
 mod problem;
 mod report;
@@ -23,14 +26,17 @@ mod rules;
 mod tasks;
 mod trial;
 mod units;
+mod watch;
 
 pub use accept::{Certificate, Sample};
+pub use adaptive::{Adaptive, Replan};
 pub use file::{
-    Bounded, Considered, Frontier, Left, PlanDevice, PlanError, PlanFile, PlanPart, PlanTask,
-    Refused,
+    Blocked, Bounded, Considered, Copies, Frontier, Left, NextBest, PlanDevice, PlanError,
+    PlanFile, PlanPart, PlanStep, PlanTask, Refused,
 };
 pub use goal::{Figures, GOALS, PlanBounds, PlanGoal};
 pub use planner::{PlanMoment, PlanOptions, plan};
+pub use watch::Drift;
 
 /// The graph whose nodes plans speak of: a model's without what no device need do.
 pub fn placed_graph(graph: &hetra_ir::Graph) -> hetra_ir::Graph {

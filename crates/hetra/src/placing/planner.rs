@@ -10,6 +10,7 @@ use hetra_tensor::Value;
 
 use crate::error::Error;
 use crate::placing::choose::choice_of;
+use crate::placing::explain::Timed;
 use crate::placing::file::{Considered, PlanError, PlanFile, Refused};
 use crate::placing::gauge::Gauge;
 use crate::placing::goal::{Figures, PlanBounds, PlanGoal};
@@ -200,7 +201,8 @@ impl Planner<'_> {
         let tasks = tasks(&self.graph, &types, self.options.tasks_max, self.rules.kinds())?;
         let lines = self.lines()?;
         let costs = self.costs(&tasks, &singles, &lines)?;
-        let problem = self.problem(&tasks, &costs, &lines, &self.watts(&singles));
+        let watts = self.watts(&singles);
+        let problem = self.problem(&tasks, &costs, &lines, &watts);
         let best_single = singles.iter().find(|single| self.keeps(single));
         let placed = match self.place(&problem, &host) {
             Ok(placed) => Some(placed),
@@ -242,7 +244,8 @@ impl Planner<'_> {
             choice = if taken { Some(mixed) } else { choice };
         }
         let choice = choice.ok_or_else(|| self.nothing(&singles))?;
-        Ok(self.file(&tasks, &costs, &choice, placed, certificate))
+        let timed = Timed { tasks, costs, lines, watts };
+        Ok(self.file(&timed, &choice, placed, certificate))
     }
 
     /// Why no plan is left.

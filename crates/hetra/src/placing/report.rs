@@ -7,23 +7,24 @@ use hetra_ir::Type;
 
 use crate::placing::accept::Certificate;
 use crate::placing::choose::Placed;
+use crate::placing::explain::Timed;
 use crate::placing::file::{
-    Bounded, FORMAT, Left, PlanDevice, PlanFile, PlanPart, PlanTask, ranges,
+    Bounded, FORMAT, Left, PlanDevice, PlanFile, PlanPart, PlanStep, PlanTask,
 };
 use crate::placing::fingerprint;
 use crate::placing::goal::Figures;
-use crate::placing::planner::{Cost, MIX, Planner};
-use crate::placing::tasks::Tasks;
+use crate::placing::measure::Ready;
+use crate::placing::planner::{MIX, Planner};
 
 impl Planner<'_> {
     pub(super) fn file(
         &mut self,
-        tasks: &Tasks,
-        costs: &[Vec<Cost>],
+        timed: &Timed,
         choice: &[usize],
         placed: Option<Placed>,
         certificate: Option<Certificate>,
     ) -> PlanFile {
+        let tasks = &timed.tasks;
         let on: Vec<usize> = tasks.all.iter().map(|task| choice[task.nodes[0].index()]).collect();
         let first = on.first().copied().unwrap_or(0);
         let mixed = on.iter().any(|&device| device != first);
@@ -56,12 +57,13 @@ impl Planner<'_> {
             goal: self.options.goal.name().to_string(),
             inputs: inputs.collect(),
             devices: used.iter().map(|&device| described(&self.devices[device])).collect(),
-            parts: self.parts(tasks, costs, &on),
+            parts: self.parts(timed, &on),
             chosen,
             predicted_s,
             considered,
             refused: std::mem::take(&mut self.refused),
-            tasks: self.tasks(tasks, costs, &on),
+            tasks: self.tasks(timed, &on),
+            timeline: self.timeline(choice),
             bound: placed
                 .as_ref()
                 .and_then(|placed| placed.bound.as_ref())
@@ -72,7 +74,7 @@ impl Planner<'_> {
     }
 
     /// Tasks that follow each other on one device, as parts.
-    fn parts(&self, tasks: &Tasks, costs: &[Vec<Cost>], on: &[usize]) -> Vec<PlanPart> {
+    fn parts(&self, timed: &Timed, on: &[usize]) -> Vec<PlanPart> {
         let mut groups: Vec<Vec<usize>> = Vec::new();
         for task in 0..on.len() {
             match groups.last_mut() {
@@ -80,49 +82,21 @@ impl Planner<'_> {
                 _ => groups.push(vec![task]),
             }
         }
-        let part = |group: Vec<usize>| {
-            let mut nodes: Vec<usize> = group
-                .iter()
-                .flat_map(|&task| tasks.all[task].nodes.iter().map(|id| id.index()))
-                .collect();
-            nodes.sort_unstable();
-            let label = |node: usize| self.graph.nodes[node].label(&self.graph);
-            let (first, last) = (nodes.first().copied(), nodes.last().copied());
-            PlanPart {
-                device: self.id(on[group[0]]).to_string(),
-                first: first.map(label).unwrap_or_default(),
-                last: last.map(label).unwrap_or_default(),
-                cause: self.cause(&group, costs, on[group[0]]),
-                nodes: ranges(nodes.into_iter()),
-            }
-        };
-        groups.into_iter().map(part).collect()
+        groups.into_iter().map(|group| self.part(timed, &group, on)).collect()
     }
 
-    /// Why tasks stand on a device: what they take there and on the next best one.
-    fn cause(&self, group: &[usize], costs: &[Vec<Cost>], on: usize) -> String {
-        let total = |device: usize| -> Option<f64> {
-            group.iter().map(|&task| costs[task][device].as_ref().ok().copied()).sum()
-        };
-        let Some(own) = total(on) else { return "pinned, or nothing else does it".to_string() };
-        let others = (0..self.devices.len()).filter(|&device| device != on);
-        let timed = others.filter_map(|device| Some((device, total(device)?)));
-        let ms = |seconds: f64| format!("{:.3} ms", seconds * 1e3);
-        match timed.min_by(|a, b| a.1.total_cmp(&b.1)) {
-            None => format!("{}: no other device does all of it", ms(own)),
-            Some((device, other)) if other >= own => {
-                format!("{}, fastest here; {} takes {}", ms(own), self.id(device), ms(other))
-            }
-            Some((device, other)) => format!(
-                "{}; {} takes {} by itself, which another copy or the rest of the model costs again",
-                ms(own),
-                self.id(device),
-                ms(other)
-            ),
-        }
+    /// Steps of a run of a plan: that of the median of a few; none where it fails now.
+    fn timeline(&self, choice: &[usize]) -> Vec<PlanStep> {
+        let ready = Ready::placed(&self.graph, choice, self.inputs.clone(), self.devices);
+        let steps = ready.and_then(|ready| ready.timeline());
+        steps.unwrap_or_default()
     }
 
-    fn tasks(&self, tasks: &Tasks, costs: &[Vec<Cost>], on: &[usize]) -> Vec<PlanTask> {
+    fn tasks(&self, timed: &Timed, on: &[usize]) -> Vec<PlanTask> {
+        let Timed { tasks, costs, .. } = timed;
+        let makes = |id: &hetra_ir::ValueId| {
+            tasks.all.iter().position(|task| task.extract.outputs.contains(id))
+        };
         let task = |index: usize| {
             let task = &tasks.all[index];
             let devices = costs[index].iter().enumerate();
@@ -143,10 +117,24 @@ impl Planner<'_> {
                 seconds,
                 left,
                 device: self.id(on[index]).to_string(),
+                reads: reads(
+                    task.extract.inputs.iter().map(|id| (makes(id), tasks.bytes[id.index()])),
+                ),
             }
         };
         (0..tasks.all.len()).map(task).collect()
     }
+}
+
+/// Bytes by the task that they are read of.
+fn reads(values: impl Iterator<Item = (Option<usize>, u64)>) -> Vec<(usize, u64)> {
+    let mut sums = BTreeMap::new();
+    for (from, bytes) in values {
+        if let Some(from) = from {
+            *sums.entry(from).or_default() += bytes;
+        }
+    }
+    sums.into_iter().collect()
 }
 
 fn described(seat: &Seat) -> PlanDevice {

@@ -1,0 +1,111 @@
+//! `hetra calibrate`
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use hetra::{CALIBRATE_STEPS, Calibrated, DriverState, HostThreads, Machine, Seat};
+
+use crate::session::threads;
+use crate::show;
+use crate::usage::or_usage;
+
+/// Measure what the devices of this machine reach, into a machine file
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  hetra calibrate
+  hetra calibrate -d cpu,openvino -o box.toml
+  hetra plan model.onnx --goal energy --machine machine.toml
+  hetra bench model.onnx -d 'sim:cpu?machine=machine.toml'
+
+Times products, convolutions, sums and copies on each device, and fits to them what a kernel takes to
+begin and which part of the device's peaks kernels reach. What the file already says and nobody
+measures stays in it: power, price. Add these by hand where you know them:
+  [device.cpu]
+  power.max = { value = 28, source = \"data sheet\" }
+  price.per_hour_usd = { value = 0.05, source = \"our bill\", date = \"2026-11\" }")]
+pub(crate) struct Args {
+    /// Devices to measure (see `hetra devices`), with commas between them [default: all that are
+    /// found]
+    #[arg(short, long, value_name = "IDS", value_delimiter = ',')]
+    device: Vec<String>,
+    /// Host threads of each device that takes a number [default: one for each core]
+    #[arg(long, value_name = "N", value_parser = threads, allow_negative_numbers = true)]
+    threads: Option<usize>,
+    /// The file to write
+    #[arg(short, long, default_value = "machine.toml", value_name = "FILE")]
+    output: PathBuf,
+    /// Print the file instead of writing it
+    #[arg(long)]
+    stdout: bool,
+}
+
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    let mut machine = match args.output.exists() {
+        true => Machine::read(&args.output)?,
+        false => Machine { name: "this machine".to_string(), ..Machine::default() },
+    };
+    let ids: Vec<String> = match args.device.is_empty() {
+        false => args.device.clone(),
+        true => {
+            let found = hetra::devices().into_iter();
+            let found = found.filter(|found| found.state == DriverState::Found);
+            found.map(|found| found.info.id).collect()
+        }
+    };
+    let bar = show::progress((ids.len() * CALIBRATE_STEPS) as u64, "calibrate");
+    let mut all = Vec::new();
+    for (index, id) in ids.iter().enumerate() {
+        let threads = HostThreads { count: args.threads, pin: false };
+        let device = hetra::open(id, threads).map_err(or_usage)?;
+        let measured = hetra::calibrate(&Seat::from(device), &mut |moment| {
+            bar.set_position((index * CALIBRATE_STEPS + moment.done) as u64);
+            bar.set_message(moment.what.clone());
+        });
+        all.push(measured.with_context(|| id.clone())?);
+    }
+    bar.finish_and_clear();
+    if !args.stdout {
+        print_table(&all);
+    }
+    all.into_iter().for_each(|measured| measured.into_machine(&mut machine));
+    let text = machine.print()?;
+    if args.stdout {
+        print!("{text}");
+        return Ok(ExitCode::SUCCESS);
+    }
+    let name = || args.output.display().to_string();
+    std::fs::write(&args.output, text).with_context(name)?;
+    println!("written to {}", name());
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print_table(all: &[Calibrated]) {
+    let head = ["device", "GFLOP/s", "reached", "GB/s", "reached", "to begin", "copies in, out"];
+    let head: Vec<&str> = head.into_iter().chain(["graphs", "off by"]).collect();
+    let mut table = show::table(&head, &[1, 2, 3, 4, 5, 6, 7, 8]);
+    for device in all {
+        let spec = &device.spec;
+        let value = |figure: &Option<hetra::Figure>| figure.as_ref().map_or(0.0, |f| f.value);
+        let peak = spec.peak.get("f32").map_or(0.0, |figure| figure.value);
+        let share = |part: f64| format!("{:.0} %", part * 100.0);
+        let copies = device.link.as_ref().map_or("none".to_string(), |link| {
+            let back = link.back.as_ref().map_or(0.0, |back| back.bandwidth.value);
+            format!("{:.1}, {:.1} GB/s", link.bandwidth.value / 1e9, back / 1e9)
+        });
+        table.add_row([
+            device.id.clone(),
+            format!("{:.1}", peak / 1e9),
+            share(value(&spec.efficiency.compute)),
+            format!("{:.1}", value(&spec.memory.bandwidth) / 1e9),
+            share(value(&spec.efficiency.memory)),
+            format!("{:.1} us", value(&spec.launch_us)),
+            copies,
+            device.points.to_string(),
+            share(device.error),
+        ]);
+    }
+    println!("{table}");
+    println!("off by: the median error of the fitted times of those graphs");
+}
