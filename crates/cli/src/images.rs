@@ -173,13 +173,25 @@ pub(crate) struct Picture {
     pub(crate) size: [u32; 2],
 }
 
-/// Reads a picture for an input of this type.
-pub(crate) fn load(path: &Path, spec: Option<&Preprocess>, ty: &Type) -> Result<Picture> {
+/// Reads and decodes a file.
+fn decode(path: &Path) -> Result<DynamicImage> {
     let bytes = std::fs::read(path)?;
     let reader = image::ImageReader::new(Cursor::new(&bytes)).with_guessed_format()?;
     let cut = reader.format() == Some(image::ImageFormat::Jpeg) && !jpeg::is_whole(&bytes);
     ensure!(!cut, "the file is cut off: its picture has no end");
-    let picture = reader.decode()?;
+    Ok(reader.decode()?)
+}
+
+/// The pixels of a file: u8, height, width, 3 channels, red first.
+pub(crate) fn pixels(path: &Path) -> Result<Tensor> {
+    let picture = decode(path)?.into_rgb8();
+    let (width, height) = picture.dimensions();
+    Ok(Tensor::from_slice(&[height as usize, width as usize, 3], picture.as_raw())?)
+}
+
+/// Reads a picture for an input of this type.
+pub(crate) fn load(path: &Path, spec: Option<&Preprocess>, ty: &Type) -> Result<Picture> {
+    let picture = decode(path)?;
     let spec = spec.cloned().unwrap_or_default();
     let wanted = wanted(ty)?;
     Ok(Picture {

@@ -5,6 +5,7 @@
 #![allow(clippy::print_stdout, reason = "stdout is this program's product")]
 #![allow(clippy::print_stderr, reason = "progress and errors go to stderr")]
 
+mod annotate;
 mod bench;
 mod calibrate;
 mod catalogue;
@@ -24,6 +25,7 @@ mod jpeg;
 mod literal;
 mod npy;
 mod on_device;
+mod pipeline;
 mod plan;
 mod plan_show;
 mod probe;
@@ -75,6 +77,7 @@ enum Verb {
     Compare(compare::Args),
     Plan(plan::Args),
     Calibrate(calibrate::Args),
+    Pipeline(pipeline::Args),
     Bench(bench::Args),
     Tune(tune::Args),
     Conformance(conformance::Args),
@@ -123,6 +126,7 @@ fn main() -> ExitCode {
         Verb::Compare(args) => compare::run(&args),
         Verb::Plan(args) => plan::run(&args),
         Verb::Calibrate(args) => calibrate::run(&args),
+        Verb::Pipeline(args) => pipeline::run(&args),
         Verb::Bench(args) => bench::run(&args),
         Verb::Tune(args) => tune::run(&args),
         Verb::Conformance(args) => conformance::run(&args),

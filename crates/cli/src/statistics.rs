@@ -11,6 +11,7 @@ pub(crate) struct Statistics {
     pub(crate) p90_ms: f64,
     pub(crate) p95_ms: f64,
     pub(crate) p99_ms: f64,
+    pub(crate) max_ms: f64,
     pub(crate) samples: usize,
     /// (p90 - p10) / median: how much the samples vary.
     pub(crate) spread: f64,
@@ -29,6 +30,7 @@ impl Statistics {
             p90_ms: quantile(&samples, 0.9),
             p95_ms: quantile(&samples, 0.95),
             p99_ms: quantile(&samples, 0.99),
+            max_ms: samples[samples.len() - 1],
             samples: samples.len(),
             spread: (quantile(&samples, 0.9) - quantile(&samples, 0.1)) / median.max(1e-9),
         })

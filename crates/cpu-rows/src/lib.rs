@@ -16,6 +16,7 @@ pub mod lrn;
 pub mod norm;
 pub mod rotary;
 pub mod top;
+pub mod warp;
 
 #[cfg(test)]
 #[path = "../../cpu-kernels/src/reference_tests.rs"]

@@ -49,6 +49,7 @@ mod int8;
 mod outputs;
 mod parts;
 mod pending;
+pub mod pipeline;
 pub mod placing;
 mod precision;
 pub mod probe;

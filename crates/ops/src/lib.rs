@@ -103,6 +103,7 @@ mod training;
 mod trees;
 mod unary;
 mod variadic;
+mod warp;
 mod window;
 
 pub use attention::AttentionForm;
@@ -143,5 +144,6 @@ pub use slice::SliceForm;
 pub use softmax::SoftmaxForm;
 pub use table::{ALL_OPS, find, find_onnx, newest_version};
 pub use tape::{GradientFn, Gradients, Tape, Var};
+pub use warp::WarpForm;
 pub use window::Window;
 pub use work::Work;

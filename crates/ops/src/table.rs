@@ -36,6 +36,7 @@ pub static ALL_OPS: &[&[&OpDef]] = &[
     crate::column::OPS,
     crate::regions::OPS,
     crate::sample::OPS,
+    crate::warp::OPS,
     crate::pool_whole::OPS,
     crate::pool::OPS,
     crate::channel_norm::OPS,

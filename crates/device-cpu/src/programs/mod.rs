@@ -38,6 +38,7 @@ mod reduce;
 mod resize;
 mod rotary;
 mod top;
+mod warp;
 
 use std::sync::Arc;
 
@@ -130,6 +131,7 @@ static FAMILIES: &[Family] = &[
     any(resize::OPS, resize::takes),
     floats(rotary::OPS, every_form),
     floats(top::OPS, every_form),
+    any(warp::OPS, warp::takes),
 ];
 
 /// What compiles a node, if there is a kernel for this form of it.

@@ -50,6 +50,7 @@ pub fn cases(seed: u64, rounds: usize) -> Vec<Case> {
         transforms(&random, &mut cases);
         greatest(&random, &mut cases);
         quantised(&random, &mut cases);
+        warps(&random, &mut cases);
     }
     let last = |plain| cases.iter().filter_map(move |case| channels_last(case, plain));
     let last: Vec<Case> = last(false).chain(last(true)).collect();
@@ -466,6 +467,27 @@ fn movements(random: &Random, cases: &mut Vec<Case>) {
         let arguments = vec![live(random.tensor(dtype, &one)), live(Tensor::vector(&wanted))];
         cases.push(Case::new("Expand", node("Expand"), arguments, 1));
     }
+}
+
+/// Patches of a picture, in and around it.
+fn warps(random: &Random, cases: &mut Vec<Case>) {
+    let (h, w) = (1 + random.below(40), 1 + random.below(40));
+    let count = random.below(4);
+    let number = || random.below(401) as f32 / 100.0 - 2.0;
+    let maps: Vec<f32> =
+        (0..count * 6).map(|at| if at % 3 == 2 { number() * 10.0 } else { number() }).collect();
+    let size = vec![1 + random.below(20) as i64, 1 + random.below(70) as i64];
+    let warp = node("hetra.Warp").with("size", hetra_ir::Attr::Ints(size));
+    let three = || hetra_ir::Attr::Floats(vec![number(), number(), number()]);
+    let warp = warp.with("mean", three()).with("scale", three());
+    let warp = warp.with("reverse", random.below(2) as i64).with("fill", number());
+    let pixels: Vec<u8> = (0..h * w * 3).map(|_| random.below(256) as u8).collect();
+    let (Ok(picture), Ok(maps)) =
+        (Tensor::from_slice(&[h, w, 3], &pixels), Tensor::from_slice(&[count, 2, 3], &maps))
+    else {
+        return;
+    };
+    cases.push(Case::new("hetra.Warp", warp, vec![live(picture), live(maps)], 1));
 }
 
 /// Slices of two tensors, in turn or in any order.

@@ -1,0 +1,137 @@
+//! What a pipeline found, on paper and in the picture.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use font8x8::UnicodeFonts;
+use hetra::{DType, Outputs, Tensor};
+use image::{Rgb, RgbImage};
+use serde_json::json;
+
+use crate::show;
+
+/// Colours of boxes, by place.
+const COLOURS: [[u8; 3]; 6] =
+    [[9, 105, 218], [188, 76, 0], [26, 127, 55], [130, 80, 223], [191, 57, 137], [154, 103, 0]];
+/// Most rows that are shown, and numbers of one.
+const ROWS_MAX: usize = 30;
+const NUMBERS_MAX: usize = 8;
+
+/// A tensor as JSON: its shape, and its elements in a row.
+pub(crate) fn json_of(tensor: &Tensor) -> serde_json::Value {
+    let values = match tensor.dtype() {
+        DType::String => json!(tensor.as_strings().unwrap_or_default()),
+        _ => json!(hetra_tensor::to_f64(tensor).unwrap_or_default()),
+    };
+    json!({"shape": tensor.shape(), "values": values})
+}
+
+/// Outputs that have a row for each of what was found, as one table.
+pub(crate) fn print(outputs: &Outputs) {
+    let tensors: Vec<(&str, &Tensor)> =
+        outputs.iter().filter_map(|(name, value)| Some((name, value.as_tensor()?))).collect();
+    let rows = tensors.iter().filter_map(|(_, tensor)| tensor.shape().first().copied()).max();
+    let rows = rows.unwrap_or(0);
+    let columns: Vec<_> =
+        tensors.iter().filter(|(_, tensor)| tensor.shape().first() == Some(&rows)).collect();
+    let head: Vec<&str> =
+        std::iter::once("#").chain(columns.iter().map(|(name, _)| *name)).collect();
+    let mut table = show::table(&head, &[0]);
+    for row in 0..rows.min(ROWS_MAX) {
+        let cells = columns.iter().map(|(_, tensor)| cell(tensor, row, rows));
+        table.add_row(std::iter::once(row.to_string()).chain(cells).collect::<Vec<_>>());
+    }
+    println!("{table}");
+    if rows > ROWS_MAX {
+        println!("and {} more", rows - ROWS_MAX);
+    }
+}
+
+fn cell(tensor: &Tensor, row: usize, rows: usize) -> String {
+    let width = tensor.len() / rows.max(1);
+    if let Ok(texts) = tensor.as_strings() {
+        return texts[row * width..][..width].join(" ");
+    }
+    let numbers = hetra_tensor::to_f64(tensor).unwrap_or_default();
+    let own = &numbers[row * width..][..width];
+    let shown: Vec<String> = own.iter().take(NUMBERS_MAX).map(|n| show::number(*n)).collect();
+    let more = if width > NUMBERS_MAX { ", .." } else { "" };
+    format!("{}{more}", shown.join(", "))
+}
+
+/// Writes a copy of a picture with what was found in it.
+pub(crate) fn draw(path: &Path, outputs: &Outputs, folder: &Path) -> Result<()> {
+    let mut picture = image::open(path).with_context(|| path.display().to_string())?.to_rgb8();
+    let tensor = |name: &str| outputs.get(name).and_then(|value| value.as_tensor());
+    let numbers = |name: &str| -> Vec<f32> {
+        let tensor = tensor(name).and_then(|tensor| hetra_tensor::to_f64(tensor).ok());
+        tensor.unwrap_or_default().into_iter().map(|number| number as f32).collect()
+    };
+    let (boxes, points, scores) = (numbers("boxes"), numbers("points"), numbers("scores"));
+    let names = tensor("names").and_then(|names| names.as_strings().ok()).unwrap_or_default();
+    let count = boxes.len() / 4;
+    let thick = (picture.width().max(picture.height()) / 400).max(1) as i64;
+    for (index, corners) in boxes.chunks_exact(4).enumerate() {
+        let colour = Rgb(COLOURS[index % COLOURS.len()]);
+        let [left, top, right, bottom] =
+            [corners[0], corners[1], corners[2], corners[3]].map(|at| at as i64);
+        for inset in 0..thick {
+            let (x0, y0, x1, y1) = (left + inset, top + inset, right - inset, bottom - inset);
+            (x0..=x1).for_each(|x| [y0, y1].iter().for_each(|&y| put(&mut picture, x, y, colour)));
+            (y0..=y1).for_each(|y| [x0, x1].iter().for_each(|&x| put(&mut picture, x, y, colour)));
+        }
+        let each = if count > 0 { points.len() / count } else { 0 };
+        for point in points[index * each..][..each].chunks_exact(2) {
+            let (x, y) = (point[0] as i64, point[1] as i64);
+            for (dx, dy) in (-thick..=thick).flat_map(|dx| (-thick..=thick).map(move |dy| (dx, dy)))
+            {
+                put(&mut picture, x + dx, y + dy, colour);
+            }
+        }
+        let name = names.get(index).map_or("", |name| name.as_str());
+        let score = scores.get(index).map_or(String::new(), |score| format!("{score:.2}"));
+        let label = [name, &score].join(" ").trim().to_string();
+        write(&mut picture, &label, (left, top - 9 * thick.max(2)), thick.max(2), colour);
+    }
+    let name = path.file_stem().unwrap_or_default().to_string_lossy();
+    let to = folder.join(format!("{name}.png"));
+    picture.save(&to).with_context(|| to.display().to_string())
+}
+
+fn put(picture: &mut RgbImage, x: i64, y: i64, colour: Rgb<u8>) {
+    if let (Ok(x), Ok(y)) = (u32::try_from(x), u32::try_from(y))
+        && x < picture.width()
+        && y < picture.height()
+    {
+        picture.put_pixel(x, y, colour);
+    }
+}
+
+/// Writes a line of text on a plate of a colour; letters are 8 places wide, each of `size` pixels.
+fn write(picture: &mut RgbImage, text: &str, (x, y): (i64, i64), size: i64, colour: Rgb<u8>) {
+    // Not above the picture.
+    let y = y.max(0);
+    for (index, letter) in text.chars().enumerate() {
+        let rows = font8x8::BASIC_FONTS.get(letter).or_else(|| font8x8::LATIN_FONTS.get(letter));
+        let rows = rows.unwrap_or([0, 0x7e, 0x42, 0x42, 0x42, 0x42, 0x7e, 0]);
+        for (place, inner) in (0..8 * size).flat_map(|row| (0..8 * size).map(move |at| (row, at))) {
+            let lit = rows[(place / size) as usize] >> (inner / size) & 1 == 1;
+            let colour = if lit { Rgb([255; 3]) } else { colour };
+            put(picture, x + index as i64 * 8 * size + inner, y + place, colour);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_outside_is_not_drawn() {
+        let mut picture = RgbImage::new(20, 20);
+        write(&mut picture, "Aé?", (-4, -3), 1, Rgb([1, 2, 3]));
+        put(&mut picture, 20, 5, Rgb([9; 3]));
+        assert!(picture.pixels().any(|pixel| *pixel == Rgb([255; 3])));
+        assert!(picture.pixels().all(|pixel| *pixel != Rgb([9; 3])));
+    }
+}

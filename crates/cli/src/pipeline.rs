@@ -1,0 +1,260 @@
+//! `hetra pipeline`
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use anyhow::{Context, Result, anyhow, ensure};
+use hetra::pipeline::{Gallery, Pipeline, STEPS};
+use hetra::{Outputs, Session, Tensor};
+use serde_json::json;
+
+use crate::session::threads;
+use crate::statistics::Statistics;
+use crate::usage::{or_usage, some, usage};
+use crate::{annotate, images, show};
+
+/// Run several models, and what stands between them, as one graph: from pictures to results
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  hetra pipeline face.toml people.jpg --draw drawn
+  hetra pipeline face.toml pictures/ --jobs 2 --json
+  hetra pipeline --list-steps
+
+The file names steps; each reads what those before it made:
+  [[step]]
+  name = \"small\"
+  do = \"letterbox\"
+  of = \"image\"
+  size = [320, 320]
+  [[step]]
+  name = \"net\"
+  model = \"yunet.onnx\"
+  of = \"small\"
+  [outputs]
+  boxes = \"faces.boxes\"
+`hetra plan`, `bench` and `inspect` take such a file in the place of a model.")]
+pub(crate) struct Args {
+    /// The pipeline, a TOML file
+    #[arg(required_unless_present = "list_steps")]
+    file: Option<PathBuf>,
+    /// Pictures (PNG, JPEG), or folders of them
+    pictures: Vec<PathBuf>,
+    /// Where models are that are not beside the file
+    #[arg(long, value_name = "FOLDER")]
+    models: Option<PathBuf>,
+    /// Device to run on (see `hetra devices`)
+    #[arg(short, long, default_value = "cpu", value_name = "ID")]
+    device: String,
+    /// Host threads [default: one for each core]
+    #[arg(long, value_name = "N", value_parser = threads, allow_negative_numbers = true)]
+    threads: Option<usize>,
+    /// Pictures that are worked on at one time: while one is decoded, another one runs
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = some)]
+    jobs: usize,
+    /// Work through all pictures so many times, and tell how long that takes
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = some)]
+    repeat: usize,
+    /// Write pictures with boxes, points and names into this folder (outputs `boxes`, `points`,
+    /// `names`, `scores`)
+    #[arg(long, value_name = "FOLDER")]
+    draw: Option<PathBuf>,
+    /// List what steps do
+    #[arg(long)]
+    list_steps: bool,
+    /// Print JSON, alone on stdout
+    #[arg(long)]
+    json: bool,
+}
+
+/// A picture that was worked through.
+struct Done {
+    path: PathBuf,
+    outputs: Outputs,
+    decode_ms: f64,
+    run_ms: f64,
+}
+
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    if args.list_steps {
+        let mut table = show::table(&["do", "what", "takes", "gives"], &[]);
+        for row in STEPS {
+            table.add_row([row.name, row.doc, row.takes, row.gives]);
+        }
+        println!("{table}");
+        return Ok(ExitCode::SUCCESS);
+    }
+    let file = args.file.as_deref().ok_or_else(|| usage("no pipeline"))?;
+    let pictures = pictures(&args.pictures)?;
+    ensure!(!pictures.is_empty(), usage("no picture"));
+    let mut pipeline = Pipeline::read(file)?;
+    if let Some(folder) = &args.models {
+        pipeline = pipeline.models(folder);
+    }
+    let begun = Instant::now();
+    let open = |pipeline: &Pipeline, galleries: &BTreeMap<String, Gallery>| -> Result<Session> {
+        let graph = pipeline.graph(galleries)?;
+        let mut builder = Session::builder().graph(graph).device(&args.device);
+        if let Some(threads) = args.threads {
+            builder = builder.threads(threads);
+        }
+        builder.build().map_err(or_usage)
+    };
+    let galleries = galleries(&pipeline, &open)?;
+    let session = open(&pipeline, &galleries)?;
+    let load_ms = begun.elapsed().as_secs_f64() * 1e3;
+    let begun = Instant::now();
+    let done = work(&session, &pictures, args)?;
+    let seconds = begun.elapsed().as_secs_f64();
+    if let Some(folder) = &args.draw {
+        std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+        for done in done.iter().take(pictures.len()) {
+            annotate::draw(&done.path, &done.outputs, folder)?;
+        }
+    }
+    let statistics = |of: fn(&Done) -> f64| Statistics::of(done.iter().map(of).collect());
+    let all = statistics(|done| done.decode_ms + done.run_ms);
+    let (decode, run) = (statistics(|done| done.decode_ms), statistics(|done| done.run_ms));
+    let per_second = done.len() as f64 / seconds;
+    if args.json {
+        let results = done.iter().take(pictures.len()).map(|done| {
+            let outputs = done.outputs.iter().map(|(name, value)| {
+                (name.to_string(), value.as_tensor().map_or(json!(null), annotate::json_of))
+            });
+            json!({
+                "picture": done.path.display().to_string(),
+                "outputs": outputs.collect::<serde_json::Map<_, _>>(),
+            })
+        });
+        let results: Vec<_> = results.collect();
+        println!(
+            "{}",
+            json!({
+                "pipeline": pipeline.name, "device": session.device().id, "load_ms": load_ms,
+                "jobs": args.jobs, "pictures": results, "per_second": per_second,
+                "total": all, "decode": decode, "run": run,
+            })
+        );
+        return Ok(ExitCode::SUCCESS);
+    }
+    for done in done.iter().take(pictures.len()) {
+        println!("{}", done.path.display());
+        annotate::print(&done.outputs);
+    }
+    println!("{} on {}", file.display(), show::on(&session));
+    let mut table =
+        show::table(&["what", "median", "p90", "p99", "most", "pictures"], &[1, 2, 3, 4, 5]);
+    for (what, statistics) in [("decode", &decode), ("run", &run), ("both", &all)] {
+        if let Some(s) = statistics {
+            let cells = [s.median_ms, s.p90_ms, s.p99_ms, s.max_ms].map(show::millis);
+            let [a, b, c, d] = cells;
+            table.add_row([what.to_string(), a, b, c, d, s.samples.to_string()]);
+        }
+    }
+    println!("{table}");
+    println!("load {}, {per_second:.1} pictures a second", show::millis(load_ms));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The files, those of folders in the order of their names.
+fn pictures(given: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    let mut all = Vec::new();
+    for path in given {
+        if !path.is_dir() {
+            all.push(path.clone());
+            continue;
+        }
+        let entries = std::fs::read_dir(path).with_context(|| path.display().to_string())?;
+        let mut files: Vec<PathBuf> = entries
+            .flatten()
+            .map(|entry| entry.path())
+            .filter(|path| {
+                let ending = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
+                ["png", "jpg", "jpeg"].contains(&ending.as_str())
+            })
+            .collect();
+        files.sort();
+        ensure!(!files.is_empty(), "{}: no PNG or JPEG in it", path.display());
+        all.extend(files);
+    }
+    Ok(all)
+}
+
+/// Makes a session of a pipeline.
+type Open<'a> = &'a dyn Fn(&Pipeline, &BTreeMap<String, Gallery>) -> Result<Session>;
+
+/// What the pictures of galleries look like to the models: the file's name is the name.
+fn galleries(pipeline: &Pipeline, open: Open<'_>) -> Result<BTreeMap<String, Gallery>> {
+    let mut galleries = BTreeMap::new();
+    for (step, (folder, of)) in pipeline.galleries() {
+        let others: Vec<String> = pipeline.galleries().into_keys().collect();
+        let others: Vec<&str> = others.iter().map(String::as_str).collect();
+        let session = open(&pipeline.without(&others, &[&of]), &BTreeMap::new())?;
+        let mut gallery = Gallery::default();
+        for path in pictures(std::slice::from_ref(&folder))? {
+            let name = || path.display().to_string();
+            let outputs = session.run([("image", images::pixels(&path).with_context(name)?)])?;
+            let rows = outputs.get(&of).and_then(|value| value.as_tensor());
+            let rows = rows.ok_or_else(|| anyhow!("`{of}` is no tensor"))?;
+            if rows.shape().first().is_none_or(|&count| count == 0) {
+                show::warn(&format!("{}: nothing found in it; it is left out", name()));
+                continue;
+            }
+            let width = rows.len() / rows.shape()[0];
+            gallery.rows.push(rows.as_slice::<f32>()?[..width].to_vec());
+            gallery.names.push(path.file_stem().unwrap_or_default().to_string_lossy().into_owned());
+        }
+        ensure!(!gallery.rows.is_empty(), "{}: none of its pictures can be used", folder.display());
+        galleries.insert(step, gallery);
+    }
+    Ok(galleries)
+}
+
+/// Works through the pictures, some at one time, in their order.
+fn work(session: &Session, pictures: &[PathBuf], args: &Args) -> Result<Vec<Done>> {
+    let count = pictures.len() * args.repeat;
+    let (next, done) = (AtomicUsize::new(0), Mutex::new(Vec::with_capacity(count)));
+    let work = || -> Result<()> {
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            if index >= count {
+                return Ok(());
+            }
+            let path = &pictures[index % pictures.len()];
+            let one = one(session, path).with_context(|| path.display().to_string())?;
+            // Of repetitions the times are kept, and the outputs dropped with the last one.
+            let mut done = done.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            done.push((index, one));
+        }
+    };
+    // Once, so that what is made when it is first needed is not timed.
+    if args.repeat > 1 {
+        one(session, &pictures[0]).with_context(|| pictures[0].display().to_string())?;
+    }
+    std::thread::scope(|scope| -> Result<()> {
+        let others: Vec<_> = (1..args.jobs.min(count)).map(|_| scope.spawn(work)).collect();
+        let own = work();
+        let joined = others.into_iter().map(|other| match other.join() {
+            Ok(result) => result,
+            Err(_) => Err(anyhow!("a picture was lost")),
+        });
+        joined.fold(own, |all, one| all.and(one))
+    })?;
+    let mut done = done.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    done.sort_by_key(|(index, _)| *index);
+    Ok(done.into_iter().map(|(_, done)| done).collect())
+}
+
+fn one(session: &Session, path: &Path) -> Result<Done> {
+    let begun = Instant::now();
+    let image: Tensor = images::pixels(path)?;
+    let decode_ms = begun.elapsed().as_secs_f64() * 1e3;
+    let begun = Instant::now();
+    let outputs = session.run([("image", image)])?;
+    let run_ms = begun.elapsed().as_secs_f64() * 1e3;
+    Ok(Done { path: path.to_path_buf(), outputs, decode_ms, run_ms })
+}
