@@ -191,6 +191,14 @@ pub(crate) fn pixels(path: &Path) -> Result<Tensor> {
 
 /// Reads a picture for an input of this type.
 pub(crate) fn load(path: &Path, spec: Option<&Preprocess>, ty: &Type) -> Result<Picture> {
+    // What takes pixels as they are.
+    if let (None, Some(DType::U8), Some([_, _, channels])) = (spec, ty.dtype(), ty.dims())
+        && channels.known() == Some(3)
+    {
+        let tensor = pixels(path)?;
+        let size = [tensor.shape()[0] as u32, tensor.shape()[1] as u32];
+        return Ok(Picture { tensor, kept_size: false, size });
+    }
     let picture = decode(path)?;
     let spec = spec.cloned().unwrap_or_default();
     let wanted = wanted(ty)?;

@@ -71,15 +71,15 @@ struct Report {
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let options = ImportOptions { allow_unknown_ops: true, ..Default::default() };
     let path = || args.model.display().to_string();
-    let read = |options| hetra_onnx::import_file(&args.model, &options);
+    let read = |options| crate::model::import(&args.model, &options);
     let model = match read(options) {
-        Err(error @ ImportError::TooNew { .. }) => {
-            show::warn(&format!("{}: {error}", path()));
+        Err(error) if matches!(error.downcast_ref(), Some(ImportError::TooNew { .. })) => {
+            show::warn(&show::explain(&error));
             read(ImportOptions { allow_newer: true, ..options })
         }
         other => other,
     };
-    let mut model = model.with_context(path)?;
+    let mut model = model?;
     model.info.warnings.iter().for_each(|text| show::warn(text));
     if args.text || args.weights {
         let print = if args.weights { hetra_ir::print } else { hetra_ir::outline };

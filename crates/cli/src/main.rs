@@ -23,6 +23,7 @@ mod inputs;
 mod inspect;
 mod jpeg;
 mod literal;
+mod model;
 mod npy;
 mod on_device;
 mod pipeline;

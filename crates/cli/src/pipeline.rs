@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use hetra::pipeline::{Gallery, Pipeline, STEPS};
-use hetra::{Outputs, Session, Tensor};
+use hetra::{Graph, Model, ModelInfo, Outputs, Session, Tensor};
 use serde_json::json;
 
 use crate::session::threads;
@@ -50,6 +50,9 @@ pub(crate) struct Args {
     /// Device to run on (see `hetra devices`)
     #[arg(short, long, default_value = "cpu", value_name = "ID")]
     device: String,
+    /// A plan of `hetra plan FILE.toml`, which says which devices do what
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["device", "threads"])]
+    plan: Option<PathBuf>,
     /// Host threads [default: one for each core]
     #[arg(long, value_name = "N", value_parser = threads, allow_negative_numbers = true)]
     threads: Option<usize>,
@@ -96,16 +99,21 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         pipeline = pipeline.models(folder);
     }
     let begun = Instant::now();
-    let open = |pipeline: &Pipeline, galleries: &BTreeMap<String, Gallery>| -> Result<Session> {
-        let graph = pipeline.graph(galleries)?;
-        let mut builder = Session::builder().graph(graph).device(&args.device);
-        if let Some(threads) = args.threads {
-            builder = builder.threads(threads);
+    let session = match &args.plan {
+        Some(file) => {
+            let plan = crate::session::read_plan(file)?;
+            let graph = joined(&pipeline)?;
+            Session::builder().graph(graph).plan(plan).build().map_err(or_usage)?
         }
-        builder.build().map_err(or_usage)
+        None => {
+            let builder = Session::builder().graph(joined(&pipeline)?).device(&args.device);
+            let builder = match args.threads {
+                Some(threads) => builder.threads(threads),
+                None => builder,
+            };
+            builder.build().map_err(or_usage)?
+        }
     };
-    let galleries = galleries(&pipeline, &open)?;
-    let session = open(&pipeline, &galleries)?;
     let load_ms = begun.elapsed().as_secs_f64() * 1e3;
     let begun = Instant::now();
     let done = work(&session, &pictures, args)?;
@@ -184,16 +192,24 @@ fn pictures(given: &[PathBuf]) -> Result<Vec<PathBuf>> {
     Ok(all)
 }
 
-/// Makes a session of a pipeline.
-type Open<'a> = &'a dyn Fn(&Pipeline, &BTreeMap<String, Gallery>) -> Result<Session>;
+/// The graph of a file, as a model.
+pub(crate) fn import(file: &Path) -> Result<Model> {
+    Ok(Model { graph: joined(&Pipeline::read(file)?)?, info: ModelInfo::default() })
+}
+
+/// The graph of a pipeline with its galleries.
+fn joined(pipeline: &Pipeline) -> Result<Graph> {
+    Ok(pipeline.graph(&galleries(pipeline)?)?)
+}
 
 /// What the pictures of galleries look like to the models: the file's name is the name.
-fn galleries(pipeline: &Pipeline, open: Open<'_>) -> Result<BTreeMap<String, Gallery>> {
+fn galleries(pipeline: &Pipeline) -> Result<BTreeMap<String, Gallery>> {
     let mut galleries = BTreeMap::new();
     for (step, (folder, of)) in pipeline.galleries() {
         let others: Vec<String> = pipeline.galleries().into_keys().collect();
         let others: Vec<&str> = others.iter().map(String::as_str).collect();
-        let session = open(&pipeline.without(&others, &[&of]), &BTreeMap::new())?;
+        let graph = pipeline.without(&others, &[&of]).graph(&BTreeMap::new())?;
+        let session = Session::builder().graph(graph).build()?;
         let mut gallery = Gallery::default();
         for path in pictures(std::slice::from_ref(&folder))? {
             let name = || path.display().to_string();

@@ -188,7 +188,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     args.report.iter().try_for_each(|file| drawing(file).map(drop))?;
     let import = hetra_onnx::ImportOptions::default();
     let model = || path.display().to_string();
-    let mut imported = hetra_onnx::import_file(path, &import).with_context(model)?;
+    let mut imported = crate::model::import(path, &import)?;
     imported.info.warnings.iter().for_each(|text| show::warn(text));
     args.inputs.given().fix_defaults(&mut imported.graph);
     let machine = args.machine.as_deref().map(Machine::read).transpose();

@@ -126,7 +126,7 @@ impl Target {
         }
         let model = || self.model.display().to_string();
         let import = hetra_onnx::ImportOptions::default();
-        let mut imported = hetra_onnx::import_file(&self.model, &import).with_context(model)?;
+        let mut imported = crate::model::import(&self.model, &import)?;
         imported.info.warnings.iter().for_each(|text| show::warn(text));
         given.fix_defaults(&mut imported.graph);
         let mut builder = Session::builder().model(imported).tuned(tuned);
@@ -225,7 +225,7 @@ impl Target {
     }
 }
 
-fn read_plan(file: &Path) -> Result<PlanFile> {
+pub(crate) fn read_plan(file: &Path) -> Result<PlanFile> {
     let name = || file.display().to_string();
     let text = std::fs::read_to_string(file).with_context(name)?;
     PlanFile::parse(&text).with_context(name)

@@ -33,35 +33,86 @@ pub fn warp(p: &Warp<'_>, maps: &[f32], out: &mut [f32]) {
     assert!(out.len() >= count(&[patches, 3, h, w]), "output too short");
     let out = Shared::new(out);
     for_ranges(patches * h, GRAIN / w.max(1), |start, len| {
+        let mut blended = Vec::new();
         for row in start..start + len {
             let (patch, y) = (row / h, row % h);
             let map = &maps[patch * 6..][..6];
             // SAFETY: each row of each channel of each patch is made by one task, once.
             let rows = [0, 1, 2]
                 .map(|channel| unsafe { out.slice(((patch * 3 + channel) * h + y) * w, w) });
-            line(p, map, y as f32, rows);
+            match map[1] == 0.0 && map[3] == 0.0 {
+                true => straight(p, map, y as f32, rows, &mut blended),
+                false => line(p, map, y as f32, rows),
+            }
         }
     });
+}
+
+/// A place along an axis with `extent` pixels: the pixel before it and how far behind that it is;
+/// none outside.
+#[inline]
+fn place(at: f32, extent: usize) -> Option<(usize, f32)> {
+    let most = (extent - 1) as f32;
+    // Not a number is not inside.
+    let inside = at >= -0.5 && at <= most + 0.5;
+    let at = at.clamp(0.0, most);
+    inside.then(|| (at as usize, at - (at as usize) as f32))
+}
+
+/// One row of a patch that is not turned: two rows of the picture are blended, and read between.
+fn straight(
+    p: &Warp<'_>,
+    map: &[f32],
+    y: f32,
+    [first, second, third]: [&mut [f32]; 3],
+    blended: &mut Vec<f32>,
+) {
+    let (height, width) = p.picture;
+    let outside = [0, 1, 2].map(|channel| (p.fill - p.mean[channel]) * p.scale[channel]);
+    let Some((top, dy)) = place(map[4] * y + map[5], height) else {
+        let outputs = first.iter_mut().zip(second).zip(third);
+        outputs.for_each(|((a, b), c)| [*a, *b, *c] = outside);
+        return;
+    };
+    let row = |row: usize| &p.pixels[row * width * 3..][..width * 3];
+    let (upper, lower) = (row(top), row((top + 1).min(height - 1)));
+    blended.clear();
+    blended.extend(upper.iter().zip(lower).map(|(&a, &c)| {
+        let (a, c) = (f32::from(a), f32::from(c));
+        a + (c - a) * dy
+    }));
+    // What is behind the last pixel is that one.
+    let last: [f32; 3] = [0, 1, 2].map(|channel| blended[(width - 1) * 3 + channel]);
+    blended.extend(last);
+    let outputs = first.iter_mut().zip(second).zip(third);
+    for (x, ((first, second), third)) in outputs.enumerate() {
+        let Some((left, dx)) = place(map[0] * x as f32 + map[1] * y + map[2], width) else {
+            [*first, *second, *third] = outside;
+            continue;
+        };
+        let pixels: &[f32] = &blended[left * 3..][..6];
+        let channel = |channel: usize| {
+            let from = p.channels[channel];
+            let (a, b) = (pixels[from], pixels[from + 3]);
+            (a + (b - a) * dx - p.mean[channel]) * p.scale[channel]
+        };
+        [*first, *second, *third] = [channel(0), channel(1), channel(2)];
+    }
 }
 
 /// One row of a patch, channel by channel.
 fn line(p: &Warp<'_>, map: &[f32], y: f32, [first, second, third]: [&mut [f32]; 3]) {
     let (height, width) = p.picture;
-    let (most_x, most_y) = ((width - 1) as f32, (height - 1) as f32);
     let outside = [0, 1, 2].map(|channel| (p.fill - p.mean[channel]) * p.scale[channel]);
     let outputs = first.iter_mut().zip(second).zip(third);
     for (x, ((first, second), third)) in outputs.enumerate() {
         // As the reference does it, so that both round alike.
         let sx = map[0] * x as f32 + map[1] * y + map[2];
         let sy = map[3] * x as f32 + map[4] * y + map[5];
-        let inside = sx >= -0.5 && sx <= most_x + 0.5 && sy >= -0.5 && sy <= most_y + 0.5;
-        if !inside {
+        let (Some((left, dx)), Some((top, dy))) = (place(sx, width), place(sy, height)) else {
             [*first, *second, *third] = outside;
             continue;
-        }
-        let (sx, sy) = (sx.clamp(0.0, most_x), sy.clamp(0.0, most_y));
-        let (left, top) = (sx as usize, sy as usize);
-        let (dx, dy) = (sx - left as f32, sy - top as f32);
+        };
         let across = if left + 1 < width { 3 } else { 0 };
         let down = if top + 1 < height { width * 3 } else { 0 };
         let at = (top * width + left) * 3;
@@ -70,8 +121,8 @@ fn line(p: &Warp<'_>, map: &[f32], y: f32, [first, second, third]: [&mut [f32]; 
             let pixel = |at: usize| f32::from(p.pixels[at]);
             let (a, b) = (pixel(at), pixel(at + across));
             let (c, d) = (pixel(at + down), pixel(at + down + across));
-            let (upper, lower) = (a + (b - a) * dx, c + (d - c) * dx);
-            (upper + (lower - upper) * dy - p.mean[channel]) * p.scale[channel]
+            let (left, right) = (a + (c - a) * dy, b + (d - b) * dy);
+            (left + (right - left) * dx - p.mean[channel]) * p.scale[channel]
         };
         [*first, *second, *third] = [channel(0), channel(1), channel(2)];
     }

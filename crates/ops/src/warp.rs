@@ -141,8 +141,8 @@ fn sampled(
     let (right, bottom) = ((left + 1).min(width - 1), (top + 1).min(height - 1));
     let (dx, dy) = (x - left as f32, y - top as f32);
     let at = |row: usize, column: usize| f32::from(pixels[(row * width + column) * 3 + channel]);
-    let along = |row: usize| at(row, left) + (at(row, right) - at(row, left)) * dx;
-    Some(along(top) + (along(bottom) - along(top)) * dy)
+    let down = |column: usize| at(top, column) + (at(bottom, column) - at(top, column)) * dy;
+    Some(down(left) + (down(right) - down(left)) * dx)
 }
 
 #[cfg(test)]

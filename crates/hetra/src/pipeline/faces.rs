@@ -80,14 +80,17 @@ fn yunet(joiner: &mut Joiner<'_>, params: &Params<'_>) -> Result<(), PipelineErr
     let twice = joiner.node(spread);
     let boxes = rows(joiner, boxes, places);
     let boxes = joiner.op("Mul", &[boxes, twice]);
-    // Five points beside each other, all from the same prior.
-    let pairs = joiner.ints(&[1, count as i64, 5, 2]);
+    // Only of those that are kept: five points beside each other, all from the same prior.
+    let pairs = joiner.ints(&[-1, 5, 2]);
+    let points = rows(joiner, points, places);
     let points = joiner.op("Reshape", &[points, pairs]);
-    let axis = joiner.ints(&[2]);
-    let [priors, strides] = [priors, strides].map(|of| joiner.op("Unsqueeze", &[of, axis]));
+    let axis = joiner.ints(&[1]);
+    let [priors, strides] = [priors, strides].map(|of| {
+        let of = rows(joiner, of, places);
+        joiner.op("Unsqueeze", &[of, axis])
+    });
     let points = joiner.op("Mul", &[points, strides]);
     let points = joiner.op("Add", &[points, priors]);
-    let points = rows(joiner, points, places);
     let points = joiner.op("Mul", &[points, factor]);
     let scores = rows(joiner, score, places);
     for (name, value) in [("boxes", boxes), ("scores", scores), ("points", points)] {

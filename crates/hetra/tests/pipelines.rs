@@ -1,0 +1,243 @@
+//! Pipelines: several models, and what stands between them, as one graph.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use hetra::pipeline::{Gallery, Pipeline};
+use hetra::{DType, ExportOptions, Graph, GraphBuilder, Node, Session, Tensor};
+
+/// A folder for the models of a test.
+fn folder(test: &str) -> PathBuf {
+    let path = std::env::temp_dir().join(format!("hetra-pipeline-{test}-{}", std::process::id()));
+    std::fs::create_dir_all(&path).expect("a folder");
+    path
+}
+
+fn save(graph: &Graph, path: &Path) {
+    let bytes = hetra::export(graph, &ExportOptions::default()).expect("a model");
+    std::fs::write(path, bytes).expect("a file");
+}
+
+/// The sums of the three channels of a picture, (1, 3): takes one picture at a time.
+fn sums(side: usize) -> Graph {
+    let mut b = GraphBuilder::new("sums");
+    let dims = [1, 3, side, side].map(hetra::Dim::from);
+    let x = b.input("x", DType::F32, dims.to_vec());
+    let axes = b.constant("axes", Tensor::vector(&[2i64, 3]));
+    let sum = Node::new("ReduceSum", &[x, axes], &[]).with("keepdims", 0i64);
+    let y = b.node(sum, 1)[0];
+    b.output(y);
+    b.finish()
+}
+
+/// A picture whose left half is red and whose right half is blue.
+fn picture(height: usize, width: usize) -> Tensor {
+    let pixel = |at: usize| if at % width < width / 2 { [200u8, 0, 0] } else { [0, 0, 100] };
+    let pixels: Vec<u8> = (0..height * width).flat_map(pixel).collect();
+    Tensor::from_slice(&[height, width, 3], &pixels).expect("a picture")
+}
+
+fn session(pipeline: &Pipeline, galleries: &BTreeMap<String, Gallery>) -> Session {
+    let graph = pipeline.graph(galleries).expect("a graph");
+    Session::builder().graph(graph).build().expect("a session")
+}
+
+fn floats(outputs: &hetra::Outputs, name: &str) -> Vec<f32> {
+    let value = outputs.get(name).expect("an output").as_tensor().expect("a tensor");
+    value.as_slice::<f32>().expect("floats").to_vec()
+}
+
+#[test]
+fn a_picture_is_brought_to_size_and_read() {
+    let folder = folder("sums");
+    save(&sums(4), &folder.join("sums.onnx"));
+    let text = |what: &str, more: &str| {
+        format!(
+            "[[step]]\nname = \"small\"\ndo = \"{what}\"\nof = \"image\"\nsize = [4, 4]\n{more}\n\
+             [[step]]\nname = \"sums\"\nmodel = \"sums.onnx\"\nof = \"small\"\n\
+             [outputs]\nsums = \"sums\"\nfactor = \"small.factor\"\n"
+        )
+    };
+    let run = |text: &str, height: usize, width: usize| {
+        let session = session(&Pipeline::parse(text, &folder).unwrap(), &BTreeMap::new());
+        let outputs = session.run([("image", picture(height, width))]).unwrap();
+        (floats(&outputs, "sums"), floats(&outputs, "factor"))
+    };
+    // Half of the places are red, half blue.
+    let (sums, factor) = run(&text("stretch", ""), 8, 16);
+    assert_eq!((sums, factor), (vec![1600.0, 0.0, 800.0], vec![4.0, 2.0]));
+    let (sums, _) = run(&text("stretch", "reverse = true\nscale = [1.0, 1.0, 0.5]"), 8, 16);
+    assert_eq!(sums, [800.0, 0.0, 800.0]);
+    // The lower half of what keeps its aspect is filled.
+    let (sums, factor) = run(&text("letterbox", "fill = 10"), 8, 16);
+    assert_eq!((sums, factor), (vec![880.0, 80.0, 480.0], vec![4.0, 4.0]));
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+/// What YuNet gives for a picture of 32 x 32, as constants: faces at two places, one of them twice.
+fn yunet() -> Graph {
+    let mut b = GraphBuilder::new("yunet");
+    let dims = [1, 3, 32, 32].map(hetra::Dim::from);
+    let x = b.input("input", DType::F32, dims.to_vec());
+    let zero = b.constant("zero", Tensor::scalar(0f32));
+    let nothing = b.op("ReduceMax", &[x]);
+    let nothing = b.op("Mul", &[nothing, zero]);
+    let shape = b.constant("shape", Tensor::vector(&[1i64, 1, 1]));
+    let nothing = b.op("Reshape", &[nothing, shape]);
+    for what in ["cls", "obj", "bbox", "kps"] {
+        for (stride, side) in [(8, 4usize), (16, 2), (32, 1)] {
+            let width = match what {
+                "bbox" => 4,
+                "kps" => 10,
+                _ => 1,
+            };
+            let mut numbers = vec![0f32; side * side * width];
+            // Cells 5 and 6 of stride 8 see the same face, cell 3 of stride 16 another one.
+            for (cell, score) in [(5, 0.9f32), (6, 0.8)].into_iter().filter(|_| stride == 8) {
+                numbers[cell * width..][..width].fill(match what {
+                    "cls" | "obj" => score,
+                    _ => 0.0,
+                });
+                if what == "bbox" {
+                    // From both, the middle at (12, 8), 8 x 16 pixels.
+                    let middle = if cell == 5 { 0.5 } else { -0.5 };
+                    numbers[cell * 4..][..4].copy_from_slice(&[middle, 0.0, 0.0, 2f32.ln()]);
+                }
+                if what == "kps" {
+                    numbers[cell * 10..][..10].fill(0.25);
+                }
+            }
+            if stride == 16 && what != "bbox" && what != "kps" {
+                numbers[3] = 0.7;
+            }
+            let made =
+                b.constant("c", Tensor::from_slice(&[1, side * side, width], &numbers).unwrap());
+            let value = b.op("Add", &[made, nothing]);
+            b.output(value);
+        }
+    }
+    let mut graph = b.finish();
+    let names = ["cls", "obj", "bbox", "kps"]
+        .iter()
+        .flat_map(|what| [8, 16, 32].map(|stride| format!("{what}_{stride}")));
+    for (id, name) in graph.outputs.clone().into_iter().zip(names) {
+        graph.values[id.index()].name = name;
+    }
+    graph
+}
+
+const FACES: &str = r#"
+name = "faces"
+[[step]]
+name = "small"
+do = "letterbox"
+of = "image"
+size = [32, 32]
+[[step]]
+name = "net"
+model = "yunet.onnx"
+of = "small"
+[[step]]
+name = "faces"
+do = "yunet"
+of = "net"
+size = [32, 32]
+factor = "small.factor"
+[[step]]
+name = "upright"
+do = "align"
+of = "image"
+points = "faces.points"
+size = [112, 112]
+[[step]]
+name = "numbers"
+model = "sums.onnx"
+of = "upright"
+[[step]]
+name = "who"
+do = "match"
+of = "numbers"
+gallery = "people"
+alike_min = 0.9
+[outputs]
+boxes = "faces.boxes"
+scores = "faces.scores"
+points = "faces.points"
+numbers = "numbers"
+names = "who.names"
+alike = "who.alike"
+"#;
+
+#[test]
+fn faces_are_found_turned_and_named() {
+    let folder = folder("faces");
+    save(&yunet(), &folder.join("yunet.onnx"));
+    save(&sums(112), &folder.join("sums.onnx"));
+    let pipeline = Pipeline::parse(FACES, &folder).unwrap();
+    assert_eq!(pipeline.galleries()["who"], (folder.join("people"), "numbers".to_string()));
+    let red = Gallery {
+        names: vec!["green".to_string(), "red".to_string()],
+        rows: vec![vec![0.0, 2.0, 0.0], vec![5.0, 0.0, 0.0]],
+    };
+    let galleries = BTreeMap::from([("who".to_string(), red)]);
+    let session = session(&pipeline, &galleries);
+    let outputs = session.run([("image", picture(64, 64))]).unwrap();
+    // Twice the size of the model's picture; of the same face the better one is kept.
+    let boxes = floats(&outputs, "boxes");
+    assert_eq!(boxes.len(), 8, "{boxes:?}");
+    let wanted = [16.0, 0.0, 32.0, 32.0];
+    assert!(boxes.iter().zip(wanted).all(|(got, wanted)| (got - wanted).abs() < 1e-3), "{boxes:?}");
+    assert_eq!(floats(&outputs, "scores"), [0.9, 0.7]);
+    // The points of the first: cell 5 begins at (8, 8), and a quarter of 8 more, doubled.
+    assert_eq!(floats(&outputs, "points")[..4], [20.0; 4]);
+    let value = outputs.get("names").unwrap().as_tensor().unwrap();
+    assert_eq!(value.as_strings().unwrap(), ["red", "unknown"]);
+    // Without a face there are no rows, and nothing fails.
+    let strict =
+        FACES.replace("size = [32, 32]\nfactor", "score_min = 0.95\nsize = [32, 32]\nfactor");
+    let none = Pipeline::parse(&strict, &folder).unwrap();
+    let outputs = self::session(&none, &galleries).run([("image", picture(64, 64))]).unwrap();
+    assert!(floats(&outputs, "boxes").is_empty() && floats(&outputs, "numbers").is_empty());
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn a_pipeline_without_its_gallery_gives_the_numbers() {
+    let folder = folder("without");
+    save(&yunet(), &folder.join("yunet.onnx"));
+    save(&sums(112), &folder.join("sums.onnx"));
+    let pipeline = Pipeline::parse(FACES, &folder).unwrap().without(&["who"], &["numbers"]);
+    let graph = pipeline.graph(&BTreeMap::new()).unwrap();
+    let names: Vec<&str> = graph.outputs.iter().map(|&id| graph.value(id).name.as_str()).collect();
+    assert_eq!(names, ["boxes", "numbers", "points", "scores"]);
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn what_is_wrong_is_named() {
+    let folder = folder("wrong");
+    save(&sums(4), &folder.join("sums.onnx"));
+    let fault = |text: &str| -> String {
+        let made = Pipeline::parse(text, &folder).and_then(|made| made.graph(&BTreeMap::new()));
+        made.expect_err("a fault").to_string()
+    };
+    let small = "[[step]]\nname = \"small\"\ndo = \"stretch\"\nof = \"image\"\nsize = [4, 4]\n";
+    let check = |text: &str, parts: &[&str]| {
+        let said = fault(text);
+        parts.iter().for_each(|part| assert!(said.contains(part), "{part}: {said}"));
+    };
+    check("step = 3", &["invalid type"]);
+    check("[[step]]\ndo = \"stretch\"", &["step `1`", "`name` is missing"]);
+    check(&small.replace("stretch", "strech"), &["there is no `strech`", "letterbox, stretch"]);
+    check(&small.replace("image", "picture"), &["nothing makes `picture`; there are image"]);
+    check(&small.replace("[4, 4]", "[4]"), &["`size`: wanted 2 numbers"]);
+    check(&small.replace("[4, 4]", "[0, 4]"), &["`size`: wanted height and width"]);
+    check(&format!("{small}colour = 1"), &["it has no `colour`; it has", "fill"]);
+    let model = |text: &str| format!("{small}[[step]]\nname = \"m\"\n{text}");
+    check(&model("model = \"none.onnx\"\nof = \"small\""), &["no `none.onnx` in"]);
+    check(&model("model = \"sums.onnx\""), &["input `x` of the model is not given"]);
+    check(&model("model = \"sums.onnx\"\ninputs = { y = \"small\" }"), &["it has x"]);
+    check(&model("model = \"sums.onnx\"\ndo = \"align\""), &["one of `do` and `model`"]);
+    check(&format!("{small}[outputs]\na = \"smal\""), &["`smal`", "small.factor"]);
+    std::fs::remove_dir_all(folder).unwrap();
+}
