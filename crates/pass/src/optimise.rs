@@ -120,7 +120,14 @@ fn bodies(graph: &mut Graph, options: &Options<'_>, report: &mut Report, depth: 
                 for capture in &body.captures {
                     body.values[capture.inner.index()].ty = types[capture.outer.index()].clone();
                 }
+                let outputs: Vec<Type> =
+                    body.outputs.iter().map(|&id| body.ty(id).clone()).collect();
                 run(body, true, options, report, depth + 1);
+                // A loop without a turn has nothing else to tell what it would have given.
+                for (id, declared) in body.outputs.clone().into_iter().zip(outputs) {
+                    let ty = &mut body.values[id.index()].ty;
+                    *ty = described(ty, &declared);
+                }
             }
         }
     }

@@ -101,17 +101,16 @@ impl Joiner<'_> {
     pub(crate) fn each(&mut self, step: &str, model: &Graph, input: ValueId) -> Vec<ValueId> {
         let mut body = Graph { name: step.to_string(), ..Graph::default() };
         let ty = model.ty(model.inputs[0]);
-        let one = match ty.dims() {
-            Some([_, dims @ ..]) => Type::shaped(ty.dtype().unwrap_or(DType::F32), dims.to_vec()),
-            _ => Type::Unknown,
-        };
-        let slice = body.add_value("slice", one);
+        let slice = body.add_value("slice", one_of(ty));
         body.inputs.push(slice);
         let first = body.add_constant("first", Value::from(Tensor::vector(&[0i64])));
         let whole = body.add_value("whole", ty.clone());
         body.nodes.push(Node::new("Unsqueeze", &[slice, first], &[whole]));
-        for output in splice(&mut body, "", model, &[whole]) {
-            let bare = body.add_value("", Type::Unknown);
+        // Where there is none to run it for, what it would give is known by the types alone.
+        let types = hetra_pass::output_types(model);
+        let types = types.unwrap_or_else(|_| vec![Type::Unknown; model.outputs.len()]);
+        for (output, ty) in splice(&mut body, "", model, &[whole]).into_iter().zip(&types) {
+            let bare = body.add_value("", one_of(ty));
             body.nodes.push(Node::new("Squeeze", &[output, first], &[bare]));
             body.outputs.push(bare);
         }
@@ -153,6 +152,14 @@ impl Joiner<'_> {
         let named =
             |name: &String| (name.rsplit('.').next().unwrap_or(name).to_string(), name.clone());
         self.values.keys().filter(of_last).map(named).collect()
+    }
+}
+
+/// The type of one of many.
+fn one_of(ty: &Type) -> Type {
+    match (ty.dtype(), ty.dims()) {
+        (Some(dtype), Some([_, dims @ ..])) => Type::shaped(dtype, dims.to_vec()),
+        _ => Type::Unknown,
     }
 }
 
