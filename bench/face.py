@@ -142,8 +142,9 @@ def peer(folder, picture, repeat, jobs, threads):
     }
 
 
-def hetra(program, pipeline, picture, repeat, jobs, threads):
+def hetra(program, pipeline, picture, repeat, jobs, threads, precision):
     command = [program, "pipeline", pipeline, picture, "--repeat", str(repeat), "--json"]
+    command += ["--precision", precision]
     command += ["--jobs", str(jobs), "--threads", str(threads)]
     done = json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
     outputs = done["pictures"][0]["outputs"]
@@ -179,10 +180,11 @@ def main():
     results = {}
     for _ in range(ROUNDS):
         for jobs, threads in [(1, 2), (2, 1)]:
-            own = hetra(args.hetra, args.pipeline, args.picture, args.repeat, jobs, threads)
+            what = (args.hetra, args.pipeline, args.picture, args.repeat, jobs, threads)
+            own, low = hetra(*what, "f32"), hetra(*what, "bf16")
             command = [sys.executable, *sys.argv, "--worker", str(jobs), str(threads)]
             other = json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
-            for name, row in [("hetra", own), ("onnxruntime", other)]:
+            for name, row in [("hetra", own), ("hetra, bf16", low), ("onnxruntime", other)]:
                 results.setdefault((name, jobs, threads), []).append(row)
     print("| | at one time | threads | median | p99 | pictures a second |")
     print("|---|---:|---:|---:|---:|---:|")
@@ -196,10 +198,15 @@ def main():
             f"| {name} | {jobs} | {threads} | {middle['median_ms']:.2f} ms | {middle['p99_ms']:.2f} ms "
             f"| {middle['per_second']:.1f} ({spread}) |"
         )
-    own, other = (results[name, 1, 2][0] for name in ("hetra", "onnxruntime"))
-    print(f"\nthroughput, each at its best: {best['hetra'] / best['onnxruntime']:.2f} times")
-    print(f"faces: {own['faces']} and {other['faces']}; ", end="")
-    print(f"cosine of the numbers of the first: {cosine(own['numbers'], other['numbers']):.5f}")
+    other = results["onnxruntime", 1, 2][0]
+    print()
+    for name in ("hetra", "hetra, bf16"):
+        own = results[name, 1, 2][0]
+        print(
+            f"{name}: {best[name] / best['onnxruntime']:.2f} times the throughput, each at its best; "
+            f"faces {own['faces']} and {other['faces']}, cosine of the numbers of the first "
+            f"{cosine(own['numbers'], other['numbers']):.5f}"
+        )
 
 
 if __name__ == "__main__":

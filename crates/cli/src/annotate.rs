@@ -80,7 +80,7 @@ pub(crate) fn draw(path: &Path, outputs: &Outputs, folder: &Path) -> Result<()> 
             (x0..=x1).for_each(|x| [y0, y1].iter().for_each(|&y| put(&mut picture, x, y, colour)));
             (y0..=y1).for_each(|y| [x0, x1].iter().for_each(|&x| put(&mut picture, x, y, colour)));
         }
-        let each = if count > 0 { points.len() / count } else { 0 };
+        let each = points.len().checked_div(count).unwrap_or(0);
         for point in points[index * each..][..each].chunks_exact(2) {
             let (x, y) = (point[0] as i64, point[1] as i64);
             for (dx, dy) in (-thick..=thick).flat_map(|dx| (-thick..=thick).map(move |dy| (dx, dy)))

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use hetra::pipeline::{Gallery, Pipeline, STEPS};
-use hetra::{Graph, Model, ModelInfo, Outputs, Session, Tensor};
+use hetra::{Graph, Model, ModelInfo, Outputs, Precision, Session, Tensor};
 use serde_json::json;
 
 use crate::session::threads;
@@ -53,6 +53,10 @@ pub(crate) struct Args {
     /// A plan of `hetra plan FILE.toml`, which says which devices do what
     #[arg(long, value_name = "FILE", conflicts_with_all = ["device", "threads"])]
     plan: Option<PathBuf>,
+    /// How exactly to compute: `bf16` rounds the operands of products and convolutions by constant
+    /// weights, wherever there is a kernel for it
+    #[arg(long, value_enum, default_value_t = Rounding::F32, conflicts_with = "plan")]
+    precision: Rounding,
     /// Host threads [default: one for each core]
     #[arg(long, value_name = "N", value_parser = threads, allow_negative_numbers = true)]
     threads: Option<usize>,
@@ -72,6 +76,15 @@ pub(crate) struct Args {
     /// Print JSON, alone on stdout
     #[arg(long)]
     json: bool,
+}
+
+/// `--precision`.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+enum Rounding {
+    /// Nothing is rounded
+    F32,
+    /// bf16 operands, f32 sums
+    Bf16,
 }
 
 /// A picture that was worked through.
@@ -94,78 +107,105 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let file = args.file.as_deref().ok_or_else(|| usage("no pipeline"))?;
     let pictures = pictures(&args.pictures)?;
     ensure!(!pictures.is_empty(), usage("no picture"));
-    let mut pipeline = Pipeline::read(file)?;
-    if let Some(folder) = &args.models {
-        pipeline = pipeline.models(folder);
-    }
     let begun = Instant::now();
-    let session = match &args.plan {
-        Some(file) => {
-            let plan = crate::session::read_plan(file)?;
-            let graph = joined(&pipeline)?;
-            Session::builder().graph(graph).plan(plan).build().map_err(or_usage)?
-        }
-        None => {
-            let builder = Session::builder().graph(joined(&pipeline)?).device(&args.device);
-            let builder = match args.threads {
-                Some(threads) => builder.threads(threads),
-                None => builder,
-            };
-            builder.build().map_err(or_usage)?
-        }
-    };
+    let session = session(args, file)?;
     let load_ms = begun.elapsed().as_secs_f64() * 1e3;
     let begun = Instant::now();
     let done = work(&session, &pictures, args)?;
-    let seconds = begun.elapsed().as_secs_f64();
+    let per_second = done.len() as f64 / begun.elapsed().as_secs_f64();
     if let Some(folder) = &args.draw {
         std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
         for done in done.iter().take(pictures.len()) {
             annotate::draw(&done.path, &done.outputs, folder)?;
         }
     }
-    let statistics = |of: fn(&Done) -> f64| Statistics::of(done.iter().map(of).collect());
-    let all = statistics(|done| done.decode_ms + done.run_ms);
-    let (decode, run) = (statistics(|done| done.decode_ms), statistics(|done| done.run_ms));
-    let per_second = done.len() as f64 / seconds;
+    let first = &done[..pictures.len()];
+    let times = Times::of(&done);
     if args.json {
-        let results = done.iter().take(pictures.len()).map(|done| {
-            let outputs = done.outputs.iter().map(|(name, value)| {
-                (name.to_string(), value.as_tensor().map_or(json!(null), annotate::json_of))
-            });
-            json!({
-                "picture": done.path.display().to_string(),
-                "outputs": outputs.collect::<serde_json::Map<_, _>>(),
-            })
-        });
-        let results: Vec<_> = results.collect();
+        let results: Vec<_> = first.iter().map(Done::json).collect();
         println!(
             "{}",
             json!({
-                "pipeline": pipeline.name, "device": session.device().id, "load_ms": load_ms,
-                "jobs": args.jobs, "pictures": results, "per_second": per_second,
-                "total": all, "decode": decode, "run": run,
+                "pipeline": file.display().to_string(), "device": session.device().id,
+                "load_ms": load_ms, "jobs": args.jobs, "pictures": results,
+                "per_second": per_second, "total": times.both, "decode": times.decode,
+                "run": times.run,
             })
         );
         return Ok(ExitCode::SUCCESS);
     }
-    for done in done.iter().take(pictures.len()) {
+    for done in first {
         println!("{}", done.path.display());
         annotate::print(&done.outputs);
     }
     println!("{} on {}", file.display(), show::on(&session));
-    let mut table =
-        show::table(&["what", "median", "p90", "p99", "most", "pictures"], &[1, 2, 3, 4, 5]);
-    for (what, statistics) in [("decode", &decode), ("run", &run), ("both", &all)] {
-        if let Some(s) = statistics {
-            let cells = [s.median_ms, s.p90_ms, s.p99_ms, s.max_ms].map(show::millis);
-            let [a, b, c, d] = cells;
-            table.add_row([what.to_string(), a, b, c, d, s.samples.to_string()]);
-        }
-    }
-    println!("{table}");
+    times.print();
     println!("load {}, {per_second:.1} pictures a second", show::millis(load_ms));
     Ok(ExitCode::SUCCESS)
+}
+
+/// The session that the command line asks for.
+fn session(args: &Args, file: &Path) -> Result<Session> {
+    let mut pipeline = Pipeline::read(file)?;
+    if let Some(folder) = &args.models {
+        pipeline = pipeline.models(folder);
+    }
+    let mut builder = Session::builder().graph(joined(&pipeline)?);
+    builder = match &args.plan {
+        Some(file) => builder.plan(crate::session::read_plan(file)?),
+        None => builder.device(&args.device),
+    };
+    if let Some(threads) = args.threads {
+        builder = builder.threads(threads);
+    }
+    if args.precision == Rounding::Bf16 {
+        builder = builder.precision(Precision::Bf16);
+    }
+    builder.build().map_err(or_usage)
+}
+
+/// How long pictures took.
+struct Times {
+    decode: Option<Statistics>,
+    run: Option<Statistics>,
+    both: Option<Statistics>,
+}
+
+impl Times {
+    fn of(done: &[Done]) -> Times {
+        let statistics = |of: fn(&Done) -> f64| Statistics::of(done.iter().map(of).collect());
+        Times {
+            decode: statistics(|done| done.decode_ms),
+            run: statistics(|done| done.run_ms),
+            both: statistics(|done| done.decode_ms + done.run_ms),
+        }
+    }
+
+    fn print(&self) {
+        let head = ["what", "median", "p90", "p99", "most", "pictures"];
+        let mut table = show::table(&head, &[1, 2, 3, 4, 5]);
+        for (what, statistics) in
+            [("decode", &self.decode), ("run", &self.run), ("both", &self.both)]
+        {
+            if let Some(s) = statistics {
+                let [a, b, c, d] = [s.median_ms, s.p90_ms, s.p99_ms, s.max_ms].map(show::millis);
+                table.add_row([what.to_string(), a, b, c, d, s.samples.to_string()]);
+            }
+        }
+        println!("{table}");
+    }
+}
+
+impl Done {
+    fn json(&self) -> serde_json::Value {
+        let outputs = self.outputs.iter().map(|(name, value)| {
+            (name.to_string(), value.as_tensor().map_or(json!(null), annotate::json_of))
+        });
+        json!({
+            "picture": self.path.display().to_string(),
+            "outputs": outputs.collect::<serde_json::Map<_, _>>(),
+        })
+    }
 }
 
 /// The files, those of folders in the order of their names.

@@ -5,8 +5,8 @@ use crate::roofline::Roofline;
 
 /// How far off an estimate is in half of all cases, in parts of it, for devices that are calibrated
 /// and others: docs/SIMULATION.md has the comparison with published results.
-const SPREAD: f64 = 0.25;
-const SPREAD_UNCALIBRATED: f64 = 0.5;
+const SPREAD: f64 = 0.22;
+const SPREAD_UNCALIBRATED: f64 = 0.36;
 
 /// What a graph takes on a device, modelled.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -56,7 +56,7 @@ fn place(at: f32, extent: usize) -> Option<(usize, f32)> {
     // Not a number is not inside.
     let inside = at >= -0.5 && at <= most + 0.5;
     let at = at.clamp(0.0, most);
-    inside.then(|| (at as usize, at - (at as usize) as f32))
+    inside.then_some((at as usize, at - (at as usize) as f32))
 }
 
 /// One row of a patch that is not turned: two rows of the picture are blended, and read between.

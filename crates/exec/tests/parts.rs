@@ -325,9 +325,16 @@ fn a_plan_on_one_device_is_guarded_too() {
 fn a_hang_that_nobody_waits_for_is_noticed() {
     let engine = guarded(Habit::SlowAtFirst(1, Duration::from_millis(600)));
     // This run ends before its device would be given up on.
-    let deadline = Some(Instant::now() + Duration::from_millis(10));
-    let error = run(&engine, &RunOptions { deadline, ..RunOptions::default() }).unwrap_err();
-    assert!(error.contains("deadline"), "{error}");
+    let cancel = hetra_exec::Cancel::default();
+    let ends = cancel.clone();
+    let ending = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(10));
+        ends.cancel();
+    });
+    let options = RunOptions { cancel: Some(cancel), ..RunOptions::default() };
+    let error = run(&engine, &options).unwrap_err();
+    ending.join().unwrap();
+    assert!(error.contains("cancelled"), "{error}");
     for _ in 0..5 {
         let begun = Instant::now();
         assert_eq!(run(&engine, &RunOptions::default()), Ok(wanted()));
@@ -335,6 +342,17 @@ fn a_hang_that_nobody_waits_for_is_noticed() {
     }
     std::thread::sleep(Duration::from_millis(700));
     assert_eq!(traced(&engine), (wanted(), vec![]));
+}
+
+#[test]
+fn a_deadline_leaves_time_to_the_host() {
+    let engine = guarded(Habit::SlowAtFirst(1, Duration::from_millis(600)));
+    // Longer than its device would be waited for: it is given up on at half of the time.
+    let engine = engine.giving_up_after(Duration::from_secs(5));
+    let begun = Instant::now();
+    let deadline = Some(begun + Duration::from_millis(300));
+    assert_eq!(run(&engine, &RunOptions { deadline, ..RunOptions::default() }), Ok(wanted()));
+    assert!(begun.elapsed() < Duration::from_millis(300), "{:?}", begun.elapsed());
 }
 
 #[test]

@@ -171,9 +171,7 @@ fn splice(graph: &mut Graph, prefix: &str, model: &Graph, inputs: &[ValueId]) ->
         |name: &str| if prefix.is_empty() { name.to_string() } else { format!("{prefix}/{name}") };
     for (index, info) in model.values.iter().enumerate() {
         let id = ValueId(index as u32);
-        if !map.contains_key(&id) {
-            map.insert(id, graph.add_value(&name(&info.name), info.ty.clone()));
-        }
+        map.entry(id).or_insert_with(|| graph.add_value(&name(&info.name), info.ty.clone()));
     }
     for (id, value) in model.constants.iter().filter(|(id, _)| !model.inputs.contains(id)) {
         graph.constants.insert(map[id], value.clone());

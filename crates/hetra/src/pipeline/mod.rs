@@ -1,10 +1,11 @@
 //! Several models, and what stands before, between and behind them, as one graph.
 //!
 //! A pipeline is a TOML file of steps: each reads what steps before it made and gives its values a
-//! name. A step is a model (an ONNX file) or a row of [`STEPS`]. What comes of it is one [`Graph`]
-//! from a picture to results, made of operators that any session runs: it is placed, planned, traced
-//! and guarded as a single model is.
+//! name. A step is a model (an ONNX file) or a row of [`STEPS`]. What comes of it is one
+//! [`hetra_ir::Graph`] from a picture to results, made of operators that any session runs: it is
+//! placed, planned, traced and guarded as a single model is.
 
+mod batch;
 mod boxes;
 mod faces;
 mod file;

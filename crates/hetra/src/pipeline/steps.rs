@@ -4,6 +4,7 @@ use hetra_ir::{Dim, Graph};
 use hetra_onnx::ImportOptions;
 
 use crate::error::Error;
+use crate::pipeline::batch::batched;
 use crate::pipeline::file::PipelineError;
 use crate::pipeline::{Joiner, Params, faces, pictures};
 
@@ -45,9 +46,11 @@ pub(crate) fn model(joiner: &mut Joiner<'_>, params: &Params<'_>) -> Result<(), 
         graph.ty(graph.inputs[0]).dims().and_then(|dims| dims.first()) == Some(&Dim::Known(1));
     let of_many = params.text_opt("of")?.is_some_and(|of| joiner.is_many(of));
     let each = params.flag("each")? || (one && inputs.len() == 1 && of_many);
-    let outputs = match each {
-        true => joiner.each(&params.step, &graph, inputs[0]),
-        false => joiner.splice(&params.step, &graph, &inputs),
+    // All at one time, where that gives the same.
+    let many = if each { batched(&graph) } else { None };
+    let outputs = match (each, &many) {
+        (true, None) => joiner.each(&params.step, &graph, inputs[0]),
+        _ => joiner.splice(&params.step, many.as_ref().unwrap_or(&graph), &inputs),
     };
     for (&id, value) in graph.outputs.iter().zip(&outputs) {
         joiner.name(&params.step, &graph.value(id).name, *value);
