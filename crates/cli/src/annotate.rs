@@ -1,6 +1,6 @@
 //! What a pipeline found, on paper and in the picture.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use font8x8::UnicodeFonts;
@@ -32,6 +32,10 @@ pub(crate) fn print(outputs: &Outputs) {
         outputs.iter().filter_map(|(name, value)| Some((name, value.as_tensor()?))).collect();
     let rows = tensors.iter().filter_map(|(_, tensor)| tensor.shape().first().copied()).max();
     let rows = rows.unwrap_or(0);
+    if rows == 0 {
+        println!("nothing found");
+        return;
+    }
     let columns: Vec<_> =
         tensors.iter().filter(|(_, tensor)| tensor.shape().first() == Some(&rows)).collect();
     let head: Vec<&str> =
@@ -60,7 +64,13 @@ fn cell(tensor: &Tensor, row: usize, rows: usize) -> String {
 }
 
 /// Writes a copy of a picture with what was found in it.
-pub(crate) fn draw(path: &Path, outputs: &Outputs, folder: &Path) -> Result<()> {
+/// `drawn` are the files that this command has written.
+pub(crate) fn draw(
+    path: &Path,
+    outputs: &Outputs,
+    folder: &Path,
+    drawn: &mut Vec<PathBuf>,
+) -> Result<()> {
     let mut picture = image::open(path).with_context(|| path.display().to_string())?.to_rgb8();
     let tensor = |name: &str| outputs.get(name).and_then(|value| value.as_tensor());
     let numbers = |name: &str| -> Vec<f32> {
@@ -73,8 +83,11 @@ pub(crate) fn draw(path: &Path, outputs: &Outputs, folder: &Path) -> Result<()> 
     let thick = (picture.width().max(picture.height()) / 400).max(1) as i64;
     for (index, corners) in boxes.chunks_exact(4).enumerate() {
         let colour = Rgb(COLOURS[index % COLOURS.len()]);
-        let [left, top, right, bottom] =
-            [corners[0], corners[1], corners[2], corners[3]].map(|at| at as i64);
+        // What is far outside, or is no number, is at the border.
+        let (w, h) = (picture.width() as f32, picture.height() as f32);
+        let near = |at: f32, most: f32| at.clamp(-1.0, most + 1.0) as i64;
+        let (left, top) = (near(corners[0], w), near(corners[1], h));
+        let (right, bottom) = (near(corners[2], w), near(corners[3], h));
         for inset in 0..thick {
             let (x0, y0, x1, y1) = (left + inset, top + inset, right - inset, bottom - inset);
             (x0..=x1).for_each(|x| [y0, y1].iter().for_each(|&y| put(&mut picture, x, y, colour)));
@@ -82,7 +95,7 @@ pub(crate) fn draw(path: &Path, outputs: &Outputs, folder: &Path) -> Result<()> 
         }
         let each = points.len().checked_div(count).unwrap_or(0);
         for point in points[index * each..][..each].chunks_exact(2) {
-            let (x, y) = (point[0] as i64, point[1] as i64);
+            let (x, y) = (near(point[0], w), near(point[1], h));
             for (dx, dy) in (-thick..=thick).flat_map(|dx| (-thick..=thick).map(move |dy| (dx, dy)))
             {
                 put(&mut picture, x + dx, y + dy, colour);
@@ -94,7 +107,13 @@ pub(crate) fn draw(path: &Path, outputs: &Outputs, folder: &Path) -> Result<()> 
         write(&mut picture, &label, (left, top - 9 * thick.max(2)), thick.max(2), colour);
     }
     let name = path.file_stem().unwrap_or_default().to_string_lossy();
-    let to = folder.join(format!("{name}.png"));
+    // Pictures of one name in several folders stay apart.
+    let free = |count: usize| match count {
+        0 => folder.join(format!("{name}.png")),
+        count => folder.join(format!("{name}-{count}.png")),
+    };
+    let to = (0..).map(free).find(|path| !drawn.contains(path)).unwrap_or_default();
+    drawn.push(to.clone());
     picture.save(&to).with_context(|| to.display().to_string())
 }
 

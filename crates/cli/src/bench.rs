@@ -118,7 +118,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     if args.json {
         let report = json!({
             "model": model, "device": device.id, "threads": device.threads, "devices": devices,
-            "modelled": session.is_simulated(),
+            "steady_is_modelled": session.is_simulated(),
             "load_ms": load_ms, "first_ms": first_ms, "steady": steady,
             "memory_mib": {"start": start_mib, "first": first_mib, "end": end_mib},
             "profile": profile, "together": together, "precision": args.target.precision_json(&session),
@@ -131,7 +131,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         }
         println!("load {}, first inference {}", show::millis(load_ms), show::millis(first_ms));
         if session.is_simulated() {
-            println!("a device is only described: what follows is modelled, not measured");
+            println!(
+                "a device is only described: the times in the table are modelled, all others are of \
+                 the host that computes for it"
+            );
         }
         if let (Some(start), Some(first), Some(end)) = (start_mib, first_mib, end_mib) {
             let (first, end) = (first - start, end - start);
@@ -140,6 +143,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         steady.iter().for_each(print_table);
         profile.iter().for_each(Profile::print);
         together.iter().for_each(Together::print);
+    }
+    for (device, times) in session.failing() {
+        show::warn(&format!("{device} fails ({times} times by now): the host does its parts"));
     }
     if let Some(spread) = steady.map(|steady| steady.spread).filter(|spread| *spread > SPREAD_MAX) {
         show::warn(&format!(

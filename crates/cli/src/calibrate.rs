@@ -8,7 +8,7 @@ use hetra::{CALIBRATE_STEPS, Calibrated, DriverState, HostThreads, Machine, Seat
 
 use crate::session::threads;
 use crate::show;
-use crate::usage::or_usage;
+use crate::usage::{or_usage, usage};
 
 /// Measure what the devices of this machine reach, into a machine file
 #[derive(clap::Args)]
@@ -59,6 +59,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     for (index, id) in ids.iter().enumerate() {
         let threads = HostThreads { count: args.threads, pin: false };
         let device = hetra::open(id, threads).map_err(or_usage)?;
+        if device.info().simulated.is_some() {
+            return Err(usage(format!("{id} is only described: there is nothing to measure")));
+        }
         let measured = hetra::calibrate(&Seat::from(device), &mut |moment| {
             bar.set_position((index * CALIBRATE_STEPS + moment.done) as u64);
             bar.set_message(moment.what.clone());

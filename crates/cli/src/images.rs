@@ -179,6 +179,7 @@ fn decode(path: &Path) -> Result<DynamicImage> {
     let reader = image::ImageReader::new(Cursor::new(&bytes)).with_guessed_format()?;
     let cut = reader.format() == Some(image::ImageFormat::Jpeg) && !jpeg::is_whole(&bytes);
     ensure!(!cut, "the file is cut off: its picture has no end");
+    ensure!(reader.format().is_some(), "it is neither PNG nor JPEG");
     Ok(reader.decode()?)
 }
 

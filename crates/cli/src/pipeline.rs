@@ -14,7 +14,7 @@ use serde_json::json;
 
 use crate::session::threads;
 use crate::statistics::Statistics;
-use crate::usage::{or_usage, some, usage};
+use crate::usage::{or_usage, usage};
 use crate::{annotate, images, show};
 
 /// Run several models, and what stands between them, as one graph: from pictures to results
@@ -61,10 +61,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", value_parser = threads, allow_negative_numbers = true)]
     threads: Option<usize>,
     /// Pictures that are worked on at one time: while one is decoded, another one runs
-    #[arg(long, default_value_t = 1, value_name = "N", value_parser = some)]
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = jobs)]
     jobs: usize,
     /// Work through all pictures so many times, and tell how long that takes
-    #[arg(long, default_value_t = 1, value_name = "N", value_parser = some)]
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = repeats)]
     repeat: usize,
     /// Write pictures with boxes, points and names into this folder (outputs `boxes`, `points`,
     /// `names`, `scores`)
@@ -76,6 +76,23 @@ pub(crate) struct Args {
     /// Print JSON, alone on stdout
     #[arg(long)]
     json: bool,
+}
+
+/// Most pictures at one time, and most rounds.
+const JOBS_MAX: usize = 64;
+const REPEAT_MAX: usize = 1_000_000;
+
+fn jobs(text: &str) -> Result<usize, String> {
+    up_to(text, JOBS_MAX)
+}
+
+fn repeats(text: &str) -> Result<usize, String> {
+    up_to(text, REPEAT_MAX)
+}
+
+fn up_to(text: &str, most: usize) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|number| (1..=most).contains(number));
+    number.ok_or_else(|| format!("wanted a number from 1 to {most}"))
 }
 
 /// `--precision`.
@@ -111,16 +128,20 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let session = session(args, file)?;
     let load_ms = begun.elapsed().as_secs_f64() * 1e3;
     let begun = Instant::now();
-    let done = work(&session, &pictures, args)?;
+    let (done, faults) = work(&session, &pictures, args)?;
+    ensure!(!done.is_empty(), "{}", faults.join("; "));
     let per_second = done.len() as f64 / begun.elapsed().as_secs_f64();
     if let Some(folder) = &args.draw {
         std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+        let mut drawn = Vec::new();
         for done in done.iter().take(pictures.len()) {
-            annotate::draw(&done.path, &done.outputs, folder)?;
+            annotate::draw(&done.path, &done.outputs, folder, &mut drawn)?;
         }
     }
-    let first = &done[..pictures.len()];
+    let first = &done[..done.len().min(pictures.len() - faults.len())];
     let times = Times::of(&done);
+    let code = if faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    faults.iter().for_each(|fault| show::warn(fault));
     if args.json {
         let results: Vec<_> = first.iter().map(Done::json).collect();
         println!(
@@ -128,20 +149,24 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             json!({
                 "pipeline": file.display().to_string(), "device": session.device().id,
                 "load_ms": load_ms, "jobs": args.jobs, "pictures": results,
-                "per_second": per_second, "total": times.both, "decode": times.decode,
-                "run": times.run,
+                "per_second": per_second, "run_is_modelled": session.is_simulated(),
+                "total": times.both, "decode": times.decode,
+                "run": times.run, "faults": faults,
             })
         );
-        return Ok(ExitCode::SUCCESS);
+        return Ok(code);
     }
     for done in first {
         println!("{}", done.path.display());
         annotate::print(&done.outputs);
     }
     println!("{} on {}", file.display(), show::on(&session));
+    if session.is_simulated() {
+        println!("a device is only described: the times of runs are modelled");
+    }
     times.print();
     println!("load {}, {per_second:.1} pictures a second", show::millis(load_ms));
-    Ok(ExitCode::SUCCESS)
+    Ok(code)
 }
 
 /// The session that the command line asks for.
@@ -270,39 +295,43 @@ fn galleries(pipeline: &Pipeline) -> Result<BTreeMap<String, Gallery>> {
     Ok(galleries)
 }
 
-/// Works through the pictures, some at one time, in their order.
-fn work(session: &Session, pictures: &[PathBuf], args: &Args) -> Result<Vec<Done>> {
+/// Works through the pictures, some at one time, in their order; what cannot be used is left out, with
+/// the reason.
+fn work(session: &Session, pictures: &[PathBuf], args: &Args) -> Result<(Vec<Done>, Vec<String>)> {
+    // Once, so that what is made when it is first needed is not timed; a bad one is told below.
+    if args.repeat > 1 {
+        let _ = one(session, &pictures[0]);
+    }
     let count = pictures.len() * args.repeat;
-    let (next, done) = (AtomicUsize::new(0), Mutex::new(Vec::with_capacity(count)));
-    let work = || -> Result<()> {
+    let (next, done) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    let work = || {
         loop {
             let index = next.fetch_add(1, Ordering::Relaxed);
             if index >= count {
-                return Ok(());
+                return;
             }
             let path = &pictures[index % pictures.len()];
-            let one = one(session, path).with_context(|| path.display().to_string())?;
-            // Of repetitions the times are kept, and the outputs dropped with the last one.
-            let mut done = done.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            done.push((index, one));
+            let made = one(session, path);
+            let made =
+                made.map_err(|error| format!("{}: {}", path.display(), show::explain(&error)));
+            done.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push((index, made));
         }
     };
-    // Once, so that what is made when it is first needed is not timed.
-    if args.repeat > 1 {
-        one(session, &pictures[0]).with_context(|| pictures[0].display().to_string())?;
+    std::thread::scope(|scope| {
+        (1..args.jobs.min(count)).for_each(|_| drop(scope.spawn(work)));
+        work();
+    });
+    let mut all = done.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    all.sort_by_key(|(index, _)| *index);
+    let (mut done, mut faults) = (Vec::new(), Vec::new());
+    for (index, made) in all {
+        match made {
+            Ok(made) => done.push(made),
+            Err(fault) if index < pictures.len() => faults.push(fault),
+            Err(_) => {}
+        }
     }
-    std::thread::scope(|scope| -> Result<()> {
-        let others: Vec<_> = (1..args.jobs.min(count)).map(|_| scope.spawn(work)).collect();
-        let own = work();
-        let joined = others.into_iter().map(|other| match other.join() {
-            Ok(result) => result,
-            Err(_) => Err(anyhow!("a picture was lost")),
-        });
-        joined.fold(own, |all, one| all.and(one))
-    })?;
-    let mut done = done.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-    done.sort_by_key(|(index, _)| *index);
-    Ok(done.into_iter().map(|(_, done)| done).collect())
+    Ok((done, faults))
 }
 
 fn one(session: &Session, path: &Path) -> Result<Done> {
@@ -310,7 +339,15 @@ fn one(session: &Session, path: &Path) -> Result<Done> {
     let image: Tensor = images::pixels(path)?;
     let decode_ms = begun.elapsed().as_secs_f64() * 1e3;
     let begun = Instant::now();
-    let outputs = session.run([("image", image)])?;
-    let run_ms = begun.elapsed().as_secs_f64() * 1e3;
+    let (outputs, run_ms) = match session.is_simulated() {
+        false => {
+            let outputs = session.run([("image", image)])?;
+            (outputs, begun.elapsed().as_secs_f64() * 1e3)
+        }
+        true => {
+            let (outputs, trace) = session.trace([("image", image)])?;
+            (outputs, trace.simulated.map_or(0.0, |simulated| simulated.total_s * 1e3))
+        }
+    };
     Ok(Done { path: path.to_path_buf(), outputs, decode_ms, run_ms })
 }

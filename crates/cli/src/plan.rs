@@ -163,8 +163,11 @@ fn rate(text: &str) -> Result<f64, String> {
 
 fn pin(text: &str) -> Result<(String, String), String> {
     // What stands behind a question mark are options of a device.
+    // So do faults.
+    let faulty = text.find("=faulty:");
     let end = text.find('?').unwrap_or(text.len());
-    let split = text[..end].rfind('=').map(|at| (&text[..at], &text[at + 1..]));
+    let at = faulty.or_else(|| text[..end].rfind('='));
+    let split = at.map(|at| (&text[..at], &text[at + 1..]));
     match split {
         Some((pattern, id)) if !pattern.is_empty() && !id.is_empty() => {
             Ok((pattern.to_string(), id.to_string()))
@@ -186,6 +189,17 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let path = args.model.as_deref().ok_or_else(|| usage("no model"))?;
     check_policies(&args.policy)?;
     args.report.iter().try_for_each(|file| drawing(file).map(drop))?;
+    let files = args.output.iter().chain(&args.annotate).chain(&args.report);
+    for file in files {
+        let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
+        if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
+            return Err(usage(format!(
+                "{}: there is no folder {}",
+                file.display(),
+                folder.display()
+            )));
+        }
+    }
     let import = hetra_onnx::ImportOptions::default();
     let model = || path.display().to_string();
     let mut imported = crate::model::import(path, &import)?;
@@ -300,7 +314,12 @@ const CORES_MAX: usize = 1024;
 
 /// `ID`, `ID@0` or `ID@0-1`.
 fn seat(text: &str) -> Result<(&str, Vec<usize>), String> {
-    let Some((id, cores)) = text.rsplit_once('@') else { return Ok((text, Vec::new())) };
+    // What stands behind a question mark may hold any sign.
+    let query = text.find('?').unwrap_or(text.len());
+    let at = text.rfind('@').filter(|&at| at < query || text[at + 1..].parse::<u32>().is_ok());
+    let Some((id, cores)) = at.map(|at| (&text[..at], &text[at + 1..])) else {
+        return Ok((text, Vec::new()));
+    };
     let fault = || format!("`{text}`: wanted ID@CORE or ID@FIRST-LAST, such as cpu@0-1");
     let (first, last) = cores.split_once('-').unwrap_or((cores, cores));
     let number = |text: &str| text.parse().ok().filter(|&core: &usize| core < CORES_MAX);
@@ -390,5 +409,9 @@ mod tests {
         let options = ("a".to_string(), "ort:qnn?b=c".to_string());
         assert_eq!(pin("a=ort:qnn?b=c"), Ok(options));
         assert!(pin("cpu").is_err() && pin("=cpu").is_err());
+        let faulty = ("Relu".to_string(), "faulty:fail_every=10:openvino".to_string());
+        assert_eq!(pin("Relu=faulty:fail_every=10:openvino"), Ok(faulty));
+        assert_eq!(seat("sim:x?machine=a@b.toml"), Ok(("sim:x?machine=a@b.toml", vec![])));
+        assert_eq!(seat("ort:qnn?a=b@1"), Ok(("ort:qnn?a=b", vec![1])));
     }
 }

@@ -65,7 +65,7 @@ pub(crate) fn print(path: &Path, plan: &PlanFile, explain: bool) {
         let mut cells = vec![
             format!("{mark}{}", row.name),
             row.policy.clone().unwrap_or_else(|| "itself".to_string()),
-            figure(row.predicted, unit),
+            row.predicted.map_or("unavailable".to_string(), |value| figure(value, unit)),
             row.measured.map_or("not run".to_string(), ran),
         ];
         let known = |value: Option<f64>, text: &dyn Fn(f64) -> String| {

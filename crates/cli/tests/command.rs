@@ -453,3 +453,82 @@ fn what_is_tuned_is_kept_and_used() {
     let (code, _, err) = hetra(&[&tune[..5], &["a day"]].concat());
     assert!(code == 2 && err.contains("such as 500ms"), "{err}");
 }
+
+#[test]
+fn described_devices_are_listed_planned_for_and_reported() {
+    let (code, out, _) = hetra(&["devices", "--catalogue"]);
+    assert!(code == 0 && out.contains("h100-sxm") && out.contains("calibrated"), "{out}");
+    let (_, out, _) = hetra(&["devices", "--catalogue", "--json"]);
+    let all: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert!(all["edge-tpu"]["peak"]["i8"]["source"].is_string());
+    let digits = digits();
+    let (code, out, err) = hetra(&["bench", &digits, "-d", "sim:h100-sxm", "-t", "0.1"]);
+    assert!(code == 0 && out.contains("modelled") && out.contains("off by less"), "{out}{err}");
+    let page = folder("reports").join("plan.html").display().to_string();
+    let dot = folder("reports").join("plan.dot").display().to_string();
+    let plan = ["plan", &digits, "-d", "cpu,sim:l4", "--pareto", "--report", &page];
+    let (code, out, err) = hetra(&[&plan[..], &["--report", &dot]].concat());
+    assert!(code == 0 && out.contains("modelled") && out.contains("better than another"), "{err}");
+    assert!(fs::read_to_string(&page).unwrap().contains("</svg>"));
+    assert!(fs::read_to_string(&dot).unwrap().starts_with("digraph"));
+    for (args, said) in [
+        (&["--report", "plan.pdf"][..], "wanted .html, .svg, .dot"),
+        (&["--goal", "speed"], "latency, throughput, energy, cost"),
+        (&["--goal", "energy"], "the power of cpu is not known"),
+        (&["--max-latency", "10"], "such as 10ms"),
+        (&["--max-latency", "1ns"], "such as 10ms"),
+        (&["--machine", "/none.toml"], "/none.toml"),
+        (&["-o", "/nowhere/plan.json"], "there is no folder"),
+        (&["--exclude", "Conv=gpu7"], "the plan has no such device"),
+    ] {
+        let (_, _, err) = hetra(&[&["plan", &digits, "-d", "cpu"], args].concat());
+        assert!(err.contains(said), "{args:?}: {err}");
+    }
+    let (code, _, err) = hetra(&["plan", &digits, "-d", "cpu", "--max-latency", "0.001us"]);
+    assert!(code != 0 && err.contains("the nearest: cpu: latency"), "{err}");
+}
+
+#[test]
+fn a_pipeline_runs_on_pictures_and_leaves_out_what_is_none() {
+    let folder = folder("pipelines");
+    let file = folder.join("digits.toml");
+    let text = "[[step]]\nname = \"small\"\ndo = \"stretch\"\nof = \"image\"\nsize = [8, 8]\n";
+    fs::write(&file, text).unwrap();
+    let (file, picture) = (file.display().to_string(), picture());
+    let broken = folder.join("text.jpg");
+    fs::write(&broken, "no picture").unwrap();
+    let drawn = folder.join("drawn").display().to_string();
+    let broken = broken.display().to_string();
+    let args = ["pipeline", &file, &picture, &broken, "--draw", &drawn, "--json", "--repeat", "3"];
+    let (code, out, err) = hetra(&args);
+    assert!(code == 1 && err.contains("neither PNG nor JPEG"), "{err}");
+    let json: serde_json::Value = serde_json::from_str(&out).unwrap();
+    let done = json["pictures"].as_array().unwrap();
+    assert_eq!(done.len(), 1, "{out}");
+    assert_eq!(done[0]["outputs"]["small"]["shape"], serde_json::json!([1, 3, 8, 8]));
+    assert!(folder.join("drawn").join("digit_3.png").is_file());
+    let (code, out, _) = hetra(&["pipeline", "--list-steps"]);
+    assert!(code == 0 && out.contains("letterbox") && out.contains("yunet"));
+    // It stands in the place of a model.
+    let (code, out, err) = hetra(&["bench", &file, "-i", &picture, "-t", "0.1"]);
+    assert!(code == 0 && out.contains("per second"), "{err}");
+    assert!(fault(2, &["pipeline", &file, &picture, "--jobs", "9999"]).contains("1 to 64"));
+    assert!(fault(2, &["pipeline", &file]).contains("no picture"));
+    assert!(fault(1, &["pipeline", "/none.toml", &picture]).contains("/none.toml"));
+}
+
+#[test]
+fn a_machine_is_calibrated_into_a_file_that_keeps_what_is_there() {
+    let file = folder("calibrate").join("machine.toml");
+    let price = "[device.cpu]\nprice.per_hour_usd = { value = 0.5, source = \"ours\" }\n";
+    fs::write(&file, price).unwrap();
+    let file = file.display().to_string();
+    let (code, out, err) = hetra(&["calibrate", "-d", "cpu", "-o", &file]);
+    assert!(code == 0 && out.contains("GFLOP/s"), "{err}");
+    let text = fs::read_to_string(&file).unwrap();
+    assert!(text.contains("0.5") && text.contains("measured by hetra calibrate"), "{text}");
+    let id = format!("sim:cpu?machine={file}");
+    let (code, out, err) = hetra(&["bench", &digits(), "-d", &id, "-t", "0.1"]);
+    assert!(code == 0 && out.contains("modelled"), "{err}");
+    assert!(fault(2, &["calibrate", "-d", "sim:l4", "--stdout"]).contains("only described"));
+}

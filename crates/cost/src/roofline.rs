@@ -45,7 +45,7 @@ pub struct Roofline {
 }
 
 /// The order in which a number is chosen where none is asked for: the most exact first.
-const CHOICE: [&str; 6] = ["f32", "bf16", "f16", "f64", "i8", "i4"];
+const CHOICE: [&str; 6] = ["f32", "f64", "f16", "bf16", "i8", "i4"];
 
 impl Roofline {
     /// What a description says, for products of `number`; of the most exact one that it has up to

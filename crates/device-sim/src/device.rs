@@ -98,7 +98,8 @@ impl Device for SimDevice {
             .ok_or_else(|| self.failed("it takes one part of a graph at a time".to_string()))?;
         let (options, spec) = (&self.options, &self.spec);
         let number = options.number.as_deref();
-        let rounded = options.round.then(|| self.info.dtypes.first().map_or("f32", |d| d.as_str()));
+        let own = self.info.dtypes.first().map_or("f32", |number| number.as_str());
+        let rounded = options.round.unwrap_or(own != "f32").then_some(own);
         let failed = |reason: String| self.failed(reason);
         let program = SimProgram {
             id: self.info.id.clone(),

@@ -34,11 +34,12 @@ pub trait Host: Send + Sync {
         number: Option<&str>,
     ) -> Result<Box<dyn Model>, String>;
 
-    /// The number that such a device multiplies.
+    /// The number that such a device multiplies, and how far the model of it is off in half of all
+    /// cases, in parts.
     ///
     /// # Errors
     /// When it has no such peak, or none at all.
-    fn number(&self, spec: &DeviceSpec, number: Option<&str>) -> Result<String, String>;
+    fn number(&self, spec: &DeviceSpec, number: Option<&str>) -> Result<(String, f64), String>;
 }
 
 /// Opens entries of the catalogue, and of machine files, as devices: `sim:h100-sxm`,
@@ -74,10 +75,15 @@ impl Driver for SimDriver {
         let failed = |reason: String| DeviceError::Failed { device: id.to_string(), reason };
         let options = parse(id.strip_prefix(PREFIX).unwrap_or_default()).map_err(failed)?;
         let (spec, link) = find(&options).map_err(failed)?;
-        let number = self.host.number(&spec, options.number.as_deref()).map_err(failed)?;
+        let number = self.host.number(&spec, options.number.as_deref());
+        let (number, spread) = number.map_err(failed)?;
         let info = DeviceInfo {
             id: id.to_string(),
-            name: format!("{}, modelled", spec.name),
+            name: format!(
+                "{}, modelled: off by less than {:.0} % in half of all cases",
+                spec.name,
+                spread * 100.0
+            ),
             version: version(&options.entry, &spec),
             memory_bytes: spec.memory.bytes.as_ref().map(|bytes| bytes.value as u64),
             dtypes: vec![number],

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::faults::{At, Fault, Faults, Kind};
 
 /// What every key means, for messages.
-pub(crate) const KEYS: &str = "machine=FILE, number=f16, round=yes, and faults: fail_at, lose_at, \
+pub(crate) const KEYS: &str = "machine=FILE, number=f16, round=no, and faults: fail_at, lose_at, \
      hang_at, slow_at (a time on the device's clock, such as 3ms, or a call, such as 5), hang_for=2s, \
      slow_by=4, fail_every=N";
 
@@ -18,8 +18,9 @@ pub(crate) struct Options {
     pub(crate) machine: Option<String>,
     /// What it multiplies.
     pub(crate) number: Option<String>,
-    /// Whether results are rounded as the device would.
-    pub(crate) round: bool,
+    /// Whether results are rounded as the device would; where it is not said, wherever the number is
+    /// not f32.
+    pub(crate) round: Option<bool>,
     /// What goes wrong.
     pub(crate) faults: Faults,
 }
@@ -36,8 +37,8 @@ pub(crate) fn parse(text: &str) -> Result<Options, String> {
             "number" => options.number = Some(value.to_string()),
             "round" => {
                 options.round = match value {
-                    "yes" => true,
-                    "no" => false,
+                    "yes" => Some(true),
+                    "no" => Some(false),
                     _ => return Err(format!("round={value}: wanted yes or no")),
                 }
             }
@@ -87,6 +88,7 @@ pub(crate) fn faults(query: &str) -> Result<Faults, String> {
 /// `3ms` on the clock, or `5`, the fifth call.
 fn at(text: &str) -> Result<At, String> {
     match text.parse() {
+        Ok(0) => Err("the first call is 1".to_string()),
         Ok(call) => Ok(At::Call(call)),
         Err(_) => duration(text).map(At::Time),
     }
@@ -112,7 +114,7 @@ mod tests {
         let options =
             parse("a?machine=b.toml&number=i8&round=yes&fail_at=3ms&lose_at=7&slow_by=2").unwrap();
         assert_eq!((options.entry.as_str(), options.machine.as_deref()), ("a", Some("b.toml")));
-        assert_eq!((options.number.as_deref(), options.round), (Some("i8"), true));
+        assert_eq!((options.number.as_deref(), options.round), (Some("i8"), Some(true)));
         let fault = |kind, at| Fault { kind, at };
         let wanted =
             [fault(Kind::Fail, At::Time(Duration::from_millis(3))), fault(Kind::Lose, At::Call(7))];

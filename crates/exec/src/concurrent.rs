@@ -275,10 +275,11 @@ impl Running<'_> {
     }
 
     /// How long a device is waited for that began at `since`: as long as the engine says, and no
-    /// longer than half of what is left of the deadline, so that the host can do it in the rest.
+    /// longer than half of what is left of the deadline, so that the host can do it in the rest;
+    /// but a tenth of the limit at least, in which a device that is well answers.
     fn patience(&self, limit: Duration, since: Instant) -> Duration {
         let left = self.context.options.deadline.map(|at| at.saturating_duration_since(since));
-        left.map_or(limit, |left| limit.min(left / 2))
+        left.map_or(limit, |left| limit.min((left / 2).max(limit / 10)))
     }
 
     /// The step whose device is given up on first, and when.
@@ -309,7 +310,11 @@ impl Running<'_> {
             // Its answer is on the way.
             DONE => return Ok(()),
             BEGUN => {
-                lane.failed();
+                // A deadline that is near is no fault of the device.
+                let since = out.ticket.begun.get().copied().unwrap_or(out.since);
+                if self.engine.hang_after.is_some_and(|limit| now - since >= limit) {
+                    lane.failed();
+                }
                 "hangs"
             }
             _ => "waits behind what hangs",
@@ -467,10 +472,8 @@ fn by_host(
     let (values, inner) = spare.run(inputs, context).map_err(fault)?;
     let time = start_ns.zip(context.recorder).map(|(start_ns, recorder)| {
         let took = recorder.now_ns() - start_ns;
-        let did = run::Did { inner, ..run::Did::default() };
-        let host = spare.host().device.info().id.clone();
-        let time = run::time(engine, plan, step, did, (start_ns, took));
-        StepTime { device: host, kernel: "spare".to_string(), ..time }
+        let did = run::Did { inner, by_spare: true, ..run::Did::default() };
+        run::time(engine, plan, step, did, (start_ns, took))
     });
     Ok((values, time))
 }

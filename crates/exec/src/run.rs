@@ -74,6 +74,8 @@ pub(crate) struct Did {
     pub(crate) fell_back: bool,
     /// What it would take on its device, where that is only described.
     pub(crate) modelled: Option<Modelled>,
+    /// The host did it in the place of the device.
+    pub(crate) by_spare: bool,
     /// The steps of its bodies.
     pub(crate) inner: Vec<StepTime>,
 }
@@ -113,7 +115,7 @@ pub(crate) fn execute(
         }
         let (values, inner) =
             spare.run(inputs, context).map_err(|source| fault(engine, node, source))?;
-        Ok((values.into_iter().collect(), Did { inner, ..Did::default() }))
+        Ok((values.into_iter().collect(), Did { inner, by_spare: true, ..Did::default() }))
     };
     if lane.is_out(engine.hang_after) {
         return instead("is left alone after it failed");
@@ -186,7 +188,8 @@ fn by_device(
         return Err(refused());
     }
     let (fell_back, modelled) = (fell_back.get(), modelled.get());
-    Ok((values, Did { fell_back, modelled, inner: runner.steps.take() }))
+    let inner = runner.steps.take();
+    Ok((values, Did { fell_back, modelled, inner, ..Did::default() }))
 }
 
 impl Frame<'_> {
@@ -318,14 +321,20 @@ pub(crate) fn time(
     let device = lane.map_or(&engine.device, |lane| &lane.device);
     let left = did.fell_back || program.by_host();
     let by = device.host().filter(|_| left).unwrap_or_else(|| device.info());
+    let spare = engine.spares.get(step.node.index()).and_then(Option::as_ref);
+    let by = match spare.filter(|_| did.by_spare) {
+        Some(spare) => spare.host().device.info(),
+        None => by,
+    };
     StepTime {
         index: step.node.index(),
         node: node.label(graph),
         op: node.op.clone(),
         device: by.id.clone(),
-        kernel: match did.fell_back {
-            true => "reference".to_string(),
-            false => program.kernel().to_string(),
+        kernel: match (did.by_spare, did.fell_back) {
+            (true, _) => "spare".to_string(),
+            (_, true) => "reference".to_string(),
+            _ => program.kernel().to_string(),
         },
         output: output.map_or(String::new(), |id| plan.types[id.index()].to_string()),
         ops,

@@ -39,7 +39,10 @@ pub(crate) fn simulate(engine: &Engine, plan: &Plan, steps: &mut [StepTime]) -> 
     if !engine.is_simulated() {
         return None;
     }
-    let host = engine.device.info().id.as_str();
+    // A described device alone is no host: what it reads and gives is in a host's memory all the
+    // same.
+    let own = engine.device.info();
+    let host = if own.simulated.is_some() { "" } else { own.id.as_str() };
     let wires = |id: &str| {
         let infos = engine.lanes.iter().flatten().map(|lane| lane.device.info());
         let info: Option<&DeviceInfo> = infos.into_iter().find(|info| info.id == id);

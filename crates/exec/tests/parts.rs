@@ -348,7 +348,7 @@ fn a_hang_that_nobody_waits_for_is_noticed() {
 fn a_deadline_leaves_time_to_the_host() {
     let engine = guarded(Habit::SlowAtFirst(1, Duration::from_millis(600)));
     // Longer than its device would be waited for: it is given up on at half of the time.
-    let engine = engine.giving_up_after(Duration::from_secs(5));
+    let engine = engine.giving_up_after(Duration::from_secs(1));
     let begun = Instant::now();
     let deadline = Some(begun + Duration::from_millis(300));
     assert_eq!(run(&engine, &RunOptions { deadline, ..RunOptions::default() }), Ok(wanted()));

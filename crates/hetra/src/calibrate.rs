@@ -102,7 +102,7 @@ pub fn calibrate(
     let fit_figure = |value: f64| Figure::measured(value, "fitted by hetra calibrate");
     let mut spec = DeviceSpec {
         name: info.name.clone(),
-        kind: Some(if info.driver == "cpu" || info.software { Kind::Cpu } else { Kind::Gpu }),
+        kind: Some(kind(info)),
         software: format!("{} {}", info.driver, info.version),
         launch_us: Some(fit_figure(fitted.launch_s * 1e6)),
         on_chip: OnChip::default(),
@@ -125,6 +125,14 @@ pub fn calibrate(
     }
     let points = bench.points.len();
     Ok(Calibrated { id: info.id.clone(), spec, link, points, error: fitted.error })
+}
+
+fn kind(info: &hetra_device::DeviceInfo) -> Kind {
+    match (crate::placing::on_host(info), info.id.contains("npu")) {
+        (true, _) => Kind::Cpu,
+        (_, true) => Kind::Npu,
+        _ => Kind::Gpu,
+    }
 }
 
 /// The link of a device, as a machine file calls it.

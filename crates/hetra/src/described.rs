@@ -62,9 +62,10 @@ impl Host for Described {
         Ok(Box::new(Modelled { graph: joined(graph), roofline }))
     }
 
-    fn number(&self, spec: &DeviceSpec, number: Option<&str>) -> Result<String, String> {
+    fn number(&self, spec: &DeviceSpec, number: Option<&str>) -> Result<(String, f64), String> {
         let roofline = Roofline::of(spec, number).map_err(|error| error.to_string())?;
-        Ok(roofline.number)
+        let spread = estimate(&hetra_cost::Demands::default(), &roofline).spread;
+        Ok((roofline.number, spread))
     }
 }
 

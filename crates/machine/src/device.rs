@@ -162,6 +162,11 @@ pub struct Anchor {
     pub source: String,
 }
 
+/// Whether a figure of this field may be nothing.
+fn may_be_zero(field: &str) -> bool {
+    field.starts_with("power.") || field.starts_with("price.")
+}
+
 impl DeviceSpec {
     /// Whether what kernels reach of it is known from measurements: launches, and shares of the
     /// peaks of arithmetic and memory.
@@ -244,7 +249,7 @@ impl DeviceSpec {
         }
         for (field, figure) in self.figures() {
             let value = figure.value;
-            if !value.is_finite() || value < 0.0 || (value == 0.0 && !field.starts_with("p")) {
+            if !value.is_finite() || value < 0.0 || (value == 0.0 && !may_be_zero(&field)) {
                 return Err(fault(&field, format!("{value} is not a positive number")));
             }
             if field.starts_with("efficiency") && value > 1.0 {

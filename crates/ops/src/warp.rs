@@ -131,7 +131,7 @@ fn sampled(
     (x, y): (f32, f32),
     channel: usize,
 ) -> Option<f32> {
-    let inside = |at: f32, extent: usize| at >= -0.5 && at <= extent as f32 - 0.5;
+    let inside = |at: f32, extent: usize| extent > 0 && at >= -0.5 && at <= extent as f32 - 0.5;
     if !inside(x, width) || !inside(y, height) {
         return None;
     }
@@ -179,6 +179,13 @@ mod tests {
         let (mut outside, inputs) = warp([1, 1], [1.0, 0.0, 5.0, 0.0, 1.0, 0.0]);
         outside.attrs.set("fill", 7.0f32);
         assert_eq!(numbers((outside, inputs)), [7.0; 3]);
+    }
+
+    #[test]
+    fn an_empty_picture_has_only_what_is_outside() {
+        let (node, mut inputs) = warp([1, 2], [1.0, 0.0, -0.5, 0.0, 1.0, -0.5]);
+        inputs[0] = Some(Tensor::from_slice::<u8>(&[0, 2, 3], &[]).unwrap());
+        assert_eq!(numbers((node.with("fill", 3.0f32), inputs)), [3.0; 6]);
     }
 
     #[test]

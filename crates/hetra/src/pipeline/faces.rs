@@ -94,8 +94,7 @@ fn yunet(joiner: &mut Joiner<'_>, params: &Params<'_>) -> Result<(), PipelineErr
     let points = joiner.op("Mul", &[points, factor]);
     let scores = rows(joiner, score, places);
     for (name, value) in [("boxes", boxes), ("scores", scores), ("points", points)] {
-        joiner.name(&params.step, name, value);
-        joiner.set_many(&format!("{}.{name}", params.step));
+        joiner.name(params, name, value, true)?;
     }
     Ok(())
 }
@@ -176,9 +175,7 @@ fn align(joiner: &mut Joiner<'_>, params: &Params<'_>) -> Result<(), PipelineErr
     let shape = joiner.ints(&[-1, 2, 3]);
     let maps = joiner.op("Reshape", &[maps, shape]);
     let patches = warp(joiner, params, of, maps, [h, w])?;
-    joiner.name(&params.step, "", patches);
-    joiner.set_many(&params.step);
-    Ok(())
+    joiner.name(params, "", patches, true)
 }
 
 /// What faces are called that are like none.
@@ -222,9 +219,8 @@ fn match_with(joiner: &mut Joiner<'_>, params: &Params<'_>) -> Result<(), Pipeli
     let unknown = joiner.constant(Tensor::scalar(count as i64));
     let place = joiner.op("Where", &[is_alike, best, unknown]);
     let names = joiner.op("Gather", &[names, place]);
-    joiner.name(&params.step, "names", names);
-    joiner.name(&params.step, "alike", most);
-    Ok(())
+    joiner.name(params, "names", names, true)?;
+    joiner.name(params, "alike", most, true)
 }
 
 #[cfg(test)]

@@ -170,9 +170,10 @@ fn owner(value: &str) -> &str {
     value.split_once('.').map_or(value, |(step, _)| step)
 }
 
-/// The texts in a step, wherever they stand.
+/// What in a step may be values of other steps.
 fn texts(step: &toml::Table) -> impl Iterator<Item = String> + '_ {
-    step.iter().filter(|(key, _)| *key != "name").flat_map(|(_, value)| match value {
+    let other = |key: &str| ["name", "do", "model", "gallery"].contains(&key);
+    step.iter().filter(move |(key, _)| !other(key)).flat_map(|(_, value)| match value {
         toml::Value::String(text) => vec![text.clone()],
         toml::Value::Table(table) => {
             table.values().filter_map(|value| value.as_str().map(str::to_string)).collect()
@@ -244,7 +245,7 @@ impl Params<'_> {
 
     /// Height and width.
     pub(crate) fn size(&self) -> Result<[usize; 2], PipelineError> {
-        let wanted = || self.fault("`size`: wanted height and width".to_string());
+        let wanted = || self.fault("`size`: wanted height and width, from 1 to 16384".to_string());
         let [h, w] = self.numbers::<2>("size")?.ok_or_else(wanted)?;
         let side = |side: f64| (1.0..=16384.0).contains(&side) && side.fract() == 0.0;
         if side(h) && side(w) { Ok([h as usize, w as usize]) } else { Err(wanted()) }

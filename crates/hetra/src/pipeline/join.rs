@@ -7,6 +7,7 @@ use std::sync::Arc;
 use hetra_ir::{Attr, Capture, Dim, Graph, Node, Type, ValueId};
 use hetra_tensor::{DType, Tensor, Value};
 
+use crate::pipeline::Params;
 use crate::pipeline::file::{Gallery, PipelineError};
 
 /// A graph that grows step by step.
@@ -50,18 +51,31 @@ impl Joiner<'_> {
         })
     }
 
-    /// Calls a value of a step by a name, `step` alone or `step.name`.
-    pub(crate) fn name(&mut self, step: &str, name: &str, id: ValueId) {
-        let full = if name.is_empty() { step.to_string() } else { format!("{step}.{name}") };
-        self.values.insert(full, id);
-        self.last = Some(step.to_string());
+    /// Calls a value of a step by a name, `step` alone or `step.name`; whether there is one for each of
+    /// many along its first axis.
+    ///
+    /// # Errors
+    /// A name that is taken.
+    pub(crate) fn name(
+        &mut self,
+        params: &Params<'_>,
+        name: &str,
+        id: ValueId,
+        many: bool,
+    ) -> Result<(), PipelineError> {
+        let step = &params.step;
+        let full = if name.is_empty() { step.clone() } else { format!("{step}.{name}") };
+        if self.values.insert(full.clone(), id).is_some() {
+            return Err(params.fault(format!("`{full}` is made twice")));
+        }
+        if many {
+            self.many.insert(full);
+        }
+        self.last = Some(step.clone());
+        Ok(())
     }
 
-    /// A value of this name has one for each of many along its first axis.
-    pub(crate) fn set_many(&mut self, name: &str) {
-        self.many.insert(name.to_string());
-    }
-
+    /// Whether a value has one for each of many along its first axis.
     pub(crate) fn is_many(&self, name: &str) -> bool {
         self.many.contains(name)
     }
@@ -149,8 +163,10 @@ impl Joiner<'_> {
         let of_last = |name: &&String| {
             **name == last || name.strip_prefix(&last).is_some_and(|rest| rest.starts_with('.'))
         };
-        let named =
-            |name: &String| (name.rsplit('.').next().unwrap_or(name).to_string(), name.clone());
+        let named = |name: &String| {
+            let rest = name.strip_prefix(&last).and_then(|rest| rest.strip_prefix('.'));
+            (rest.unwrap_or(name).to_string(), name.clone())
+        };
         self.values.keys().filter(of_last).map(named).collect()
     }
 }

@@ -52,9 +52,8 @@ fn fit(joiner: &mut Joiner<'_>, params: &Params<'_>, keep: bool) -> Result<(), P
     let shape = joiner.ints(&[1, 2, 3]);
     let maps = joiner.op("Reshape", &[map, shape]);
     let picture = warp(joiner, params, of, maps, [h, w])?;
-    joiner.name(&params.step, "", picture);
-    joiner.name(&params.step, "factor", factor);
-    Ok(())
+    joiner.name(params, "", picture, false)?;
+    joiner.name(params, "factor", factor, false)
 }
 
 /// Patches of a picture as a step wants them: `mean`, `scale`, `reverse`, `fill`.

@@ -34,18 +34,27 @@ pub(crate) fn model(joiner: &mut Joiner<'_>, params: &Params<'_>) -> Result<(), 
     let mut files = joiner.folders.iter().map(|folder| folder.join(name));
     let file = files.find(|file| file.is_file()).ok_or_else(|| {
         let folders = joiner.folders.iter().map(|folder| format!("`{}`", folder.display()));
-        params.fault(format!("no `{name}` in {}", folders.collect::<Vec<_>>().join(" or ")))
+        params.fault(format!(
+            "no `{name}` in {}; `--models FOLDER` says where models are",
+            folders.collect::<Vec<_>>().join(" or ")
+        ))
     })?;
     let fault =
         |error: Error| PipelineError::Model { step: params.step.clone(), source: Box::new(error) };
     let imported = hetra_onnx::import_file(&file, &ImportOptions::default());
     let mut graph = imported.map_err(|error| fault(error.into()))?.graph;
     graph.fix_defaults(|_| false);
-    let inputs = inputs(joiner, params, &graph)?;
+    if graph.inputs.is_empty() {
+        return Err(params.fault("the model has no input".to_string()));
+    }
+    let (inputs, of_many) = inputs(joiner, params, &graph)?;
     let one =
         graph.ty(graph.inputs[0]).dims().and_then(|dims| dims.first()) == Some(&Dim::Known(1));
-    let of_many = params.text_opt("of")?.is_some_and(|of| joiner.is_many(of));
-    let each = params.flag("each")? || (one && inputs.len() == 1 && of_many);
+    let asked = params.flag("each")?;
+    if asked && inputs.len() > 1 {
+        return Err(params.fault("`each`: the model has more than one input".to_string()));
+    }
+    let each = asked || (one && inputs.len() == 1 && of_many);
     // All at one time, where that gives the same.
     let many = if each { batched(&graph) } else { None };
     let outputs = match (each, &many) {
@@ -53,20 +62,21 @@ pub(crate) fn model(joiner: &mut Joiner<'_>, params: &Params<'_>) -> Result<(), 
         _ => joiner.splice(&params.step, many.as_ref().unwrap_or(&graph), &inputs),
     };
     for (&id, value) in graph.outputs.iter().zip(&outputs) {
-        joiner.name(&params.step, &graph.value(id).name, *value);
+        joiner.name(params, &graph.value(id).name, *value, of_many || each)?;
     }
     if let [only] = outputs[..] {
-        joiner.name(&params.step, "", only);
+        joiner.name(params, "", only, of_many || each)?;
     }
     Ok(())
 }
 
-/// The values that a model reads, in the order of its inputs.
+/// The values that a model reads, in the order of its inputs, and whether the first is made for each
+/// of many.
 fn inputs(
     joiner: &Joiner<'_>,
     params: &Params<'_>,
     graph: &Graph,
-) -> Result<Vec<hetra_ir::ValueId>, PipelineError> {
+) -> Result<(Vec<hetra_ir::ValueId>, bool), PipelineError> {
     let find = |name: &str| joiner.find(name).map_err(|reason| params.fault(reason));
     let named = params.names("inputs")?;
     let names: Vec<&str> = graph.inputs.iter().map(|&id| graph.value(id).name.as_str()).collect();
@@ -75,10 +85,12 @@ fn inputs(
         return Err(params.fault(reason));
     }
     let of = params.text_opt("of")?;
-    let value = |name: &&str| match (named.get(*name), of) {
-        (Some(value), _) => find(value),
-        (None, Some(of)) if names.len() == 1 => find(of),
+    let read = |name: &&str| match (named.get(*name), of) {
+        (Some(value), _) => Ok(value.clone()),
+        (None, Some(of)) if names.len() == 1 => Ok(of.to_string()),
         _ => Err(params.fault(format!("input `{name}` of the model is not given"))),
     };
-    names.iter().map(value).collect()
+    let read: Vec<String> = names.iter().map(read).collect::<Result<_, _>>()?;
+    let many = read.first().is_some_and(|first| joiner.is_many(first));
+    Ok((read.iter().map(|value| find(value)).collect::<Result<_, _>>()?, many))
 }

@@ -49,6 +49,7 @@ struct Shared {
     options: PlanOptions,
     current: RwLock<Arc<Planned>>,
     running: AtomicUsize,
+    begun_runs: AtomicUsize,
     planning: AtomicBool,
     begun: Instant,
     told: Mutex<Told>,
@@ -104,10 +105,21 @@ impl Adaptive {
         let made = plan(&graph, &seats, &inputs, &options, &mut |_| {})?;
         let current = RwLock::new(Arc::new(Planned::new(&graph, &seats, made)?));
         let told = Mutex::new(Told { pause: PAUSE_MIN, ..Told::default() });
-        let (running, planning) = (AtomicUsize::new(0), AtomicBool::new(false));
+        let (running, begun_runs) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let planning = AtomicBool::new(false);
         let begun = Instant::now();
-        let shared =
-            Shared { graph, seats, inputs, options, current, running, planning, begun, told };
+        let shared = Shared {
+            graph,
+            seats,
+            inputs,
+            options,
+            current,
+            running,
+            begun_runs,
+            planning,
+            begun,
+            told,
+        };
         Ok(Adaptive { shared: Arc::new(shared) })
     }
 
@@ -142,10 +154,13 @@ impl Adaptive {
     {
         let planned = self.shared.current();
         let alone = self.shared.running.fetch_add(1, Ordering::AcqRel) == 0;
+        let number = self.shared.begun_runs.fetch_add(1, Ordering::AcqRel);
         let begun = Instant::now();
         let outputs = planned.session.run(inputs);
         let seconds = begun.elapsed().as_secs_f64();
-        let still = self.shared.running.fetch_sub(1, Ordering::AcqRel) == 1;
+        // None was there when it began, and none has begun since.
+        let still = self.shared.begun_runs.load(Ordering::Acquire) == number + 1;
+        self.shared.running.fetch_sub(1, Ordering::AcqRel);
         // While a plan is made, devices do other things as well.
         if outputs.is_ok()
             && alone
@@ -178,11 +193,13 @@ impl Shared {
         let shared = self.clone();
         let work = move || shared.replan(drift);
         if std::thread::Builder::new().name("hetra plan".to_string()).spawn(work).is_err() {
+            planned.watch.forget();
             self.planning.store(false, Ordering::Release);
         }
     }
 
     fn replan(&self, drift: Drift) {
+        let _ends = Planning(self);
         let before = self.current();
         let made = plan(&self.graph, &self.seats, &self.inputs, &self.options, &mut |_| {});
         let made = made.and_then(|made| Planned::new(&self.graph, &self.seats, made));
@@ -204,7 +221,14 @@ impl Shared {
         if told.replans.len() < TOLD_MAX {
             told.replans.push(Replan { at: self.begun.elapsed(), drift, from: before.name(), to });
         }
-        drop(told);
-        self.planning.store(false, Ordering::Release);
+    }
+}
+
+/// A plan is being made until this is dropped, also where a device's library panics.
+struct Planning<'a>(&'a Shared);
+
+impl Drop for Planning<'_> {
+    fn drop(&mut self) {
+        self.0.planning.store(false, Ordering::Release);
     }
 }

@@ -99,7 +99,24 @@ pub(crate) fn seated(plan: &PlanFile, seats: Vec<Seat>) -> Result<Vec<Seat>, Err
         check(device, seat.device.info())?;
         Ok(Seat { device: seat.device.clone(), cores: device.cores.clone() })
     };
-    plan.devices.iter().map(find).collect()
+    checked(plan.devices.iter().map(find).collect::<Result<_, Error>>()?)
+}
+
+/// # Errors
+/// Seats of which one is there twice, or the first of which is no host.
+fn checked(seats: Vec<Seat>) -> Result<Vec<Seat>, Error> {
+    for (index, seat) in seats.iter().enumerate() {
+        let id = &seat.device.info().id;
+        if seats[..index].iter().any(|other| other.device.info().id == *id) {
+            return Err(PlanError::Devices(format!("`{id}` stands there twice")).into());
+        }
+    }
+    // The first runs what no part has, and what other devices fail at.
+    match seats.first() {
+        Some(host) if !host.device.info().takes_parts => Ok(seats),
+        Some(_) => Err(PlanError::Devices("the first takes parts only".to_string()).into()),
+        None => Err(PlanError::Devices("there is none".to_string()).into()),
+    }
 }
 
 /// Opens the devices of a plan, if they are what they were.
@@ -115,12 +132,7 @@ pub(crate) fn open(plan: &PlanFile, pin: bool) -> Result<Vec<Seat>, Error> {
         check(device, found.info())?;
         opened.push(Seat { device: found, cores: device.cores.clone() });
     }
-    // The first runs what no part has, and what other devices fail at.
-    match opened.first() {
-        Some(host) if !host.device.info().takes_parts => Ok(opened),
-        Some(_) => Err(PlanError::Devices("the first takes parts only".to_string()).into()),
-        None => Err(PlanError::Devices("there is none".to_string()).into()),
-    }
+    checked(opened)
 }
 
 fn check(was: &PlanDevice, is: &DeviceInfo) -> Result<(), PlanError> {

@@ -112,8 +112,17 @@ impl Planner<'_> {
         let goal = self.options.goal;
         let mut goals = vec![goal];
         if self.options.frontier {
-            let other = |other: &PlanGoal| *other != goal;
-            goals.extend([PlanGoal::LATENCY, PlanGoal::THROUGHPUT].into_iter().filter(other));
+            let rates = &self.gauge.rates;
+            let powered = rates.iter().all(|rates| rates.watts.is_some());
+            let priced = rates.iter().all(|rates| rates.dollars_s.is_some());
+            let all = [
+                (PlanGoal::LATENCY, true),
+                (PlanGoal::THROUGHPUT, true),
+                (PlanGoal::ENERGY, powered),
+                (PlanGoal::COST, priced),
+            ];
+            let others = all.into_iter().filter(|(other, known)| *known && *other != goal);
+            goals.extend(others.map(|(other, _)| other));
         }
         let (mut promises, mut bound, mut fault) = (Vec::new(), None, None);
         let mut all: Vec<(Vec<usize>, Figures)> = Vec::new();
@@ -163,9 +172,14 @@ impl Planner<'_> {
     /// Those of which none is better than another in every respect, the quickest first.
     fn frontier(&self, mut all: Vec<(Vec<usize>, Figures)>) -> Vec<Frontier> {
         let respects = |figures: &Figures| {
-            let known = |figure: Option<f64>| figure.unwrap_or(0.0);
             let Figures { latency_s, interval_s, joules, dollars } = figures;
-            [*latency_s, *interval_s, known(*joules), known(*dollars)]
+            [Some(*latency_s), Some(*interval_s), *joules, *dollars]
+        };
+        // What is not known is no better than what is.
+        let at_most = |other: Option<f64>, own: Option<f64>, times: f64| match (other, own) {
+            (Some(other), Some(own)) => other <= own * times,
+            (None, Some(_)) => false,
+            _ => true,
         };
         all.sort_by(|a, b| a.1.latency_s.total_cmp(&b.1.latency_s));
         let mut kept: Vec<(Vec<usize>, Figures)> = Vec::new();
@@ -173,20 +187,25 @@ impl Planner<'_> {
             // As good as another one to a part in a thousand is not another plan.
             let better = |(_, other): &(Vec<usize>, Figures)| {
                 let pairs = respects(other).into_iter().zip(respects(figures));
-                pairs.into_iter().all(|(other, own)| other <= own * 1.001)
+                pairs.into_iter().all(|(other, own)| at_most(other, own, 1.001))
             };
             let dominated = all.iter().any(|other| {
+                let pairs = respects(&other.1).into_iter().zip(respects(figures));
                 better(other)
-                    && respects(&other.1)
-                        .iter()
-                        .zip(respects(figures))
-                        .any(|(o, own)| *o < own * 0.999)
+                    && pairs.into_iter().any(|(o, own)| o.is_some() && at_most(o, own, 0.999))
             });
             if !dominated && !kept.iter().any(better) {
                 kept.push((used.clone(), *figures));
             }
         }
-        kept.truncate(FRONTIER_MAX);
+        // The ends are the most telling.
+        let (count, last) = (kept.len(), kept.last().cloned());
+        if count > FRONTIER_MAX {
+            let step = count.div_ceil(FRONTIER_MAX - 1);
+            kept = kept.into_iter().step_by(step).collect();
+            kept.extend(last);
+            kept.dedup();
+        }
         let named = |(used, figures): (Vec<usize>, Figures)| Frontier {
             devices: used.into_iter().map(|device| self.id(device).to_string()).collect(),
             figures,

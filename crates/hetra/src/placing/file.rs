@@ -167,8 +167,9 @@ pub struct Considered {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<String>,
     /// What the goal makes small, by what the tasks took: seconds, joules, dollars, or parts of
-    /// what the host takes.
-    pub predicted: f64,
+    /// what the host takes. None where it is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub predicted: Option<f64>,
     /// The same of whole runs, the median; none where it was not run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub measured: Option<f64>,
@@ -273,7 +274,7 @@ pub enum PlanError {
     Twice(String),
     #[error(
         "{goal}: the {what} of {device} is not known; a machine file says it (`--machine FILE` with \
-         {field} of [device.{device}])"
+         {field} of [device.\"{device}\"])"
     )]
     NoRate { goal: String, what: &'static str, device: String, field: &'static str },
     #[error("{0} is no bound that a plan can keep: wanted a positive number")]
@@ -306,7 +307,28 @@ impl PlanFile {
         if form.format != FORMAT {
             return Err(PlanError::Format { got: form.format, wanted: FORMAT });
         }
-        serde_json::from_str(text).map_err(syntax)
+        let plan: PlanFile = serde_json::from_str(text).map_err(syntax)?;
+        plan.check()?;
+        Ok(plan)
+    }
+
+    /// # Errors
+    /// Places that nothing is at.
+    fn check(&self) -> Result<(), PlanError> {
+        let reads = |task: &PlanTask| task.reads.iter().all(|(from, _)| *from < self.tasks.len());
+        if let Some(task) = self.tasks.iter().find(|task| !reads(task)) {
+            return Err(PlanError::Syntax(format!(
+                "task `{}` reads of one that is none",
+                task.first
+            )));
+        }
+        let ranges = |part: &PlanPart| part.nodes.iter().all(|(from, to)| from < to);
+        match self.parts.iter().find(|part| !ranges(part)) {
+            Some(part) => {
+                Err(PlanError::Syntax(format!("part `{}` has nodes that end first", part.first)))
+            }
+            None => Ok(()),
+        }
     }
 
     /// The text of the file.

@@ -48,6 +48,8 @@ pub(super) struct Gauge {
     pub(super) goal: PlanGoal,
     /// Whether joules and dollars are asked for.
     pub(super) counts: bool,
+    /// Whether runs that overlap are measured.
+    pub(super) streams: bool,
 }
 
 impl Gauge {
@@ -56,16 +58,22 @@ impl Gauge {
         seats: &[Seat],
         machine: Option<&Machine>,
         goal: PlanGoal,
-        counts: bool,
+        (counts, streams): (bool, bool),
     ) -> Gauge {
         let rates = |seat: &Seat| {
             let info = seat.device.info();
-            let own = hetra_device_sim::described(&info.id).ok();
-            let of_machine = || {
-                let id = info.id.split('?').next().unwrap_or_default();
-                machine.and_then(|machine| machine.devices.get(id)).cloned()
+            // What the machine file says of it, by its whole id or without its options, goes before
+            // what a description does.
+            let id = crate::placing::units::inner(&info.id);
+            let bare = id.split('?').next().unwrap_or_default();
+            let said = [info.id.as_str(), id, bare].into_iter();
+            let said = said.filter_map(|id| machine?.devices.get(id)).next().cloned();
+            let described = hetra_device_sim::described(id).ok();
+            let spec = match (said, described) {
+                (Some(said), Some(described)) => Some(said.over(&described)),
+                (said, described) => said.or(described),
             };
-            own.or_else(of_machine).map(|spec| Rates::of(&spec)).unwrap_or_default()
+            spec.map(|spec| Rates::of(&spec)).unwrap_or_default()
         };
         Gauge {
             rates: seats.iter().map(rates).collect(),
@@ -77,6 +85,14 @@ impl Gauge {
             meter: Meter::open(),
             goal,
             counts,
+            streams: streams || goal.overlaps(),
+        }
+    }
+
+    /// What the host's processor draws, from what a meter told of it: for plans that are not run.
+    pub(super) fn learn(&mut self, device: usize, watts: f64) {
+        if self.rates[device].watts.is_none() && self.on_host[device] && watts.is_finite() {
+            self.rates[device].watts = Some((0.0, watts));
         }
     }
 
@@ -100,7 +116,7 @@ impl Gauge {
             alone.busy_s.values_mut().for_each(|busy| *busy *= scale);
             alone.total_s = latency_s;
         }
-        let interval_s = match self.goal.overlaps() {
+        let interval_s = match self.streams {
             true => self.interval(ready, together, alone.total_s)?,
             false => alone.total_s,
         };
@@ -129,7 +145,8 @@ impl Gauge {
         time: f64,
     ) -> Result<Option<f64>, Error> {
         let mut sum = 0.0;
-        let metered = match &self.meter {
+        // While the host computes for a described device its counters say nothing of the plan.
+        let metered = match self.meter.as_ref().filter(|_| !ready.is_simulated()) {
             Some(meter) => meter.watts(METERED_S, &mut || ready.run().map(drop))?,
             None => None,
         };

@@ -15,6 +15,8 @@ pub(super) struct Meter {
 }
 
 struct Counter {
+    /// Of the package, such as `package-0`.
+    name: String,
     energy: PathBuf,
     /// Microjoules at which it begins anew.
     range: f64,
@@ -43,10 +45,20 @@ impl Meter {
             // Not those of cores and memory, which are parts of a package.
             let name = std::fs::read_to_string(zone.join("name")).ok()?;
             let range = number(&zone.join("max_energy_range_uj"))?;
-            let counter = Counter { energy: zone.join("energy_uj"), range };
-            counter.read().filter(|_| name.trim().starts_with("package")).map(|_| counter)
+            let name = name.trim().to_string();
+            let package = name.starts_with("package");
+            let counter = Counter { name, energy: zone.join("energy_uj"), range };
+            counter.read().filter(|_| package).map(|_| counter)
         };
-        let counters: Vec<Counter> = zones.filter_map(counter).collect();
+        // Some systems give the counter of a package twice, in other ways.
+        let mut counters: Vec<Counter> = Vec::new();
+        let mut zones: Vec<PathBuf> = zones.collect();
+        zones.sort_by_key(|zone| (zone.as_os_str().len(), zone.clone()));
+        for counter in zones.into_iter().filter_map(counter) {
+            if !counters.iter().any(|known| known.name == counter.name) {
+                counters.push(counter);
+            }
+        }
         (!counters.is_empty()).then_some(Meter { counters })
     }
 
@@ -93,6 +105,7 @@ mod tests {
         };
         let package = zone("intel-rapl:0", "package-0", 9_000_000);
         zone("intel-rapl:0:0", "core", 5);
+        zone("intel-rapl-mmio:0", "package-0", 9_000_000);
         let meter = Meter::below(&folder).unwrap();
         assert_eq!(meter.counters.len(), 1);
         let begun = Instant::now();

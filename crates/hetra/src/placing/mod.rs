@@ -44,3 +44,4 @@ pub fn placed_graph(graph: &hetra_ir::Graph) -> hetra_ir::Graph {
 }
 
 pub(crate) use build::{choice, compile, open, patience, seated};
+pub(crate) use units::on_host;

@@ -44,7 +44,8 @@ impl PlanFile {
             String::from("digraph plan {\n  node [shape=box, style=filled, fontcolor=white];\n");
         for (index, task) in self.tasks.iter().enumerate() {
             let colour = self.colour(&task.device);
-            let label = escaped(&self.label(task).join("\\n"), Form::Dot);
+            let lines = self.label(task).map(|line| escaped(&line, Form::Dot));
+            let label = lines.join("\\n");
             let _ = writeln!(text, "  t{index} [label=\"{label}\", fillcolor=\"{colour}\"];");
         }
         for (index, task) in self.tasks.iter().enumerate() {
@@ -324,6 +325,7 @@ fn escaped(text: &str, form: Form) -> String {
     for letter in text.chars() {
         match (form, letter) {
             (Form::Dot, '"') => safe.push_str("\\\""),
+            (Form::Dot, '\\') => safe.push_str("\\\\"),
             (Form::Xml, '&') => safe.push_str("&amp;"),
             (Form::Xml, '<') => safe.push_str("&lt;"),
             (Form::Xml, '>') => safe.push_str("&gt;"),

@@ -20,6 +20,8 @@ use crate::placing::trial::Single;
 
 /// The name of a plan over several devices.
 pub(super) const MIX: &str = "mix";
+/// What is taken may be worse by so much than what a device was measured to take by itself.
+const WORSE: f64 = 0.95;
 /// Most runs that overlap: as many as a session allows unless told.
 const TOGETHER_MAX: usize = 8;
 
@@ -129,7 +131,8 @@ fn gauge(devices: &[Seat], options: &PlanOptions) -> Result<Gauge, PlanError> {
     let PlanOptions { goal, bounds, machine, frontier, .. } = options;
     let energy = goal.energy > 0.0 || bounds.needs_energy();
     let cost = goal.cost > 0.0 || bounds.dollars.is_some();
-    let gauge = Gauge::new(devices, machine.as_ref(), *goal, energy || cost || *frontier);
+    let asked = (energy || cost || *frontier, bounds.per_second.is_some());
+    let gauge = Gauge::new(devices, machine.as_ref(), *goal, asked);
     for (index, seat) in devices.iter().enumerate() {
         let unknown = |what, field| PlanError::NoRate {
             goal: goal.name(),
@@ -161,6 +164,11 @@ pub(super) struct Planner<'a> {
     pub(super) considered: Vec<Considered>,
 }
 
+/// A number that a file can hold.
+pub(super) fn finite(number: f64) -> Option<f64> {
+    Some(number).filter(|number| number.is_finite())
+}
+
 /// What a task takes on a device, or why it does not do it.
 pub(super) type Cost = Result<f64, String>;
 
@@ -189,6 +197,14 @@ impl Planner<'_> {
     fn run(&mut self) -> Result<PlanFile, Error> {
         let wanted = self.wanted()?;
         let mut singles = self.singles(&wanted)?;
+        for single in &singles {
+            let time = self.time(&single.figures);
+            single
+                .figures
+                .joules
+                .into_iter()
+                .for_each(|j| self.gauge.learn(single.device, j / time));
+        }
         let host = singles.iter().find(|single| single.device == 0);
         let host = host.map(|single| single.figures).unwrap_or_default();
         for single in &mut singles {
@@ -229,7 +245,7 @@ impl Planner<'_> {
             self.considered.push(Considered {
                 name: MIX.to_string(),
                 policy: Some(mix.candidate.policy.to_string()),
-                predicted: mix.score,
+                predicted: finite(mix.score),
                 measured: None,
                 figures: None,
                 modelled: self.is_modelled(&mixed),
@@ -240,12 +256,37 @@ impl Planner<'_> {
                 self.refuse(MIX, error.to_string());
                 (false, None)
             });
-            certificate = found;
             choice = if taken { Some(mixed) } else { choice };
+            // A device may have become slower since it was measured by itself.
+            let now = found.as_ref().map(|found| match taken {
+                true => found.of_plan.median,
+                false => found.of_single.median,
+            });
+            let better = |single: &&Single| {
+                now.is_some_and(|now| single.score < now * WORSE && self.keeps(single))
+            };
+            let other = singles.iter().filter(better).min_by(|a, b| a.score.total_cmp(&b.score));
+            if let Some(other) =
+                other.filter(|other| best_single.is_none_or(|b| b.device != other.device))
+            {
+                choice = Some(vec![other.device; self.graph.nodes.len()]);
+                let reason =
+                    format!("{} was measured to be better by itself", self.id(other.device));
+                self.refuse(MIX, reason);
+            }
+            certificate = found;
         }
         let choice = choice.ok_or_else(|| self.nothing(&singles))?;
         let timed = Timed { tasks, costs, lines, watts };
         Ok(self.file(&timed, &choice, placed, certificate))
+    }
+
+    /// The seconds that a plan's devices are powered and paid for.
+    fn time(&self, figures: &Figures) -> f64 {
+        match self.options.goal.overlaps() {
+            true => figures.interval_s,
+            false => figures.latency_s,
+        }
     }
 
     /// Why no plan is left.
@@ -279,12 +320,13 @@ impl Planner<'_> {
     fn consider(&mut self, singles: &[Single], host: &Figures) {
         for row in &mut self.considered {
             let score = row.figures.map(|figures| self.options.goal.score(&figures, host));
-            (row.predicted, row.measured) = (score.unwrap_or(0.0), score);
+            let score = score.and_then(finite);
+            (row.predicted, row.measured) = (score, score);
         }
         for single in singles {
             let id = self.id(single.device).to_string();
             if let Some(row) = self.considered.iter_mut().find(|row| row.name == id) {
-                (row.predicted, row.measured) = (single.score, Some(single.score));
+                (row.predicted, row.measured) = (finite(single.score), finite(single.score));
             }
         }
     }
@@ -296,7 +338,7 @@ impl Planner<'_> {
             let id = self.id(single.device).to_string();
             let known = self.considered.iter_mut().find(|row| row.name == id);
             if let (Some(known), Some(predicted)) = (known, predicted) {
-                known.predicted = self.options.goal.score(&predicted, host);
+                known.predicted = finite(self.options.goal.score(&predicted, host));
             }
         }
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use hetra_exec::Seat;
+use hetra_machine::NUMBERS;
 use hetra_place::{Line, Problem};
 
 use crate::error::Error;
@@ -48,7 +49,7 @@ impl Planner<'_> {
                 .info()
                 .memory_bytes
                 .filter(|_| index > 0)
-                .map(|bytes| bytes as f64),
+                .map(|bytes| bytes as f64 * held(seat)),
             into: line(&lines[index].0),
             out: line(&lines[index].1),
             copies_occupy: seat.device.info().simulated.is_none(),
@@ -94,4 +95,13 @@ impl Planner<'_> {
         };
         maker.iter().map(value).collect()
     }
+}
+
+/// How many bytes of our weights a device holds in one of its own: a described one holds floats in
+/// the bits of the number that it multiplies.
+fn held(seat: &Seat) -> f64 {
+    let info = seat.device.info();
+    let number = info.dtypes.first().filter(|_| info.simulated.is_some());
+    let bits = number.and_then(|number| NUMBERS.iter().find(|(name, _)| name == number));
+    bits.map_or(1.0, |(_, bits)| 32.0 / f64::from(*bits))
 }

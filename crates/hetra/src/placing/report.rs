@@ -9,7 +9,7 @@ use crate::placing::accept::Certificate;
 use crate::placing::choose::Placed;
 use crate::placing::explain::Timed;
 use crate::placing::file::{
-    Bounded, FORMAT, Left, PlanDevice, PlanFile, PlanPart, PlanStep, PlanTask,
+    Bounded, Considered, FORMAT, Left, PlanDevice, PlanFile, PlanPart, PlanStep, PlanTask,
 };
 use crate::placing::fingerprint;
 use crate::placing::goal::Figures;
@@ -43,7 +43,8 @@ impl Planner<'_> {
         let measured = measured.and_then(|row| row.figures.as_ref().map(seconds));
         let predicted_s = predicted_s.or(measured).unwrap_or(0.0);
         let mut considered = std::mem::take(&mut self.considered);
-        considered.sort_by(|a, b| a.predicted.total_cmp(&b.predicted));
+        let order = |row: &Considered| row.predicted.unwrap_or(f64::INFINITY);
+        considered.sort_by(|a, b| order(a).total_cmp(&order(b)));
         let mut used: Vec<usize> = on.clone();
         used.push(0);
         used.sort_unstable();

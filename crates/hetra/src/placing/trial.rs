@@ -12,7 +12,7 @@ use crate::placing::gate;
 use crate::placing::gauge::SINGLE_TOGETHER;
 use crate::placing::goal::Figures;
 use crate::placing::measure::{Copying, Ready};
-use crate::placing::planner::{Cost, MIX, Planner};
+use crate::placing::planner::{Cost, MIX, Planner, finite};
 use crate::placing::tasks::Tasks;
 
 /// A device that takes so many times longer for the whole model than the best one is not tried on
@@ -55,8 +55,8 @@ impl Planner<'_> {
                     self.considered.push(Considered {
                         name: id.clone(),
                         policy: None,
-                        predicted: single.score,
-                        measured: Some(single.score),
+                        predicted: None,
+                        measured: None,
                         figures: Some(single.figures),
                         modelled: self.is_modelled(&[device]),
                         error: Some(error).filter(|error| error.is_finite()),
@@ -140,6 +140,8 @@ impl Planner<'_> {
         lines: &[(Copying, Copying)],
     ) -> Result<Vec<Vec<Cost>>, Error> {
         self.of += tasks.all.len() * self.devices.len();
+        // What is slow may be frugal or cheap.
+        let only_fast = self.options.goal.is_time() && !self.options.frontier;
         let seconds = |single: &Single| single.figures.latency_s;
         let best = singles.iter().map(seconds).fold(f64::INFINITY, f64::min);
         let mut env = self.given();
@@ -164,7 +166,7 @@ impl Planner<'_> {
                 let times = whole.map_or(0.0, |single| seconds(single) / best);
                 row.push(if !may(device) {
                     Err("it is kept away from there".to_string())
-                } else if times > HOPELESS && device > 0 && choice {
+                } else if times > HOPELESS && device > 0 && choice && only_fast {
                     Err(format!("it takes {times:.0} times as long for the whole model"))
                 } else {
                     self.cost(task, device, &inputs, &wanted, line, &tasks.bytes)
@@ -232,7 +234,7 @@ impl Planner<'_> {
         let score = self.options.goal.score(&figures, host);
         if let Some(mix) = self.considered.iter_mut().find(|row| row.name == MIX) {
             let error = Some(error).filter(|error| error.is_finite());
-            (mix.error, mix.figures, mix.measured) = (error, Some(figures), Some(score));
+            (mix.error, mix.figures, mix.measured) = (error, Some(figures), finite(score));
         }
         if error > self.options.max_error {
             let reason = self.differs(error);
@@ -262,19 +264,16 @@ impl Planner<'_> {
             [(MIX, certificate.of_plan.median), (id.as_str(), certificate.of_single.median)]
         {
             let known = self.considered.iter_mut().find(|row| row.name == name);
-            known.into_iter().for_each(|known| known.measured = Some(score));
+            known.into_iter().for_each(|known| known.measured = finite(score));
         }
         let won = certificate.winner == MIX;
         if !won {
             let ratio = certificate.ratio.median;
             let what = if self.options.goal.is_time() { "takes" } else { "comes to" };
-            self.refuse(
-                MIX,
-                format!(
-                    "measured beside {} it {what} {ratio:.3} times as much",
-                    certificate.single
-                ),
-            );
+            let how = if certificate.modelled { "modelled" } else { "measured" };
+            let single = &certificate.single;
+            let reason = format!("{how} beside {single} it {what} {ratio:.3} times as much");
+            self.refuse(MIX, reason);
         }
         Ok((won, Some(certificate)))
     }

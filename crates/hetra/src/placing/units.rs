@@ -7,12 +7,14 @@ use hetra_place::Unit;
 /// Providers of ONNX Runtime that work on the host's processor, as ids name them.
 const HOST_IDS: [&str; 3] = ["ort", "openvino", "ort:xnnpack"];
 
+/// The id of a device that has faults on demand without them; it is what it is else.
+pub(super) fn inner(id: &str) -> &str {
+    id.strip_prefix("faulty:").and_then(|id| id.split_once(':')).map_or(id, |(_, inner)| inner)
+}
+
 /// Whether the host's processor does a device's work.
-pub(super) fn on_host(info: &DeviceInfo) -> bool {
-    // A device that has faults on demand is what it is else.
-    let inner = info.id.strip_prefix("faulty:").and_then(|id| id.split_once(':'));
-    let id = inner.map_or(info.id.as_str(), |(_, id)| id);
-    let delegate = HOST_IDS.contains(&id.split('?').next().unwrap_or_default());
+pub(crate) fn on_host(info: &DeviceInfo) -> bool {
+    let delegate = HOST_IDS.contains(&inner(&info.id).split('?').next().unwrap_or_default());
     info.driver == "cpu" || info.software || delegate
 }
 
