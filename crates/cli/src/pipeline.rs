@@ -295,8 +295,8 @@ fn galleries(pipeline: &Pipeline) -> Result<BTreeMap<String, Gallery>> {
     Ok(galleries)
 }
 
-/// Works through the pictures, some at one time, in their order; what cannot be used is left out, with
-/// the reason.
+/// Works through the pictures, some at one time, in their order; what cannot be used is left out,
+/// with the reason.
 fn work(session: &Session, pictures: &[PathBuf], args: &Args) -> Result<(Vec<Done>, Vec<String>)> {
     // Once, so that what is made when it is first needed is not timed; a bad one is told below.
     if args.repeat > 1 {

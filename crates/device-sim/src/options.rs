@@ -18,8 +18,8 @@ pub(crate) struct Options {
     pub(crate) machine: Option<String>,
     /// What it multiplies.
     pub(crate) number: Option<String>,
-    /// Whether results are rounded as the device would; where it is not said, wherever the number is
-    /// not f32.
+    /// Whether results are rounded as the device would; where it is not said, wherever the number
+    /// is not f32.
     pub(crate) round: Option<bool>,
     /// What goes wrong.
     pub(crate) faults: Faults,

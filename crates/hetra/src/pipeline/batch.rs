@@ -83,7 +83,9 @@ fn same(one: &Graph, many: &Graph) -> Result<bool, Error> {
             let (wanted, got) = (wanted.as_slice::<f32>()?, got.as_slice::<f32>()?);
             let largest = wanted.iter().fold(1e-6f32, |most, number| most.max(number.abs()));
             let pairs = wanted.iter().zip(&got[index * width..][..width]);
-            if pairs.into_iter().any(|(a, b)| !((a - b).abs() <= OFF_MAX * largest)) {
+            // What is no number is not near.
+            let near = |(a, b): (&f32, &f32)| (a - b).abs() <= OFF_MAX * largest;
+            if !pairs.into_iter().all(near) {
                 return Ok(false);
             }
         }

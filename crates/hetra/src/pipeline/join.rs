@@ -51,8 +51,8 @@ impl Joiner<'_> {
         })
     }
 
-    /// Calls a value of a step by a name, `step` alone or `step.name`; whether there is one for each of
-    /// many along its first axis.
+    /// Calls a value of a step by a name, `step` alone or `step.name`; `many` says whether there is
+    /// one for each of many along its first axis.
     ///
     /// # Errors
     /// A name that is taken.

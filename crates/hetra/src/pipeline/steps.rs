@@ -70,8 +70,8 @@ pub(crate) fn model(joiner: &mut Joiner<'_>, params: &Params<'_>) -> Result<(), 
     Ok(())
 }
 
-/// The values that a model reads, in the order of its inputs, and whether the first is made for each
-/// of many.
+/// The values that a model reads, in the order of its inputs, and whether the first is made for
+/// each of many.
 fn inputs(
     joiner: &Joiner<'_>,
     params: &Params<'_>,

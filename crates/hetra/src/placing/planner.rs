@@ -9,7 +9,8 @@ use hetra_place::Problem;
 use hetra_tensor::Value;
 
 use crate::error::Error;
-use crate::placing::choose::choice_of;
+use crate::placing::accept::Certificate;
+use crate::placing::choose::{Promise, choice_of};
 use crate::placing::explain::Timed;
 use crate::placing::file::{Considered, PlanError, PlanFile, Refused};
 use crate::placing::gauge::Gauge;
@@ -188,7 +189,7 @@ impl Planner<'_> {
 
     /// How many runs overlap, of a plan with so many parts: one in each part, and one that comes.
     pub(super) fn together(&self, parts: usize) -> usize {
-        match self.options.goal.overlaps() {
+        match self.gauge.streams {
             false => 1,
             true => (parts + 1).min(TOGETHER_MAX),
         }
@@ -196,23 +197,7 @@ impl Planner<'_> {
 
     fn run(&mut self) -> Result<PlanFile, Error> {
         let wanted = self.wanted()?;
-        let mut singles = self.singles(&wanted)?;
-        for single in &singles {
-            let time = self.time(&single.figures);
-            single
-                .figures
-                .joules
-                .into_iter()
-                .for_each(|j| self.gauge.learn(single.device, j / time));
-        }
-        let host = singles.iter().find(|single| single.device == 0);
-        let host = host.map(|single| single.figures).unwrap_or_default();
-        for single in &mut singles {
-            single.score = self.options.goal.score(&single.figures, &host);
-        }
-        singles.sort_by(|a, b| a.score.total_cmp(&b.score));
-        self.closer(&mut singles, &host)?;
-        self.consider(&singles, &host);
+        let (singles, host) = self.ranked(&wanted)?;
         let types: Vec<Type> = self.inputs.iter().map(Type::of).collect();
         let tasks = tasks(&self.graph, &types, self.options.tasks_max, self.rules.kinds())?;
         let lines = self.lines()?;
@@ -225,60 +210,94 @@ impl Planner<'_> {
             Err(error) if best_single.is_none() && self.refused.is_empty() => {
                 return Err(PlanError::from(error).into());
             }
-            Err(error) if best_single.is_none() => {
-                self.refuse(MIX, error.to_string());
-                return Err(self.nothing(&singles).into());
-            }
             Err(error) => {
                 self.refuse(MIX, error.to_string());
                 None
             }
         };
         self.predict(&problem, &singles, &host);
-        let chosen = best_single.map(|single| vec![single.device; self.graph.nodes.len()]);
-        let mixed = placed
+        let mix = placed
             .as_ref()
             .and_then(|placed| self.mix(&problem, placed, best_single, &tasks, &host));
-        let (mut choice, mut certificate) = (chosen, None);
-        if let Some(mix) = mixed {
+        let mut choice = best_single.map(|single| vec![single.device; self.graph.nodes.len()]);
+        let mut certificate = None;
+        if let Some(mix) = mix {
             let mixed = choice_of(&tasks, &mix.candidate);
-            self.considered.push(Considered {
-                name: MIX.to_string(),
-                policy: Some(mix.candidate.policy.to_string()),
-                predicted: finite(mix.score),
-                measured: None,
-                figures: None,
-                modelled: self.is_modelled(&mixed),
-                error: None,
-            });
-            let compared = self.compare(&mixed, best_single, &wanted, &host);
-            let (taken, found) = compared.unwrap_or_else(|error| {
-                self.refuse(MIX, error.to_string());
-                (false, None)
-            });
+            let (taken, found) = self.tried_beside(&mix, &mixed, best_single, &wanted, &host);
             choice = if taken { Some(mixed) } else { choice };
-            // A device may have become slower since it was measured by itself.
             let now = found.as_ref().map(|found| match taken {
                 true => found.of_plan.median,
                 false => found.of_single.median,
             });
-            let better = |single: &&Single| {
-                now.is_some_and(|now| single.score < now * WORSE && self.keeps(single))
-            };
-            let other = singles.iter().filter(better).min_by(|a, b| a.score.total_cmp(&b.score));
-            if let Some(other) =
-                other.filter(|other| best_single.is_none_or(|b| b.device != other.device))
-            {
-                choice = Some(vec![other.device; self.graph.nodes.len()]);
-                let reason =
-                    format!("{} was measured to be better by itself", self.id(other.device));
-                self.refuse(MIX, reason);
+            if let Some(other) = self.better_by_itself(&singles, best_single, now) {
+                choice = Some(vec![other; self.graph.nodes.len()]);
+                self.refuse(MIX, format!("{} was better by itself", self.id(other)));
             }
             certificate = found;
         }
         let choice = choice.ok_or_else(|| self.nothing(&singles))?;
         let timed = Timed { tasks, costs, lines, watts };
         Ok(self.file(&timed, &choice, placed, certificate))
+    }
+
+    /// What single devices take, the best first, and what the host does.
+    fn ranked(&mut self, wanted: &[Value]) -> Result<(Vec<Single>, Figures), Error> {
+        let mut singles = self.singles(wanted)?;
+        for single in &singles {
+            if let Some(joules) = single.figures.joules {
+                self.gauge.learn(single.device, joules / self.time(&single.figures));
+            }
+        }
+        let host = singles.iter().find(|single| single.device == 0);
+        let host = host.map(|single| single.figures).unwrap_or_default();
+        for single in &mut singles {
+            single.score = self.options.goal.score(&single.figures, &host);
+        }
+        singles.sort_by(|a, b| a.score.total_cmp(&b.score));
+        self.closer(&mut singles, &host)?;
+        self.consider(&singles, &host);
+        Ok((singles, host))
+    }
+
+    /// Considers a mix, and runs it beside the best single device.
+    fn tried_beside(
+        &mut self,
+        mix: &Promise,
+        choice: &[usize],
+        single: Option<&Single>,
+        wanted: &[Value],
+        host: &Figures,
+    ) -> (bool, Option<Certificate>) {
+        self.considered.push(Considered {
+            name: MIX.to_string(),
+            policy: Some(mix.candidate.policy.to_string()),
+            predicted: finite(mix.score),
+            measured: None,
+            figures: None,
+            modelled: self.is_modelled(choice),
+            error: None,
+        });
+        self.compare(choice, single, wanted, host).unwrap_or_else(|error| {
+            self.refuse(MIX, error.to_string());
+            (false, None)
+        })
+    }
+
+    /// A device that took less by itself than what was compared takes now: one of those may have
+    /// become slower since.
+    fn better_by_itself(
+        &self,
+        singles: &[Single],
+        best: Option<&Single>,
+        now: Option<f64>,
+    ) -> Option<usize> {
+        let now = now?;
+        let better = |single: &&Single| {
+            let other = best.is_none_or(|best| best.device != single.device);
+            other && single.score < now * WORSE && self.keeps(single)
+        };
+        let other = singles.iter().filter(better).min_by(|a, b| a.score.total_cmp(&b.score));
+        other.map(|single| single.device)
     }
 
     /// The seconds that a plan's devices are powered and paid for.
