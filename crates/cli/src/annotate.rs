@@ -58,7 +58,11 @@ fn cell(tensor: &Tensor, row: usize, rows: usize) -> String {
     }
     let numbers = hetra_tensor::to_f64(tensor).unwrap_or_default();
     let own = &numbers[row * width..][..width];
-    let shown: Vec<String> = own.iter().take(NUMBERS_MAX).map(|n| show::number(*n)).collect();
+    let shown = own.iter().take(NUMBERS_MAX).map(|number| match tensor.dtype().is_int() {
+        true => format!("{number:.0}"),
+        false => show::number(*number),
+    });
+    let shown: Vec<String> = shown.collect();
     let more = if width > NUMBERS_MAX { ", .." } else { "" };
     format!("{}{more}", shown.join(", "))
 }

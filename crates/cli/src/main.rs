@@ -62,8 +62,8 @@ Examples:
 
 Exit codes: 0 success, 1 something failed or differed, 2 the command line is at fault.
 Environment: NO_COLOR=1 switches colours off; HETRA_CPU=avx2|portable holds the kernels back;
-HETRA_STORE names the file of what was tuned, and HETRA_KERNEL_CACHE the folder of compiled kernels,
-or they are off."
+HETRA_STORE names the file of what was tuned, HETRA_KERNEL_CACHE the folder of compiled kernels, and
+HETRA_PLANS that of plans, or they are off."
 )]
 struct Cli {
     #[command(subcommand)]

@@ -95,6 +95,9 @@ pub(crate) struct Args {
     /// Show what each task takes on each device, and why others do not do it
     #[arg(long)]
     explain: bool,
+    /// Measure anew, though the same was planned before and is kept
+    #[arg(long)]
+    fresh: bool,
     /// List the policies, and the goals
     #[arg(long)]
     list_policies: bool,
@@ -233,9 +236,24 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         seed: args.search_seed,
         compare: Duration::from_secs(1),
     };
-    let plan = placing::plan(&imported.graph, &devices, &ordered, &options, &mut progress);
-    bar.finish_and_clear();
-    let plan = plan.map_err(or_usage).with_context(model)?;
+    let folder = placing::plans_folder();
+    let key = placing::plan_key(&imported.graph, &devices, &ordered, &options);
+    let kept = folder.as_deref().filter(|_| !args.fresh);
+    let kept = kept.and_then(|folder| placing::kept_plan(folder, &key));
+    let plan = match kept {
+        Some((plan, made)) => {
+            bar.finish_and_clear();
+            show::note(&format!("planned {} ago; --fresh measures anew", show::since(made)));
+            plan
+        }
+        None => {
+            let plan = placing::plan(&imported.graph, &devices, &ordered, &options, &mut progress);
+            bar.finish_and_clear();
+            let plan = plan.map_err(or_usage).with_context(model)?;
+            folder.iter().for_each(|folder| placing::keep_plan(folder, &key, &plan));
+            plan
+        }
+    };
     if let Some(file) = &args.output {
         std::fs::write(file, plan.print()).with_context(|| file.display().to_string())?;
     }

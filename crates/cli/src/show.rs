@@ -41,6 +41,19 @@ pub(crate) fn table(header: &[&str], right: &[usize]) -> Table {
     table
 }
 
+/// Something that is not wrong, on stderr.
+pub(crate) fn note(text: &str) {
+    eprintln!("{text}");
+}
+
+/// How long ago something was, in the largest unit.
+pub(crate) fn since(then: std::time::SystemTime) -> String {
+    let seconds = then.elapsed().unwrap_or_default().as_secs();
+    let units = [(86_400, "day"), (3600, "hour"), (60, "minute"), (1, "second")];
+    let (length, unit) = units.into_iter().find(|(s, _)| seconds >= *s).unwrap_or((1, "second"));
+    plural((seconds / length) as usize, unit)
+}
+
 /// A warning, on stderr.
 pub(crate) fn warn(text: &str) {
     eprintln!("{} {text}", console::style("warning:").yellow().bold().for_stderr());

@@ -13,6 +13,7 @@ fn hetra(args: &[&str]) -> (i32, String, String) {
         .args(args)
         .env("NO_COLOR", "1")
         .env("HETRA_STORE", "off")
+        .env("HETRA_PLANS", PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("plans"))
         .output()
         .expect("the command starts");
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
@@ -484,6 +485,10 @@ fn described_devices_are_listed_planned_for_and_reported() {
         let (_, _, err) = hetra(&[&["plan", &digits, "-d", "cpu"], args].concat());
         assert!(err.contains(said), "{args:?}: {err}");
     }
+    let again = ["plan", &digits, "-d", "cpu,sim:l4", "--pareto", "--json"];
+    let (_, first, _) = hetra(&[&again[..], &["--fresh"]].concat());
+    let (_, second, err) = hetra(&again);
+    assert!(first == second && err.contains("ago; --fresh measures anew"), "{err}");
     let (code, _, err) = hetra(&["plan", &digits, "-d", "cpu", "--max-latency", "0.001us"]);
     assert!(code != 0 && err.contains("the nearest: cpu: latency"), "{err}");
 }

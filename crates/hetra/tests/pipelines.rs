@@ -201,6 +201,49 @@ fn faces_are_found_turned_and_named() {
     std::fs::remove_dir_all(folder).unwrap();
 }
 
+/// What YOLOX gives for a picture of 32 x 32, as constants: two classes, three sightings of two
+/// objects.
+fn yolox() -> Graph {
+    let mut b = GraphBuilder::new("yolox");
+    let dims = [1, 3, 32, 32].map(hetra::Dim::from);
+    let x = b.input("x", DType::F32, dims.to_vec());
+    let zero = b.constant("zero", Tensor::scalar(0f32));
+    let nothing = b.op("ReduceMax", &[x]);
+    let nothing = b.op("Mul", &[nothing, zero]);
+    let shape = b.constant("shape", Tensor::vector(&[1i64, 1, 1]));
+    let nothing = b.op("Reshape", &[nothing, shape]);
+    let mut rows = vec![0f32; 21 * 7];
+    // A middle half a cell from the prior; widths of e to the power of these, in cells.
+    let mut see = |cell: usize, numbers: [f32; 7]| rows[cell * 7..][..7].copy_from_slice(&numbers);
+    see(0, [0.5, 0.5, 0.0, 0.0, 0.9, 0.1, 1.0]);
+    see(1, [-0.5, 0.5, 0.0, 0.0, 0.8, 0.1, 0.9]);
+    see(19, [0.5, 0.5, 0.0, 0.0, 1.0, 0.6, 0.1]);
+    let rows = b.constant("rows", Tensor::from_slice(&[1, 21, 7], &rows).unwrap());
+    let rows = b.op("Add", &[rows, nothing]);
+    b.output(rows);
+    b.finish()
+}
+
+#[test]
+fn objects_are_found_and_named() {
+    let folder = folder("objects");
+    save(&yolox(), &folder.join("yolox.onnx"));
+    std::fs::write(folder.join("labels.txt"), "cup\ncat\n").unwrap();
+    let text = "[[step]]\nname = \"small\"\ndo = \"letterbox\"\nof = \"image\"\nsize = [32, 32]\n\
+        [[step]]\nname = \"net\"\nmodel = \"yolox.onnx\"\nof = \"small\"\n\
+        [[step]]\nname = \"objects\"\ndo = \"yolox\"\nof = \"net\"\nsize = [32, 32]\n\
+        factor = \"small.factor\"\nlabels = \"labels.txt\"\n";
+    let session = session(&Pipeline::parse(text, &folder).unwrap(), &BTreeMap::new());
+    let outputs = session.run([("image", picture(64, 64))]).unwrap();
+    let value = outputs.get("names").unwrap().as_tensor().unwrap();
+    assert_eq!(value.as_strings().unwrap(), ["cup", "cat"]);
+    // The second row of cells of 16 has its prior at (16, 16): doubled.
+    assert_eq!(floats(&outputs, "boxes"), [32.0, 32.0, 64.0, 64.0, 0.0, 0.0, 16.0, 16.0]);
+    let scores = floats(&outputs, "scores");
+    assert!((scores[0] - 0.6).abs() < 1e-6 && (scores[1] - 0.9).abs() < 1e-6, "{scores:?}");
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
 #[test]
 fn a_pipeline_without_its_gallery_gives_the_numbers() {
     let folder = folder("without");

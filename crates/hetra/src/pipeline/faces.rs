@@ -3,7 +3,7 @@
 use hetra_ir::{Node, ValueId};
 use hetra_tensor::Tensor;
 
-use crate::pipeline::boxes::{kept, rows};
+use crate::pipeline::boxes::{STRIDES, corners, grid, kept, rows};
 use crate::pipeline::file::{PipelineError, floats};
 use crate::pipeline::pictures::warp;
 use crate::pipeline::steps::StepRow;
@@ -39,27 +39,12 @@ pub(super) static MATCH: StepRow = StepRow {
     make: match_with,
 };
 
-const STRIDES: [usize; 3] = [8, 16, 32];
-
 fn yunet(joiner: &mut Joiner<'_>, params: &Params<'_>) -> Result<(), PipelineError> {
     let find =
         |joiner: &Joiner<'_>, name: &str| joiner.find(name).map_err(|reason| params.fault(reason));
-    let (of, [h, w]) = (params.text("of")?, params.size()?);
+    let of = params.text("of")?;
     let factor = find(joiner, params.text("factor")?)?;
-    let (mut priors, mut strides) = (Vec::new(), Vec::new());
-    for stride in STRIDES {
-        if h % stride != 0 || w % stride != 0 {
-            return Err(params.fault(format!("`size`: {h} x {w} is no multiple of {stride}")));
-        }
-        for place in 0..(h / stride) * (w / stride) {
-            let (row, column) = (place / (w / stride), place % (w / stride));
-            priors.extend([(column * stride) as f64, (row * stride) as f64]);
-            strides.push(stride as f64);
-        }
-    }
-    let count = strides.len();
-    let priors = joiner.constant(floats(&[1, count, 2], &priors)?);
-    let strides = joiner.constant(floats(&[1, count, 1], &strides)?);
+    let (priors, strides) = grid(joiner, params)?;
     let all = |joiner: &mut Joiner<'_>, what: &str| -> Result<ValueId, PipelineError> {
         let parts = STRIDES.map(|stride| find(joiner, &format!("{of}.{what}_{stride}")));
         let parts: Vec<ValueId> = parts.into_iter().collect::<Result<_, _>>()?;
@@ -74,8 +59,13 @@ fn yunet(joiner: &mut Joiner<'_>, params: &Params<'_>) -> Result<(), PipelineErr
     let score = joiner.op("Sqrt", &[score]);
     let last = joiner.ints(&[2]);
     let score = joiner.op("Squeeze", &[score, last]);
-    let boxes = corners(joiner, boxes, (priors, strides))?;
-    let places = kept(joiner, params, boxes, score)?;
+    let boxes = corners(joiner, boxes, (priors, strides));
+    // One class, of whose rows the last number is the place.
+    let one = joiner.ints(&[1]);
+    let scores = joiner.op("Unsqueeze", &[score, one]);
+    let chosen = kept(joiner, params, boxes, scores)?;
+    let last = joiner.constant(Tensor::scalar(2i64));
+    let places = joiner.node(Node::new("Gather", &[chosen, last], &[]).with("axis", 1i64));
     let spread = Node::new("Concat", &[factor, factor], &[]).with("axis", 0i64);
     let twice = joiner.node(spread);
     let boxes = rows(joiner, boxes, places);
@@ -97,25 +87,6 @@ fn yunet(joiner: &mut Joiner<'_>, params: &Params<'_>) -> Result<(), PipelineErr
         joiner.name(params, name, value, true)?;
     }
     Ok(())
-}
-
-/// Boxes with corners, of a middle beside the prior and logarithms of width and height, both in
-/// strides.
-fn corners(
-    joiner: &mut Joiner<'_>,
-    boxes: ValueId,
-    (priors, strides): (ValueId, ValueId),
-) -> Result<ValueId, PipelineError> {
-    let halves = Node::new("Split", &[boxes], &[]).with("axis", 2i64).with("num_outputs", 2i64);
-    let halves = joiner.nodes(halves, 2);
-    let middle = joiner.op("Mul", &[halves[0], strides]);
-    let middle = joiner.op("Add", &[middle, priors]);
-    let extent = joiner.op("Exp", &[halves[1]]);
-    let extent = joiner.op("Mul", &[extent, strides]);
-    let half = joiner.constant(Tensor::scalar(0.5f32));
-    let half = joiner.op("Mul", &[extent, half]);
-    let (low, high) = (joiner.op("Sub", &[middle, half]), joiner.op("Add", &[middle, half]));
-    Ok(joiner.node(Node::new("Concat", &[low, high], &[]).with("axis", 2i64)))
 }
 
 /// Eyes, nose and corners of the mouth of an upright face of 112 x 112 pixels, as ArcFace and what

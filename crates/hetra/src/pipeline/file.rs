@@ -172,7 +172,7 @@ fn owner(value: &str) -> &str {
 
 /// What in a step may be values of other steps.
 fn texts(step: &toml::Table) -> impl Iterator<Item = String> + '_ {
-    let other = |key: &str| ["name", "do", "model", "gallery"].contains(&key);
+    let other = |key: &str| ["name", "do", "model", "gallery", "labels"].contains(&key);
     step.iter().filter(move |(key, _)| !other(key)).flat_map(|(_, value)| match value {
         toml::Value::String(text) => vec![text.clone()],
         toml::Value::Table(table) => {

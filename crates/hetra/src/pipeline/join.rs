@@ -43,6 +43,20 @@ impl Joiner<'_> {
         }
     }
 
+    /// Where a file is that a step names.
+    ///
+    /// # Errors
+    /// When it is in none of the folders.
+    pub(crate) fn file(&self, params: &Params<'_>, name: &str) -> Result<PathBuf, PipelineError> {
+        let mut files = self.folders.iter().map(|folder| folder.join(name));
+        files.find(|file| file.is_file()).ok_or_else(|| {
+            let folders = self.folders.iter().map(|folder| format!("`{}`", folder.display()));
+            let folders = folders.collect::<Vec<_>>().join(" or ");
+            params
+                .fault(format!("no `{name}` in {folders}; `--models FOLDER` says where models are"))
+        })
+    }
+
     /// What a step before made.
     pub(crate) fn find(&self, name: &str) -> Result<ValueId, String> {
         self.values.get(name).copied().ok_or_else(|| {

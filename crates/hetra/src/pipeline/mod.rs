@@ -10,6 +10,7 @@ mod boxes;
 mod faces;
 mod file;
 mod join;
+mod objects;
 mod pictures;
 mod steps;
 

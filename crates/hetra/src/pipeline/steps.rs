@@ -6,7 +6,7 @@ use hetra_onnx::ImportOptions;
 use crate::error::Error;
 use crate::pipeline::batch::batched;
 use crate::pipeline::file::PipelineError;
-use crate::pipeline::{Joiner, Params, faces, pictures};
+use crate::pipeline::{Joiner, Params, faces, objects, pictures};
 
 /// A kind of step: the one place that says what it is called and takes.
 pub struct StepRow {
@@ -25,20 +25,18 @@ pub struct StepRow {
 pub(crate) type Make = fn(&mut Joiner<'_>, &Params<'_>) -> Result<(), PipelineError>;
 
 /// All steps beside models.
-pub static STEPS: &[&StepRow] =
-    &[&pictures::LETTERBOX, &pictures::STRETCH, &faces::YUNET, &faces::ALIGN, &faces::MATCH];
+pub static STEPS: &[&StepRow] = &[
+    &pictures::LETTERBOX,
+    &pictures::STRETCH,
+    &faces::YUNET,
+    &faces::ALIGN,
+    &faces::MATCH,
+    &objects::YOLOX,
+];
 
 /// A step that is a model: `model`, `of` or `inputs`, `each`.
 pub(crate) fn model(joiner: &mut Joiner<'_>, params: &Params<'_>) -> Result<(), PipelineError> {
-    let name = params.text("model")?;
-    let mut files = joiner.folders.iter().map(|folder| folder.join(name));
-    let file = files.find(|file| file.is_file()).ok_or_else(|| {
-        let folders = joiner.folders.iter().map(|folder| format!("`{}`", folder.display()));
-        params.fault(format!(
-            "no `{name}` in {}; `--models FOLDER` says where models are",
-            folders.collect::<Vec<_>>().join(" or ")
-        ))
-    })?;
+    let file = joiner.file(params, params.text("model")?)?;
     let fault =
         |error: Error| PipelineError::Model { step: params.step.clone(), source: Box::new(error) };
     let imported = hetra_onnx::import_file(&file, &ImportOptions::default());

@@ -8,6 +8,7 @@
 mod accept;
 mod adaptive;
 mod build;
+mod cache;
 mod choose;
 mod explain;
 mod file;
@@ -30,6 +31,7 @@ mod watch;
 
 pub use accept::{Certificate, Sample};
 pub use adaptive::{Adaptive, Replan};
+pub use cache::{keep_plan, kept_plan, plan_key, plans_folder};
 pub use file::{
     Blocked, Bounded, Considered, Copies, Frontier, Left, NextBest, PlanDevice, PlanError,
     PlanFile, PlanPart, PlanStep, PlanTask, Refused,

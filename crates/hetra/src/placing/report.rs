@@ -138,7 +138,7 @@ fn reads(values: impl Iterator<Item = (Option<usize>, u64)>) -> Vec<(usize, u64)
     sums.into_iter().collect()
 }
 
-fn described(seat: &Seat) -> PlanDevice {
+pub(super) fn described(seat: &Seat) -> PlanDevice {
     let info = seat.device.info();
     PlanDevice {
         id: info.id.clone(),
