@@ -217,43 +217,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let inputs = args.inputs.load(&session)?;
     drop(session);
     let ordered = ordered(&imported.graph, &inputs.values)?;
-    let bar = show::progress(devices.len() as u64, "plan");
-    let mut progress = |moment: &PlanMoment| {
-        bar.set_length(moment.of as u64);
-        bar.set_position(moment.done as u64);
-        bar.set_message(moment.what.clone());
-    };
-    let options = PlanOptions {
-        goal: args.goal,
-        bounds: args.bounds.bounds(),
-        frontier: args.pareto,
-        machine,
-        exclusions: args.exclude.clone(),
-        tasks_max: args.tasks,
-        policies: args.policy.clone(),
-        pins: args.pin.clone(),
-        max_error: args.max_error,
-        seed: args.search_seed,
-        compare: Duration::from_secs(1),
-    };
-    let folder = placing::plans_folder();
-    let key = placing::plan_key(&imported.graph, &devices, &ordered, &options);
-    let kept = folder.as_deref().filter(|_| !args.fresh);
-    let kept = kept.and_then(|folder| placing::kept_plan(folder, &key));
-    let plan = match kept {
-        Some((plan, made)) => {
-            bar.finish_and_clear();
-            show::note(&format!("planned {} ago; --fresh measures anew", show::since(made)));
-            plan
-        }
-        None => {
-            let plan = placing::plan(&imported.graph, &devices, &ordered, &options, &mut progress);
-            bar.finish_and_clear();
-            let plan = plan.map_err(or_usage).with_context(model)?;
-            folder.iter().for_each(|folder| placing::keep_plan(folder, &key, &plan));
-            plan
-        }
-    };
+    let options = options(args, machine);
+    let plan = planned(args, &imported.graph, &devices, &ordered, &options).with_context(model)?;
     if let Some(file) = &args.output {
         std::fs::write(file, plan.print()).with_context(|| file.display().to_string())?;
     }
@@ -269,6 +234,50 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         plan_show::print(path, &plan, args.explain);
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn options(args: &Args, machine: Option<Machine>) -> PlanOptions {
+    PlanOptions {
+        goal: args.goal,
+        bounds: args.bounds.bounds(),
+        frontier: args.pareto,
+        machine,
+        exclusions: args.exclude.clone(),
+        tasks_max: args.tasks,
+        policies: args.policy.clone(),
+        pins: args.pin.clone(),
+        max_error: args.max_error,
+        seed: args.search_seed,
+        compare: Duration::from_secs(1),
+    }
+}
+
+/// The plan that was kept, or a new one.
+fn planned(
+    args: &Args,
+    graph: &hetra::Graph,
+    devices: &[Seat],
+    inputs: &[Value],
+    options: &PlanOptions,
+) -> Result<PlanFile> {
+    let folder = placing::plans_folder();
+    let key = placing::plan_key(graph, devices, inputs, options);
+    let kept = folder.as_deref().filter(|_| !args.fresh);
+    if let Some((plan, made)) = kept.and_then(|folder| placing::kept_plan(folder, &key)) {
+        show::note(&format!("planned {} ago; --fresh measures anew", show::since(made)));
+        return Ok(plan);
+    }
+    let bar = show::progress(devices.len() as u64, "plan");
+    let mut progress = |moment: &PlanMoment| {
+        bar.set_length(moment.of as u64);
+        bar.set_position(moment.done as u64);
+        bar.set_message(moment.what.clone());
+    };
+    let plan = placing::plan(graph, devices, inputs, options, &mut progress);
+    bar.finish_and_clear();
+    let plan = plan.map_err(or_usage)?;
+    folder.iter().for_each(|folder| placing::keep_plan(folder, &key, &plan));
+    Ok(plan)
 }
 
 fn list() {

@@ -6,8 +6,8 @@ use hetra_tensor::Tensor;
 use crate::pipeline::file::{PipelineError, floats};
 use crate::pipeline::{Joiner, Params};
 
-/// Of boxes (1, n, 4) with corners and scores (1, classes, n), those that are kept, class by class: rows
-/// of batch, class and place. `score_min`, `iou_max` and `most` are the step's.
+/// Of boxes (1, n, 4) with corners and scores (1, classes, n), those that are kept, class by class:
+/// rows of batch, class and place. `score_min`, `iou_max` and `most` are the step's.
 pub(super) fn kept(
     joiner: &mut Joiner<'_>,
     params: &Params<'_>,
@@ -40,8 +40,8 @@ pub(super) fn rows(joiner: &mut Joiner<'_>, of: ValueId, places: ValueId) -> Val
 /// Strides of the maps that these detectors read.
 pub(super) const STRIDES: [usize; 3] = [8, 16, 32];
 
-/// Where each row of such a detector is in the picture of the model, (1, n, 2), and its stride, (1, n,
-/// 1); `size` is the step's.
+/// Where each row of such a detector is in the picture of the model, (1, n, 2), and its stride,
+/// (1, n, 1); `size` is the step's.
 pub(super) fn grid(
     joiner: &mut Joiner<'_>,
     params: &Params<'_>,
