@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use hetra::placing::{Certificate, Considered, Figures, Frontier, PlanFile, PlanTask};
+use hetra::placing::{Certificate, Considered, Figures, Frontier, PlanFile, PlanGoal, PlanTask};
 
 use crate::show;
 
@@ -33,19 +33,9 @@ fn dollars(dollars: f64) -> String {
     format!("{:.4} USD/M", dollars * 1e6)
 }
 
-/// The unit of a goal.
-fn unit(plan: &PlanFile) -> &'static str {
-    match plan.goal.as_str() {
-        "latency" | "throughput" => "s",
-        "energy" => "J",
-        "cost" => "USD",
-        _ => "of the host's",
-    }
-}
-
 pub(crate) fn print(path: &Path, plan: &PlanFile, explain: bool) {
     println!("{} for {}: {}", path.display(), plan.goal, chosen(plan));
-    let unit = unit(plan);
+    let unit = PlanGoal::parse(&plan.goal).map_or("", |goal| goal.unit());
     let figures = |row: &Considered| row.figures.unwrap_or_default();
     let powered = plan.considered.iter().any(|row| figures(row).joules.is_some());
     let priced = plan.considered.iter().any(|row| figures(row).dollars.is_some());

@@ -7,13 +7,14 @@
 use std::time::{Duration, Instant};
 
 use hetra_cost::{Point, fit};
+use hetra_device::Wire;
 use hetra_exec::Seat;
 use hetra_ir::{Builder, Dim, Graph, Node, Type, ValueId};
 use hetra_machine::{Back, DeviceSpec, Figure, Kind, LinkSpec, Machine, OnChip};
 use hetra_tensor::{DType, Tensor, Value};
 
 use crate::error::Error;
-use crate::placing::measure::{Copying, Ready, copying};
+use crate::placing::measure::{Ready, copying};
 
 /// Products of a chain, of which each takes what it takes to begin one.
 const CHAIN: [usize; 2] = [8, 40];
@@ -240,9 +241,8 @@ impl Bench<'_> {
         }
         let (into, out) = copying(self.seat.device.as_ref())?;
         let source = "measured by hetra calibrate: copies of 4 KiB and 4 MiB";
-        let bandwidth =
-            |copying: Copying| Figure::measured(1.0 / copying.byte_s.max(1e-15), source);
-        let latency = |copying: Copying| Figure::measured(copying.latency_s * 1e6, source);
+        let bandwidth = |wire: Wire| Figure::measured(1.0 / wire.byte_s.max(1e-15), source);
+        let latency = |wire: Wire| Figure::measured(wire.latency_s * 1e6, source);
         Ok(Some(LinkSpec {
             name: format!("between the host and {}", info.id),
             bandwidth: bandwidth(into),

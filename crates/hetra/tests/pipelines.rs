@@ -74,16 +74,22 @@ fn a_picture_is_brought_to_size_and_read() {
     std::fs::remove_dir_all(folder).unwrap();
 }
 
-/// What YuNet gives for a picture of 32 x 32, as constants: faces at two places, one of them twice.
-fn yunet() -> Graph {
-    let mut b = GraphBuilder::new("yunet");
+/// A model of pictures of 32 x 32 that sees nothing: a zero of three axes, whatever it is given.
+fn blind(name: &str) -> (GraphBuilder, hetra::ValueId) {
+    let mut b = GraphBuilder::new(name);
     let dims = [1, 3, 32, 32].map(hetra::Dim::from);
-    let x = b.input("input", DType::F32, dims.to_vec());
+    let x = b.input("x", DType::F32, dims.to_vec());
     let zero = b.constant("zero", Tensor::scalar(0f32));
     let nothing = b.op("ReduceMax", &[x]);
     let nothing = b.op("Mul", &[nothing, zero]);
     let shape = b.constant("shape", Tensor::vector(&[1i64, 1, 1]));
     let nothing = b.op("Reshape", &[nothing, shape]);
+    (b, nothing)
+}
+
+/// What YuNet gives for a picture of 32 x 32, as constants: faces at two places, one of them twice.
+fn yunet() -> Graph {
+    let (mut b, nothing) = blind("yunet");
     for what in ["cls", "obj", "bbox", "kps"] {
         for (stride, side) in [(8, 4usize), (16, 2), (32, 1)] {
             let width = match what {
@@ -204,14 +210,7 @@ fn faces_are_found_turned_and_named() {
 /// What YOLOX gives for a picture of 32 x 32, as constants: two classes, three sightings of two
 /// objects.
 fn yolox() -> Graph {
-    let mut b = GraphBuilder::new("yolox");
-    let dims = [1, 3, 32, 32].map(hetra::Dim::from);
-    let x = b.input("x", DType::F32, dims.to_vec());
-    let zero = b.constant("zero", Tensor::scalar(0f32));
-    let nothing = b.op("ReduceMax", &[x]);
-    let nothing = b.op("Mul", &[nothing, zero]);
-    let shape = b.constant("shape", Tensor::vector(&[1i64, 1, 1]));
-    let nothing = b.op("Reshape", &[nothing, shape]);
+    let (mut b, nothing) = blind("yolox");
     let mut rows = vec![0f32; 21 * 7];
     // A middle half a cell from the prior; widths of e to the power of these, in cells.
     let mut see = |cell: usize, numbers: [f32; 7]| rows[cell * 7..][..7].copy_from_slice(&numbers);

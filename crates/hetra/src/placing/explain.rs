@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use hetra_device::Wire;
 use hetra_ir::ValueId;
 
 use crate::placing::file::{Blocked, Copies, NextBest, PlanPart, ranges};
-use crate::placing::measure::Copying;
 use crate::placing::planner::{Cost, Planner};
 use crate::placing::tasks::Tasks;
 
@@ -15,7 +15,7 @@ pub(super) struct Timed {
     /// By task and device.
     pub(super) costs: Vec<Vec<Cost>>,
     /// Into each device, and out of it.
-    pub(super) lines: Vec<(Copying, Copying)>,
+    pub(super) lines: Vec<(Wire, Wire)>,
     /// Watts of each device at work, beside those of idling.
     pub(super) watts: Vec<f64>,
 }
@@ -100,7 +100,7 @@ impl Planner<'_> {
         };
         let bytes = |id: &ValueId| timed.tasks.bytes[id.index()];
         let line = if into { timed.lines[device].0 } else { timed.lines[device].1 };
-        let seconds = |id: &ValueId| line.latency_s + line.byte_s * bytes(id) as f64;
+        let seconds = |id: &ValueId| line.seconds(bytes(id) as f64);
         Copies {
             values: values.len(),
             bytes: values.iter().map(bytes).sum(),

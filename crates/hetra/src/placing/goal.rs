@@ -99,8 +99,8 @@ impl PlanGoal {
         self.is_pure() && (self.latency > 0.0 || self.throughput > 0.0)
     }
 
-    /// What its scores are in.
-    pub(super) fn unit(&self) -> &'static str {
+    /// What its scores are in: `s`, `J`, `USD`, or, for a sum, `of the host's`.
+    pub fn unit(&self) -> &'static str {
         match (self.is_pure(), self.energy > 0.0, self.cost > 0.0) {
             (true, true, _) => "J",
             (true, _, true) => "USD",

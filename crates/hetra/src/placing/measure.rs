@@ -176,18 +176,10 @@ pub(crate) struct Spent {
     pub(crate) busy_s: BTreeMap<String, f64>,
 }
 
-/// Seconds of a copy: to begin one, and for each byte.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Copying {
-    pub(crate) latency_s: f64,
-    pub(crate) byte_s: f64,
-}
-
-impl Copying {
-    fn of(small: (usize, f64), large: (usize, f64)) -> Copying {
-        let byte_s = ((large.1 - small.1) / (large.0 - small.0) as f64).max(0.0);
-        Copying { latency_s: (small.1 - byte_s * small.0 as f64).max(0.0), byte_s }
-    }
+/// The line through what a small and a large copy took: bytes, and seconds.
+fn line(small: (usize, f64), large: (usize, f64)) -> Wire {
+    let byte_s = ((large.1 - small.1) / (large.0 - small.0) as f64).max(0.0);
+    Wire { latency_s: (small.1 - byte_s * small.0 as f64).max(0.0), byte_s }
 }
 
 /// Bytes of the two copies that a line is measured by, and how often.
@@ -196,10 +188,9 @@ const LARGE: usize = 4 << 20;
 const COPIES: usize = 9;
 
 /// What copies into a device's memory take, and out of it; nothing where it works in the host's.
-pub(crate) fn copying(device: &dyn Device) -> Result<(Copying, Copying), Error> {
+pub(crate) fn copying(device: &dyn Device) -> Result<(Wire, Wire), Error> {
     if let Some(wires) = device.info().simulated {
-        let of = |wire: Wire| Copying { latency_s: wire.latency_s, byte_s: wire.byte_s };
-        return Ok((of(wires.into), of(wires.out)));
+        return Ok((wires.into, wires.out));
     }
     let mut into = Vec::new();
     let mut out = Vec::new();
@@ -222,7 +213,7 @@ pub(crate) fn copying(device: &dyn Device) -> Result<(Copying, Copying), Error> 
         into.push((bytes, Sample::of(in_s).median));
         out.push((bytes, Sample::of(out_s).median));
     }
-    Ok((Copying::of(into[0], into[1]), Copying::of(out[0], out[1])))
+    Ok((line(into[0], into[1]), line(out[0], out[1])))
 }
 
 /// Runs that a hand-over is measured by.
@@ -259,9 +250,9 @@ mod tests {
 
     #[test]
     fn a_line_is_fitted() {
-        let line = Copying::of((100, 1.1e-6), (1100, 2.1e-6));
-        assert!((line.byte_s - 1e-9).abs() < 1e-15 && (line.latency_s - 1e-6).abs() < 1e-12);
-        let odd = Copying::of((100, 2.0), (1100, 1.0));
+        let wire = line((100, 1.1e-6), (1100, 2.1e-6));
+        assert!((wire.byte_s - 1e-9).abs() < 1e-15 && (wire.latency_s - 1e-6).abs() < 1e-12);
+        let odd = line((100, 2.0), (1100, 1.0));
         assert_eq!((odd.byte_s, odd.latency_s), (0.0, 2.0));
     }
 }

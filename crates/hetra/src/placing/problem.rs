@@ -2,19 +2,20 @@
 
 use std::collections::BTreeMap;
 
+use hetra_device::Wire;
 use hetra_exec::Seat;
 use hetra_machine::NUMBERS;
 use hetra_place::{Line, Problem};
 
 use crate::error::Error;
-use crate::placing::measure::{Copying, copying, handing_over};
+use crate::placing::measure::{copying, handing_over};
 use crate::placing::planner::{Cost, Planner};
 use crate::placing::tasks::Tasks;
 use crate::placing::units::units;
 
 impl Planner<'_> {
     /// What copies take, and what it takes to hand a run over to another device and back.
-    pub(super) fn lines(&self) -> Result<Vec<(Copying, Copying)>, Error> {
+    pub(super) fn lines(&self) -> Result<Vec<(Wire, Wire)>, Error> {
         let line = |(index, seat): (usize, &Seat)| {
             // A device that fails at it fails at its tasks, too.
             let (mut into, mut out) = copying(seat.device.as_ref()).unwrap_or_default();
@@ -35,12 +36,11 @@ impl Planner<'_> {
         &self,
         tasks: &Tasks,
         costs: &[Vec<Cost>],
-        lines: &[(Copying, Copying)],
+        lines: &[(Wire, Wire)],
         watts: &[f64],
     ) -> Problem {
         let (units, unit) = units(self.devices);
-        let line =
-            |copying: &Copying| Line { latency: copying.latency_s, per_byte: copying.byte_s };
+        let line = |copying: &Wire| Line { latency: copying.latency_s, per_byte: copying.byte_s };
         let device = |(index, seat): (usize, &Seat)| hetra_place::Device {
             name: seat.device.info().id.clone(),
             unit: unit[index],

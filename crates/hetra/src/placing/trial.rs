@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use hetra_device::Wire;
 use hetra_tensor::Value;
 
 use crate::error::Error;
@@ -11,7 +12,7 @@ use crate::placing::file::Considered;
 use crate::placing::gate;
 use crate::placing::gauge::SINGLE_TOGETHER;
 use crate::placing::goal::Figures;
-use crate::placing::measure::{Copying, Ready};
+use crate::placing::measure::Ready;
 use crate::placing::planner::{Cost, MIX, Planner, finite};
 use crate::placing::tasks::Tasks;
 
@@ -137,7 +138,7 @@ impl Planner<'_> {
         &mut self,
         tasks: &Tasks,
         singles: &[Single],
-        lines: &[(Copying, Copying)],
+        lines: &[(Wire, Wire)],
     ) -> Result<Vec<Vec<Cost>>, Error> {
         self.of += tasks.all.len() * self.devices.len();
         // What is slow may be frugal or cheap.
@@ -189,7 +190,7 @@ impl Planner<'_> {
         device: usize,
         inputs: &[Value],
         wanted: &[Value],
-        (into, out): &(Copying, Copying),
+        (into, out): &(Wire, Wire),
         bytes: &[u64],
     ) -> Cost {
         let one = std::slice::from_ref(&self.devices[device]);
@@ -208,9 +209,8 @@ impl Planner<'_> {
         let seat = &self.devices[device];
         let held = seat.device.launcher().is_some();
         let handed = if seat.cores.is_empty() { 0.0 } else { into.latency_s + out.latency_s };
-        let moved = |ids: &[hetra_ir::ValueId], line: &Copying| -> f64 {
-            let copy =
-                |id: &hetra_ir::ValueId| line.latency_s + line.byte_s * bytes[id.index()] as f64;
+        let moved = |ids: &[hetra_ir::ValueId], line: &Wire| -> f64 {
+            let copy = |id: &hetra_ir::ValueId| line.seconds(bytes[id.index()] as f64);
             if held { ids.iter().map(copy).sum() } else { 0.0 }
         };
         let copies = moved(&task.extract.inputs, into) + moved(&task.extract.outputs, out);
