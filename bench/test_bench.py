@@ -14,6 +14,8 @@ from xml.etree import ElementTree
 import child
 import cpu
 import engines
+import never
+import predict
 import report
 import stats
 import worker
@@ -251,6 +253,32 @@ class Answers(unittest.TestCase):
             (found["x"].tolist(), found["x"].dtype.name), ([[0, 3], [1, 4], [2, 5]], "int64")
         )
         self.assertEqual((found["s"].shape, float(found["s"])), ((), 1.5))
+
+
+class PlacedPages(unittest.TestCase):
+    def test_predictions_are_counted_by_device(self):
+        def row(model, predicted, parts):
+            return {"device": "cpu", "model": f"a/{model}.onnx", "predicted_s": predicted, "measured_s": 1e-3,
+                    "parts": [{"predicted_s": p, "measured_s": m} for p, m in parts]}
+
+        rows = [row("x", 1.1e-3, [(1.0, 1.1), (1.0, 2.0)]), row("y", 0.7e-3, [(None, 1.0), (1.0, 1.0)])]
+        rows = [predict.counted(row) for row in rows]
+        [(device, models, mean, median, parts, near)] = predict.summary(rows)
+        self.assertEqual((device, models, parts), ("cpu", 2, 3))
+        self.assertAlmostEqual(mean, 0.2)
+        self.assertAlmostEqual(median, 0.2)
+        self.assertAlmostEqual(near, 2 / 3)
+        page = predict.page({"rows": rows, "cpu": "a chip", "date": "a day"})
+        self.assertIn("| `cpu` | 2 | 20% | 20% | 3 | 67% |", page)
+        self.assertIn("| y | 0.70 (1.00) |", page)
+
+    def test_plans_that_are_worse_are_told(self):
+        def row(plan, best):
+            return {"model": "m", "devices": ["cpu", "ort"], "goal": "latency", "chosen": "cpu", "best": "ort",
+                    "plan_s": plan, "best_s": best}
+
+        page = never.page({"rows": [row(1.0, 1.0), row(1.1, 1.0)], "cpu": "a chip", "date": "a day"})
+        self.assertIn("most 1.100; 1 of 2 beyond 1.03", page)
 
 
 if __name__ == "__main__":

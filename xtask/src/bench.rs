@@ -1,6 +1,7 @@
 //! `cargo xtask bench cpu`: Hetra beside its peers, each at its pinned version. `bench place`: the
 //! placement policies on published graphs. `bench sim`: described devices beside published results.
-//! `bench faults`: plans on devices that fail.
+//! `bench faults`: plans on devices that fail. `bench predict`: models of which nothing was
+//! measured. `bench never`: plans beside the best single device.
 //!
 //! This module gets what the comparison needs — a Python environment, the peers in Rust, `hetra`
 //! itself — and `bench/cpu.py` compares. All of it is under cargo's target folder, made once and
@@ -67,6 +68,25 @@ pub(crate) fn faults(workspace: &Workspace, args: &[OsString]) -> Result<bool> {
     Ok(command.arg("--model").arg(model).args(args).status()?.success())
 }
 
+/// Predicts models of which nothing was measured, with the arguments of `bench/predict.py`; false
+/// when it failed.
+pub(crate) fn predict(workspace: &Workspace, args: &[OsString]) -> Result<bool> {
+    let models = shared(workspace, &["models"])?;
+    let mut command = with_example(workspace, "hetra", "predict", "predict.py")?;
+    command.envs(test::runtimes(workspace)?);
+    Ok(command.arg("--models").arg(models).args(args).status()?.success())
+}
+
+/// Runs plans beside the best single device, with the arguments of `bench/never.py`; false when it
+/// failed.
+pub(crate) fn never(workspace: &Workspace, args: &[OsString]) -> Result<bool> {
+    let models = shared(workspace, &["models"])?;
+    let python = system_python().ok_or("no python3")?;
+    let mut command = script(workspace, &python, "never.py");
+    command.arg("--hetra").arg(workspace.build_hetra()?).envs(test::runtimes(workspace)?);
+    Ok(command.arg("--models").arg(models).args(args).status()?.success())
+}
+
 /// Something in the shared folder.
 fn shared(workspace: &Workspace, parts: &[&str]) -> Result<PathBuf> {
     let path = parts.iter().fold(workspace.shared(), |path, part| path.join(part));
@@ -92,11 +112,13 @@ fn with_example(
 }
 
 /// Figures in `docs/`, and the scripts that write their pages.
-const PAGES: [(&str, &str); 4] = [
+const PAGES: [(&str, &str); 6] = [
     ("performance.json", "cpu.py"),
     ("placement.json", "place.py"),
     ("simulation.json", "sim.py"),
     ("faults.json", "faults.py"),
+    ("prediction.json", "predict.py"),
+    ("never.json", "never.py"),
 ];
 
 /// Writes the pages of [`PAGES`] and their charts again from the figures, or compares them; false

@@ -97,6 +97,21 @@ enum Bench {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
+    /// Plans beside the best single device. `-h` lists the options of `bench/never.py`.
+    #[command(disable_help_flag = true)]
+    Never {
+        /// Options of `bench/never.py`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
+    /// Predictions of models of which nothing was measured. `-h` lists the options of
+    /// `bench/predict.py`.
+    #[command(disable_help_flag = true)]
+    Predict {
+        /// Options of `bench/predict.py`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -123,5 +138,7 @@ fn run(task: &Task) -> Result<bool> {
         Task::Bench { what: Bench::Place { args } } => bench::place(&workspace, args),
         Task::Bench { what: Bench::Sim { args } } => bench::sim(&workspace, args),
         Task::Bench { what: Bench::Faults { args } } => bench::faults(&workspace, args),
+        Task::Bench { what: Bench::Never { args } } => bench::never(&workspace, args),
+        Task::Bench { what: Bench::Predict { args } } => bench::predict(&workspace, args),
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::fetch::pins;
+use crate::fetch;
 use crate::report::Row;
 use crate::workspace::{Ended, Result, Workspace, last_line, read_text, run_limited};
 
@@ -116,7 +116,7 @@ pub(crate) fn are_fetched(workspace: &Workspace) -> Result<bool> {
 
 /// The folder of the suites, in the cache.
 fn data(workspace: &Workspace) -> Result<PathBuf> {
-    Ok(pins::find(workspace, "onnx")?.folder(&workspace.cache()).join(DATA))
+    Ok(fetch::find("onnx")?.folder(&workspace.cache()).join(DATA))
 }
 
 /// Reads the floors; every suite has one and nothing else has.

@@ -144,7 +144,7 @@ const RUNTIMES: [(&str, &str, &str); 2] = [
 pub(crate) fn runtimes(workspace: &Workspace) -> Result<Vec<(&'static str, PathBuf)>> {
     let mut found = Vec::new();
     for (variable, wheel, member) in RUNTIMES {
-        let folder = fetch::pins::find(workspace, wheel)?.folder(&workspace.cache());
+        let folder = fetch::find(wheel)?.folder(&workspace.cache());
         let path = folder.join(member);
         if env::var_os(variable).is_none() && path.is_file() {
             found.push((variable, path));

@@ -67,21 +67,22 @@ fn cell(tensor: &Tensor, row: usize, rows: usize) -> String {
     format!("{}{more}", shown.join(", "))
 }
 
-/// Writes a copy of a picture with what was found in it.
+/// Writes a picture, called as `path` is, with what was found in it.
 /// `drawn` are the files that this command has written.
 pub(crate) fn draw(
+    mut picture: RgbImage,
     path: &Path,
     outputs: &Outputs,
     folder: &Path,
     drawn: &mut Vec<PathBuf>,
 ) -> Result<()> {
-    let mut picture = image::open(path).with_context(|| path.display().to_string())?.to_rgb8();
     let tensor = |name: &str| outputs.get(name).and_then(|value| value.as_tensor());
     let numbers = |name: &str| -> Vec<f32> {
         let tensor = tensor(name).and_then(|tensor| hetra_tensor::to_f64(tensor).ok());
         tensor.unwrap_or_default().into_iter().map(|number| number as f32).collect()
     };
     let (boxes, points, scores) = (numbers("boxes"), numbers("points"), numbers("scores"));
+    let turned = numbers("corners");
     let names = tensor("names").and_then(|names| names.as_strings().ok()).unwrap_or_default();
     let count = boxes.len() / 4;
     let thick = (picture.width().max(picture.height()) / 400).max(1) as i64;
@@ -92,10 +93,14 @@ pub(crate) fn draw(
         let near = |at: f32, most: f32| at.clamp(-1.0, most + 1.0) as i64;
         let (left, top) = (near(corners[0], w), near(corners[1], h));
         let (right, bottom) = (near(corners[2], w), near(corners[3], h));
-        for inset in 0..thick {
-            let (x0, y0, x1, y1) = (left + inset, top + inset, right - inset, bottom - inset);
-            (x0..=x1).for_each(|x| [y0, y1].iter().for_each(|&y| put(&mut picture, x, y, colour)));
-            (y0..=y1).for_each(|y| [x0, x1].iter().for_each(|&x| put(&mut picture, x, y, colour)));
+        // What is turned has corners of its own.
+        let own = turned
+            .get(index * 8..index * 8 + 8)
+            .map(|own| [0, 2, 4, 6].map(|at| (near(own[at], w), near(own[at + 1], h))));
+        let upright = [(left, top), (right, top), (right, bottom), (left, bottom)];
+        let outline = own.unwrap_or(upright);
+        for (side, from) in outline.iter().enumerate() {
+            line(&mut picture, *from, outline[(side + 1) % 4], thick, colour);
         }
         let each = points.len().checked_div(count).unwrap_or(0);
         for point in points[index * each..][..each].chunks_exact(2) {
@@ -108,7 +113,10 @@ pub(crate) fn draw(
         let name = names.get(index).map_or("", |name| name.as_str());
         let score = scores.get(index).map_or(String::new(), |score| format!("{score:.2}"));
         let label = [name, &score].join(" ").trim().to_string();
-        write(&mut picture, &label, (left, top - 9 * thick.max(2)), thick.max(2), colour);
+        // As large as it goes without leaving the box on the right, and readable.
+        let fits = (right - left) / (8 * label.chars().count().max(1) as i64);
+        let size = fits.clamp(1, thick.max(2));
+        write(&mut picture, &label, (left, top - 9 * size), size, colour);
     }
     let name = path.file_stem().unwrap_or_default().to_string_lossy();
     // Pictures of one name in several folders stay apart.
@@ -130,17 +138,45 @@ fn put(picture: &mut RgbImage, x: i64, y: i64, colour: Rgb<u8>) {
     }
 }
 
-/// Writes a line of text on a plate of a colour; letters are 8 places wide, each of `size` pixels.
+/// A straight line, drawn as squares.
+fn line(picture: &mut RgbImage, from: (i64, i64), to: (i64, i64), thick: i64, colour: Rgb<u8>) {
+    let (dx, dy) = (to.0 - from.0, to.1 - from.1);
+    // Both ends are at the picture's border at most.
+    let steps = dx.abs().max(dy.abs()).max(1);
+    for step in 0..=steps {
+        let (x, y) = (from.0 + dx * step / steps, from.1 + dy * step / steps);
+        for (dx, dy) in (0..thick).flat_map(|dx| (0..thick).map(move |dy| (dx, dy))) {
+            put(picture, x + dx - thick / 2, y + dy - thick / 2, colour);
+        }
+    }
+}
+
+/// Writes a line of text on a plate of a colour.
 fn write(picture: &mut RgbImage, text: &str, (x, y): (i64, i64), size: i64, colour: Rgb<u8>) {
     // Not above the picture.
     let y = y.max(0);
+    let width = text.chars().count() as i64 * 8 * size;
+    for (dx, dy) in (0..8 * size).flat_map(|dy| (0..width).map(move |dx| (dx, dy))) {
+        put(picture, x + dx, y + dy, colour);
+    }
+    letters(picture, text, (x, y), size, Rgb([255; 3]));
+}
+
+/// Draws the letters of a line, each 8 places wide, each of `size` pixels.
+pub(crate) fn letters(
+    picture: &mut RgbImage,
+    text: &str,
+    (x, y): (i64, i64),
+    size: i64,
+    ink: Rgb<u8>,
+) {
     for (index, letter) in text.chars().enumerate() {
         let rows = font8x8::BASIC_FONTS.get(letter).or_else(|| font8x8::LATIN_FONTS.get(letter));
         let rows = rows.unwrap_or([0, 0x7e, 0x42, 0x42, 0x42, 0x42, 0x7e, 0]);
         for (place, inner) in (0..8 * size).flat_map(|row| (0..8 * size).map(move |at| (row, at))) {
-            let lit = rows[(place / size) as usize] >> (inner / size) & 1 == 1;
-            let colour = if lit { Rgb([255; 3]) } else { colour };
-            put(picture, x + index as i64 * 8 * size + inner, y + place, colour);
+            if rows[(place / size) as usize] >> (inner / size) & 1 == 1 {
+                put(picture, x + index as i64 * 8 * size + inner, y + place, ink);
+            }
         }
     }
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
+use hetra::placing;
 use hetra::{CALIBRATE_STEPS, Calibrated, DriverState, HostThreads, Machine, Seat};
 
 use crate::session::threads;
@@ -39,6 +40,20 @@ pub(crate) struct Args {
     /// Print the file instead of writing it
     #[arg(long)]
     stdout: bool,
+    /// Run so many small networks of random sizes on each device as well (about 2 a second), and
+    /// keep what they take: `hetra plan --predict` learns from it
+    #[arg(long, default_value_t = 0, value_name = "N", value_parser = learned)]
+    learn: usize,
+}
+
+/// The networks are the same each time.
+const SEED: u64 = 1;
+/// Most networks to learn from.
+const LEARN_MAX: usize = 10_000;
+
+fn learned(text: &str) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|&number| number <= LEARN_MAX);
+    number.ok_or_else(|| format!("wanted a number from 0 to {LEARN_MAX}"))
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
@@ -54,7 +69,14 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             found.map(|found| found.info.id).collect()
         }
     };
-    let bar = show::progress((ids.len() * CALIBRATE_STEPS) as u64, "calibrate");
+    let store = hetra::store_path().filter(|_| args.learn > 0);
+    if args.learn > 0 && store.is_none() {
+        return Err(usage(
+            "`--learn`: HETRA_STORE is off: there is nowhere to keep what is learned",
+        ));
+    }
+    let steps = CALIBRATE_STEPS + args.learn;
+    let bar = show::progress((ids.len() * steps) as u64, "calibrate");
     let mut all = Vec::new();
     for (index, id) in ids.iter().enumerate() {
         let threads = HostThreads { count: args.threads, pin: false };
@@ -62,11 +84,19 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         if device.info().simulated.is_some() {
             return Err(usage(format!("{id} is only described: there is nothing to measure")));
         }
-        let measured = hetra::calibrate(&Seat::from(device), &mut |moment| {
-            bar.set_position((index * CALIBRATE_STEPS + moment.done) as u64);
+        let seat = Seat::from(device);
+        let measured = hetra::calibrate(&seat, &mut |moment| {
+            bar.set_position((index * steps + moment.done) as u64);
             bar.set_message(moment.what.clone());
         });
         all.push(measured.with_context(|| id.clone())?);
+        if let Some(store) = &store {
+            bar.set_message(format!("{id}: small networks"));
+            let done = placing::practice(&seat, args.learn, SEED, &mut |done| {
+                bar.set_position((index * steps + CALIBRATE_STEPS + done) as u64);
+            });
+            placing::keep_costs(store, &seat, done.with_context(|| id.clone())?)?;
+        }
     }
     bar.finish_and_clear();
     if !args.stdout {

@@ -175,9 +175,12 @@ pub(crate) struct Picture {
 
 /// Reads and decodes a file.
 fn decode(path: &Path) -> Result<DynamicImage> {
-    let bytes = std::fs::read(path)?;
-    let reader = image::ImageReader::new(Cursor::new(&bytes)).with_guessed_format()?;
-    let cut = reader.format() == Some(image::ImageFormat::Jpeg) && !jpeg::is_whole(&bytes);
+    decode_bytes(&std::fs::read(path)?)
+}
+
+fn decode_bytes(bytes: &[u8]) -> Result<DynamicImage> {
+    let reader = image::ImageReader::new(Cursor::new(bytes)).with_guessed_format()?;
+    let cut = reader.format() == Some(image::ImageFormat::Jpeg) && !jpeg::is_whole(bytes);
     ensure!(!cut, "the file is cut off: its picture has no end");
     ensure!(reader.format().is_some(), "it is neither PNG nor JPEG");
     Ok(reader.decode()?)
@@ -185,7 +188,16 @@ fn decode(path: &Path) -> Result<DynamicImage> {
 
 /// The pixels of a file: u8, height, width, 3 channels, red first.
 pub(crate) fn pixels(path: &Path) -> Result<Tensor> {
-    let picture = decode(path)?.into_rgb8();
+    pixels_of(decode(path)?)
+}
+
+/// The same of the bytes of a file.
+pub(crate) fn pixels_in(bytes: &[u8]) -> Result<Tensor> {
+    pixels_of(decode_bytes(bytes)?)
+}
+
+fn pixels_of(picture: DynamicImage) -> Result<Tensor> {
+    let picture = picture.into_rgb8();
     let (width, height) = picture.dimensions();
     Ok(Tensor::from_slice(&[height as usize, width as usize, 3], picture.as_raw())?)
 }

@@ -2,32 +2,75 @@
 
 /// Whether the markers of a JPEG file lead to its end. Bytes behind the end do no harm.
 pub(crate) fn is_whole(bytes: &[u8]) -> bool {
-    let mut at = 2;
-    while let Some(&[0xFF, marker]) = bytes.get(at..at + 2) {
-        at = match marker {
-            END => return true,
-            // A marker may be preceded by any number of these.
-            0xFF => at + 1,
-            0x01 | 0xD0..=0xD7 => at + 2,
-            _ => {
-                let Some(&[high, low]) = bytes.get(at + 2..at + 4) else { return false };
-                let next = at + 2 + usize::from(u16::from_be_bytes([high, low]));
-                if marker == SCAN { behind_scan(bytes, next) } else { next }
-            }
-        };
+    matches!(Walk::default().on(bytes), Step::End(_))
+}
+
+/// What a walk comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// The file ends before this byte.
+    End(usize),
+    /// It goes on behind what is there.
+    More,
+    /// There is no marker where one must be.
+    Broken,
+}
+
+/// A walk from marker to marker, which goes on where it stopped when more bytes are there.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Walk {
+    at: usize,
+    /// Whether it is in coded data.
+    coded: bool,
+}
+
+impl Default for Walk {
+    fn default() -> Walk {
+        // Behind the marker that a file begins with.
+        Walk { at: 2, coded: false }
     }
-    false
 }
 
 const END: u8 = 0xD9;
 const SCAN: u8 = 0xDA;
 
-/// Where the coded data that begins at `start` ends: at the first marker that is no restart. In
-/// the data a zero stands behind each 0xFF.
-fn behind_scan(bytes: &[u8], start: usize) -> usize {
-    let rest = bytes.get(start..).unwrap_or_default();
-    let ends = |pair: &[u8]| pair[0] == 0xFF && !matches!(pair[1], 0x00 | 0xD0..=0xD7 | 0xFF);
-    rest.windows(2).position(ends).map_or(bytes.len(), |at| start + at)
+impl Walk {
+    /// Goes on, `bytes` being all of them from the beginning.
+    pub(crate) fn on(&mut self, bytes: &[u8]) -> Step {
+        loop {
+            if self.coded {
+                // It ends at the first marker that is no restart. A zero stands behind each 0xFF of
+                // the data.
+                let rest = bytes.get(self.at..).unwrap_or_default();
+                let ends =
+                    |pair: &[u8]| pair[0] == 0xFF && !matches!(pair[1], 0x00 | 0xD0..=0xD7 | 0xFF);
+                let Some(found) = rest.windows(2).position(ends) else {
+                    self.at = self.at.max(bytes.len().saturating_sub(1));
+                    return Step::More;
+                };
+                self.at += found;
+                self.coded = false;
+            }
+            let marker = match bytes.get(self.at..self.at + 2) {
+                Some(&[0xFF, marker]) => marker,
+                Some(_) => return Step::Broken,
+                None => return Step::More,
+            };
+            match marker {
+                END => return Step::End(self.at + 2),
+                // A marker may be preceded by any number of these.
+                0xFF => self.at += 1,
+                0x01 | 0xD0..=0xD7 => self.at += 2,
+                _ => {
+                    let Some(&[high, low]) = bytes.get(self.at + 2..self.at + 4) else {
+                        return Step::More;
+                    };
+                    self.at += 2 + usize::from(u16::from_be_bytes([high, low]));
+                    self.coded = marker == SCAN;
+                }
+            }
+        }
+    }
 }
 
 #[cfg(test)]

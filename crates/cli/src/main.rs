@@ -18,6 +18,7 @@ mod devices;
 mod difference;
 mod docs;
 mod generate;
+mod group;
 mod images;
 mod inputs;
 mod inspect;
@@ -35,7 +36,10 @@ mod recorded;
 mod run;
 mod session;
 mod show;
+
 mod statistics;
+mod stream;
+mod streamed;
 mod together;
 mod tune;
 mod usage;
@@ -77,6 +81,7 @@ enum Verb {
     Run(run::Args),
     Compare(compare::Args),
     Plan(plan::Args),
+    Group(group::Args),
     Calibrate(calibrate::Args),
     Pipeline(pipeline::Args),
     Bench(bench::Args),
@@ -126,6 +131,7 @@ fn main() -> ExitCode {
         Verb::Run(args) => run::run(&args),
         Verb::Compare(args) => compare::run(&args),
         Verb::Plan(args) => plan::run(&args),
+        Verb::Group(args) => group::run(&args),
         Verb::Calibrate(args) => calibrate::run(&args),
         Verb::Pipeline(args) => pipeline::run(&args),
         Verb::Bench(args) => bench::run(&args),

@@ -8,14 +8,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, ensure};
-use hetra::pipeline::{Gallery, Pipeline, STEPS};
+use hetra::pipeline::{Gallery, Pipeline, STEPS, runner};
 use hetra::{Graph, Model, ModelInfo, Outputs, Precision, Session, Tensor};
 use serde_json::json;
 
 use crate::session::threads;
 use crate::statistics::Statistics;
 use crate::usage::{or_usage, usage};
-use crate::{annotate, images, show};
+use crate::{annotate, images, show, streamed};
 
 /// Run several models, and what stands between them, as one graph: from pictures to results
 #[derive(clap::Args)]
@@ -42,40 +42,50 @@ pub(crate) struct Args {
     /// The pipeline, a TOML file
     #[arg(required_unless_present = "list_steps")]
     file: Option<PathBuf>,
-    /// Pictures (PNG, JPEG), or folders of them
-    pictures: Vec<PathBuf>,
-    /// Where models are that are not beside the file
-    #[arg(long, value_name = "FOLDER")]
-    models: Option<PathBuf>,
-    /// Device to run on (see `hetra devices`)
-    #[arg(short, long, default_value = "cpu", value_name = "ID")]
-    device: String,
-    /// A plan of `hetra plan FILE.toml`, which says which devices do what
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["device", "threads"])]
-    plan: Option<PathBuf>,
-    /// How exactly to compute: `bf16` rounds the operands of products and convolutions by constant
-    /// weights, wherever there is a kernel for it
-    #[arg(long, value_enum, default_value_t = Rounding::F32, conflicts_with = "plan")]
-    precision: Rounding,
-    /// Host threads [default: one for each core]
-    #[arg(long, value_name = "N", value_parser = threads, allow_negative_numbers = true)]
-    threads: Option<usize>,
-    /// Pictures that are worked on at one time: while one is decoded, another one runs
-    #[arg(long, default_value_t = 1, value_name = "N", value_parser = jobs)]
-    jobs: usize,
-    /// Work through all pictures so many times, and tell how long that takes
-    #[arg(long, default_value_t = 1, value_name = "N", value_parser = repeats)]
-    repeat: usize,
-    /// Write pictures with boxes, points and names into this folder (outputs `boxes`, `points`,
-    /// `names`, `scores`)
-    #[arg(long, value_name = "FOLDER")]
-    draw: Option<PathBuf>,
+    #[command(flatten)]
+    how: How,
     /// List what steps do
     #[arg(long)]
     list_steps: bool,
-    /// Print JSON, alone on stdout
+}
+
+/// What to run a pipeline on, and how.
+#[derive(clap::Args, Clone)]
+pub(crate) struct How {
+    /// Pictures (PNG, JPEG), or folders of them; `-` for a stream of them on standard input
+    pub(crate) pictures: Vec<PathBuf>,
+    /// Where models are that are not beside the file
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) models: Option<PathBuf>,
+    /// Pictures of what a step `match` names, one of each, called as it is
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) gallery: Option<PathBuf>,
+    /// Device to run on (see `hetra devices`)
+    #[arg(short, long, default_value = "cpu", value_name = "ID")]
+    pub(crate) device: String,
+    /// A plan of `hetra plan FILE.toml`, which says which devices do what
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["device", "threads"])]
+    pub(crate) plan: Option<PathBuf>,
+    /// How exactly to compute: `bf16` rounds the operands of products and convolutions by constant
+    /// weights, wherever there is a kernel for it
+    #[arg(long, value_enum, default_value_t = Rounding::F32, conflicts_with = "plan")]
+    pub(crate) precision: Rounding,
+    /// Host threads [default: one for each core]
+    #[arg(long, value_name = "N", value_parser = threads, allow_negative_numbers = true)]
+    pub(crate) threads: Option<usize>,
+    /// Pictures that are worked on at one time: while one is decoded, another one runs
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = jobs)]
+    pub(crate) jobs: usize,
+    /// Work through all pictures so many times, and tell how long that takes
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = repeats)]
+    pub(crate) repeat: usize,
+    /// Write pictures with boxes, points and names into this folder (outputs `boxes`, `points`,
+    /// `names`, `scores`)
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) draw: Option<PathBuf>,
+    /// Print JSON, alone on stdout; of a stream a line for each picture
     #[arg(long)]
-    json: bool,
+    pub(crate) json: bool,
 }
 
 /// Most pictures at one time, and most rounds.
@@ -97,7 +107,7 @@ fn up_to(text: &str, most: usize) -> Result<usize, String> {
 
 /// `--precision`.
 #[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
-enum Rounding {
+pub(crate) enum Rounding {
     /// Nothing is rounded
     F32,
     /// bf16 operands, f32 sums
@@ -105,9 +115,15 @@ enum Rounding {
 }
 
 /// A picture that was worked through.
-struct Done {
-    path: PathBuf,
-    outputs: Outputs,
+pub(crate) struct Done {
+    pub(crate) name: String,
+    pub(crate) outputs: Outputs,
+    pub(crate) took: Took,
+}
+
+/// How long a picture took.
+#[derive(Clone, Copy)]
+pub(crate) struct Took {
     decode_ms: f64,
     run_ms: f64,
 }
@@ -122,10 +138,42 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let file = args.file.as_deref().ok_or_else(|| usage("no pipeline"))?;
-    let pictures = pictures(&args.pictures)?;
-    ensure!(!pictures.is_empty(), usage("no picture"));
+    check(&args.how)?;
+    let mut pipeline = Pipeline::read(file)?;
+    if let Some(folder) = &args.how.models {
+        pipeline = pipeline.models(folder);
+    }
+    run_on(&pipeline, &file.display().to_string(), &args.how)
+}
+
+/// What stands for a stream of pictures.
+const STREAM: &str = "-";
+
+fn is_stream(args: &How) -> bool {
+    args.pictures.iter().any(|path| path.as_os_str() == STREAM)
+}
+
+/// # Errors
+/// No picture, or a stream with what it cannot be with.
+fn check(args: &How) -> Result<()> {
+    ensure!(!args.pictures.is_empty(), usage("no picture"));
+    if is_stream(args) {
+        ensure!(args.pictures.len() == 1, usage("a stream is read alone"));
+        ensure!(args.repeat == 1, usage("a stream is read once: no --repeat"));
+    }
+    Ok(())
+}
+
+/// Runs a pipeline, which is called `label`, on pictures.
+pub(crate) fn run_on(pipeline: &Pipeline, label: &str, args: &How) -> Result<ExitCode> {
+    check(args)?;
     let begun = Instant::now();
-    let session = session(args, file)?;
+    if is_stream(args) {
+        let session = session(pipeline, args)?;
+        return streamed::run(&session, label, args);
+    }
+    let pictures = pictures(&args.pictures)?;
+    let session = session(pipeline, args)?;
     let load_ms = begun.elapsed().as_secs_f64() * 1e3;
     let begun = Instant::now();
     let (done, faults) = work(&session, &pictures, args)?;
@@ -135,11 +183,12 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
         let mut drawn = Vec::new();
         for done in done.iter().take(pictures.len()) {
-            annotate::draw(&done.path, &done.outputs, folder, &mut drawn)?;
+            let picture = image::open(&done.name).with_context(|| done.name.clone())?.to_rgb8();
+            annotate::draw(picture, Path::new(&done.name), &done.outputs, folder, &mut drawn)?;
         }
     }
     let first = &done[..done.len().min(pictures.len() - faults.len())];
-    let times = Times::of(&done);
+    let times = Times::of(done.iter().map(|done| done.took));
     let code = if faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     faults.iter().for_each(|fault| show::warn(fault));
     if args.json {
@@ -147,7 +196,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         println!(
             "{}",
             json!({
-                "pipeline": file.display().to_string(), "device": session.device().id,
+                "pipeline": label, "device": session.device().id,
                 "load_ms": load_ms, "jobs": args.jobs, "pictures": results,
                 "per_second": per_second, "run_is_modelled": session.is_simulated(),
                 "total": times.both, "decode": times.decode,
@@ -157,10 +206,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         return Ok(code);
     }
     for done in first {
-        println!("{}", done.path.display());
+        println!("{}", done.name);
         annotate::print(&done.outputs);
     }
-    println!("{} on {}", file.display(), show::on(&session));
+    println!("{label} on {}", show::on(&session));
     if session.is_simulated() {
         println!("a device is only described: the times of runs are modelled");
     }
@@ -170,12 +219,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 }
 
 /// The session that the command line asks for.
-fn session(args: &Args, file: &Path) -> Result<Session> {
-    let mut pipeline = Pipeline::read(file)?;
-    if let Some(folder) = &args.models {
-        pipeline = pipeline.models(folder);
-    }
-    let mut builder = Session::builder().graph(joined(&pipeline)?);
+fn session(pipeline: &Pipeline, args: &How) -> Result<Session> {
+    let mut builder = Session::builder().graph(joined(pipeline, args.gallery.as_deref())?);
     builder = match &args.plan {
         Some(file) => builder.plan(crate::session::read_plan(file)?),
         None => builder.device(&args.device),
@@ -190,23 +235,24 @@ fn session(args: &Args, file: &Path) -> Result<Session> {
 }
 
 /// How long pictures took.
-struct Times {
+pub(crate) struct Times {
     decode: Option<Statistics>,
     run: Option<Statistics>,
     both: Option<Statistics>,
 }
 
 impl Times {
-    fn of(done: &[Done]) -> Times {
-        let statistics = |of: fn(&Done) -> f64| Statistics::of(done.iter().map(of).collect());
+    pub(crate) fn of(all: impl Iterator<Item = Took>) -> Times {
+        let all: Vec<Took> = all.collect();
+        let statistics = |of: fn(&Took) -> f64| Statistics::of(all.iter().map(of).collect());
         Times {
-            decode: statistics(|done| done.decode_ms),
-            run: statistics(|done| done.run_ms),
-            both: statistics(|done| done.decode_ms + done.run_ms),
+            decode: statistics(|took| took.decode_ms),
+            run: statistics(|took| took.run_ms),
+            both: statistics(|took| took.decode_ms + took.run_ms),
         }
     }
 
-    fn print(&self) {
+    pub(crate) fn print(&self) {
         let head = ["what", "median", "p90", "p99", "most", "pictures"];
         let mut table = show::table(&head, &[1, 2, 3, 4, 5]);
         for (what, statistics) in
@@ -222,12 +268,12 @@ impl Times {
 }
 
 impl Done {
-    fn json(&self) -> serde_json::Value {
+    pub(crate) fn json(&self) -> serde_json::Value {
         let outputs = self.outputs.iter().map(|(name, value)| {
             (name.to_string(), value.as_tensor().map_or(json!(null), annotate::json_of))
         });
         json!({
-            "picture": self.path.display().to_string(),
+            "picture": self.name,
             "outputs": outputs.collect::<serde_json::Map<_, _>>(),
         })
     }
@@ -259,27 +305,47 @@ fn pictures(given: &[PathBuf]) -> Result<Vec<PathBuf>> {
 
 /// The graph of a file, as a model.
 pub(crate) fn import(file: &Path) -> Result<Model> {
-    Ok(Model { graph: joined(&Pipeline::read(file)?)?, info: ModelInfo::default() })
+    Ok(Model { graph: joined(&Pipeline::read(file)?, None)?, info: ModelInfo::default() })
 }
 
-/// The graph of a pipeline with its galleries.
-fn joined(pipeline: &Pipeline) -> Result<Graph> {
-    Ok(pipeline.graph(&galleries(pipeline)?)?)
+/// The graph of a pipeline with its galleries; without the steps whose galleries are not there.
+fn joined(pipeline: &Pipeline, gallery: Option<&Path>) -> Result<Graph> {
+    let mut folders = pipeline.galleries();
+    if let Some(folder) = gallery {
+        ensure!(!folders.is_empty(), usage("`--gallery`: no step of the pipeline is a `match`"));
+        ensure!(folder.is_dir(), "{}: no folder", folder.display());
+        folders.values_mut().for_each(|(path, _)| *path = folder.to_path_buf());
+    }
+    let mut lacking = Vec::new();
+    folders.retain(|step, (folder, _)| {
+        let there = folder.is_dir();
+        if !there {
+            let folder = folder.display();
+            show::note(&format!("no folder `{folder}` (--gallery): without step `{step}`"));
+            lacking.push(step.clone());
+        }
+        there
+    });
+    let lacking: Vec<&str> = lacking.iter().map(String::as_str).collect();
+    let pipeline = pipeline.without(&lacking, &[]);
+    Ok(pipeline.graph(&galleries(&pipeline, &folders)?, &runner)?)
 }
 
 /// What the pictures of galleries look like to the models: the file's name is the name.
-fn galleries(pipeline: &Pipeline) -> Result<BTreeMap<String, Gallery>> {
+fn galleries(
+    pipeline: &Pipeline,
+    folders: &BTreeMap<String, (PathBuf, String)>,
+) -> Result<BTreeMap<String, Gallery>> {
     let mut galleries = BTreeMap::new();
-    for (step, (folder, of)) in pipeline.galleries() {
-        let others: Vec<String> = pipeline.galleries().into_keys().collect();
-        let others: Vec<&str> = others.iter().map(String::as_str).collect();
-        let graph = pipeline.without(&others, &[&of]).graph(&BTreeMap::new())?;
+    for (step, (folder, of)) in folders {
+        let others: Vec<&str> = folders.keys().map(String::as_str).collect();
+        let graph = pipeline.without(&others, &[of]).graph(&BTreeMap::new(), &runner)?;
         let session = Session::builder().graph(graph).build()?;
         let mut gallery = Gallery::default();
-        for path in pictures(std::slice::from_ref(&folder))? {
+        for path in pictures(std::slice::from_ref(folder))? {
             let name = || path.display().to_string();
             let outputs = session.run([("image", images::pixels(&path).with_context(name)?)])?;
-            let rows = outputs.get(&of).and_then(|value| value.as_tensor());
+            let rows = outputs.get(of).and_then(|value| value.as_tensor());
             let rows = rows.ok_or_else(|| anyhow!("`{of}` is no tensor"))?;
             if rows.shape().first().is_none_or(|&count| count == 0) {
                 show::warn(&format!("{}: nothing found in it; it is left out", name()));
@@ -290,14 +356,14 @@ fn galleries(pipeline: &Pipeline) -> Result<BTreeMap<String, Gallery>> {
             gallery.names.push(path.file_stem().unwrap_or_default().to_string_lossy().into_owned());
         }
         ensure!(!gallery.rows.is_empty(), "{}: none of its pictures can be used", folder.display());
-        galleries.insert(step, gallery);
+        galleries.insert(step.clone(), gallery);
     }
     Ok(galleries)
 }
 
 /// Works through the pictures, some at one time, in their order; what cannot be used is left out,
 /// with the reason.
-fn work(session: &Session, pictures: &[PathBuf], args: &Args) -> Result<(Vec<Done>, Vec<String>)> {
+fn work(session: &Session, pictures: &[PathBuf], args: &How) -> Result<(Vec<Done>, Vec<String>)> {
     // Once, so that what is made when it is first needed is not timed; a bad one is told below.
     if args.repeat > 1 {
         let _ = one(session, &pictures[0]);
@@ -338,6 +404,15 @@ fn one(session: &Session, path: &Path) -> Result<Done> {
     let begun = Instant::now();
     let image: Tensor = images::pixels(path)?;
     let decode_ms = begun.elapsed().as_secs_f64() * 1e3;
+    on_image(session, path.display().to_string(), image, decode_ms)
+}
+
+pub(crate) fn on_image(
+    session: &Session,
+    name: String,
+    image: Tensor,
+    decode_ms: f64,
+) -> Result<Done> {
     let begun = Instant::now();
     let (outputs, run_ms) = match session.is_simulated() {
         false => {
@@ -349,5 +424,5 @@ fn one(session: &Session, path: &Path) -> Result<Done> {
             (outputs, trace.simulated.map_or(0.0, |simulated| simulated.total_s * 1e3))
         }
     };
-    Ok(Done { path: path.to_path_buf(), outputs, decode_ms, run_ms })
+    Ok(Done { name, outputs, took: Took { decode_ms, run_ms } })
 }

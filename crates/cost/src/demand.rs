@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use hetra_ir::{Graph, Node, Type, ValueId};
 use hetra_ops::{Kind, NodeError, find};
-use hetra_pass::{Options, infer, optimise, traffic, work_of};
+use hetra_pass::{Inferred, Options, infer, optimise, traffic, work_of};
 use hetra_tensor::{DType, Tensor, element_count};
 
 /// Passes for the layouts of our own kernels: what a device that is described does is not said.
@@ -44,28 +44,33 @@ pub fn joined(graph: &Graph) -> Graph {
 /// The first node whose arguments contradict its operator.
 pub fn demands(graph: &Graph, inputs: &[Type], bits: u32) -> Result<Demands, NodeError> {
     let inferred = infer(graph, inputs, &[])?;
+    let computed = graph.nodes.iter().filter(|node| is_computed(node, &inferred));
+    let kernels = computed.map(|node| demand_of(graph, node, &inferred, bits)).collect();
+    let bytes = |id: ValueId| bytes(&inferred.types[id.index()], bits);
+    Ok(Demands { kernels, memory: memory(graph, &bytes) })
+}
+
+/// Whether a run does something for a node: its results are not known before, nor are they what it
+/// is given under another shape.
+pub(crate) fn is_computed(node: &Node, inferred: &Inferred) -> bool {
+    let is_view = find(&node.op).is_some_and(|def| def.kind == Kind::View);
+    !is_view && !node.defs().all(|id| inferred.known.contains_key(&id))
+}
+
+/// What a node asks for.
+pub(crate) fn demand_of(graph: &Graph, node: &Node, inferred: &Inferred, bits: u32) -> Demand {
     let known = |id: ValueId| -> Option<Tensor> {
         let value = inferred.known.get(&id).or_else(|| graph.constants.get(&id));
         value?.as_tensor().cloned()
     };
-    let bytes = |id: ValueId| bytes(&inferred.types[id.index()], bits);
-    let does_nothing = |node: &Node| find(&node.op).is_some_and(|def| def.kind == Kind::View);
-    let computed = |node: &&Node| {
-        let is_known = |id: ValueId| inferred.known.contains_key(&id);
-        !does_nothing(node) && !node.defs().all(is_known)
-    };
-    let demand = |node: &Node| {
-        let work = work_of(node, |id| inferred.types[id.index()].clone(), known);
-        let products = 2.0 * work.macs;
-        let bytes = traffic(node, bytes) as f64;
-        Demand { products, others: (work.ops - products).max(0.0), bytes }
-    };
-    let kernels = graph.nodes.iter().filter(computed).map(demand).collect();
-    Ok(Demands { kernels, memory: memory(graph, &bytes) })
+    let work = work_of(node, |id| inferred.types[id.index()].clone(), known);
+    let products = 2.0 * work.macs;
+    let bytes = traffic(node, |id: ValueId| bytes(&inferred.types[id.index()], bits)) as f64;
+    Demand { products, others: (work.ops - products).max(0.0), bytes }
 }
 
 /// Bytes of a value, floats being of `bits`; 0 where its shape is not known.
-fn bytes(ty: &Type, bits: u32) -> u64 {
+pub(crate) fn bytes(ty: &Type, bits: u32) -> u64 {
     let of = || {
         let (dtype, elements) = (ty.dtype()?, element_count(&ty.known_shape()?).ok()?);
         let dtype_bytes = || u64::try_from(dtype.bytes(elements)?).ok();

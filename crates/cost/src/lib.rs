@@ -9,12 +9,14 @@
 
 mod demand;
 mod estimate;
+mod feature;
 mod fit;
 mod price;
 mod roofline;
 
 pub use demand::{Demand, Demands, demands, joined};
 pub use estimate::{Estimate, estimate};
+pub use feature::{KernelRow, kernel_rows};
 pub use fit::{Fitted, Point, fit};
 pub use price::{PRICED_YEARS, dollars_per_hour};
 pub use roofline::{CostError, Roofline};

@@ -256,7 +256,7 @@ impl Bench<'_> {
 }
 
 /// Numbers between -1 and 1 for an input.
-fn input(graph: &Graph, id: ValueId) -> Result<Value, Error> {
+pub(crate) fn input(graph: &Graph, id: ValueId) -> Result<Value, Error> {
     let shape = graph.ty(id).known_shape().unwrap_or_default();
     let mut random = fastrand::Rng::with_seed(u64::from(id.0) + 1);
     let count = shape.iter().product();

@@ -8,6 +8,7 @@ use hetra_pass::OutputError;
 use hetra_tensor::TensorError;
 use hetra_tune::store::StoreError;
 
+use crate::group::GroupError;
 use crate::placing::PlanError;
 
 /// Why a session could not be built or run.
@@ -56,6 +57,8 @@ pub enum Error {
     NotQuantisable,
     #[error(transparent)]
     Plan(#[from] PlanError),
+    #[error(transparent)]
+    Group(#[from] GroupError),
     #[error("a plan says which devices there are: no other one is given beside it")]
     PlanAndDevice,
     #[error("the run was lost: its thread ended early")]

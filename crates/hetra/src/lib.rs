@@ -45,6 +45,7 @@ mod builder;
 mod calibrate;
 mod described;
 mod error;
+pub mod group;
 mod int8;
 mod outputs;
 mod parts;
@@ -65,7 +66,7 @@ pub use calibrate::{CALIBRATE_STEPS, CalibrateMoment, Calibrated, calibrate};
 pub use error::Error;
 pub use hetra_device::{
     Device, DeviceError, DeviceInfo, DriverState, Found, HostThreads, Limit, Peak, Support,
-    is_required,
+    cache_folder, is_required,
 };
 pub use hetra_device_kernels::kernel_ops;
 pub use hetra_device_sim::{Faults, Faulty};

@@ -13,6 +13,7 @@ use hetra_tensor::Value;
 
 use crate::builder::{Builder, claim};
 use crate::error::Error;
+use crate::group::GroupBuilder;
 use crate::int8::{self, Unfused};
 use crate::outputs::Outputs;
 use crate::pending::{Pending, pending};
@@ -110,6 +111,11 @@ impl Session {
     /// Starts to describe a session.
     pub fn builder() -> Builder {
         Builder::default()
+    }
+
+    /// Collects several models that are to share devices.
+    pub fn group() -> GroupBuilder {
+        GroupBuilder::default()
     }
 
     pub(crate) fn compile(

@@ -17,7 +17,7 @@ use cudarc::nvrtc::{CompileError, CompileOptions, Ptx, compile_ptx_with_opts};
 use hetra_kernel::{Kernel, Options, Target, emit, entry, kernel};
 use hetra_kernel_cases::cases;
 
-/// The libraries in the cache; tests/fetch.toml has the version.
+/// The libraries in the cache; crates/fetch/wheels.toml has the version.
 const LIBRARIES: &str = "nvidia-cuda-nvrtc-13.5.37/nvidia/cu13/lib";
 
 /// The one that is loaded first.

@@ -55,8 +55,8 @@ impl Case {
     }
 }
 
-/// Operators with extents that no inference knows: strings decide them.
-const DATA_DECIDES: [&str; 2] = ["StringNormalizer", "StringSplit"];
+/// Operators with extents that no inference knows: what is in their inputs decides them.
+const DATA_DECIDES: [&str; 3] = ["StringNormalizer", "StringSplit", "hetra.LineBoxes"];
 
 /// Runs a node, given by its operator and attributes, by the reference, and checks that inference
 /// says what came out.

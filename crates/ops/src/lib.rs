@@ -98,6 +98,7 @@ mod sequence;
 mod slice;
 mod softmax;
 mod text;
+mod text_lines;
 mod tfidf;
 mod training;
 mod trees;

@@ -20,6 +20,7 @@ pub static ALL_OPS: &[&[&OpDef]] = &[
     crate::generate::OPS,
     crate::cumulative::OPS,
     crate::text::OPS,
+    crate::text_lines::OPS,
     crate::tfidf::OPS,
     crate::training::OPS,
     crate::gradient::OPS,

@@ -14,8 +14,9 @@ pub(crate) static OPS: &[&OpDef] = &[&WARP];
 static WARP: OpDef = OpDef {
     name: "hetra.Warp",
     doc: "Patches of a picture (u8, height, width, 3 channels), each by an affine map of its own from \
-          places of the patch to places of the picture, sampled bilinearly: (v - mean) * scale.",
-    inputs: Arity::exactly(2),
+          places of the patch to places of the picture, sampled bilinearly: (v - mean) * scale. \
+          Height and width of patches are the attribute `size`, or the third input where there is one.",
+    inputs: Arity::between(2, 3),
     kind: Kind::Heavy,
     infer,
     work: |_, outputs| Work::ops(12.0 * outputs.iter().map(elements).sum::<f64>()),
@@ -26,7 +27,7 @@ static WARP: OpDef = OpDef {
 /// How a node makes its patches.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct WarpForm {
-    /// Height and width of a patch.
+    /// Height and width of a patch, where no input says it.
     pub size: [usize; 2],
     /// What each channel of the output has taken from it, and is then multiplied by.
     pub mean: [f32; 3],
@@ -47,14 +48,7 @@ impl WarpForm {
     /// # Errors
     /// A size that is none, or lists of another length.
     pub fn of(attrs: &hetra_ir::Attrs) -> Result<WarpForm, OpError> {
-        let size = match attrs.ints("size")?.as_slice() {
-            [h, w] if (1..=SIDE_MAX).contains(h) && (1..=SIDE_MAX).contains(w) => {
-                [*h as usize, *w as usize]
-            }
-            size => {
-                return Err(OpError::invalid(format!("size {size:?}: wanted height and width")));
-            }
-        };
+        let size = WarpForm::sides(attrs.ints("size")?)?;
         let three = |name: &'static str, other: f32| match attrs.has(name) {
             false => Ok([other; 3]),
             true => <[f32; 3]>::try_from(attrs.floats(name)?.as_slice())
@@ -67,6 +61,19 @@ impl WarpForm {
             reverse: attrs.int_or("reverse", 0)? != 0,
             fill: attrs.float_or("fill", 0.0)?,
         })
+    }
+
+    /// Height and width of patches, of what a node says.
+    ///
+    /// # Errors
+    /// What is none, or more than a picture has.
+    pub fn sides(size: &[i64]) -> Result<[usize; 2], OpError> {
+        match size {
+            [h, w] if (1..=SIDE_MAX).contains(h) && (1..=SIDE_MAX).contains(w) => {
+                Ok([*h as usize, *w as usize])
+            }
+            size => Err(OpError::invalid(format!("size {size:?}: wanted height and width"))),
+        }
     }
 
     /// The channel of the picture that an output channel shows.
@@ -96,8 +103,12 @@ fn infer(ctx: &InferCtx<'_>) -> Result<Vec<Type>, OpError> {
         check(picture, maps)?;
     }
     let count = ctx.dims(1).and_then(|dims| dims.first().cloned()).unwrap_or(Dim::Unknown);
-    let [h, w] = form.size;
-    Ok(vec![Type::shaped(DType::F32, vec![count, 3usize.into(), h.into(), w.into()])])
+    let [h, w]: [Dim; 2] = match (ctx.has(2), ctx.known_ints(2)) {
+        (false, _) => form.size.map(Dim::from),
+        (true, Some(size)) => WarpForm::sides(&size)?.map(Dim::from),
+        (true, None) => [Dim::Unknown, Dim::Unknown],
+    };
+    Ok(vec![Type::shaped(DType::F32, vec![count, 3usize.into(), h, w])])
 }
 
 fn eval(ctx: &EvalCtx<'_>) -> Result<Vec<Value>, OpError> {
@@ -105,7 +116,8 @@ fn eval(ctx: &EvalCtx<'_>) -> Result<Vec<Value>, OpError> {
     let (picture, maps) = (ctx.tensor(0)?, ctx.tensor(1)?);
     let dims = |tensor: &Tensor| -> Vec<Dim> { tensor.shape().iter().map(|&e| e.into()).collect() };
     check(&dims(picture), &dims(maps))?;
-    let ([h, w], count) = (form.size, maps.shape()[0]);
+    let [h, w] = ctx.ints_opt(2)?.map_or(Ok(form.size), |size| WarpForm::sides(&size))?;
+    let count = maps.shape()[0];
     let (height, width) = (picture.shape()[0], picture.shape()[1]);
     let (pixels, maps) = (picture.as_slice::<u8>()?, maps.as_slice::<f32>()?);
     let mut out = Tensor::zeros(DType::F32, &[count, 3, h, w])?;
@@ -195,6 +207,15 @@ mod tests {
         node.attrs.set("mean", Attr::Floats(vec![100.0, 50.0, 0.0]));
         node.attrs.set("scale", Attr::Floats(vec![0.5, 1.0, 2.0]));
         assert_eq!(numbers((node, inputs)), [50.0, 50.0, 0.0]);
+    }
+
+    #[test]
+    fn the_size_may_be_an_input() {
+        let (node, mut inputs) = warp([1, 1], [1.0, 0.0, 0.0, 0.0, 1.0, 0.0]);
+        inputs.push(Some(Tensor::vector(&[2i64, 2])));
+        assert_eq!(numbers((node.clone(), inputs.clone()))[..4], [0.0, 10.0, 20.0, 30.0]);
+        inputs[2] = Some(Tensor::vector(&[2i64, 1 << 20]));
+        assert!(run(node, &inputs).is_err());
     }
 
     #[test]

@@ -9,9 +9,11 @@
 //! has a clock only to know when its time is up.
 
 pub mod boost;
+mod correction;
 mod pairs;
 mod search;
 pub mod store;
 
+pub use correction::{Correction, CostExample, CostPart, EXAMPLES_MAX, EXAMPLES_MIN};
 pub use pairs::{Pairs, Rule, Verdict, quantile};
 pub use search::{Budget, End, Options, Outcome, Progress, Row, SearchError, Trial, search};

@@ -8,7 +8,7 @@ use crate::workspace::{Metadata, Result, Workspace};
 
 /// Folders under `crates/`, by floor, each floor from left to right.
 const FLOORS: [&[&str]; 8] = [
-    &["memory", "tensor"],
+    &["fetch", "memory", "tensor"],
     &["ir", "kernel-macros", "kernel", "machine"],
     &["ops"],
     &[
@@ -27,7 +27,7 @@ const FLOORS: [&[&str]; 8] = [
         "device-fpga",
         "device-cuda",
     ],
-    &["onnx", "pass", "cost", "place", "plan"],
+    &["onnx", "pass", "cost", "place", "plan", "pipeline"],
     &["exec", "tune"],
     &["serve"],
     &["hetra", "cli", "python"],
@@ -50,7 +50,7 @@ pub(crate) struct Uses {
     pub(crate) in_tests: bool,
 }
 
-/// Reads who uses whom from cargo's metadata. `xtask` uses no crate and stands on no floor.
+/// Reads who uses whom from cargo's metadata. `xtask` stands on no floor.
 pub(crate) fn read(workspace: &Workspace, metadata: &Metadata) -> Result<Vec<Uses>> {
     let crates = workspace.root.join("crates");
     let mut all = Vec::new();

@@ -33,7 +33,9 @@ fn is_root(path: &str) -> bool {
     let mut parts = path.rsplit('/');
     let (file, folder) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
     let main = matches!(file, "lib.rs" | "main.rs") && folder == "src";
-    main || file == "build.rs" || (file != "mod.rs" && FOUND_BY_CARGO.contains(&folder))
+    let above = parts.next().unwrap_or_default();
+    let program = file == "main.rs" && FOUND_BY_CARGO.contains(&above);
+    main || program || file == "build.rs" || (file != "mod.rs" && FOUND_BY_CARGO.contains(&folder))
 }
 
 /// Whether a file beside this one, or the module that the folder belongs to, declares it.

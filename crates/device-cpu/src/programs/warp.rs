@@ -13,7 +13,7 @@ use super::{Compile, Form, Outcome, one, program};
 pub(super) static OPS: &[(&str, Compile)] = &[("hetra.Warp", compile)];
 
 pub(super) fn takes(form: &Form<'_>) -> bool {
-    form.may_be(0, &[DType::U8]) && form.may_be(1, &[DType::F32])
+    form.may_be(0, &[DType::U8]) && form.may_be(1, &[DType::F32]) && form.may_be(2, &[DType::I64])
 }
 
 fn compile(_: &Part<'_>, node: &Node) -> Option<Arc<dyn Program>> {
@@ -29,7 +29,13 @@ fn run(form: &WarpForm, call: &mut Call<'_>) -> Outcome {
     if (picture.dtype(), maps.dtype()) != (DType::U8, DType::F32) || height == 0 || width == 0 {
         return Ok(None);
     }
-    let [h, w] = form.size;
+    let [h, w] = match call.tensor_opt(2) {
+        None => form.size,
+        Some(size) => match size.as_slice::<i64>().map(WarpForm::sides) {
+            Ok(Ok(size)) => size,
+            _ => return Ok(None),
+        },
+    };
     let mut out = call.output(0, DType::F32, &[count, 3, h, w])?;
     let p = Warp {
         pixels: picture.as_slice()?,

@@ -487,7 +487,11 @@ fn warps(random: &Random, cases: &mut Vec<Case>) {
     else {
         return;
     };
-    cases.push(Case::new("hetra.Warp", warp, vec![live(picture), live(maps)], 1));
+    let mut arguments = vec![live(picture), live(maps)];
+    if random.below(3) == 0 {
+        arguments.push(live(Tensor::vector(&[7i64, 1 + random.below(70) as i64])));
+    }
+    cases.push(Case::new("hetra.Warp", warp, arguments, 1));
 }
 
 /// Slices of two tensors, in turn or in any order.

@@ -10,6 +10,7 @@ use hetra_tensor::Value;
 
 use crate::error::Error;
 use crate::outputs::Outputs;
+use crate::placing::costs::Costing;
 use crate::placing::file::PlanFile;
 use crate::placing::planner::{PlanOptions, plan};
 use crate::placing::watch::{Drift, Watch};
@@ -201,7 +202,9 @@ impl Shared {
     fn replan(&self, drift: Drift) {
         let _ends = Planning(self);
         let before = self.current();
-        let made = plan(&self.graph, &self.seats, &self.inputs, &self.options, &mut |_| {});
+        // What was measured before the drift says nothing any more.
+        let options = PlanOptions { costing: Costing::Measure, ..self.options.clone() };
+        let made = plan(&self.graph, &self.seats, &self.inputs, &options, &mut |_| {});
         let made = made.and_then(|made| Planned::new(&self.graph, &self.seats, made));
         let to = match made {
             Ok(planned) => {

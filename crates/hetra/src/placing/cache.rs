@@ -11,6 +11,7 @@ use hetra_ir::{Graph, Type};
 use hetra_tensor::Value;
 use sha2::{Digest, Sha256};
 
+use crate::placing::costs::Costing;
 use crate::placing::file::PlanFile;
 use crate::placing::fingerprint;
 use crate::placing::planner::PlanOptions;
@@ -46,7 +47,12 @@ pub fn plan_key(graph: &Graph, seats: &[Seat], inputs: &[Value], options: &PlanO
         add(&serde_json::to_string(&described(seat)).unwrap_or_default());
     }
     inputs.iter().for_each(|input| add(&Type::of(input).to_string()));
-    add(&format!("{options:?}"));
+    // A plan for which all was measured anew serves as well.
+    let costing = match options.costing {
+        Costing::Predict => Costing::Predict,
+        Costing::Known | Costing::Measure => Costing::Known,
+    };
+    add(&format!("{:?}", PlanOptions { costing, store: None, ..options.clone() }));
     hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

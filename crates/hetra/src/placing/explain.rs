@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use hetra_device::Wire;
 use hetra_ir::ValueId;
 
+use crate::placing::costs::CostSource;
 use crate::placing::file::{Blocked, Copies, NextBest, PlanPart, ranges};
 use crate::placing::planner::{Cost, Planner};
 use crate::placing::tasks::Tasks;
@@ -14,6 +15,8 @@ pub(super) struct Timed {
     pub(super) tasks: Tasks,
     /// By task and device.
     pub(super) costs: Vec<Vec<Cost>>,
+    /// Where they come from, likewise.
+    pub(super) sources: Vec<Vec<CostSource>>,
     /// Into each device, and out of it.
     pub(super) lines: Vec<(Wire, Wire)>,
     /// Watts of each device at work, beside those of idling.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::placing::accept::Certificate;
+use crate::placing::costs::CostSource;
 use crate::placing::goal::Figures;
 
 /// The form of the file.
@@ -36,6 +37,13 @@ pub struct PlanFile {
     pub considered: Vec<Considered>,
     /// What was left out, and why.
     pub refused: Vec<Refused>,
+    /// What did not keep a plan from being made.
+    #[serde(default)]
+    pub warnings: Vec<String>,
+    /// Of devices of which costs were learned: half of those that were held out were off by more,
+    /// in parts.
+    #[serde(default)]
+    pub learned_spread: BTreeMap<String, f64>,
     /// The tasks that were placed, with what each takes on each device.
     pub tasks: Vec<PlanTask>,
     /// Plans none of which is better than another in every respect, by what tasks took; empty where
@@ -219,6 +227,9 @@ pub struct PlanTask {
     pub out_bytes: u64,
     /// Seconds on each device that does it.
     pub seconds: BTreeMap<String, f64>,
+    /// Where these come from.
+    #[serde(default)]
+    pub from: BTreeMap<String, CostSource>,
     /// Why other devices do not.
     pub left: Vec<Left>,
     /// Where it was placed.
@@ -411,6 +422,8 @@ pub(super) fn sample(parts: Vec<(&str, Vec<(u32, u32)>)>) -> PlanFile {
         predicted_s: 1.0,
         considered: Vec::new(),
         refused: Vec::new(),
+        warnings: Vec::new(),
+        learned_spread: BTreeMap::new(),
         tasks: Vec::new(),
         frontier: Vec::new(),
         timeline: Vec::new(),

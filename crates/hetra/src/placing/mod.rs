@@ -10,6 +10,8 @@ mod adaptive;
 mod build;
 mod cache;
 mod choose;
+mod corpus;
+mod costs;
 mod explain;
 mod file;
 mod fingerprint;
@@ -24,6 +26,7 @@ mod planner;
 mod problem;
 mod report;
 mod rules;
+mod survey;
 mod tasks;
 mod trial;
 mod units;
@@ -32,12 +35,15 @@ mod watch;
 pub use accept::{Certificate, Sample};
 pub use adaptive::{Adaptive, Replan};
 pub use cache::{keep_plan, kept_plan, plan_key, plans_folder};
+pub use costs::{CostSource, Costing};
 pub use file::{
     Blocked, Bounded, Considered, Copies, Frontier, Left, NextBest, PlanDevice, PlanError,
     PlanFile, PlanPart, PlanStep, PlanTask, Refused,
 };
 pub use goal::{Figures, GOALS, PlanBounds, PlanGoal};
+pub use hetra_tune::{Correction, CostExample, CostPart};
 pub use planner::{PlanMoment, PlanOptions, plan};
+pub use survey::{Survey, Surveyed, keep_costs, practice, survey};
 pub use watch::Drift;
 
 /// The graph whose nodes plans speak of: a model's without what no device need do.
@@ -45,5 +51,7 @@ pub fn placed_graph(graph: &hetra_ir::Graph) -> hetra_ir::Graph {
     hetra_pass::portable(graph)
 }
 
+pub(crate) use accept::compare;
 pub(crate) use build::{choice, compile, open, patience, seated};
+pub(crate) use gate::error as gate_error;
 pub(crate) use units::on_host;

@@ -376,6 +376,7 @@ mod tests {
             ops: 1e6,
             out_bytes: 10,
             seconds: BTreeMap::from([(device.to_string(), 1e-3)]),
+            from: Default::default(),
             left: Vec::new(),
             device: device.to_string(),
             reads,

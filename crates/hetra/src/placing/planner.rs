@@ -1,5 +1,6 @@
 //! Measures, places, checks, compares: in this order.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use hetra_exec::Seat;
@@ -11,6 +12,7 @@ use hetra_tensor::Value;
 use crate::error::Error;
 use crate::placing::accept::Certificate;
 use crate::placing::choose::{Promise, choice_of};
+use crate::placing::costs::{Costing, Ledger};
 use crate::placing::explain::Timed;
 use crate::placing::file::{Considered, PlanError, PlanFile, Refused};
 use crate::placing::gauge::Gauge;
@@ -48,6 +50,10 @@ pub struct PlanOptions {
     /// Largest difference from the processor's outputs in f32, in parts of the largest magnitude of
     /// an output.
     pub max_error: f64,
+    /// How costs of parts are found.
+    pub costing: Costing,
+    /// Where those are kept that were measured; nowhere, where this is none.
+    pub store: Option<PathBuf>,
     /// How long two plans are compared at least, where they do not take longer.
     pub compare: Duration,
     /// Seed of the search.
@@ -66,6 +72,8 @@ impl Default for PlanOptions {
             policies: Vec::new(),
             pins: Vec::new(),
             max_error: 1e-2,
+            costing: Costing::default(),
+            store: None,
             compare: Duration::from_secs(1),
             seed: 1,
         }
@@ -111,6 +119,7 @@ pub fn plan(
     let ids: Vec<&str> = devices.iter().map(|device| device.device.info().id.as_str()).collect();
     let rules = Rules::of(&graph, &ids, &options.pins, &options.exclusions)?;
     let gauge = gauge(devices, options)?;
+    let (ledger, fault) = Ledger::open(options.store.as_deref(), options.costing, devices);
     let mut planner = Planner {
         inputs: inputs.to_vec(),
         devices,
@@ -122,6 +131,8 @@ pub fn plan(
         of: devices.len(),
         refused: Vec::new(),
         considered: Vec::new(),
+        warnings: fault.into_iter().map(|fault| format!("no cost is kept: {fault}")).collect(),
+        ledger,
         graph,
     };
     planner.run()
@@ -158,11 +169,13 @@ pub(super) struct Planner<'a> {
     pub(super) options: &'a PlanOptions,
     pub(super) rules: Rules,
     pub(super) gauge: Gauge,
+    pub(super) ledger: Ledger,
     progress: &'a mut dyn FnMut(&PlanMoment),
     done: usize,
     pub(super) of: usize,
     pub(super) refused: Vec<Refused>,
     pub(super) considered: Vec<Considered>,
+    pub(super) warnings: Vec<String>,
 }
 
 /// A number that a file can hold.
@@ -201,7 +214,7 @@ impl Planner<'_> {
         let types: Vec<Type> = self.inputs.iter().map(Type::of).collect();
         let tasks = tasks(&self.graph, &types, self.options.tasks_max, self.rules.kinds())?;
         let lines = self.lines()?;
-        let costs = self.costs(&tasks, &singles, &lines)?;
+        let (costs, sources) = self.costs(&tasks, &singles, &lines)?;
         let watts = self.watts(&singles);
         let problem = self.problem(&tasks, &costs, &lines, &watts);
         let best_single = singles.iter().find(|single| self.keeps(single));
@@ -236,7 +249,7 @@ impl Planner<'_> {
             certificate = found;
         }
         let choice = choice.ok_or_else(|| self.nothing(&singles))?;
-        let timed = Timed { tasks, costs, lines, watts };
+        let timed = Timed { tasks, costs, sources, lines, watts };
         Ok(self.file(&timed, &choice, placed, certificate))
     }
 

@@ -63,6 +63,8 @@ impl Planner<'_> {
             predicted_s,
             considered,
             refused: std::mem::take(&mut self.refused),
+            warnings: std::mem::take(&mut self.warnings),
+            learned_spread: self.learned_spread(),
             tasks: self.tasks(timed, &on),
             timeline: self.timeline(choice),
             bound: placed
@@ -72,6 +74,13 @@ impl Planner<'_> {
             frontier: placed.map(|placed| placed.frontier).unwrap_or_default(),
             certificate,
         }
+    }
+
+    fn learned_spread(&self) -> BTreeMap<String, f64> {
+        let spreads = self.ledger.spreads().into_iter().enumerate();
+        spreads
+            .filter_map(|(device, spread)| Some((self.id(device).to_string(), spread?)))
+            .collect()
     }
 
     /// Tasks that follow each other on one device, as parts.
@@ -94,7 +103,7 @@ impl Planner<'_> {
     }
 
     fn tasks(&self, timed: &Timed, on: &[usize]) -> Vec<PlanTask> {
-        let Timed { tasks, costs, .. } = timed;
+        let Timed { tasks, costs, sources, .. } = timed;
         let makes = |id: &hetra_ir::ValueId| {
             tasks.all.iter().position(|task| task.extract.outputs.contains(id))
         };
@@ -102,11 +111,14 @@ impl Planner<'_> {
             let task = &tasks.all[index];
             let devices = costs[index].iter().enumerate();
             let mut left = Vec::new();
-            let mut seconds = BTreeMap::new();
-            for (device, cost) in devices {
-                let device = self.id(device).to_string();
+            let (mut seconds, mut from) = (BTreeMap::new(), BTreeMap::new());
+            for (at, cost) in devices {
+                let device = self.id(at).to_string();
                 match cost {
-                    Ok(cost) => drop(seconds.insert(device, *cost)),
+                    Ok(cost) => {
+                        from.insert(device.clone(), sources[index][at]);
+                        seconds.insert(device, *cost);
+                    }
                     Err(reason) => left.push(Left { device, reason: reason.clone() }),
                 }
             }
@@ -116,6 +128,7 @@ impl Planner<'_> {
                 ops: task.ops,
                 out_bytes: task.extract.outputs.iter().map(|id| tasks.bytes[id.index()]).sum(),
                 seconds,
+                from,
                 left,
                 device: self.id(on[index]).to_string(),
                 reads: reads(

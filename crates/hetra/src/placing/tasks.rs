@@ -21,6 +21,8 @@ pub(crate) struct Tasks {
     pub(crate) all: Vec<Task>,
     /// Bytes of each value of the graph; 0 where its shape is not known before a run.
     pub(crate) bytes: Vec<u64>,
+    /// Types of values, as far as they are known before a run.
+    pub(crate) types: Vec<Type>,
 }
 
 /// Nodes that are placed together.
@@ -78,5 +80,5 @@ pub(crate) fn tasks(
         Task { extract: extract(graph, &nodes, &wanted), nodes, ops }
     };
     let all = (0..count).map(task).collect();
-    Ok(Tasks { of, all, bytes })
+    Ok(Tasks { of, all, bytes, types: inferred.types })
 }

@@ -4,28 +4,75 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use hetra_device::Wire;
+use hetra_ir::Type;
 use hetra_tensor::Value;
+use hetra_tune::CostPart;
 
 use crate::error::Error;
 use crate::placing::accept::{Certificate, compare};
+use crate::placing::costs::{CostSource, part_key, parts_of};
 use crate::placing::file::Considered;
 use crate::placing::gate;
 use crate::placing::gauge::SINGLE_TOGETHER;
 use crate::placing::goal::Figures;
 use crate::placing::measure::Ready;
 use crate::placing::planner::{Cost, MIX, Planner, finite};
-use crate::placing::tasks::Tasks;
+use crate::placing::tasks::{Task, Tasks};
 
 /// A device that takes so many times longer for the whole model than the best one is not tried on
 /// its parts.
 const HOPELESS: f64 = 20.0;
 /// Of what a part took with its copies so much is its own at least.
-const OWN_MIN: f64 = 0.05;
+pub(super) const OWN_MIN: f64 = 0.05;
 /// A second single device is measured beside the best one where it is at most so much worse.
 const NEAR: f64 = 1.15;
 /// How long the whole model is run on a device, and a task.
-const WHOLE: Duration = Duration::from_millis(300);
-const PART: Duration = Duration::from_millis(25);
+pub(super) const WHOLE: Duration = Duration::from_millis(300);
+pub(super) const PART: Duration = Duration::from_millis(25);
+
+/// Costs of tasks by device, and where they come from.
+type Costs = (Vec<Vec<Cost>>, Vec<Vec<CostSource>>);
+
+/// What is known of a task on a device before it is run there.
+enum Found {
+    /// What it takes.
+    Known(f64, CostSource),
+    /// Why it is not done there.
+    Left(String),
+    /// Nothing: it is measured.
+    Open,
+}
+
+/// What a task is known by, and its kernels.
+struct TaskForm {
+    key: String,
+    parts: Vec<CostPart>,
+}
+
+impl TaskForm {
+    /// None where what it does depends on more than the types of its inputs.
+    fn of(task: &Task, types: &[Type], graph: &hetra_ir::Graph) -> Option<TaskForm> {
+        if !is_fixed(task, types, graph) {
+            return None;
+        }
+        let inputs: Vec<Type> =
+            task.extract.inputs.iter().map(|id| types[id.index()].clone()).collect();
+        let graph = &task.extract.graph;
+        Some(TaskForm { key: part_key(graph, &inputs), parts: parts_of(graph, &inputs) })
+    }
+}
+
+/// Whether all shapes in a task are known before a run, and no node has bodies that run as often as
+/// values say.
+pub(super) fn is_fixed(task: &Task, types: &[Type], graph: &hetra_ir::Graph) -> bool {
+    task.nodes.iter().all(|&node| {
+        let node = graph.node(node);
+        let known = |id: hetra_ir::ValueId| types[id.index()].known_shape().is_some();
+        let bodies =
+            hetra_ops::find(&node.op).is_some_and(|def| def.kind == hetra_ops::Kind::Control);
+        !bodies && node.uses().chain(node.defs()).all(known)
+    })
+}
 
 /// The whole model on one device.
 pub(super) struct Single {
@@ -133,49 +180,146 @@ impl Planner<'_> {
         Ok(())
     }
 
-    /// What each task takes on each device: `costs[task][device]`.
+    /// What each task takes on each device, `costs[task][device]`, and where that comes from.
     pub(super) fn costs(
         &mut self,
         tasks: &Tasks,
         singles: &[Single],
         lines: &[(Wire, Wire)],
-    ) -> Result<Vec<Vec<Cost>>, Error> {
-        self.of += tasks.all.len() * self.devices.len();
+    ) -> Result<Costs, Error> {
+        // What a task is known by is of use only where something is kept.
+        let keeps = (0..lines.len()).any(|device| self.ledger.keeps(device));
+        let form = |task: &Task| {
+            let form = || TaskForm::of(task, &tasks.types, &self.graph);
+            keeps.then(form).flatten()
+        };
+        let forms: Vec<Option<TaskForm>> = tasks.all.iter().map(form).collect();
+        let found = self.known(tasks, &forms, singles);
+        let is_run = |device: usize, found: &Found| match found {
+            Found::Open => true,
+            // Whether it does it, and rightly, is found out each time.
+            Found::Known(..) => device > 0,
+            Found::Left(_) => false,
+        };
+        let runs = |row: &Vec<Found>| row.iter().enumerate().any(|(at, found)| is_run(at, found));
+        self.of += found.iter().flatten().filter(|found| matches!(found, Found::Open)).count();
+        let (mut env, mut costs, mut sources) = (self.given(), Vec::new(), Vec::new());
+        // What comes behind the last one that is run is not needed by others.
+        let last = found.iter().rposition(runs);
+        for (index, (task, row)) in tasks.all.iter().zip(found).enumerate() {
+            let ran = match last.is_some_and(|last| index <= last) {
+                true => Some(self.ran(task, &mut env)?),
+                false => None,
+            };
+            let (mut own, mut from) = (Vec::new(), Vec::new());
+            for (device, found) in row.into_iter().enumerate() {
+                let at = (device, &lines[device]);
+                let form = forms[index].as_ref();
+                let (cost, source) = self.found(task, found, at, ran.as_ref(), (form, tasks));
+                own.push(cost);
+                from.push(source);
+            }
+            costs.push(own);
+            sources.push(from);
+        }
+        Ok((costs, sources))
+    }
+
+    /// What a task takes on a device: as it is known, or by running it.
+    fn found(
+        &mut self,
+        task: &Task,
+        found: Found,
+        at: (usize, &(Wire, Wire)),
+        ran: Option<&(Vec<Value>, Vec<Value>)>,
+        (form, tasks): (Option<&TaskForm>, &Tasks),
+    ) -> (Cost, CostSource) {
+        let device = at.0;
+        match (found, ran) {
+            (Found::Left(reason), _) => (Err(reason), CostSource::Measured),
+            (Found::Known(seconds, source), Some((inputs, wanted))) if device > 0 => {
+                let right = self.right(task, device, inputs, wanted);
+                (right.map(|_| seconds), source)
+            }
+            (Found::Known(seconds, source), _) => (Ok(seconds), source),
+            (Found::Open, None) => (Err("it is not run".to_string()), CostSource::Measured),
+            (Found::Open, Some((inputs, wanted))) => {
+                let first = self.graph.node(task.nodes[0]).label(&self.graph);
+                let more = task.nodes.len() - 1;
+                self.say(format!("{first} and {more} more on {}", self.id(device)));
+                let source = match self.is_modelled(&[device]) {
+                    true => CostSource::Modelled,
+                    false => CostSource::Measured,
+                };
+                (self.cost(task, at, (inputs, wanted), (form, &tasks.bytes)), source)
+            }
+        }
+    }
+
+    /// A task that is ready on a device and gives there what it should.
+    fn right(
+        &self,
+        task: &Task,
+        device: usize,
+        inputs: &[Value],
+        wanted: &[Value],
+    ) -> Result<Ready, String> {
+        let one = std::slice::from_ref(&self.devices[device]);
+        let text = |error: Error| error.to_string();
+        let ready = Ready::whole(&task.extract.graph, inputs.to_vec(), one).map_err(text)?;
+        let error = gate::error(wanted, &ready.run().map_err(text)?);
+        if error > self.options.max_error { Err(self.differs(error)) } else { Ok(ready) }
+    }
+
+    /// What a task reads, and what the host makes of it.
+    fn ran(
+        &self,
+        task: &Task,
+        env: &mut BTreeMap<hetra_ir::ValueId, Value>,
+    ) -> Result<(Vec<Value>, Vec<Value>), Error> {
+        let inputs: Vec<Value> =
+            task.extract.inputs.iter().filter_map(|id| env.get(id).cloned()).collect();
+        let host = std::slice::from_ref(&self.devices[0]);
+        let wanted = Ready::whole(&task.extract.graph, inputs.clone(), host)?.run()?;
+        env.extend(task.extract.outputs.iter().copied().zip(wanted.iter().cloned()));
+        Ok((inputs, wanted))
+    }
+
+    /// What is known of tasks before any of them is run.
+    fn known(
+        &self,
+        tasks: &Tasks,
+        forms: &[Option<TaskForm>],
+        singles: &[Single],
+    ) -> Vec<Vec<Found>> {
         // What is slow may be frugal or cheap.
         let only_fast = self.options.goal.is_time() && !self.options.frontier;
         let seconds = |single: &Single| single.figures.latency_s;
         let best = singles.iter().map(seconds).fold(f64::INFINITY, f64::min);
-        let mut env = self.given();
-        let mut costs = Vec::new();
-        for task in &tasks.all {
-            let inputs: Vec<Value> =
-                task.extract.inputs.iter().filter_map(|id| env.get(id).cloned()).collect();
-            let host = std::slice::from_ref(&self.devices[0]);
-            let own = Ready::whole(&task.extract.graph, inputs.clone(), host)?;
-            let wanted = own.run()?;
-            env.extend(task.extract.outputs.iter().copied().zip(wanted.iter().cloned()));
-            let mut row = Vec::new();
-            for (device, line) in lines.iter().enumerate() {
-                let id = self.id(device).to_string();
-                let first = self.graph.node(task.nodes[0]).label(&self.graph);
-                self.say(format!("{first} and {} more on {id}", task.nodes.len() - 1));
-                let may = |device: usize| {
-                    task.nodes.iter().all(|node| self.rules.allows(node.index(), device))
-                };
-                let choice = (0..lines.len()).filter(|&device| may(device)).count() > 1;
+        let of = |(task, form): (&Task, &Option<TaskForm>)| {
+            let may = |device: usize| {
+                task.nodes.iter().all(|node| self.rules.allows(node.index(), device))
+            };
+            let choice = (0..self.devices.len()).filter(|&device| may(device)).count() > 1;
+            let found = |device: usize| {
                 let whole = singles.iter().find(|single| single.device == device);
                 let times = whole.map_or(0.0, |single| seconds(single) / best);
-                row.push(if !may(device) {
-                    Err("it is kept away from there".to_string())
-                } else if times > HOPELESS && device > 0 && choice && only_fast {
-                    Err(format!("it takes {times:.0} times as long for the whole model"))
-                } else {
-                    self.cost(task, device, &inputs, &wanted, line, &tasks.bytes)
-                });
-            }
-            costs.push(row);
-        }
-        Ok(costs)
+                if !may(device) {
+                    return Found::Left("it is kept away from there".to_string());
+                }
+                if times > HOPELESS && device > 0 && choice && only_fast {
+                    return Found::Left(format!(
+                        "it takes {times:.0} times as long for the whole model"
+                    ));
+                }
+                let known = form
+                    .as_ref()
+                    .and_then(|form| self.ledger.known(device, &form.key, &form.parts));
+                known.map_or(Found::Open, |(seconds, source)| Found::Known(seconds, source))
+            };
+            (0..self.devices.len()).map(found).collect()
+        };
+        tasks.all.iter().zip(forms).map(of).collect()
     }
 
     /// The inputs and the defaults of the graph.
@@ -186,24 +330,18 @@ impl Planner<'_> {
 
     fn cost(
         &self,
-        task: &crate::placing::tasks::Task,
-        device: usize,
-        inputs: &[Value],
-        wanted: &[Value],
-        (into, out): &(Wire, Wire),
-        bytes: &[u64],
+        task: &Task,
+        (device, (into, out)): (usize, &(Wire, Wire)),
+        (inputs, wanted): (&[Value], &[Value]),
+        (form, bytes): (Option<&TaskForm>, &[u64]),
     ) -> Cost {
-        let one = std::slice::from_ref(&self.devices[device]);
         let text = |error: Error| error.to_string();
-        let ready = Ready::whole(&task.extract.graph, inputs.to_vec(), one).map_err(text)?;
-        let error = gate::error(wanted, &ready.run().map_err(text)?);
-        if error > self.options.max_error {
-            return Err(self.differs(error));
-        }
+        let ready = self.right(task, device, inputs, wanted)?;
         if ready.is_simulated() {
             return Ok(ready.spent().map_err(text)?.busy_s.values().sum());
         }
-        let seconds = ready.sample(PART).map_err(text)?.median;
+        let sample = ready.sample(PART).map_err(text)?;
+        let seconds = sample.median;
         // It ran with its copies; those are counted where they are made. On processors of its own
         // it was handed over, too.
         let seat = &self.devices[device];
@@ -215,7 +353,13 @@ impl Planner<'_> {
         };
         let copies = moved(&task.extract.inputs, into) + moved(&task.extract.outputs, out);
         let apart = if held { copies } else { handed };
-        Ok((seconds - apart).max(OWN_MIN * seconds))
+        let own = (seconds - apart).max(OWN_MIN * seconds);
+        if let Some(form) = form {
+            let sample = sample.times(own / seconds);
+            // What cannot be written is measured again next time.
+            let _ = self.ledger.keep(device, &form.key, form.parts.clone(), &sample);
+        }
+        Ok(own)
     }
 
     /// Runs the mix beside the best single device; whether the mix is taken, and how it went.

@@ -10,11 +10,13 @@
 //! log, so that the file can be read where it cannot be written. Where the file lies is the
 //! caller's business.
 
+mod costs;
 mod lines;
 mod schema;
 #[cfg(test)]
 mod tests;
 
+pub use costs::Cost;
 pub use lines::{export, import, table_of_lines};
 
 use std::path::{Path, PathBuf};
@@ -149,7 +151,7 @@ impl Store {
             State::Newer(found) => return Err(store.newer(found)),
             State::Foreign => return Err(store.foreign()),
         }
-        store.prune(ROWS_MAX, CHOICES_MAX)?;
+        store.prune(ROWS_MAX, CHOICES_MAX, costs::COSTS_MAX)?;
         Ok(store)
     }
 
@@ -352,12 +354,17 @@ impl Store {
         all().map_err(|error| self.fault(error))
     }
 
-    /// Removes the oldest rows beyond `rows_max`, the oldest choices beyond `choices_max`, and
-    /// tasks of which nothing is left. Returns how many rows and choices went.
+    /// Removes the oldest rows beyond `rows_max`, the oldest choices beyond `choices_max`, the
+    /// oldest costs beyond `costs_max`, and tasks of which nothing is left. Returns how many went.
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub fn prune(&mut self, rows_max: u64, choices_max: u64) -> Result<usize, StoreError> {
+    pub fn prune(
+        &mut self,
+        rows_max: u64,
+        choices_max: u64,
+        costs_max: u64,
+    ) -> Result<usize, StoreError> {
         self.write(|transaction| {
             let most = |max: u64| i64::try_from(max).unwrap_or(i64::MAX);
             let rows = "DELETE FROM measured WHERE (task, schedule) IN \
@@ -366,13 +373,18 @@ impl Store {
             let choices = "DELETE FROM choice WHERE task IN \
                            (SELECT task FROM choice ORDER BY at, task \
                             LIMIT max(0, (SELECT count(*) FROM choice) - ?1))";
+            let costs = "DELETE FROM cost WHERE (device, part) IN \
+                         (SELECT device, part FROM cost ORDER BY at, device, part \
+                          LIMIT max(0, (SELECT count(*) FROM cost) - ?1))";
             let gone = transaction.execute(rows, [most(rows_max)])?
-                + transaction.execute(choices, [most(choices_max)])?;
+                + transaction.execute(choices, [most(choices_max)])?
+                + transaction.execute(costs, [most(costs_max)])?;
             if gone > 0 {
                 transaction.execute_batch(
                     "DELETE FROM task WHERE id NOT IN (SELECT task FROM measured) \
                      AND id NOT IN (SELECT task FROM choice); \
-                     DELETE FROM device WHERE id NOT IN (SELECT device FROM task);",
+                     DELETE FROM device WHERE id NOT IN (SELECT device FROM task) \
+                     AND id NOT IN (SELECT device FROM cost);",
                 )?;
             }
             Ok(gone)
@@ -428,20 +440,25 @@ fn unread(column: usize, error: impl std::error::Error + Send + Sync + 'static) 
     rusqlite::Error::FromSqlConversionFailure(column, kind, Box::new(error))
 }
 
+/// The id of a device, which is added where it is new.
+fn device_id(transaction: &Transaction<'_>, device: &DeviceKey) -> rusqlite::Result<i64> {
+    let DeviceKey { device, driver, version } = device;
+    let key = params![device, driver, version];
+    transaction
+        .prepare("INSERT OR IGNORE INTO device (device, driver, version) VALUES (?1, ?2, ?3)")?
+        .execute(key)?;
+    transaction
+        .prepare("SELECT id FROM device WHERE device = ?1 AND driver = ?2 AND version = ?3")?
+        .query_row(key, |row| row.get(0))
+}
+
 /// The id of a task of a device; both are added where they are new.
 fn task_id(
     transaction: &Transaction<'_>,
     device: &DeviceKey,
     task: &Task,
 ) -> rusqlite::Result<i64> {
-    let DeviceKey { device, driver, version } = device;
-    let key = params![device, driver, version];
-    transaction
-        .prepare("INSERT OR IGNORE INTO device (device, driver, version) VALUES (?1, ?2, ?3)")?
-        .execute(key)?;
-    let id: i64 = transaction
-        .prepare("SELECT id FROM device WHERE device = ?1 AND driver = ?2 AND version = ?3")?
-        .query_row(key, |row| row.get(0))?;
+    let id = device_id(transaction, device)?;
     let features = serde_json::to_string(task.features())
         .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
     let sql = "INSERT INTO task (device, key, features) VALUES (?1, ?2, ?3) \

@@ -10,7 +10,7 @@ const APPLICATION: i64 = 0x4854_5241;
 
 /// What makes each form from the one before. A step that was released is never edited: a new form
 /// is a new step.
-pub(super) const STEPS: [&str; 2] = [
+pub(super) const STEPS: [&str; 3] = [
     "
     CREATE TABLE device (
         id INTEGER PRIMARY KEY,
@@ -47,6 +47,18 @@ pub(super) const STEPS: [&str; 2] = [
 ",
     "
     ALTER TABLE choice ADD COLUMN finished INTEGER NOT NULL DEFAULT 1;
+",
+    "
+    CREATE TABLE cost (
+        device INTEGER NOT NULL REFERENCES device (id),
+        part TEXT NOT NULL,
+        kernels TEXT NOT NULL,
+        seconds REAL NOT NULL,
+        spread REAL NOT NULL,
+        at INTEGER NOT NULL,
+        PRIMARY KEY (device, part)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX cost_at ON cost (at);
 ",
 ];
 

@@ -163,7 +163,7 @@ fn what_others_wrote_is_refused() {
     for fault in
         [Store::open(&folder.file()).unwrap_err(), Store::open_to_read(&folder.file()).unwrap_err()]
     {
-        assert!(matches!(fault, StoreError::Newer { found: 99, known: 2, .. }), "{fault}");
+        assert!(matches!(fault, StoreError::Newer { found: 99, known: 3, .. }), "{fault}");
     }
     let path = folder.0.join("theirs");
     Connection::open(&path).unwrap().execute_batch("CREATE TABLE theirs (x)").unwrap();
@@ -208,9 +208,9 @@ fn the_oldest_go_first() {
         store.record(&device("1"), &task, &schedule, &measured(1.0, at)).unwrap();
         store.choose(&device("1"), &task, &choice("mr=1", at)).unwrap();
     }
-    assert_eq!(store.prune(10, 2).unwrap(), 0);
+    assert_eq!(store.prune(10, 2, 1).unwrap(), 0);
     // Eight rows of ten and one choice of two go, and with them all of the first task.
-    assert_eq!(store.prune(2, 1).unwrap(), 9);
+    assert_eq!(store.prune(2, 1, 1).unwrap(), 9);
     let rows = store.rows(&device("1"), "t1", 9).unwrap();
     assert_eq!(texts(&rows).iter().map(|row| row.1.as_str()).collect::<Vec<_>>(), ["mr=8", "mr=9"]);
     let tasks: i64 =
