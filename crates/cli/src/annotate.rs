@@ -36,19 +36,33 @@ pub(crate) fn print(outputs: &Outputs) {
         println!("nothing found");
         return;
     }
-    let columns: Vec<_> =
+    let mut columns: Vec<_> =
         tensors.iter().filter(|(_, tensor)| tensor.shape().first() == Some(&rows)).collect();
+    // Names and single numbers first.
+    columns.sort_by_key(|(_, tensor)| (tensor.dtype() != DType::String, tensor.len()));
+    let said = |row: usize| says(&tensors, row);
     let head: Vec<&str> =
         std::iter::once("#").chain(columns.iter().map(|(name, _)| *name)).collect();
     let mut table = show::table(&head, &[0]);
-    for row in 0..rows.min(ROWS_MAX) {
+    for row in (0..rows).filter(|&row| said(row)).take(ROWS_MAX) {
         let cells = columns.iter().map(|(_, tensor)| cell(tensor, row, rows));
         table.add_row(std::iter::once(row.to_string()).chain(cells).collect::<Vec<_>>());
     }
     println!("{table}");
-    if rows > ROWS_MAX {
-        println!("and {} more", rows - ROWS_MAX);
+    let shown = (0..rows).filter(|&row| said(row)).count();
+    if shown > ROWS_MAX {
+        println!("and {} more", shown - ROWS_MAX);
     }
+    if shown < rows {
+        println!("and {} of which nothing is said", rows - shown);
+    }
+}
+
+/// Whether a row has a name, or there are none: what a recogniser is not sure of has an empty one.
+fn says(tensors: &[(&str, &Tensor)], row: usize) -> bool {
+    let names = tensors.iter().find(|(name, _)| *name == "names");
+    let names = names.and_then(|(_, names)| names.as_strings().ok());
+    names.and_then(|names| names.get(row)).is_none_or(|name| !name.is_empty())
 }
 
 fn cell(tensor: &Tensor, row: usize, rows: usize) -> String {
@@ -60,7 +74,9 @@ fn cell(tensor: &Tensor, row: usize, rows: usize) -> String {
     let own = &numbers[row * width..][..width];
     let shown = own.iter().take(NUMBERS_MAX).map(|number| match tensor.dtype().is_int() {
         true => format!("{number:.0}"),
-        false => show::number(*number),
+        // Places in a picture need no more.
+        false if number.abs() >= 100.0 => format!("{number:.0}"),
+        false => format!("{number:.3}"),
     });
     let shown: Vec<String> = shown.collect();
     let more = if width > NUMBERS_MAX { ", .." } else { "" };
@@ -87,6 +103,9 @@ pub(crate) fn draw(
     let count = boxes.len() / 4;
     let thick = (picture.width().max(picture.height()) / 400).max(1) as i64;
     for (index, corners) in boxes.chunks_exact(4).enumerate() {
+        if names.get(index).is_some_and(String::is_empty) {
+            continue;
+        }
         let colour = Rgb(COLOURS[index % COLOURS.len()]);
         // What is far outside, or is no number, is at the border.
         let (w, h) = (picture.width() as f32, picture.height() as f32);
@@ -163,13 +182,7 @@ fn write(picture: &mut RgbImage, text: &str, (x, y): (i64, i64), size: i64, colo
 }
 
 /// Draws the letters of a line, each 8 places wide, each of `size` pixels.
-pub(crate) fn letters(
-    picture: &mut RgbImage,
-    text: &str,
-    (x, y): (i64, i64),
-    size: i64,
-    ink: Rgb<u8>,
-) {
+fn letters(picture: &mut RgbImage, text: &str, (x, y): (i64, i64), size: i64, ink: Rgb<u8>) {
     for (index, letter) in text.chars().enumerate() {
         let rows = font8x8::BASIC_FONTS.get(letter).or_else(|| font8x8::LATIN_FONTS.get(letter));
         let rows = rows.unwrap_or([0, 0x7e, 0x42, 0x42, 0x42, 0x42, 0x7e, 0]);

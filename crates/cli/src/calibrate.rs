@@ -61,6 +61,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         true => Machine::read(&args.output)?,
         false => Machine { name: "this machine".to_string(), ..Machine::default() },
     };
+    let folder = args.output.parent().filter(|folder| !folder.as_os_str().is_empty());
+    if let Some(folder) = folder.filter(|folder| !args.stdout && !folder.is_dir()) {
+        return Err(usage(format!("there is no folder {}", folder.display())));
+    }
     let ids: Vec<String> = match args.device.is_empty() {
         false => args.device.clone(),
         true => {
@@ -95,7 +99,13 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             let done = placing::practice(&seat, args.learn, SEED, &mut |done| {
                 bar.set_position((index * steps + CALIBRATE_STEPS + done) as u64);
             });
-            placing::keep_costs(store, &seat, done.with_context(|| id.clone())?)?;
+            let done = done.with_context(|| id.clone())?;
+            show::note(&format!(
+                "{id}: {} of {} networks ran, and are kept",
+                done.len(),
+                args.learn
+            ));
+            placing::keep_costs(store, &seat, done)?;
         }
     }
     bar.finish_and_clear();

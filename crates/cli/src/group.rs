@@ -67,6 +67,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     }
     let told = args.weight.iter().map(|(name, _)| name);
     let mut told = told.chain(args.input.iter().map(|(name, _)| name));
+    let twice = |at: usize| args.weight[..at].iter().any(|(name, _)| *name == args.weight[at].0);
+    if let Some(at) = (0..args.weight.len()).find(|&at| twice(at)) {
+        return Err(usage(format!("`--weight` of {} is given twice", args.weight[at].0)));
+    }
     if let Some(name) = told.find(|name| !names.contains(name)) {
         return Err(usage(format!("no model is called `{name}`; there are {}", names.join(", "))));
     }
@@ -129,7 +133,7 @@ fn tried(
 fn print(group: &Group) {
     let report = group.report();
     let millis = |seconds: f64| show::millis(seconds * 1e3);
-    let mut table = show::table(&["model", "runs", "device", "there", "best by itself"], &[1, 3]);
+    let mut table = show::table(&["model", "runs", "device", "alone there", "best alone"], &[1, 3]);
     for member in &report.members {
         let there = member.alone_s.get(&member.device).copied().unwrap_or(0.0);
         table.add_row([
@@ -141,8 +145,13 @@ fn print(group: &Group) {
         ]);
     }
     println!("{table}");
+    for member in &report.members {
+        for (device, reason) in &member.left {
+            println!("not used: {device} for {}: {reason}", member.name);
+        }
+    }
     let how = |turns: bool| if turns { "in turns" } else { "beside each other" };
-    let mut table = show::table(&["devices", "how", "a round", "busiest, expected"], &[2, 3]);
+    let mut table = show::table(&["devices", "how", "a round takes", "expected"], &[2, 3]);
     for Tried { devices, turns, predicted_s, round_s } in &report.tried {
         let devices = devices.join(", ");
         let cells = [millis(round_s.median), millis(*predicted_s)];

@@ -161,6 +161,16 @@ fn check(args: &How) -> Result<()> {
         ensure!(args.pictures.len() == 1, usage("a stream is read alone"));
         ensure!(args.repeat == 1, usage("a stream is read once: no --repeat"));
     }
+    if let Some(folder) = args.draw.as_deref().and_then(|folder| folder.canonicalize().ok()) {
+        ensure!(folder.is_dir(), usage(format!("{}: no folder", folder.display())));
+        let within = |path: &PathBuf| {
+            let own = if path.is_dir() { Some(path.as_path()) } else { path.parent() };
+            let own = own.map(|own| if own.as_os_str().is_empty() { Path::new(".") } else { own });
+            own.and_then(|own| own.canonicalize().ok()).is_some_and(|own| own == folder)
+        };
+        let same = args.pictures.iter().any(within);
+        ensure!(!same, usage("--draw: pictures that are read lie there; take another folder"));
+    }
     Ok(())
 }
 
@@ -231,7 +241,14 @@ fn session(pipeline: &Pipeline, args: &How) -> Result<Session> {
     if args.precision == Rounding::Bf16 {
         builder = builder.precision(Precision::Bf16);
     }
-    builder.build().map_err(or_usage)
+    let built = builder.build().map_err(or_usage);
+    built.with_context(|| match args.plan.is_none() && args.device != "cpu" {
+        true => format!(
+            "not on {0} alone; a plan gives it what it does: hetra plan FILE.toml -d cpu,{0}",
+            args.device
+        ),
+        false => "the pipeline".to_string(),
+    })
 }
 
 /// How long pictures took.
@@ -321,7 +338,7 @@ fn joined(pipeline: &Pipeline, gallery: Option<&Path>) -> Result<Graph> {
         let there = folder.is_dir();
         if !there {
             let folder = folder.display();
-            show::note(&format!("no folder `{folder}` (--gallery): without step `{step}`"));
+            show::note(&format!("no folder `{folder}`: without step `{step}` (see --gallery)"));
             lacking.push(step.clone());
         }
         there

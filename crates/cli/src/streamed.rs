@@ -107,7 +107,8 @@ impl<R: std::io::Read> Shared<'_, R> {
             return Ok(None);
         }
         drop(told);
-        let Some(file) = pictures.1.next()? else { return Ok(None) };
+        let next = pictures.1.next().with_context(|| format!("picture {}", pictures.0 + 1))?;
+        let Some(file) = next else { return Ok(None) };
         pictures.0 += 1;
         Ok(Some((pictures.0 - 1, file)))
     }

@@ -585,7 +585,7 @@ fn a_page_is_read() {
     assert_eq!(code, 0, "{err}");
     let found: serde_json::Value = serde_json::from_str(&out).expect("JSON");
     let texts = found["pictures"][0]["outputs"]["names"]["values"].to_string();
-    assert!(texts.contains("every chip") && texts.contains("checked"), "{texts}");
+    assert!(texts.contains("every model") && texts.contains("measured cost"), "{texts}");
 }
 
 #[test]

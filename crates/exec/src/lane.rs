@@ -3,10 +3,12 @@
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use hetra_device::Device;
+
+use crate::turns::{Turn, Turns};
 
 /// Most jobs that wait for a device; what comes then is refused.
 const JOBS_MAX: usize = 1024;
@@ -35,8 +37,7 @@ pub(crate) type Job = Box<dyn FnOnce() + Send>;
 pub(crate) struct Lane {
     pub(crate) device: Arc<dyn Device>,
     pub(crate) cores: Vec<usize>,
-    turns: Mutex<Turns>,
-    ended: Condvar,
+    turns: Turns,
     /// To the thread of the device, once there is one.
     jobs: OnceLock<Option<SyncSender<Job>>>,
     health: Mutex<Health>,
@@ -57,22 +58,11 @@ struct Health {
     busy_since: Option<Instant>,
 }
 
-#[derive(Default)]
-struct Turns {
-    /// The number that the next one draws.
-    next: u64,
-    /// The number whose turn it is.
-    now: u64,
-}
-
-/// The turn of whoever holds it.
-pub(crate) struct Turn<'a>(&'a Lane);
-
 impl Lane {
     pub(crate) fn new(seat: Seat) -> Lane {
         let Seat { device, cores } = seat;
-        let (turns, ended, jobs) = (Mutex::default(), Condvar::new(), OnceLock::new());
-        Lane { device, cores, turns, ended, jobs, health: Mutex::default() }
+        let (turns, jobs) = (Turns::default(), OnceLock::new());
+        Lane { device, cores, turns, jobs, health: Mutex::default() }
     }
 
     fn health(&self) -> MutexGuard<'_, Health> {
@@ -148,19 +138,9 @@ impl Lane {
         made.unwrap_or_else(|panic: Box<dyn Any + Send>| std::panic::resume_unwind(panic))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Turns> {
-        self.turns.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Waits until all that came before have had their turn.
     pub(crate) fn turn(&self) -> Turn<'_> {
-        let mut turns = self.lock();
-        let mine = turns.next;
-        turns.next += 1;
-        while turns.now != mine {
-            turns = self.ended.wait(turns).unwrap_or_else(PoisonError::into_inner);
-        }
-        Turn(self)
+        self.turns.wait()
     }
 }
 
@@ -201,17 +181,8 @@ fn bind(cores: &[usize]) {
     let _ = cores;
 }
 
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        self.0.lock().now += 1;
-        self.0.ended.notify_all();
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
     use hetra_device::NullDevice;
 
     use super::*;
@@ -228,32 +199,5 @@ mod tests {
         assert!(lane.failures() == 2 && lane.is_out(None));
         lane.works();
         assert!(lane.failures() == 0 && !lane.is_out(None));
-    }
-
-    #[test]
-    fn one_at_a_time_in_the_order_of_coming() {
-        let device: Arc<dyn Device> = Arc::new(NullDevice::default());
-        let lane = Lane::new(device.into());
-        let inside = AtomicUsize::new(0);
-        let order = Mutex::new(Vec::new());
-        std::thread::scope(|scope| {
-            let first = lane.turn();
-            for index in 0..4 {
-                let (lane, inside, order) = (&lane, &inside, &order);
-                scope.spawn(move || {
-                    let _turn = lane.turn();
-                    assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0);
-                    order.lock().unwrap().push(index);
-                    std::thread::yield_now();
-                    inside.fetch_sub(1, Ordering::SeqCst);
-                });
-                // Each waits before the next one comes.
-                while lane.lock().next != index + 2 {
-                    std::thread::yield_now();
-                }
-            }
-            drop(first);
-        });
-        assert_eq!(*order.lock().unwrap(), [0, 1, 2, 3]);
     }
 }

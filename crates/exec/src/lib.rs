@@ -20,6 +20,7 @@ mod run;
 mod simulated;
 mod spare;
 mod trace;
+mod turns;
 
 pub use alone::Alone;
 pub use engine::{Engine, ExecError, Stop};
@@ -27,3 +28,4 @@ pub use lane::Seat;
 pub use options::{Cancel, RunOptions};
 pub use simulated::Simulated;
 pub use trace::{Event, StepTime, Trace};
+pub use turns::{Turn, Turns};

@@ -60,10 +60,14 @@ impl Joiner<'_> {
     pub(crate) fn file(&self, params: &Params<'_>, name: &str) -> Result<PathBuf, PipelineError> {
         let mut files = self.folders.iter().map(|folder| folder.join(name));
         files.find(|file| file.is_file()).ok_or_else(|| {
-            let folders = self.folders.iter().map(|folder| format!("`{}`", folder.display()));
-            let folders = folders.collect::<Vec<_>>().join(" or ");
-            params
-                .fault(format!("no `{name}` in {folders}; `--models FOLDER` says where models are"))
+            let shown = |folder: &PathBuf| match folder.as_os_str().is_empty() {
+                true => "this folder".to_string(),
+                false => format!("`{}`", folder.display()),
+            };
+            let folders = self.folders.iter().map(shown).collect::<Vec<_>>().join(" or ");
+            params.fault(format!(
+                "no `{name}` in {folders}; `hetra pipeline --models FOLDER` looks elsewhere, too"
+            ))
         })
     }
 

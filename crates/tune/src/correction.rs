@@ -43,7 +43,7 @@ const TIMES_MAX: f64 = 1e3;
 /// The newest of so many examples is held out to find the spread: those of other models than most.
 const HELD: usize = 5;
 /// Most parts that are learned from.
-const PARTS_MAX: usize = 40_000;
+const PARTS_MAX: usize = 15_000;
 /// Fewest examples that are learned from.
 pub const EXAMPLES_MIN: usize = 20;
 /// Most examples that are learned from: the last ones.

@@ -127,7 +127,8 @@ mod tests {
             (0..20).map(|at| vec![Some(1.0 + at as f64), None, Some(1.5)]).collect();
         let load = Load { seconds: &seconds, weights: &[1; 20], host: &[true, false, false] };
         let found = assignments(&load, 3, &[0; 20]);
-        assert!(found[0].busiest_s < 25.0, "{found:?}");
+        // All of them on the last device would take 30.
+        assert!(found[0].busiest_s < 30.0, "{found:?}");
         assert!(found[0].device.iter().all(|&device| device != 1));
     }
 }

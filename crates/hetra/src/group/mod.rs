@@ -9,12 +9,12 @@
 //! itself on its best device.
 
 mod choose;
-mod turns;
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use hetra_exec::Seat;
+use hetra_exec::{Seat, Turns};
 use hetra_ir::Type;
 use hetra_onnx::Model;
 use hetra_tensor::{Tensor, Value, element_count};
@@ -26,7 +26,6 @@ use crate::placing::{Certificate, Sample, compare, gate_error, on_host};
 use crate::session::Session;
 
 use choose::{Assignment, Load, assignments};
-use turns::Turns;
 
 /// Most models of a group, and devices.
 pub const MEMBERS_MAX: usize = 16;
@@ -183,8 +182,10 @@ pub struct Planned {
     pub device: String,
     /// The device on which it is the fastest by itself.
     pub best_alone: String,
-    /// Seconds of a run by itself, on each device that runs it.
-    pub alone_s: std::collections::BTreeMap<String, f64>,
+    /// Seconds of a run by itself, on each device that may do it.
+    pub alone_s: BTreeMap<String, f64>,
+    /// Why other devices do not.
+    pub left: BTreeMap<String, String>,
 }
 
 /// An assignment that was measured.
@@ -322,10 +323,15 @@ struct Alone {
     seconds: f64,
 }
 
+/// By model and device, and, by model, why devices do not.
+type AllAlone = (Vec<Vec<Option<Alone>>>, Vec<BTreeMap<String, String>>);
+
 /// What is known of models by themselves.
 struct Known<'a> {
     /// By model and device; none where a device does not run it.
     alone: Vec<Vec<Option<Alone>>>,
+    /// Why devices do not, by model.
+    left: Vec<BTreeMap<String, String>>,
     /// The best device of each model.
     best: Vec<usize>,
     weights: Vec<u32>,
@@ -363,8 +369,9 @@ impl Planner {
 
     fn plan(self) -> Result<Group, Error> {
         let inputs = self.members.iter().map(sample_inputs).collect::<Result<Vec<_>, _>>()?;
-        let alone = self.alone(&inputs)?;
+        let (alone, left) = self.alone(&inputs)?;
         let known = Known {
+            left,
             best: alone.iter().map(|row| best(row)).collect(),
             weights: self.weights(&alone),
             host: self.seats.iter().map(|seat| on_host(seat.device.info())).collect(),
@@ -442,37 +449,44 @@ impl Planner {
             device: self.id(device[index]).to_string(),
             best_alone: self.id(known.best[index]).to_string(),
             alone_s: (0..self.seats.len()).filter_map(alone).collect(),
+            left: known.left[index].clone(),
         }
     }
 
-    /// Every model by itself on every device; none where a device does not run it.
-    fn alone(&self, inputs: &[Vec<(String, Value)>]) -> Result<Vec<Vec<Option<Alone>>>, Error> {
-        let mut all = Vec::new();
+    /// Every model by itself on every device; none where a device does not run it, and why.
+    fn alone(&self, inputs: &[Vec<(String, Value)>]) -> Result<AllAlone, Error> {
+        let (mut all, mut left) = (Vec::new(), Vec::new());
         for (member, inputs) in self.members.iter().zip(inputs) {
-            let (mut reasons, mut wanted) = (Vec::new(), None);
+            let (mut reasons, mut wanted) = (BTreeMap::new(), None);
             let mut row = Vec::new();
             for device in 0..self.seats.len() {
                 let found = self.one(member, device, inputs, &mut wanted);
                 let found = found.map_err(|reason| {
-                    reasons.push(format!("{}: {reason}", self.id(device)));
+                    reasons.insert(self.id(device).to_string(), reason);
                 });
                 row.push(found.ok());
             }
             // What nobody will be assigned to need not stay.
             let seconds = |alone: &Option<Alone>| alone.as_ref().map(|alone| alone.seconds);
             let least = row.iter().filter_map(seconds).fold(f64::INFINITY, f64::min);
-            for alone in &mut row {
-                if seconds(alone).is_some_and(|seconds| seconds > least * HOPELESS) {
+            for (device, alone) in row.iter_mut().enumerate() {
+                if let Some(times) = seconds(alone).map(|seconds| seconds / least)
+                    && times > HOPELESS
+                {
                     *alone = None;
+                    let reason = format!("it takes {times:.0} times as long as the best one");
+                    reasons.insert(self.id(device).to_string(), reason);
                 }
             }
             if row.iter().all(Option::is_none) {
-                let (name, reasons) = (member.name.clone(), reasons.join("; "));
+                let reasons = reasons.iter().map(|(id, reason)| format!("{id}: {reason}"));
+                let (name, reasons) = (member.name.clone(), reasons.collect::<Vec<_>>().join("; "));
                 return Err(GroupError::NoDevice { name, reasons }.into());
             }
             all.push(row);
+            left.push(reasons);
         }
-        Ok(all)
+        Ok((all, left))
     }
 
     /// A model by itself; `wanted` is what the first device gave.

@@ -83,7 +83,9 @@ impl Net<'_> {
     /// Channels to go on with, of which there are not too many products.
     fn channels(&mut self, x: Map, window: usize) -> usize {
         let places = x.side[0] * x.side[1];
-        let fits = |out: &usize| places * out * x.channels * window < MACS_MAX / 3;
+        let fits = |out: &usize| {
+            places * out * x.channels * window < MACS_MAX / 3 && places * out <= ELEMENTS_MAX
+        };
         let all: Vec<usize> = CHANNELS.into_iter().filter(fits).collect();
         if all.is_empty() { CHANNELS[0] } else { self.pick(&all) }
     }

@@ -10,7 +10,7 @@ use hetra_tune::CostPart;
 
 use crate::error::Error;
 use crate::placing::accept::{Certificate, compare};
-use crate::placing::costs::{CostSource, part_key, parts_of};
+use crate::placing::costs::{CostSource, Costing, part_key, parts_of};
 use crate::placing::file::Considered;
 use crate::placing::gate;
 use crate::placing::gauge::SINGLE_TOGETHER;
@@ -194,6 +194,10 @@ impl Planner<'_> {
             keeps.then(form).flatten()
         };
         let forms: Vec<Option<TaskForm>> = tasks.all.iter().map(form).collect();
+        if self.options.costing == Costing::Predict {
+            self.say("learns what parts take".to_string());
+            self.of += 1;
+        }
         let found = self.known(tasks, &forms, singles);
         let is_run = |device: usize, found: &Found| match found {
             Found::Open => true,

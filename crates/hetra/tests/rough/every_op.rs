@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
+use crate::random::Random;
 use crate::set_limits;
 use crate::watch::Watch;
 use hetra::{DType, Device, Dim, Graph, Node, Session, Tensor, Type, Value};
@@ -17,31 +18,6 @@ use hetra_ops::{ALL_OPS, OpDef};
 const DRAWS: u64 = 300;
 /// Distinct faults that are shown.
 const SHOWN_MAX: usize = 40;
-
-/// A counter-based generator (splitmix64).
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound.max(1) as u64) as usize
-    }
-
-    fn percent(&mut self, chance: usize) -> bool {
-        self.below(100) < chance
-    }
-
-    fn pick<T: Clone>(&mut self, from: &[T]) -> T {
-        from[self.below(from.len())].clone()
-    }
-}
 
 #[test]
 fn no_operator_panics_or_differs_on_random_arguments() {
@@ -92,7 +68,7 @@ fn attempt(
     def: &OpDef,
     draw: u64,
 ) -> Result<bool, (String, String)> {
-    let mut random = Random(def.name.bytes().fold(draw, |seed, byte| {
+    let mut random = Random::new(def.name.bytes().fold(draw, |seed, byte| {
         seed.wrapping_mul(0x0100_0000_01b3).wrapping_add(u64::from(byte))
     }));
     let (mut graph, inputs) = draw_graph(&mut random, def);
@@ -227,8 +203,8 @@ fn draw_graph(random: &mut Random, def: &OpDef) -> (Graph, Vec<(String, Value)>)
 fn draw_dtype(random: &mut Random) -> DType {
     use DType::{Bool, F16, F32, F64, I32, I64, U8};
     match random.percent(80) {
-        true => random.pick(&[F32, F32, F32, I64, I64, F16, U8, I32, Bool, F64]),
-        false => random.pick(&DType::all().collect::<Vec<_>>()),
+        true => random.one(&[F32, F32, F32, I64, I64, F16, U8, I32, Bool, F64]),
+        false => random.one(&DType::all().collect::<Vec<_>>()),
     }
 }
 
@@ -236,9 +212,9 @@ fn draw_tensor(random: &mut Random, shape: Option<&[usize]>, dtype: Option<DType
     let shape: Vec<usize> = match shape {
         Some(shape) => shape.to_vec(),
         None => {
-            let rank = random.pick(&[0, 1, 1, 2, 2, 3, 3, 4, 4, 4, 5, 6]);
+            let rank = random.one(&[0, 1, 1, 2, 2, 3, 3, 4, 4, 4, 5, 6]);
             let extents = [0, 1, 1, 2, 2, 2, 3, 3, 4, 4, 5, 8];
-            (0..rank).map(|_| random.pick(&extents)).collect()
+            (0..rank).map(|_| random.one(&extents)).collect()
         }
     };
     let dtype = dtype.unwrap_or_else(|| draw_dtype(random));
@@ -250,7 +226,7 @@ fn draw_tensor(random: &mut Random, shape: Option<&[usize]>, dtype: Option<DType
     let wild = random.percent(15);
     let values: Vec<f64> = (0..count)
         .map(|_| match wild {
-            true => random.pick(&[0.0, -1.0, 1e9, -1e9, 1e30, f64::NAN, f64::INFINITY, 9.3e18]),
+            true => random.one(&[0.0, -1.0, 1e9, -1e9, 1e30, f64::NAN, f64::INFINITY, 9.3e18]),
             false => random.below(9) as f64 - 3.0 + 0.5 * random.below(2) as f64,
         })
         .collect();
@@ -264,7 +240,7 @@ fn draw_type(random: &mut Random, tensor: &Tensor) -> Type {
         let dim = |&extent: &usize| match random.below(3) {
             0 => Dim::Known(extent),
             1 => Dim::Unknown,
-            _ => Dim::Sym(random.pick(&["n", "m"]).into()),
+            _ => Dim::Sym(random.one(&["n", "m"]).into()),
         };
         tensor.shape().iter().map(dim).collect()
     };
@@ -279,19 +255,19 @@ fn draw_type(random: &mut Random, tensor: &Tensor) -> Type {
 fn draw_int(random: &mut Random) -> i64 {
     match random.percent(85) {
         true => random.below(8) as i64 - 2,
-        false => random.pick(&[i64::MAX, i64::MIN, 1 << 31, 1 << 40, -1 << 40, 1 << 62, 255, 16]),
+        false => random.one(&[i64::MAX, i64::MIN, 1 << 31, 1 << 40, -1 << 40, 1 << 62, 255, 16]),
     }
 }
 
 fn draw_ints(random: &mut Random) -> Vec<i64> {
     let plain = random.percent(70);
-    let count = random.pick(&[0, 1, 2, 2, 2, 3, 4, 4, 4, 6, 8]);
+    let count = random.one(&[0, 1, 2, 2, 2, 3, 4, 4, 4, 6, 8]);
     let int = |_| if plain { 1 + random.below(3) as i64 } else { draw_int(random) };
     (0..count).map(int).collect()
 }
 
 fn draw_float(random: &mut Random) -> f32 {
-    random.pick(&[0.0, 1.0, 0.5, -1.0, 2.0, 1e-5, f32::NAN, f32::INFINITY, -1e30, 1e30])
+    random.one(&[0.0, 1.0, 0.5, -1.0, 2.0, 1e-5, f32::NAN, f32::INFINITY, -1e30, 1e30])
 }
 
 fn draw_word(random: &mut Random) -> String {
@@ -353,7 +329,7 @@ fn draw_word(random: &mut Random) -> String {
         "LOWER",
         "\u{e9}",
     ];
-    random.pick(WORDS).to_string()
+    random.one(WORDS).to_string()
 }
 
 /// Names of integer attributes; the more operators have it, the more often it stands here.
@@ -492,12 +468,12 @@ const STR: &[&str] = &[
 
 fn draw_attr(random: &mut Random) -> (&'static str, Attr) {
     match random.below(10) {
-        0..4 => (random.pick(INT), draw_int(random).into()),
-        4..7 => (random.pick(INTS), draw_ints(random).into()),
-        7 => (random.pick(FLOAT), draw_float(random).into()),
-        8 => (random.pick(STR), draw_word(random).into()),
+        0..4 => (random.one(INT), draw_int(random).into()),
+        4..7 => (random.one(INTS), draw_ints(random).into()),
+        7 => (random.one(FLOAT), draw_float(random).into()),
+        8 => (random.one(STR), draw_word(random).into()),
         _ => (
-            random.pick(&["value", "activations"]),
+            random.one(&["value", "activations"]),
             match random.below(2) {
                 0 => draw_tensor(random, None, None).into(),
                 _ => Attr::Strs(vec![draw_word(random); random.below(4)]),

@@ -4,6 +4,7 @@
 // What tests share.
 #[path = "../suite/places.rs"]
 mod places;
+mod random;
 mod watch;
 mod wire;
 

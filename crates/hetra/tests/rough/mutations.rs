@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Instant;
 
+use crate::random::Random;
 use crate::watch::Watch;
 use crate::wire::{Data, Field};
 use crate::{places, set_limits, watch, wire};
@@ -29,27 +30,6 @@ const WORK_MAX: f64 = 2e8;
 const LARGE_RARITY: usize = 64;
 /// Distinct panics that are shown.
 const SHOWN_MAX: usize = 40;
-
-/// A counter-based generator (splitmix64).
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound.max(1) as u64) as usize
-    }
-
-    fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
-        &from[self.below(from.len())]
-    }
-}
 
 /// What became of the mutants.
 #[derive(Default)]
@@ -150,7 +130,7 @@ fn live(bytes: &[u8], device: &Arc<dyn Device>, tally: &Tally, seed: u64) {
     }
     let Ok(session) = Session::builder().graph(graph).on(device.clone()).build() else { return };
     count(&tally.built);
-    let mut random = Random(seed);
+    let mut random = Random::new(seed);
     let ports = session.inputs();
     let open = ports.iter().filter(|port| !port.has_default);
     let inputs: Option<Vec<(String, Value)>> =
@@ -389,7 +369,7 @@ const SOURCES: &[&str] = &[
 
 /// Mutant `number`: the same bytes every time.
 fn mutant(seeds: &[Seed], number: usize) -> Vec<u8> {
-    let mut random = Random(number as u64);
+    let mut random = Random::new(number as u64);
     // The first is large, and mostly weights: changes there say little and take long.
     let seed = if random.below(LARGE_RARITY) == 0 { &seeds[0] } else { random.pick(&seeds[1..]) };
     let rounds = 1 + random.below(3);

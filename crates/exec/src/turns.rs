@@ -1,15 +1,15 @@
-//! Runs one after the other, in the order in which they came.
+//! One after the other, in the order in which they came.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-/// A queue.
-#[derive(Default)]
-pub(super) struct Turns {
+/// A queue, of any length: whoever stands in it is a thread that waits.
+#[derive(Debug, Default)]
+pub struct Turns {
     state: Mutex<State>,
     ended: Condvar,
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct State {
     /// The number of who comes next.
     next: u64,
@@ -18,7 +18,8 @@ struct State {
 }
 
 /// Held while it is one's turn.
-pub(super) struct Turn<'a>(&'a Turns);
+#[must_use]
+pub struct Turn<'a>(&'a Turns);
 
 impl Turns {
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -26,7 +27,7 @@ impl Turns {
     }
 
     /// Waits for all that came before.
-    pub(super) fn wait(&self) -> Turn<'_> {
+    pub fn wait(&self) -> Turn<'_> {
         let mut state = self.lock();
         let own = state.next;
         state.next += 1;
