@@ -9,9 +9,8 @@
 import argparse
 import json
 import subprocess
-import sys
 
-from pages import keep, options, render
+from pages import keep, parsed
 from report import grid
 
 DEVICES = ["opencl:0", "wgpu:0", "openvino", "ort", "sim:l4"]
@@ -70,10 +69,7 @@ def main():
     add("--model", help="the model, an ONNX file")
     add("--runs", type=int, default=1005, help="runs in all")
     add("--devices", nargs="+", default=DEVICES)
-    options(parser)
-    args = parser.parse_args()
-    if args.render_only:
-        sys.exit(0 if render(args.render_only, FILES, args.check) else 1)
+    args = parsed(parser, FILES)
     command = [args.program, args.model, str(args.runs), *args.devices]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     model = args.model.rsplit("/", 1)[-1]

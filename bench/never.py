@@ -103,8 +103,9 @@ def page(data):
         "",
         f"{data['cpu']}, {data['date']}. {len({one['model'] for one in rows})} models on sets of devices, each",
         f"for two goals: {len(rows)} plans. A plan and every device of its set ran in turn, {ROUNDS} rounds (up to",
-        f"{ROUNDS * AGAIN} where it seemed worse), each in a process of its own for {SECONDS} s; the least counts. `opencl` and `wgpu` are played by",
-        "the host's processor (PoCL, lavapipe). Devices that give wrong results for a model do not count.",
+        f"{ROUNDS * AGAIN} where it seemed worse), each in a process of its own for {SECONDS} s; the least counts.",
+        "`opencl` and `wgpu` are played by the host's processor (PoCL, lavapipe). Devices that give wrong results for",
+        "a model do not count.",
         "",
         f"**Plan over best device: median {statistics.median(ratios):.3f}, most {max(ratios):.3f};"
         f" {len(over)} of {len(rows)} beyond {WORST}; least {min(ratios):.3f}; {len(failed)} failed.**",
@@ -129,10 +130,7 @@ def main():
     add("--hetra", help="the command")
     add("--models", type=Path, help="a folder of folders of ONNX files")
     add("--limit", type=int, default=0, help="so many pairs of a model and a set, evenly chosen; 0: all")
-    pages.options(parser)
-    args = parser.parse_args()
-    if args.render_only:
-        return 0 if pages.render(args.render_only, FILES, args.check) else 1
+    args = pages.parsed(parser, FILES)
     models = sorted(args.models.glob("*/*.onnx"))
     sets = [["cpu", *others] for count in range(1, len(OTHERS) + 1)
             for others in itertools.combinations(OTHERS, count)]
@@ -153,8 +151,7 @@ def main():
                     told = found.get("failed") or f"{found['chosen']} {ratio(found):.3f}"
                     print(found["model"], goal, ",".join(devices), told, file=sys.stderr)
     pages.keep(rows, args.out / "never.json", FILES)
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -29,12 +29,17 @@ def render(figures, files, check):
     return same
 
 
-def options(parser):
-    """Options of every script that writes a page."""
+def parsed(parser, files):
+    """What was asked for, with the options of every script that writes a page; one that only writes
+    its page again ends here."""
     add = parser.add_argument
     add("--out", type=Path, default=Path("docs"), help="where figures and page go")
     add("--render-only", type=Path, metavar="JSON", help="measure nothing; write the page again")
     add("--check", action="store_true", help="with --render-only: compare, write nothing")
+    args = parser.parse_args()
+    if args.render_only:
+        sys.exit(0 if render(args.render_only, files, args.check) else 1)
+    return args
 
 
 def keep(rows, path, files, **more):

@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 
 import chart as drawing
-from pages import keep, options, render
+from pages import keep, parsed
 from report import grid
 
 # What others reach on the same graphs. Latency: 12 s of annealing that begins with HEFT, one seed.
@@ -244,10 +244,7 @@ def main():
     add("--graphs", help="the folder of the workloads")
     add("--filter", default="", help="only graphs whose path holds this; writes no page")
     add("--rows", type=Path, help="lines that the example printed before, in the place of a run")
-    options(parser)
-    args = parser.parse_args()
-    if args.render_only:
-        sys.exit(0 if render(args.render_only, FILES, args.check) else 1)
+    args = parsed(parser, FILES)
     if args.rows:
         rows = [json.loads(line) for line in args.rows.read_text().splitlines()]
     else:

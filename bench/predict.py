@@ -11,7 +11,6 @@ import argparse
 import json
 import statistics
 import subprocess
-import sys
 from pathlib import Path
 
 import pages
@@ -61,6 +60,7 @@ def page(data):
         "tasks that a plan places, about 48 of a model, each run by itself. All of these devices are played",
         "by the processor.",
         "",
+        *([data["note"], ""] if "note" in data else []),
         "| device | models | mean error | median | parts | within 20 % |",
         "|---|---:|---:|---:|---:|---:|",
     ]
@@ -89,10 +89,7 @@ def main():
     add("--program", help="the built example of crates/hetra")
     add("--models", type=Path, help="a folder of folders of ONNX files")
     add("--devices", nargs="+", default=DEVICES)
-    pages.options(parser)
-    args = parser.parse_args()
-    if args.render_only:
-        return 0 if pages.render(args.render_only, FILES, args.check) else 1
+    args = pages.parsed(parser, FILES)
     rows = []
     models = sorted(args.models.glob("*/*.onnx"))
     for device in args.devices:
@@ -102,8 +99,7 @@ def main():
     pages.keep(rows, args.out / "prediction.json", FILES)
     for line in summary(rows):
         print(*line)
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -11,11 +11,10 @@ import json
 import math
 import statistics
 import subprocess
-import sys
 from pathlib import Path
 
 import chart as drawing
-from pages import keep, options, render
+from pages import keep, parsed
 from report import grid
 
 TARGET = 0.25  # the median error of devices that are calibrated
@@ -140,10 +139,7 @@ FILES = {"SIMULATION.md": page, "simulation.svg": chart}
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--program", help="the built example of crates/cost")
-    options(parser)
-    args = parser.parse_args()
-    if args.render_only:
-        sys.exit(0 if render(args.render_only, FILES, args.check) else 1)
+    args = parsed(parser, FILES)
     done = subprocess.run([args.program], stdout=subprocess.PIPE, text=True, check=True)
     rows = json.loads(done.stdout)
     keep(rows, args.out / "simulation.json", FILES)

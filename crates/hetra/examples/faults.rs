@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hetra::placing::{self, PlanFile, PlanOptions};
-use hetra::{Faults, Faulty, Graph, RunOptions, Seat, Session, Tensor, Value};
+use hetra::{Faults, Faulty, Graph, RunOptions, Seat, Session, Value};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -55,12 +55,8 @@ fn plan(graph: &Graph, seats: &[Seat], inputs: &[Value]) -> Result<PlanFile> {
 
 fn random(graph: &Graph) -> Result<Vec<(String, Value)>> {
     let input = |&id: &hetra::ValueId| {
-        let dims = graph.ty(id).dims().ok_or("an input that is no tensor")?.to_vec();
-        let shape: Vec<usize> = dims.iter().map(|dim| dim.known().unwrap_or(1)).collect();
-        let count: usize = shape.iter().product();
-        let numbers: Vec<f32> = (0..count).map(|at| ((at * 37) % 101) as f32 / 101.0).collect();
-        let value = Value::from(Tensor::from_slice(&shape, &numbers)?);
-        Ok((graph.value(id).name.clone(), value))
+        let value = hetra::made_up(graph.ty(id), &|_| 1, u64::from(id.0));
+        Ok((graph.value(id).name.clone(), value.ok_or("an input that is no tensor")?))
     };
     graph.inputs.iter().map(input).collect()
 }

@@ -47,6 +47,7 @@ mod described;
 mod error;
 pub mod group;
 mod int8;
+mod made_up;
 mod outputs;
 mod parts;
 mod pending;
@@ -85,6 +86,7 @@ pub use hetra_onnx::{
 pub use hetra_pass::{Claim, Options as PassOptions, PASSES, Report as PassReport};
 pub use hetra_place::POLICIES;
 pub use hetra_tensor::{DType, Element, Tensor, TensorError, TensorView, Value};
+pub use made_up::made_up;
 pub use outputs::Outputs;
 pub use pending::Pending;
 pub use precision::{Inputs, Int8Report, Precision, PrecisionReport, Verdict};

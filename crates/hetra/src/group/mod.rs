@@ -15,9 +15,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use hetra_exec::{Seat, Turns};
-use hetra_ir::Type;
 use hetra_onnx::Model;
-use hetra_tensor::{Tensor, Value, element_count};
+use hetra_tensor::Value;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
@@ -561,20 +560,8 @@ fn sample_inputs(member: &Member) -> Result<Vec<(String, Value)>, Error> {
     let input = |&id: &hetra_ir::ValueId| {
         let (name, ty) = (graph.value(id).name.clone(), graph.ty(id));
         let none = || GroupError::NoInput { name: member.name.clone(), input: name.clone() };
-        let value = made_up(ty).ok_or_else(none)?;
+        let value = crate::made_up(ty, &|_| 1, u64::from(id.0)).ok_or_else(none)?;
         Ok((name, value))
     };
     needed.map(input).collect()
-}
-
-/// A value of a type: small numbers that differ; open extents are 1.
-fn made_up(ty: &Type) -> Option<Value> {
-    let (dtype, dims) = (ty.dtype()?, ty.dims()?);
-    let shape: Vec<usize> = dims.iter().map(|dim| dim.known().unwrap_or(1)).collect();
-    let count = element_count(&shape).ok()?;
-    if dtype == hetra_tensor::DType::F32 {
-        let numbers: Vec<f32> = (0..count).map(|at| ((at * 37) % 101) as f32 / 101.0).collect();
-        return Some(Tensor::from_slice(&shape, &numbers).ok()?.into());
-    }
-    Some(Tensor::zeros(dtype, &shape).ok()?.into())
 }

@@ -156,8 +156,7 @@ const TOGETHER: usize = 16;
 
 fn practised(graph: &Graph, seat: &Seat) -> Result<(Ready, Surveyed), Error> {
     let types: Vec<Type> = graph.inputs.iter().map(|&id| graph.ty(id).clone()).collect();
-    let inputs = graph.inputs.iter().map(|&id| crate::calibrate::input(graph, id));
-    let inputs = inputs.collect::<Result<Vec<Value>, _>>()?;
+    let inputs = crate::calibrate::inputs(graph);
     let surveyed = Surveyed {
         first: graph.name.clone(),
         nodes: graph.nodes.len(),
