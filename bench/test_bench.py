@@ -273,12 +273,23 @@ class PlacedPages(unittest.TestCase):
         self.assertIn("| y | 0.70 (1.00) |", page)
 
     def test_plans_that_are_worse_are_told(self):
-        def row(plan, best):
+        def row(plan, best, predicted):
             return {"model": "m", "devices": ["cpu", "ort"], "goal": "latency", "chosen": "cpu", "best": "ort",
-                    "plan_s": plan, "best_s": best}
+                    "plan_s": plan, "best_s": best, "predicted": {"cpu": [predicted, 1.0], "ort": [1.0, 1.0]}}
 
-        page = never.page({"rows": [row(1.0, 1.0), row(1.1, 1.0)], "cpu": "a chip", "date": "a day"})
+        rows = [row(1.0, 1.0, 1.1), row(1.1, 1.0, 1.1)]
+        page = never.page({"rows": rows, "cpu": "a chip", "date": "a day"})
         self.assertIn("most 1.100; 1 of 2 beyond 1.03", page)
+        self.assertIn("| `cpu` | 1 | 10.0% | 10.0% |", page)
+        self.assertIn("| m | latency | 2 | cpu, ort | cpu | ort | 1100.000 | 1000.000 | 1.100 |", page)
+
+    def test_what_seems_worse_is_run_again(self):
+        times = {"plan": [2.0] * never.ROUNDS + [1.0], "cpu": [1.0] * 9, "wgpu": [never.FAR + 1.0]}
+        ways = {name: ["-d", name] if name != "plan" else ["--plan", name] for name in times}
+        took = never.compared(ways, [("plan", ["cpu", "wgpu"])], lambda how: times[how[1]].pop(0))
+        self.assertEqual(took, {"plan": 1.0, "cpu": 1.0, "wgpu": never.FAR + 1.0})
+        failing = never.compared({"plan": ["--plan", "p"]}, [("plan", [])], lambda how: None)
+        self.assertEqual(failing, {"plan": None})
 
 
 if __name__ == "__main__":

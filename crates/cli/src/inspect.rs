@@ -300,7 +300,12 @@ fn print_report(model: &hetra_onnx::Model, report: &Report, args: &Args) {
         name => format!("{name}, "),
     };
     let opsets = opsets.join(", ");
-    println!("{}: {producer}IR {}, {opsets}\n", args.model.display(), info.ir_version);
+    // A pipeline has none.
+    let version = match info.ir_version {
+        0 => String::new(),
+        version => format!("IR {version}, "),
+    };
+    println!("{}: {producer}{version}{opsets}\n", args.model.display());
     print_ports(graph);
     let mut table = show::table(&["op", "count", "multiply-adds"], &[1, 2]);
     let mut rows: Vec<_> = report.rows.iter().collect();

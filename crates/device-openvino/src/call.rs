@@ -208,6 +208,14 @@ pub(crate) fn version() -> String {
     }
 }
 
+impl Model {
+    /// Whether an extent of it is known only in a run.
+    pub(crate) fn is_dynamic(&self) -> bool {
+        // SAFETY: `self` is alive, and only read.
+        unsafe { sys::ov_model_is_dynamic(self.0) }
+    }
+}
+
 impl Compiled {
     pub(crate) fn request(&self) -> Result<Request> {
         let mut request = ptr::null_mut();
@@ -297,11 +305,13 @@ impl From<OvError> for Fault {
 }
 
 impl Request {
-    /// Runs on these inputs; outputs come into what is given, else into new tensors.
+    /// Runs on these inputs; outputs come into what is given, else into new tensors. The work is
+    /// done by the caller's thread, or by one of the library's.
     pub(crate) fn run(
         &mut self,
         inputs: &[&Tensor],
         given: Vec<Option<Tensor>>,
+        by_library_thread: bool,
     ) -> std::result::Result<Vec<Tensor>, Fault> {
         // They live until the run has ended.
         let mut wrapped = Vec::with_capacity(inputs.len() + given.len());
@@ -336,7 +346,17 @@ impl Request {
             wrapped.push(tensor);
         }
         // SAFETY: the request is alive, and nobody else uses it (`&mut`).
-        check(unsafe { sys::ov_infer_request_infer(self.0) })?;
+        check(unsafe {
+            match by_library_thread {
+                true => sys::ov_infer_request_start_async(self.0),
+                false => sys::ov_infer_request_infer(self.0),
+            }
+        })?;
+        if by_library_thread {
+            // SAFETY: as above; nothing returns between the start and this, while the buffers are
+            // borrowed.
+            check(unsafe { sys::ov_infer_request_wait(self.0) })?;
+        }
         let wrapped = wrapped.split_off(inputs.len());
         let placed = outputs.iter_mut().flatten();
         for (tensor, output) in wrapped.iter().zip(placed) {

@@ -74,16 +74,17 @@ impl Delegate for OpenVino {
                 let reason = format!("it has inputs and outputs {found:?}, for {wanted:?}");
                 return Err(DeviceError::Failed { device: self.info.id.clone(), reason });
             }
-            let model = Ready {
+            let ready = Ready {
                 compiled,
                 requests: Mutex::default(),
                 device: self.info.id.clone(),
                 keeps: self.device == "CPU",
+                may_fail: model.is_dynamic(),
             };
             // Made now, so that a device that has no memory for it says so here.
-            let request = model.compiled.request().map_err(failed)?;
-            model.put(request);
-            Ok(Box::new(model) as Box<dyn Loaded>)
+            let request = ready.compiled.request().map_err(failed)?;
+            ready.put(request);
+            Ok(Box::new(ready) as Box<dyn Loaded>)
         })
     }
 }
@@ -95,6 +96,10 @@ struct Ready {
     device: String,
     /// Whether requests are used again.
     keeps: bool,
+    /// Whether shapes are known only in a run, and may not fit then. With one thread 2026.4 tells
+    /// nobody of an error in a run that the caller's thread does: outputs stay as they were, and
+    /// models that are made later crash.
+    may_fail: bool,
 }
 
 impl Ready {
@@ -134,7 +139,7 @@ impl Loaded for Ready {
             None => one_at_a_time(|| self.compiled.request()),
         };
         let mut request = request.map_err(|error| self.fault(error.into()))?;
-        let result = request.run(inputs, given).map_err(|fault| self.fault(fault));
+        let result = request.run(inputs, given, self.may_fail).map_err(|fault| self.fault(fault));
         // After a fault it may run on tensors that are gone; and what other plugins than the
         // processor's keep of tensors between runs nobody says.
         if result.is_ok() && self.keeps {

@@ -179,7 +179,9 @@ fn wires(link: &LinkSpec) -> Wires {
     let into = wire(link.latency_us.value, link.bandwidth.value);
     let back = link.back.as_ref();
     let out = back.map_or(into, |back| wire(back.latency_us.value, back.bandwidth.value));
-    Wires { into, out }
+    // Picojoules for a bit.
+    let byte_j = link.energy_pj_per_bit.as_ref().map_or(0.0, |figure| figure.value * 8e-12);
+    Wires { into, out, half_duplex: link.duplex == Some(false), byte_j }
 }
 
 /// Changes with the description: plans are for what was described when they were made.

@@ -52,6 +52,12 @@ pub struct Wires {
     pub into: Wire,
     /// From the device.
     pub out: Wire,
+    /// Whether copies in one direction wait for those in the other.
+    #[serde(default)]
+    pub half_duplex: bool,
+    /// Joules for each byte; 0 where they are not known.
+    #[serde(default)]
+    pub byte_j: f64,
 }
 
 /// One direction of a link.

@@ -21,8 +21,10 @@ pub struct Simulated {
     /// Seconds that what is busiest is busy, a device or one direction of a link: the time between
     /// two results of runs that overlap is no less.
     pub busiest_s: f64,
-    /// Joules of each device that is described and whose power is known.
+    /// Joules of each device that is described and whose power is known, for its steps.
     pub joules: BTreeMap<String, f64>,
+    /// Joules of copies over the link of each device, where a description says what they take.
+    pub link_joules: BTreeMap<String, f64>,
     /// Seconds that each device works.
     pub busy_s: BTreeMap<String, f64>,
 }
@@ -48,7 +50,13 @@ pub(crate) fn simulate(engine: &Engine, plan: &Plan, steps: &mut [StepTime]) -> 
         let info: Option<&DeviceInfo> = infos.into_iter().find(|info| info.id == id);
         info.and_then(|info| info.simulated).unwrap_or_default()
     };
-    let mut links = Links { wires: &wires, host, taken: BTreeMap::new(), copied: BTreeMap::new() };
+    let mut links = Links {
+        wires: &wires,
+        host,
+        taken: BTreeMap::new(),
+        copied: BTreeMap::new(),
+        joules: BTreeMap::new(),
+    };
     let graph = &engine.graph;
     let bytes = |id: ValueId| {
         let ty = &plan.types[id.index()];
@@ -83,11 +91,11 @@ pub(crate) fn simulate(engine: &Engine, plan: &Plan, steps: &mut [StepTime]) -> 
     let total_s = outputs.fold(0.0, f64::max);
     let copies = links.taken.values().map(|(_, all)| *all);
     let busiest_s = busy.values().copied().chain(copies).fold(0.0, f64::max);
-    Some(Simulated { total_s, busiest_s, joules, busy_s: busy })
+    Some(Simulated { total_s, busiest_s, joules, link_joules: links.joules, busy_s: busy })
 }
 
-/// The links of devices to the host's memory, each direction by itself: copies wait for each other
-/// there.
+/// The links of devices to the host's memory, each direction by itself, or both as one: copies wait
+/// for each other there.
 struct Links<'a> {
     wires: &'a dyn Fn(&str) -> Wires,
     host: &'a str,
@@ -95,6 +103,8 @@ struct Links<'a> {
     taken: BTreeMap<(String, bool), (f64, f64)>,
     /// When a value is in the memory of a device that did not make it.
     copied: BTreeMap<(ValueId, String), f64>,
+    /// Of the copies over each device's link.
+    joules: BTreeMap<String, f64>,
 }
 
 impl Links<'_> {
@@ -125,7 +135,11 @@ impl Links<'_> {
     fn take(&mut self, device: &str, into: bool, from: f64, bytes: f64) -> f64 {
         let wires = (self.wires)(device);
         let seconds = if into { wires.into } else { wires.out }.seconds(bytes);
-        let (until, all) = self.taken.entry((device.to_string(), into)).or_default();
+        if wires.byte_j > 0.0 {
+            *self.joules.entry(device.to_string()).or_default() += bytes * wires.byte_j;
+        }
+        let direction = into || wires.half_duplex;
+        let (until, all) = self.taken.entry((device.to_string(), direction)).or_default();
         *until = until.max(from) + seconds;
         *all += seconds;
         *until

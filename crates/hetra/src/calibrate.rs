@@ -249,7 +249,7 @@ impl Bench<'_> {
             nominal: None,
             latency_us: latency(into),
             back: Some(Back { bandwidth: bandwidth(out), latency_us: latency(out) }),
-            duplex: false,
+            duplex: None,
             energy_pj_per_bit: None,
         }))
     }

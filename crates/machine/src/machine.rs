@@ -30,9 +30,9 @@ pub struct LinkSpec {
     /// The same for copies to the host's memory, where they are not alike.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub back: Option<Back>,
-    /// Whether both directions are as fast at once.
-    #[serde(default)]
-    pub duplex: bool,
+    /// Whether both directions are as fast at once; where it is not said they are taken to be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub duplex: Option<bool>,
     /// Picojoules for each bit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub energy_pj_per_bit: Option<Figure>,

@@ -18,15 +18,10 @@ pub(crate) fn kept(
     if !(1.0..=100_000.0).contains(&most) {
         return Err(params.fault(format!("`most`: {most} is not from 1 to 100000")));
     }
-    let part = |key: &str, other: f64| {
-        let value = params.number(key, other)?;
-        let fault = || params.fault(format!("`{key}`: {value} is not from 0 to 1"));
-        if (0.0..=1.0).contains(&value) { Ok(value as f32) } else { Err(fault()) }
-    };
-    let (score_min, iou_max) = (part("score_min", 0.5)?, part("iou_max", 0.45)?);
+    let (score_min, iou_max) = (params.part("score_min", 0.5)?, params.part("iou_max", 0.45)?);
     let most = joiner.ints(&[most as i64]);
-    let iou = joiner.constant(Tensor::vector(&[iou_max]));
-    let score = joiner.constant(Tensor::vector(&[score_min]));
+    let iou = joiner.constant(Tensor::vector(&[iou_max as f32]));
+    let score = joiner.constant(Tensor::vector(&[score_min as f32]));
     Ok(joiner.op("NonMaxSuppression", &[boxes, scores, most, iou, score]))
 }
 

@@ -237,6 +237,13 @@ impl Params<'_> {
         self.get(key).map_or(Ok(other), |value| as_number(value).ok_or_else(wanted))
     }
 
+    /// A number from 0 to 1.
+    pub(crate) fn part(&self, key: &str, other: f64) -> Result<f64, PipelineError> {
+        let value = self.number(key, other)?;
+        let fault = || self.fault(format!("`{key}`: {value} is not from 0 to 1"));
+        if (0.0..=1.0).contains(&value) { Ok(value) } else { Err(fault()) }
+    }
+
     pub(crate) fn numbers<const N: usize>(
         &self,
         key: &str,
@@ -252,7 +259,8 @@ impl Params<'_> {
     /// Height and width.
     pub(crate) fn size(&self) -> Result<[usize; 2], PipelineError> {
         let wanted = || self.fault("`size`: wanted height and width, from 1 to 16384".to_string());
-        let [h, w] = self.numbers::<2>("size")?.ok_or_else(wanted)?;
+        let missing = || self.fault("`size` is missing: height and width".to_string());
+        let [h, w] = self.numbers::<2>("size")?.ok_or_else(missing)?;
         let side = |side: f64| (1.0..=16384.0).contains(&side) && side.fract() == 0.0;
         if side(h) && side(w) { Ok([h as usize, w as usize]) } else { Err(wanted()) }
     }

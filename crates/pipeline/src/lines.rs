@@ -60,15 +60,14 @@ fn find(joiner: &Joiner<'_>, params: &Params<'_>, key: &str) -> Result<ValueId, 
 
 fn db(joiner: &mut Joiner<'_>, params: &Params<'_>) -> Result<(), PipelineError> {
     let (of, factor) = (find(joiner, params, "of")?, find(joiner, params, "factor")?);
-    let number = |key: &str, other: f64| params.number(key, other).map(|number| number as f32);
     let most = params.number("most", 1000.0)?;
     if !(1.0..=65_536.0).contains(&most) {
         return Err(params.fault(format!("`most`: {most} is not from 1 to 65536")));
     }
     let node = Node::new("hetra.LineBoxes", &[of], &[])
-        .with("threshold", number("threshold", 0.3)?)
-        .with("score_min", number("score_min", 0.5)?)
-        .with("grow", number("grow", 1.6)?)
+        .with("threshold", params.part("threshold", 0.3)? as f32)
+        .with("score_min", params.part("score_min", 0.5)? as f32)
+        .with("grow", params.number("grow", 1.6)? as f32)
         .with("most", most as i64);
     let found = joiner.nodes(node, 2);
     let corners = joiner.op("Mul", &[found[0], factor]);
@@ -181,7 +180,7 @@ fn size(joiner: &mut Joiner<'_>, wide: ValueId, (height, width): (usize, usize))
 
 fn upright(joiner: &mut Joiner<'_>, params: &Params<'_>) -> Result<(), PipelineError> {
     let (of, corners) = (find(joiner, params, "of")?, find(joiner, params, "corners")?);
-    let least = params.number("score_min", 0.9)?;
+    let least = params.part("score_min", 0.9)?;
     let likely = corner(joiner, of, 1);
     let least = scalar(joiner, least);
     let turned = joiner.op("Greater", &[likely, least]);
@@ -196,7 +195,7 @@ fn upright(joiner: &mut Joiner<'_>, params: &Params<'_>) -> Result<(), PipelineE
 fn ctc(joiner: &mut Joiner<'_>, params: &Params<'_>) -> Result<(), PipelineError> {
     let of = find(joiner, params, "of")?;
     let letters = letters(joiner, params)?;
-    let least = params.number("score_min", 0.0)?;
+    let least = params.part("score_min", 0.0)?;
     let last = |node: Node| node.with("axis", -1i64).with("keepdims", 0i64);
     let places = joiner.node(last(Node::new("ArgMax", &[of], &[])));
     let axis = joiner.ints(&[-1]);

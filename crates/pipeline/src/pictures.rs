@@ -92,6 +92,9 @@ fn warp_by(
         .with("fill", params.number("fill", 0.0)? as f32);
     for key in ["mean", "scale"] {
         if let Some(three) = params.numbers::<3>(key)? {
+            if key == "scale" && three.contains(&0.0) {
+                return Err(params.fault("`scale`: 0 leaves nothing of a channel".to_string()));
+            }
             node.attrs.set(key, Attr::Floats(three.iter().map(|&number| number as f32).collect()));
         }
     }

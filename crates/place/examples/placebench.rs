@@ -84,6 +84,7 @@ fn problem(file: &File, colours: bool) -> Result<Problem> {
         into: line,
         out: line,
         copies_occupy: true,
+        half_duplex: false,
         rate: 0.0,
     };
     let cpu = Device {
@@ -93,6 +94,7 @@ fn problem(file: &File, colours: bool) -> Result<Problem> {
         into: Line::default(),
         out: Line::default(),
         copies_occupy: true,
+        half_duplex: false,
         rate: 0.0,
     };
     let unit = |name: String, slots: usize| Unit { name, slots };

@@ -11,6 +11,9 @@ pub struct Fine {
     pub edges: Vec<(usize, usize, f64)>,
     /// Nodes with different numbers are in no task together; by node, or empty.
     pub kinds: Vec<usize>,
+    /// Edges between makers and readers that devices run as one kernel: they are joined before all
+    /// others, whatever they weigh, where they may be.
+    pub fused: Vec<(usize, usize)>,
 }
 
 /// The task of each node. Tasks are numbered so that each stands behind those that it reads from;
@@ -22,6 +25,7 @@ pub struct Fine {
 /// there is no way between them but the direct one.
 pub fn coarsen(fine: &Fine, tasks_max: usize) -> Vec<usize> {
     let mut merged = Merged::new(fine);
+    merged.fuse(&fine.fused);
     let least = fine.weight.iter().sum::<f64>() / (2.0 * tasks_max.max(1) as f64);
     loop {
         let many = merged.alive.len() > tasks_max.max(1);
@@ -69,16 +73,47 @@ impl Merged {
         merged
     }
 
+    /// Joins those that are fused, until no more of them may be.
+    fn fuse(&mut self, pairs: &[(usize, usize)]) {
+        debug_assert!(pairs.iter().all(|(from, to)| self.readers[*from].contains_key(to)));
+        let mut left = pairs.to_vec();
+        loop {
+            let count = left.len();
+            left.retain(|&(from, to)| {
+                let (from, to) = (self.root(from), self.root(to));
+                let joins = from != to && self.may(from, to, false);
+                if joins {
+                    self.join(to, from);
+                }
+                from != to && !joins
+            });
+            if left.len() == count {
+                return;
+            }
+        }
+    }
+
+    /// The task that a node is in now.
+    fn root(&self, mut node: usize) -> usize {
+        while self.into[node] != node {
+            node = self.into[node];
+        }
+        node
+    }
+
+    /// Whether a maker and its reader may be joined; of `chains` only where there is no other
+    /// reader and no other maker.
+    fn may(&self, from: usize, to: usize, chains: bool) -> bool {
+        let (reader, maker) = (self.readers[from].len() == 1, self.makers[to].len() == 1);
+        let joins = if chains { reader && maker } else { reader || maker };
+        joins && self.kinds[from] == self.kinds[to]
+    }
+
     /// The neighbour that a task may be joined with and shares most with, the lighter one of two;
     /// of `chains` only one that has no other reader and for which there is no other maker.
     fn neighbour(&self, task: usize, chains: bool) -> Option<usize> {
-        let may = |from: usize, to: usize| {
-            let (reader, maker) = (self.readers[from].len() == 1, self.makers[to].len() == 1);
-            let joins = if chains { reader && maker } else { reader || maker };
-            joins && self.kinds[from] == self.kinds[to]
-        };
-        let makers = self.makers[task].iter().filter(|&(&from, _)| may(from, task));
-        let readers = self.readers[task].iter().filter(|&(&to, _)| may(task, to));
+        let makers = self.makers[task].iter().filter(|&(&from, _)| self.may(from, task, chains));
+        let readers = self.readers[task].iter().filter(|&(&to, _)| self.may(task, to, chains));
         let all = makers.chain(readers).map(|(&other, &size)| (other, size));
         let best = all.max_by(|a, b| {
             a.1.total_cmp(&b.1)
@@ -110,12 +145,7 @@ impl Merged {
 
     /// Numbers the tasks that are left, each behind its makers, else in the order of first nodes.
     fn numbered(&self) -> Vec<usize> {
-        let root = |mut node: usize| {
-            while self.into[node] != node {
-                node = self.into[node];
-            }
-            node
-        };
+        let root = |node: usize| self.root(node);
         let mut first = BTreeMap::new();
         for node in 0..self.into.len() {
             first.entry(root(node)).or_insert(node);
@@ -159,7 +189,7 @@ mod tests {
                 (4, 5, 5.0),
                 (5, 6, 1.0),
             ],
-            kinds: Vec::new(),
+            ..Fine::default()
         }
     }
 
@@ -170,6 +200,21 @@ mod tests {
         assert_eq!(coarsen(&branches(), 1), [0; 7]);
         let apart = Fine { kinds: vec![0, 0, 0, 0, 0, 0, 1], ..branches() };
         assert_eq!(coarsen(&apart, 1), [0, 0, 0, 0, 0, 0, 1]);
+    }
+
+    #[test]
+    fn what_is_fused_stays_together() {
+        // Weights would join the tail to what is before it; the stem is a kernel with one branch.
+        let fused = Fine { fused: vec![(0, 1), (4, 5)], ..branches() };
+        // A stem with other readers, and a maker that is not the only one, are joined all the same
+        // where no circle comes of it.
+        assert_eq!(coarsen(&fused, 7), [0, 0, 1, 2, 3, 3, 3]);
+        let kept = Fine { kinds: vec![1, 0, 0, 0, 0, 0, 0], ..fused };
+        assert_eq!(coarsen(&kept, 7)[..2], [0, 1]);
+        // Both ends of a diamond would make a circle through what is between them.
+        let edges = vec![(0, 1, 1.0), (1, 2, 1.0), (0, 2, 1.0)];
+        let round = Fine { weight: vec![1.0; 3], edges, fused: vec![(0, 2)], ..Fine::default() };
+        assert_eq!(coarsen(&round, 3), [0, 1, 2]);
     }
 
     #[test]

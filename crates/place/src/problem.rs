@@ -43,6 +43,8 @@ pub struct Device {
     pub out: Line,
     /// Whether its unit is busy while it copies; else copies overlap with what it computes.
     pub copies_occupy: bool,
+    /// Whether copies in and out wait for each other, where they do not occupy the unit.
+    pub half_duplex: bool,
     /// What it costs beside time, for each unit of time that it computes: watts where energy is
     /// sought, a price where money is.
     pub rate: f64,
@@ -198,6 +200,7 @@ mod tests {
             into: line,
             out: Line { per_byte: 1.0, ..line },
             copies_occupy: false,
+            half_duplex: false,
             rate: 0.0,
         }
     }

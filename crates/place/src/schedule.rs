@@ -104,12 +104,13 @@ pub fn measure(problem: &Problem, placement: &Placement) -> Metrics {
 /// The place of a device's line in [`loads`]: its unit where copies occupy that.
 pub(crate) fn line_of(problem: &Problem, device: Id, out: bool) -> usize {
     let of = &problem.devices[device];
-    if of.copies_occupy { of.unit } else { problem.units.len() + 2 * device + usize::from(out) }
+    let way = usize::from(out && !of.half_duplex);
+    if of.copies_occupy { of.unit } else { problem.units.len() + 2 * device + way }
 }
 
-/// How long each unit works for one run, then each device's line in and line out where copies do
-/// not occupy its unit. A value goes out of a device once, and into each other one that reads it
-/// once.
+/// How long each unit works for one run, then each device's line in and line out (the first for
+/// both of half duplex) where copies do not occupy its unit. A value goes out of a device once, and
+/// into each other one that reads it once.
 pub fn loads(problem: &Problem, device: &[Id]) -> Vec<f64> {
     let mut loads = vec![0.0; problem.units.len() + 2 * problem.devices.len()];
     for (task, &on) in problem.tasks.iter().zip(device) {

@@ -23,6 +23,7 @@ prop_compose! {
         into in line(),
         out in line(),
         copies_occupy: bool,
+        half_duplex: bool,
         rate in 0u8..5,
     ) -> Device {
         Device {
@@ -32,6 +33,7 @@ prop_compose! {
             into,
             out,
             copies_occupy,
+            half_duplex,
             rate: f64::from(rate),
         }
     }
@@ -204,6 +206,7 @@ fn chain(length: usize) -> Problem {
         into: line,
         out: line,
         copies_occupy: false,
+        half_duplex: false,
         rate: 1.0,
     };
     Problem {

@@ -57,11 +57,6 @@ impl Sample {
         let mut at = |part| if numbers.is_empty() { 0.0 } else { quantile(&mut numbers, part) };
         Sample { lower: at(0.25), median: at(0.5), upper: at(0.75) }
     }
-
-    /// All of it so many times over.
-    pub(crate) fn times(&self, by: f64) -> Sample {
-        Sample { lower: self.lower * by, median: self.median * by, upper: self.upper * by }
-    }
 }
 
 /// Runs two plans in turn, so long or at least so often; each gives what a run takes, in seconds

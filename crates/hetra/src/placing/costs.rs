@@ -113,7 +113,7 @@ fn seat_key(seat: &Seat, store: Option<&Store>) -> DeviceKey {
     let digits: String =
         hash.finalize().iter().take(12).map(|byte| format!("{byte:02x}")).collect();
     let name = info.id.split(['?', ':']).next().unwrap_or_default();
-    key.device = format!("part costs of {name} {digits}");
+    key.device = format!("parts alone on {name} {digits}");
     key
 }
 

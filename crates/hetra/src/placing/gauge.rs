@@ -16,8 +16,6 @@ const STREAM_S: f64 = 0.3;
 const RUNS_OF_ONE: usize = 3;
 /// Runs of one device that overlap, at least: it is measured with as many as the mix beside it.
 pub(super) const SINGLE_TOGETHER: usize = 2;
-/// Seconds over which a meter is read.
-const METERED_S: f64 = 0.1;
 
 /// What a device draws and costs, as far as it is known.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -43,8 +41,8 @@ pub(super) struct Gauge {
     ids: Vec<String>,
     /// Whether the host's processor does the device's work.
     on_host: Vec<bool>,
-    /// Measures what the host's processor draws.
-    meter: Option<Meter>,
+    /// Measures what the host's processor draws, and devices that count it.
+    meter: Meter,
     pub(super) goal: PlanGoal,
     /// Whether joules and dollars are asked for.
     pub(super) counts: bool,
@@ -82,23 +80,37 @@ impl Gauge {
                 .iter()
                 .map(|seat| crate::placing::units::on_host(seat.device.info()))
                 .collect(),
-            meter: Meter::open(),
+            meter: Meter::open(seats.iter().map(|seat| seat.device.info())),
             goal,
             counts,
             streams: streams || goal.overlaps(),
         }
     }
 
-    /// What the host's processor draws, from what a meter told of it: for plans that are not run.
-    pub(super) fn learn(&mut self, device: usize, watts: f64) {
-        if self.rates[device].watts.is_none() && self.on_host[device] && watts.is_finite() {
-            self.rates[device].watts = Some((0.0, watts));
+    /// Watts of a device that runs the whole model, for placements that are not run: those of its
+    /// counter, where nothing else says them. `of_all` is what was drawn while it did, by all
+    /// devices.
+    pub(super) fn learn(&mut self, device: usize, ready: &Ready, of_all: f64) -> Option<f64> {
+        if self.rates[device].watts.is_some() {
+            return None;
         }
+        let mut used = vec![false; self.ids.len()];
+        used[device] = true;
+        let watts = match self.meter.has(device) {
+            // A run that fails says so where its results count.
+            true => self.meter.watts(&used, &mut || ready.run().map(drop)).ok()?.devices[device],
+            false => Some(of_all).filter(|_| self.on_host[device]),
+        };
+        let watts = watts.filter(|watts| watts.is_finite())?;
+        self.rates[device].watts = Some((0.0, watts));
+        Some(watts)
     }
 
-    /// Whether what a device draws is known: by its figures, or a meter of the host.
+    /// Whether what a device draws is known: by its figures, a counter of its own, or one of the
+    /// host.
     pub(super) fn knows_power(&self, device: usize) -> bool {
-        self.rates[device].watts.is_some() || (self.on_host[device] && self.meter.is_some())
+        let by_host = self.on_host[device] && self.meter.has_host();
+        self.rates[device].watts.is_some() || self.meter.has(device) || by_host
     }
 
     /// What runs take: one by itself, `latency_s` where that is measured already, and, where runs
@@ -146,20 +158,28 @@ impl Gauge {
     ) -> Result<Option<f64>, Error> {
         let mut sum = 0.0;
         // While the host computes for a described device its counters say nothing of the plan.
-        let metered = match self.meter.as_ref().filter(|_| !ready.is_simulated()) {
-            Some(meter) => meter.watts(METERED_S, &mut || ready.run().map(drop))?,
-            None => None,
+        let metered = match ready.is_simulated() {
+            true => None,
+            false => Some(self.meter.watts(used, &mut || ready.run().map(drop))?),
         };
+        let host = metered.as_ref().and_then(|drawn| drawn.host);
         // The host's processor is metered once, whatever devices it plays.
-        sum += metered.map_or(0.0, |watts| watts * time);
+        sum += host.map_or(0.0, |watts| watts * time);
         for (device, id) in self.ids.iter().enumerate().filter(|(device, _)| used[*device]) {
-            if metered.is_some() && self.on_host[device] {
+            if host.is_some() && self.on_host[device] {
+                continue;
+            }
+            if let Some(watts) = metered.as_ref().and_then(|drawn| drawn.devices[device]) {
+                sum += watts * time;
                 continue;
             }
             let Some((idle, max)) = self.rates[device].watts else { return Ok(None) };
             let busy = spent.busy_s.get(id).copied().unwrap_or(0.0);
             sum += match spent.joules.get(id) {
-                Some(joules) => joules + idle * (time - busy).max(0.0),
+                Some(joules) => {
+                    let link = spent.link_joules.get(id).copied().unwrap_or(0.0);
+                    joules + link + idle * (time - busy).max(0.0)
+                }
                 None => idle * time + (max - idle) * busy.min(time),
             };
         }

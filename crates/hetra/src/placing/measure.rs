@@ -90,8 +90,9 @@ impl Ready {
         let inputs = self.inputs.iter().cloned().map(Some).collect();
         let outputs = &self.engine.graph().outputs;
         self.engine.run(inputs, outputs, &RunOptions::default(), Some(&mut trace))?;
-        if let Some(Simulated { total_s, busiest_s, joules, busy_s }) = trace.simulated {
-            return Ok(Spent { total_s, busiest_s, joules, busy_s });
+        if let Some(simulated) = trace.simulated {
+            let Simulated { total_s, busiest_s, joules, link_joules, busy_s } = simulated;
+            return Ok(Spent { total_s, busiest_s, joules, link_joules, busy_s });
         }
         let mut busy_s = BTreeMap::new();
         // Its own device has what no part has.
@@ -103,7 +104,8 @@ impl Ready {
         }
         let busiest_s = busy_s.values().copied().fold(0.0, f64::max);
         let total_s = trace.total_ns as f64 * 1e-9;
-        Ok(Spent { total_s, busiest_s, joules: BTreeMap::new(), busy_s })
+        let (joules, link_joules) = (BTreeMap::new(), BTreeMap::new());
+        Ok(Spent { total_s, busiest_s, joules, link_joules, busy_s })
     }
 
     /// One run.
@@ -128,15 +130,45 @@ impl Ready {
         if self.is_all_simulated() {
             return Ok(Sample::of(vec![self.seconds()?]));
         }
+        self.sampled(length, &|| self.seconds())
+    }
+
+    fn sampled(
+        &self,
+        length: Duration,
+        seconds: &dyn Fn() -> Result<f64, Error>,
+    ) -> Result<Sample, Error> {
         for _ in 0..WARM_UPS {
-            self.run()?;
+            seconds()?;
         }
         let begun = Instant::now();
-        let mut seconds = Vec::new();
-        while seconds.len() < RUNS_MAX && (seconds.len() < RUNS_MIN || begun.elapsed() < length) {
-            seconds.push(self.seconds()?);
+        let mut all = Vec::new();
+        while all.len() < RUNS_MAX && (all.len() < RUNS_MIN || begun.elapsed() < length) {
+            all.push(seconds()?);
         }
-        Ok(Sample::of(seconds))
+        Ok(Sample::of(all))
+    }
+
+    /// The same with inputs and outputs in the device's memory, where it has one of its own: as a
+    /// part is run between others there.
+    pub(crate) fn sample_there(
+        &self,
+        device: &dyn Device,
+        length: Duration,
+    ) -> Result<Sample, Error> {
+        let Some(launcher) = device.launcher() else { return self.sample(length) };
+        let place = |value: &Value| -> Result<Option<Value>, Error> {
+            let held = value.as_tensor().map(|tensor| device.place(tensor)).transpose()?.flatten();
+            Ok(Some(held.map_or_else(|| value.clone(), Value::from)))
+        };
+        let inputs: Vec<_> = self.inputs.iter().map(place).collect::<Result<_, _>>()?;
+        let options = RunOptions { on_device: true, ..RunOptions::default() };
+        self.sampled(length, &|| {
+            let begun = Instant::now();
+            self.engine.run(inputs.clone(), &self.engine.graph().outputs, &options, None)?;
+            launcher.wait()?;
+            Ok(begun.elapsed().as_secs_f64())
+        })
     }
 
     /// Seconds between two results while `together` runs overlap, over `runs` of them.
@@ -173,6 +205,8 @@ pub(crate) struct Spent {
     pub(crate) busiest_s: f64,
     /// Of devices that are only described.
     pub(crate) joules: BTreeMap<String, f64>,
+    /// Of copies over their links.
+    pub(crate) link_joules: BTreeMap<String, f64>,
     pub(crate) busy_s: BTreeMap<String, f64>,
 }
 
@@ -218,22 +252,26 @@ pub(crate) fn copying(device: &dyn Device) -> Result<(Wire, Wire), Error> {
 
 /// Runs that a hand-over is measured by.
 const HANDED: usize = 60;
+/// How long the operator is run on the device by itself.
+const THERE: Duration = Duration::from_millis(10);
 
-/// Seconds to hand a run over from the host to a device, or back: of a small operator on the device
-/// between two on the host, what is left beside the three on the host.
+/// Seconds to hand a run over from the host to a device, or back, beside what a part takes there by
+/// itself: of a small operator on the device between two on the host, what is left beside the three
+/// where they are alone. Copies of a few bytes are in it.
 ///
 /// # Errors
 /// When the device does not run it.
 pub(crate) fn handing_over(host: &Seat, other: &Seat) -> Result<f64, Error> {
-    let mut b = Builder::new("hand over");
-    let x = b.input("x", DType::F32, vec![16usize.into()]);
-    let chain = (0..3).fold(x, |value, _| b.op("Abs", &[value]));
-    b.output(chain);
-    let graph = b.finish();
+    let graph = |count: usize| {
+        let mut b = Builder::new("hand over");
+        let x = b.input("x", DType::F32, vec![16usize.into()]);
+        let chain = (0..count).fold(x, |value, _| b.op("Abs", &[value]));
+        b.output(chain);
+        b.finish()
+    };
     let x = || vec![Value::from(Tensor::vector(&[0.5f32; 16]))];
     let seats = [host.clone(), other.clone()];
-    let mixed = Ready::placed(&graph, &[0, 1, 0], x(), &seats)?;
-    let alone = Ready::whole(&graph, x(), &seats)?;
+    let mixed = Ready::placed(&graph(3), &[0, 1, 0], x(), &seats)?;
     let time = |ready: &Ready| -> Result<f64, Error> {
         for _ in 0..WARM_UPS {
             ready.run()?;
@@ -241,7 +279,10 @@ pub(crate) fn handing_over(host: &Seat, other: &Seat) -> Result<f64, Error> {
         let seconds = (0..HANDED).map(|_| ready.seconds());
         Ok(Sample::of(seconds.collect::<Result<_, _>>()?).median)
     };
-    Ok(((time(&mixed)? - time(&alone)?) / 2.0).max(0.0))
+    let ends = time(&Ready::whole(&graph(2), x(), &seats)?)?;
+    let there = Ready::whole(&graph(1), x(), std::slice::from_ref(other))?;
+    let there = there.sample_there(other.device.as_ref(), THERE)?.median;
+    Ok(((time(&mixed)? - ends - there) / 2.0).max(0.0))
 }
 
 #[cfg(test)]

@@ -1,17 +1,35 @@
-//! What the host's processor draws, measured: the counters of its packages (RAPL), as Linux gives
-//! them below `powercap`.
+//! What devices draw, measured: the counters of the host processor's packages (RAPL), as Linux
+//! gives them below `powercap`, and those of NVIDIA's GPUs.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use hetra_device::DeviceInfo;
+
 use crate::error::Error;
+use crate::placing::nvml::Gpu;
 
 /// Where Linux has them.
 const FOLDER: &str = "/sys/class/powercap";
 
-/// The counters of the packages.
+/// Seconds that packages are read over, and GPUs, whose counters move some times a second.
+const METERED_S: f64 = 0.1;
+const GPU_METERED_S: f64 = 0.5;
+
+/// The counters that are there.
 pub(super) struct Meter {
-    counters: Vec<Counter>,
+    /// Of the host's packages; none where there are none, or the system lets nobody read them.
+    packages: Vec<Counter>,
+    /// Of each device.
+    gpus: Vec<Option<Gpu>>,
+}
+
+/// Watts, as far as they were measured.
+pub(super) struct Drawn {
+    /// Of the host's processor, whatever devices it plays.
+    pub(super) host: Option<f64>,
+    /// Of each device that is not the host's.
+    pub(super) devices: Vec<Option<f64>>,
 }
 
 struct Counter {
@@ -34,57 +52,100 @@ fn number(path: &Path) -> Option<f64> {
 }
 
 impl Meter {
-    /// None where there are none, or the system lets nobody read them.
-    pub(super) fn open() -> Option<Meter> {
-        Meter::below(Path::new(FOLDER))
+    /// Finds the counters of the host, and of devices.
+    pub(super) fn open<'a>(devices: impl Iterator<Item = &'a DeviceInfo>) -> Meter {
+        Meter { packages: packages(Path::new(FOLDER)), gpus: devices.map(Gpu::of).collect() }
     }
 
-    fn below(folder: &Path) -> Option<Meter> {
-        let zones = std::fs::read_dir(folder).ok()?.flatten().map(|entry| entry.path());
-        let counter = |zone: PathBuf| {
-            // Not those of cores and memory, which are parts of a package.
-            let name = std::fs::read_to_string(zone.join("name")).ok()?;
-            let range = number(&zone.join("max_energy_range_uj"))?;
-            let name = name.trim().to_string();
-            let package = name.starts_with("package");
-            let counter = Counter { name, energy: zone.join("energy_uj"), range };
-            counter.read().filter(|_| package).map(|_| counter)
-        };
-        // Some systems give the counter of a package twice, in other ways.
-        let mut counters: Vec<Counter> = Vec::new();
-        let mut zones: Vec<PathBuf> = zones.collect();
-        zones.sort_by_key(|zone| (zone.as_os_str().len(), zone.clone()));
-        for counter in zones.into_iter().filter_map(counter) {
-            if !counters.iter().any(|known| known.name == counter.name) {
-                counters.push(counter);
-            }
-        }
-        (!counters.is_empty()).then_some(Meter { counters })
+    /// Whether what the host's processor draws is measured.
+    pub(super) fn has_host(&self) -> bool {
+        !self.packages.is_empty()
     }
 
-    fn read(&self) -> Option<Vec<f64>> {
-        self.counters.iter().map(Counter::read).collect()
+    /// Whether what a device draws is measured by a counter of its own.
+    pub(super) fn has(&self, device: usize) -> bool {
+        self.gpus[device].is_some()
     }
 
-    /// Watts while something is done again and again for so long; none where a counter is gone.
+    /// Microjoules of packages, and joules of the GPUs of devices that are used, each GPU once: two
+    /// devices may lead to one.
+    fn read(&self, used: &[bool]) -> (Option<Vec<f64>>, Vec<Option<f64>>) {
+        let mut seen = Vec::new();
+        let gpus = self.gpus.iter().zip(used).map(|(gpu, used)| {
+            let gpu = gpu.as_ref().filter(|gpu| *used && !seen.contains(&gpu.index))?;
+            seen.push(gpu.index);
+            gpu.joules()
+        });
+        let gpus = gpus.collect();
+        (self.packages.iter().map(Counter::read).collect(), gpus)
+    }
+
+    /// Watts while something is done again and again on the devices that are used; none where a
+    /// counter is gone, 0 for a second device that leads to a GPU. Nothing is done where there is
+    /// no counter.
     pub(super) fn watts(
         &self,
-        seconds: f64,
+        used: &[bool],
         work: &mut dyn FnMut() -> Result<(), Error>,
-    ) -> Result<Option<f64>, Error> {
-        let Some(before) = self.read() else { return Ok(None) };
+    ) -> Result<Drawn, Error> {
+        let counted = |(gpu, used): (&Option<Gpu>, &bool)| *used && gpu.is_some();
+        let any_gpu = self.gpus.iter().zip(used).any(counted);
+        if !any_gpu && !self.has_host() {
+            return Ok(Drawn { host: None, devices: vec![None; self.gpus.len()] });
+        }
+        let seconds = if any_gpu { GPU_METERED_S } else { METERED_S };
+        let before = self.read(used);
         let begun = Instant::now();
         while begun.elapsed().as_secs_f64() < seconds {
             work()?;
         }
         let length = begun.elapsed().as_secs_f64();
-        let Some(after) = self.read() else { return Ok(None) };
+        let after = self.read(used);
         let spent = |((counter, before), after): ((&Counter, f64), f64)| {
             if after < before { after + counter.range - before } else { after - before }
         };
-        let all: f64 = self.counters.iter().zip(before).zip(after).map(spent).sum();
-        Ok(Some(all * 1e-6 / length))
+        let packages = before.0.zip(after.0).filter(|_| self.has_host());
+        let host = packages.map(|(before, after)| {
+            self.packages.iter().zip(before).zip(after).map(spent).sum::<f64>() * 1e-6 / length
+        });
+        let second = |at: usize| {
+            let index = |gpu: &Option<Gpu>| gpu.as_ref().map(|gpu| gpu.index);
+            let before = self.gpus[..at].iter().zip(used).filter(|(_, used)| **used);
+            let own = index(&self.gpus[at]);
+            own.is_some() && before.into_iter().any(|(gpu, _)| index(gpu) == own)
+        };
+        let gpus = before.1.into_iter().zip(after.1).enumerate();
+        let devices = gpus.map(|(at, (before, after))| match (before, after) {
+            (Some(before), Some(after)) => Some((after - before).max(0.0) / length),
+            _ if used[at] && second(at) => Some(0.0),
+            _ => None,
+        });
+        Ok(Drawn { host, devices: devices.collect() })
     }
+}
+
+/// The counters of packages below a folder.
+fn packages(folder: &Path) -> Vec<Counter> {
+    let zones = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let counter = |zone: PathBuf| {
+        // Not those of cores and memory, which are parts of a package.
+        let name = std::fs::read_to_string(zone.join("name")).ok()?;
+        let range = number(&zone.join("max_energy_range_uj"))?;
+        let name = name.trim().to_string();
+        let package = name.starts_with("package");
+        let counter = Counter { name, energy: zone.join("energy_uj"), range };
+        counter.read().filter(|_| package).map(|_| counter)
+    };
+    // Some systems give the counter of a package twice, in other ways.
+    let mut counters: Vec<Counter> = Vec::new();
+    let mut zones: Vec<PathBuf> = zones.map(|entry| entry.path()).collect();
+    zones.sort_by_key(|zone| (zone.as_os_str().len(), zone.clone()));
+    for counter in zones.into_iter().filter_map(counter) {
+        if !counters.iter().any(|known| known.name == counter.name) {
+            counters.push(counter);
+        }
+    }
+    counters
 }
 
 #[cfg(test)]
@@ -106,19 +167,23 @@ mod tests {
         let package = zone("intel-rapl:0", "package-0", 9_000_000);
         zone("intel-rapl:0:0", "core", 5);
         zone("intel-rapl-mmio:0", "package-0", 9_000_000);
-        let meter = Meter::below(&folder).unwrap();
-        assert_eq!(meter.counters.len(), 1);
+        let meter = Meter { packages: packages(&folder), gpus: vec![None] };
+        assert_eq!(meter.packages.len(), 1);
         let begun = Instant::now();
         let mut step = || {
             std::fs::write(&package, "1000000").unwrap();
-            std::thread::sleep(std::time::Duration::from_millis(20));
+            std::thread::sleep(std::time::Duration::from_millis(200));
             Ok(())
         };
-        let watts = meter.watts(0.01, &mut step).unwrap().unwrap();
-        let least = 2.0 / begun.elapsed().as_secs_f64();
-        // 2 J in 20 ms or a little more.
-        assert!(watts >= least && watts <= 100.0, "{watts}");
+        let drawn = meter.watts(&[true], &mut step).unwrap();
+        let (watts, least) = (drawn.host.unwrap(), 2.0 / begun.elapsed().as_secs_f64());
+        // 2 J in 200 ms or a little more.
+        assert!(watts >= least && watts <= 10.0, "{watts}");
+        assert_eq!(drawn.devices, [None]);
         std::fs::remove_dir_all(&folder).unwrap();
-        assert!(Meter::below(&folder).is_none());
+        assert!(packages(&folder).is_empty());
+        let none = Meter { packages: Vec::new(), gpus: vec![None] };
+        let drawn = none.watts(&[true], &mut || unreachable!("nothing to read")).unwrap();
+        assert!(drawn.host.is_none() && !none.has_host() && !none.has(0));
     }
 }

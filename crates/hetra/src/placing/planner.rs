@@ -213,8 +213,8 @@ impl Planner<'_> {
         let (singles, host) = self.ranked(&wanted)?;
         let types: Vec<Type> = self.inputs.iter().map(Type::of).collect();
         let tasks = tasks(&self.graph, &types, self.options.tasks_max, self.rules.kinds())?;
-        let lines = self.lines()?;
-        let (costs, sources) = self.costs(&tasks, &singles, &lines)?;
+        let (costs, sources, seams) = self.costs(&tasks, &singles)?;
+        let lines = self.lines(&seams)?;
         let watts = self.watts(&singles);
         let problem = self.problem(&tasks, &costs, &lines, &watts);
         let best_single = singles.iter().find(|single| self.keeps(single));
@@ -256,9 +256,11 @@ impl Planner<'_> {
     /// What single devices take, the best first, and what the host does.
     fn ranked(&mut self, wanted: &[Value]) -> Result<(Vec<Single>, Figures), Error> {
         let mut singles = self.singles(wanted)?;
-        for single in &singles {
+        for single in &mut singles {
             if let Some(joules) = single.figures.joules {
-                self.gauge.learn(single.device, joules / self.time(&single.figures));
+                let of_all = joules / self.time(&single.figures);
+                let learned = self.gauge.learn(single.device, &single.ready, of_all);
+                single.watts = learned.unwrap_or(single.watts);
             }
         }
         let host = singles.iter().find(|single| single.device == 0);

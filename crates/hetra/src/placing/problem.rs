@@ -14,16 +14,20 @@ use crate::placing::tasks::Tasks;
 use crate::placing::units::units;
 
 impl Planner<'_> {
-    /// What copies take, and what it takes to hand a run over to another device and back.
-    pub(super) fn lines(&self) -> Result<Vec<(Wire, Wire)>, Error> {
+    /// What copies take, what it takes to hand a run over to another device and back, and what a
+    /// part takes there beside its work.
+    pub(super) fn lines(&self, seams: &[f64]) -> Result<Vec<(Wire, Wire)>, Error> {
         let line = |(index, seat): (usize, &Seat)| {
             // A device that fails at it fails at its tasks, too.
             let (mut into, mut out) = copying(seat.device.as_ref()).unwrap_or_default();
             if index > 0 && seat.device.info().simulated.is_none() {
-                // What is not to be had by itself is found out in the model.
-                let handed = handing_over(&self.devices[0], seat).unwrap_or(0.0);
-                into.latency_s += handed;
-                out.latency_s += handed;
+                // What is not to be had by itself is found out in the model. Small copies are in
+                // it, and what another part of the host takes.
+                if let Ok(handed) = handing_over(&self.devices[0], seat) {
+                    let each = handed.max((into.latency_s + out.latency_s) / 2.0);
+                    (into.latency_s, out.latency_s) = (each, each);
+                }
+                into.latency_s += seams[index];
             }
             Ok((into, out))
         };
@@ -53,6 +57,7 @@ impl Planner<'_> {
             into: line(&lines[index].0),
             out: line(&lines[index].1),
             copies_occupy: seat.device.info().simulated.is_none(),
+            half_duplex: seat.device.info().simulated.is_some_and(|wires| wires.half_duplex),
             rate: watts[index],
         };
         let devices = self.devices.iter().enumerate().map(device).collect();

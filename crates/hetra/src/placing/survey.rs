@@ -2,19 +2,18 @@
 
 use std::path::Path;
 
-use hetra_device::Wire;
 use hetra_exec::Seat;
 use hetra_ir::{Graph, Type};
-use hetra_tensor::{Value, element_count};
+use hetra_tensor::Value;
 use hetra_tune::CostPart;
 
 use crate::error::Error;
 use crate::placing::accept::Sample;
 use crate::placing::corpus::network;
 use crate::placing::costs::{Costing, Ledger, part_key, parts_of};
-use crate::placing::measure::{Ready, copying};
+use crate::placing::measure::Ready;
 use crate::placing::tasks::tasks;
-use crate::placing::trial::{OWN_MIN, PART, WHOLE, is_fixed};
+use crate::placing::trial::{PART, is_fixed};
 
 /// A part of a model, or all of it.
 #[derive(Clone, Debug)]
@@ -27,7 +26,8 @@ pub struct Surveyed {
     pub key: String,
     /// Its kernels, as a correction of costs sees them; none where shapes depend on a run.
     pub parts: Vec<CostPart>,
-    /// Seconds of a run, the median.
+    /// Seconds of a run, the median; inputs and outputs are in the device's memory, where it has
+    /// one of its own.
     pub seconds: f64,
 }
 
@@ -87,7 +87,7 @@ pub fn survey(
         };
         all.push((ready, surveyed));
     }
-    let mut tasks = timed(all)?;
+    let mut tasks = timed(all, seat)?;
     let whole = tasks.remove(0);
     Ok(Survey { whole, tasks })
 }
@@ -96,19 +96,18 @@ pub fn survey(
 /// round of them, and the least counts.
 const ROUNDS: usize = 3;
 
-fn timed(mut all: Vec<(Ready, Surveyed)>) -> Result<Vec<Surveyed>, Error> {
+fn timed(mut all: Vec<(Ready, Surveyed)>, seat: &Seat) -> Result<Vec<Surveyed>, Error> {
     for _ in 0..ROUNDS {
-        for (index, (ready, surveyed)) in all.iter_mut().enumerate() {
-            let length = if index == 0 { WHOLE / 3 } else { PART };
-            surveyed.seconds = surveyed.seconds.min(ready.sample(length)?.median);
+        for (ready, surveyed) in &mut all {
+            let sample = ready.sample_there(seat.device.as_ref(), PART)?;
+            surveyed.seconds = surveyed.seconds.min(sample.median);
         }
     }
     Ok(all.into_iter().map(|(_, surveyed)| surveyed).collect())
 }
 
 /// Measures small networks of random sizes on a device, to learn from; `progress` is told how many
-/// are done. Those that the device does not run are left out; copies into its memory and out of it
-/// do not count.
+/// are done. Those that the device does not run are left out.
 ///
 /// # Errors
 /// When a network cannot be made, or a run fails.
@@ -119,36 +118,18 @@ pub fn practice(
     progress: &mut dyn FnMut(usize),
 ) -> Result<Vec<Surveyed>, Error> {
     let mut rng = fastrand::Rng::with_seed(seed);
-    let (into, out) = copying(seat.device.as_ref()).unwrap_or_default();
     let mut all = Vec::new();
     for begun in (0..count).step_by(TOGETHER) {
         // Some at a time: all of them would take the memory of all.
-        let (mut some, mut copies) = (Vec::new(), Vec::new());
+        let mut some = Vec::new();
         for _ in 0..TOGETHER.min(count - begun) {
             let graph = network(&mut rng)?;
-            if let Ok(one) = practised(&graph, seat) {
-                let moved = |ids: &[hetra_ir::ValueId], line: &Wire| -> f64 {
-                    ids.iter().map(|&id| line.seconds(bytes_of(graph.ty(id)))).sum()
-                };
-                copies.push(moved(&graph.inputs, &into) + moved(&graph.outputs, &out));
-                some.push(one);
-            }
+            some.extend(practised(&graph, seat).ok());
         }
-        for (mut one, copies) in timed(some)?.into_iter().zip(copies) {
-            one.seconds = (one.seconds - copies).max(one.seconds * OWN_MIN);
-            all.push(one);
-        }
+        all.extend(timed(some, seat)?);
         progress((begun + TOGETHER).min(count));
     }
     Ok(all)
-}
-
-fn bytes_of(ty: &Type) -> f64 {
-    let of = || {
-        let elements = element_count(&ty.known_shape()?).ok()?;
-        ty.dtype()?.bytes(elements)
-    };
-    of().unwrap_or(0) as f64
 }
 
 /// Networks that are there at one time.

@@ -1,5 +1,7 @@
 //! The tasks that a graph is placed by.
 
+use std::collections::BTreeSet;
+
 use hetra_ir::{Graph, NodeId, Type, ValueId};
 use hetra_pass::{Extract, extract, infer, leaving, work_of};
 use hetra_place::{Fine, coarsen};
@@ -69,8 +71,8 @@ pub(crate) fn tasks(
     });
     let edges = edges.map(|(from, to, value)| (from, to, bytes[value.index()].max(1) as f64));
     // What is kept to some devices drags nothing along.
-    let fine = Fine { weight: weight.collect(), edges: edges.collect(), kinds };
-    let of = coarsen(&fine, tasks_max);
+    let (weight, edges) = (weight.collect(), edges.collect());
+    let of = coarsen(&Fine { weight, edges, kinds, fused: fused(graph) }, tasks_max);
     let count = of.iter().max().map_or(0, |most| most + 1);
     let wanted = leaving(graph, &of);
     let task = |index: usize| {
@@ -81,4 +83,27 @@ pub(crate) fn tasks(
     };
     let all = (0..count).map(task).collect();
     Ok(Tasks { of, all, bytes, types: inferred.types })
+}
+
+/// Makers and readers of values that are gone when the graph is optimised: what a good runtime runs
+/// as one kernel, or works out before the run.
+fn fused(graph: &Graph) -> Vec<(usize, usize)> {
+    let name = |index: usize| format!("value {index}");
+    let mut named = graph.clone();
+    named.values.iter_mut().enumerate().for_each(|(at, value)| value.name = name(at));
+    let joined = hetra_cost::joined(&named);
+    let stored: BTreeSet<&str> = joined
+        .nodes
+        .iter()
+        .flat_map(|node| node.defs().chain(node.uses()))
+        .map(|id| joined.value(id).name.as_str())
+        .collect();
+    let producers = graph.producers();
+    let pairs = graph.nodes().flat_map(|(to, node)| {
+        let from = |id: ValueId| Some((producers[id.index()]?.index(), id));
+        let gone = |id: ValueId| !stored.contains(name(id.index()).as_str());
+        let pairs: Vec<_> = node.uses().filter(|id| gone(*id)).filter_map(from).collect();
+        pairs.into_iter().map(move |(from, _)| (from, to.index()))
+    });
+    pairs.collect()
 }

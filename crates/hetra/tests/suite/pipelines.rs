@@ -275,6 +275,8 @@ fn what_is_wrong_is_named() {
     check(&small.replace("image", "picture"), &["nothing makes `picture`; there are image"]);
     check(&small.replace("[4, 4]", "[4]"), &["`size`: wanted 2 numbers"]);
     check(&small.replace("[4, 4]", "[0, 4]"), &["`size`: wanted height and width"]);
+    check(&small.replace("size = [4, 4]", ""), &["`size` is missing"]);
+    check(&format!("{small}scale = [0, 1, 1]"), &["`scale`: 0 leaves nothing"]);
     check(&format!("{small}colour = 1"), &["it has no `colour`; it has", "fill"]);
     let model = |text: &str| format!("{small}[[step]]\nname = \"m\"\n{text}");
     check(&model("model = \"none.onnx\"\nof = \"small\""), &["no `none.onnx` in"]);

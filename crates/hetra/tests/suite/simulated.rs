@@ -101,6 +101,30 @@ fn results_are_the_hosts_and_times_the_models() {
 }
 
 #[test]
+fn links_take_energy_and_may_have_one_direction_at_a_time() {
+    let slow = |more: &str| {
+        BOX.replace("bandwidth = { value = 1e10", &format!("{more}\nbandwidth = {{ value = 1e6"))
+    };
+    let simulated = |test: &str, text: String| {
+        let path = std::env::temp_dir().join(format!("hetra-{test}-{}.toml", std::process::id()));
+        std::fs::write(&path, text).expect("a file");
+        let (_, trace) = run(&session(&format!("sim:quick?machine={}", path.display())));
+        std::fs::remove_file(path).expect("the file");
+        trace.simulated.expect("it is only described")
+    };
+    let both =
+        simulated("both-ways", slow("energy_pj_per_bit = { value = 5, source = \"a test\" }"));
+    let one = simulated("one-way", slow("duplex = false"));
+    // 64 floats in, 10 out; each copy begins with 1 us.
+    let (into, out) = (1e-6 + 256e-6, 1e-6 + 40e-6);
+    assert!((both.busiest_s - into).abs() < 1e-9, "{both:?}");
+    assert!((one.busiest_s - into - out).abs() < 1e-9, "{one:?}");
+    let joules = both.link_joules.values().sum::<f64>();
+    assert!((joules - 296.0 * 8.0 * 5e-12).abs() < 1e-15, "{both:?}");
+    assert!(one.link_joules.is_empty());
+}
+
+#[test]
 fn an_entry_of_the_catalogue_rounds_as_it_would() {
     let wanted = wanted();
     let off = |id: &str| {

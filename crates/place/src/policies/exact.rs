@@ -62,8 +62,9 @@ fn twins(table: &Table<'_>) -> Vec<Option<Id>> {
     let alike = |a: Id, b: Id| {
         let (one, other) = (&problem.devices[a], &problem.devices[b]);
         let same = |device: &crate::Device| {
-            let crate::Device { memory_max, into, out, copies_occupy, rate, .. } = device;
-            (*memory_max, *into, *out, *copies_occupy, *rate)
+            let crate::Device { memory_max, into, out, copies_occupy, half_duplex, rate, .. } =
+                device;
+            (*memory_max, *into, *out, (*copies_occupy, *half_duplex), *rate)
         };
         let slots = |device: &crate::Device| problem.units[device.unit].slots;
         let times = (0..table.tasks()).all(|task| table.time(task, a) == table.time(task, b));
