@@ -255,7 +255,6 @@ impl Bench<'_> {
     }
 }
 
-/// Numbers between -1 and 1 for an input.
 /// Values for the inputs of a graph of this program's making, which has their shapes.
 pub(crate) fn inputs(graph: &Graph) -> Vec<Value> {
     let one = |&id: &ValueId| crate::made_up(graph.ty(id), &|_| 1, u64::from(id.0) + 1);

@@ -67,16 +67,15 @@ impl Meter {
         self.gpus[device].is_some()
     }
 
-    /// Microjoules of packages, and joules of the GPUs of devices that are used, each GPU once: two
-    /// devices may lead to one.
+    /// The GPU of a device that is used.
+    fn gpu(&self, device: usize, used: &[bool]) -> Option<&Gpu> {
+        self.gpus[device].as_ref().filter(|_| used[device])
+    }
+
+    /// Microjoules of packages, and joules of the GPUs of devices that are used.
     fn read(&self, used: &[bool]) -> (Option<Vec<f64>>, Vec<Option<f64>>) {
-        let mut seen = Vec::new();
-        let gpus = self.gpus.iter().zip(used).map(|(gpu, used)| {
-            let gpu = gpu.as_ref().filter(|gpu| *used && !seen.contains(&gpu.index))?;
-            seen.push(gpu.index);
-            gpu.joules()
-        });
-        let gpus = gpus.collect();
+        let gpu = |device| self.gpu(device, used).and_then(Gpu::joules);
+        let gpus = (0..self.gpus.len()).map(gpu).collect();
         (self.packages.iter().map(Counter::read).collect(), gpus)
     }
 
@@ -88,8 +87,7 @@ impl Meter {
         used: &[bool],
         work: &mut dyn FnMut() -> Result<(), Error>,
     ) -> Result<Drawn, Error> {
-        let counted = |(gpu, used): (&Option<Gpu>, &bool)| *used && gpu.is_some();
-        let any_gpu = self.gpus.iter().zip(used).any(counted);
+        let any_gpu = (0..self.gpus.len()).any(|device| self.gpu(device, used).is_some());
         if !any_gpu && !self.has_host() {
             return Ok(Drawn { host: None, devices: vec![None; self.gpus.len()] });
         }
@@ -108,17 +106,13 @@ impl Meter {
         let host = packages.map(|(before, after)| {
             self.packages.iter().zip(before).zip(after).map(spent).sum::<f64>() * 1e-6 / length
         });
-        let second = |at: usize| {
-            let index = |gpu: &Option<Gpu>| gpu.as_ref().map(|gpu| gpu.index);
-            let before = self.gpus[..at].iter().zip(used).filter(|(_, used)| **used);
-            let own = index(&self.gpus[at]);
-            own.is_some() && before.into_iter().any(|(gpu, _)| index(gpu) == own)
-        };
+        // Two devices may lead to one GPU.
+        let index = |device| self.gpu(device, used).map(|gpu| gpu.index);
+        let is_second = |device| (0..device).any(|other| index(other) == index(device));
         let gpus = before.1.into_iter().zip(after.1).enumerate();
-        let devices = gpus.map(|(at, (before, after))| match (before, after) {
-            (Some(before), Some(after)) => Some((after - before).max(0.0) / length),
-            _ if used[at] && second(at) => Some(0.0),
-            _ => None,
+        let devices = gpus.map(|(device, (before, after))| {
+            let watts = (after? - before?).max(0.0) / length;
+            Some(if is_second(device) { 0.0 } else { watts })
         });
         Ok(Drawn { host, devices: devices.collect() })
     }

@@ -12,6 +12,7 @@ use hetra_ir::ValueId;
 use hetra_pass::{extract, leaving};
 use hetra_tensor::Value;
 
+use crate::placing::accept::Sample;
 use crate::placing::costs::CostSource;
 use crate::placing::planner::{Cost, Planner};
 use crate::placing::tasks::{Task, Tasks};
@@ -19,12 +20,6 @@ use crate::placing::trial::{Found, OWN_MIN, TaskForm};
 
 /// Most pairs that are run.
 const PAIRS: usize = 6;
-
-/// The median of some numbers, of two in the middle the lower one; none of none.
-fn median(mut numbers: Vec<f64>) -> Option<f64> {
-    numbers.sort_by(f64::total_cmp);
-    numbers.get(numbers.len().saturating_sub(1) / 2).copied()
-}
 
 impl Planner<'_> {
     /// Seconds that a part takes on each device beside its work, by the costs of tasks that are run
@@ -43,13 +38,8 @@ impl Planner<'_> {
                 let [first, second] = [0, 1].map(|more| costs[pair + more][device].as_ref());
                 let (Ok(first), Ok(second)) = (first, second) else { continue };
                 // Of guesses the difference says nothing.
-                let guessed = |more: usize| {
-                    matches!(
-                        sources[pair + more][device],
-                        CostSource::Learned | CostSource::Modelled
-                    )
-                };
-                if guessed(0) || guessed(1) || self.is_modelled(&[device]) {
+                let timed = [CostSource::Measured, CostSource::Kept];
+                if !(0..2).all(|more| timed.contains(&sources[pair + more][device])) {
                     continue;
                 }
                 let kept = form
@@ -67,7 +57,7 @@ impl Planner<'_> {
                 }
             }
         }
-        saved.into_iter().map(|saved| median(saved).unwrap_or(0.0).max(0.0)).collect()
+        saved.into_iter().map(|saved| Sample::of(saved).median.max(0.0)).collect()
     }
 
     /// A task and the one behind it as one.
@@ -120,7 +110,5 @@ mod tests {
         assert_eq!(within((0, 0), 1e-5, 5e-5), 5e-5);
         assert_eq!(within((0, 1), 1e-5, 5e-5), 4e-5);
         assert_eq!(within((3, 1), 1.0, 2e-5), 2e-5 * OWN_MIN);
-        assert_eq!(median(vec![3.0, 1.0, 2.0]), Some(2.0));
-        assert_eq!(median(Vec::new()), None);
     }
 }
