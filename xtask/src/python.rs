@@ -41,24 +41,40 @@ pub(crate) fn environment(workspace: &Workspace, name: &str, wanted: &Path) -> R
     Ok(python)
 }
 
-/// Runs the tests of the package. Without a network for the packages that they
-/// need it is a skip, or a failure where `CI` or `HETRA_REQUIRE_FETCH` is set.
+/// Runs the tests of the package.
 pub(crate) fn test(workspace: &Workspace) -> Result<Row> {
-    println!("test: the Python package");
     let package = workspace.root.join("crates").join("python");
-    let wanted = package.join("tests").join("requirements.txt");
-    let python = match environment(workspace, "python", &wanted) {
+    let set = || Ok(("PYTHONPATH", assemble(workspace, &package)?));
+    suite(workspace, NAME, &package.join("tests"), set)
+}
+
+/// Runs the tests of the server by clients that others wrote.
+pub(crate) fn clients(workspace: &Workspace, hetra: &Path) -> Result<Row> {
+    let tests = workspace.root.join("crates").join("serve").join("tests").join("clients");
+    suite(workspace, "clients of the server", &tests, || Ok(("HETRA_COMMAND", hetra.to_path_buf())))
+}
+
+/// Runs the tests of a folder, which pins what they need, with a variable set. Without a network
+/// for that it is a skip, or a failure where `CI` or `HETRA_REQUIRE_FETCH` is set.
+fn suite(
+    workspace: &Workspace,
+    name: &'static str,
+    tests: &Path,
+    set: impl FnOnce() -> Result<(&'static str, PathBuf)>,
+) -> Result<Row> {
+    println!("test: {name}");
+    let folder = name.replace(' ', "-");
+    let python = match environment(workspace, &folder, &tests.join("requirements.txt")) {
         Ok(python) => python,
         Err(error) if flag("CI") || flag("HETRA_REQUIRE_FETCH") => {
-            let mut row = Row::new(NAME);
+            let mut row = Row::new(name);
             row.fail(format!("no environment: {error}"));
             return Ok(row);
         }
-        Err(error) => return Ok(Row::skipped(NAME, &format!("no environment: {error}"))),
+        Err(error) => return Ok(Row::skipped(name, &format!("no environment: {error}"))),
     };
-    let mut row = Row::new(NAME);
-    let ran = assemble(workspace, &package).and_then(|folder| pytest(&python, &package, &folder));
-    match ran {
+    let mut row = Row::new(name);
+    match set().and_then(|set| pytest(&python, tests, set)) {
         Ok((succeeded, said)) => counted(&mut row, succeeded, &said),
         Err(error) => row.fail(error.to_string()),
     }
@@ -91,15 +107,17 @@ fn assemble(workspace: &Workspace, package: &Path) -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// Runs the tests, which import the package from `folder`.
-fn pytest(python: &Path, package: &Path, folder: &Path) -> Result<(bool, String)> {
+/// Runs the tests of a folder.
+fn pytest(python: &Path, tests: &Path, set: (&str, PathBuf)) -> Result<(bool, String)> {
     let mut command = Command::new(python);
-    command.args(["-m", "pytest", "-q", "-rfEs", "-p", "no:cacheprovider", "tests"]);
+    command.args(["-m", "pytest", "-q", "-rfEs", "-p", "no:cacheprovider"]);
     let output = command
-        .current_dir(package)
+        .arg(tests)
+        .current_dir(tests.parent().unwrap_or(tests))
         .env("HETRA_STORE", "off")
         .env("HETRA_KERNEL_CACHE", "off")
-        .env("PYTHONPATH", folder)
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .env(set.0, set.1)
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
         .output()?;

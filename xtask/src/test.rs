@@ -30,6 +30,7 @@ pub(crate) fn run(workspace: &Workspace, no_fetch: bool) -> Result<bool> {
             println!("test: models against goldens");
             rows.push(models::run(workspace, &hetra)?);
             rows.push(python::test(workspace)?);
+            rows.push(python::clients(workspace, &hetra)?);
         }
         Err(error) => {
             let mut row = Row::new("build of hetra");

@@ -34,6 +34,7 @@ mod probe;
 mod profile;
 mod recorded;
 mod run;
+mod serve;
 mod session;
 mod show;
 
@@ -84,6 +85,7 @@ enum Verb {
     Group(group::Args),
     Calibrate(calibrate::Args),
     Pipeline(pipeline::Args),
+    Serve(serve::Args),
     Bench(bench::Args),
     Tune(tune::Args),
     Conformance(conformance::Args),
@@ -134,6 +136,7 @@ fn main() -> ExitCode {
         Verb::Group(args) => group::run(&args),
         Verb::Calibrate(args) => calibrate::run(&args),
         Verb::Pipeline(args) => pipeline::run(&args),
+        Verb::Serve(args) => serve::run(&args),
         Verb::Bench(args) => bench::run(&args),
         Verb::Tune(args) => tune::run(&args),
         Verb::Conformance(args) => conformance::run(&args),

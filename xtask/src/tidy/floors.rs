@@ -29,8 +29,8 @@ const FLOORS: [&[&str]; 8] = [
     ],
     &["onnx", "pass", "cost", "place", "plan", "pipeline"],
     &["exec", "tune"],
-    &["serve"],
-    &["hetra", "cli", "python"],
+    &["hetra", "serve"],
+    &["cli", "python"],
 ];
 
 /// The floor of the devices.
@@ -122,6 +122,7 @@ mod tests {
             ("plan", "pass"),
             ("exec", "device"),
             ("exec", "plan"),
+            ("serve", "hetra"),
             ("cli", "hetra"),
         ] {
             assert_eq!(said(user, used, false), "", "{user} -> {used}");
@@ -131,7 +132,7 @@ mod tests {
     #[test]
     fn higher_floors_and_right_neighbours_are_not() {
         for (user, used) in
-            [("tensor", "ir"), ("pass", "plan"), ("ops", "exec"), ("hetra", "cli"), ("ir", "ir")]
+            [("tensor", "ir"), ("pass", "plan"), ("ops", "exec"), ("hetra", "serve"), ("ir", "ir")]
         {
             assert!(said(user, used, false).contains("only lower floors"), "{user} -> {used}");
             assert!(said(user, used, true).contains("only lower floors"), "{user} -> {used}");
