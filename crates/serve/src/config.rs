@@ -364,8 +364,8 @@ fn is_batched(inputs: &[Port], outputs: &[Port]) -> bool {
     names.all(|other| other.as_ref() == Some(&name))
 }
 
-/// Whether two rows give the same together as one by one, by values that mean nothing; not where that
-/// cannot be tried. Axes that are open are 1.
+/// Whether two rows give the same together as one by one, by values that mean nothing; not where
+/// that cannot be tried. Axes that are open are 1.
 fn rows_are_apart(session: &Session) -> bool {
     let run = |inputs: &[(String, Values)]| {
         let outputs = session.run(inputs.iter().cloned()).ok()?;

@@ -275,7 +275,15 @@ impl Model {
             Some(deadline) if backlog > deadline.saturating_duration_since(one.since) => {
                 Some("what waits already takes longer than the request may")
             }
-            _ => shared.queue.push(level, one).is_err().then_some("too many requests wait"),
+            _ => {
+                let full = shared.queue.push(level, one).err();
+                // Some may wait for clients that have gone.
+                let full = full.and_then(|one| {
+                    self.sift(&mut shared.queue, one.since);
+                    shared.queue.push(level, one).err()
+                });
+                full.map(|_| "too many requests wait")
+            }
         };
         drop(shared);
         match refused {
@@ -287,6 +295,14 @@ impl Model {
                 self.wake.notify_one();
                 Ok(())
             }
+        }
+    }
+
+    /// Takes out requests that are too late, or whose client has gone.
+    fn sift(&self, queue: &mut Queue<Job>, now: Instant) {
+        for over in queue.sift(now, |job| job.reply.is_closed()) {
+            let late = Refusal::new(Kind::Late, format!("`{}`: not in time", self.name));
+            let _ = over.item.reply.send(Err(late));
         }
     }
 
@@ -307,10 +323,7 @@ impl Model {
         let mut shared = lock(&self.shared);
         loop {
             let now = Instant::now();
-            for over in shared.queue.sift(now, |job| job.reply.is_closed()) {
-                let late = Refusal::new(Kind::Late, format!("`{}`: not in time", self.name));
-                let _ = over.item.reply.send(Err(late));
-            }
+            self.sift(&mut shared.queue, now);
             match shared.queue.next(now) {
                 Next::Run(batch) => return Some(batch),
                 Next::Idle if shared.closing => return None,

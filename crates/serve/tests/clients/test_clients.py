@@ -3,6 +3,7 @@
 import concurrent.futures
 import gzip
 import json
+import socket
 import time
 import urllib.error
 import urllib.request
@@ -282,6 +283,15 @@ def test_what_cannot_be_in_time_is_shed(repository):
         assert sorted(status for status, *_ in answers) == [200, 429, 429]
         refused = next(headers for status, headers, _ in answers if status == 429)
         assert int(refused["Retry-After"]) >= 1
+        # A client that goes gives its place back.
+        host, port = started.http.split(":")
+        body = json.dumps(given).encode()
+        head = f"POST /v2/models/add/infer HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+        with socket.create_connection((host, int(port))) as gone:
+            gone.sendall(head.encode() + body)
+            time.sleep(0.1)
+        time.sleep(0.05)
+        assert send({})[0] == 200
         # It waits for others no longer than its time allows.
         from_ = time.monotonic()
         status, _, body = send({"parameters": {"timeout": 100000}})
