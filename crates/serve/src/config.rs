@@ -269,6 +269,9 @@ impl Config {
             return wrong("parameters", format!("`{name}` is not known here; there are {known}"));
         }
         for group in &self.instance_group {
+            if group.kind == Kind::Gpu && self.parameter("device").is_none() {
+                return wrong("instance_group", "KIND_GPU: the parameter `device` says which one");
+            }
             if !(0..=INSTANCES_MAX).contains(&group.count) {
                 return wrong("instance_group", format!("wanted 1 to {INSTANCES_MAX} instances"));
             }
@@ -279,6 +282,9 @@ impl Config {
     fn check_batching(&self, batching: &DynamicBatching) -> Result<(), ConfigError> {
         if self.max_batch_size == 0 {
             return wrong("dynamic_batching", "needs a max_batch_size");
+        }
+        if batching.preserve_ordering && self.instances() > 1 {
+            return wrong("preserve_ordering", "several instances do not keep it");
         }
         let fits = |size: &i32| (1..=self.max_batch_size).contains(size);
         if !batching.preferred_batch_size.iter().all(fits) {
@@ -358,8 +364,11 @@ fn is_batched(inputs: &[Port], outputs: &[Port]) -> bool {
         Some(Dim::Sym(name)) => Some(name.clone()),
         _ => None,
     };
-    let given = inputs.iter().filter(|port| !port.has_default);
-    let mut names = given.chain(outputs).map(first);
+    // What has a default has no rows of requests.
+    if inputs.iter().any(|port| port.has_default) {
+        return false;
+    }
+    let mut names = inputs.iter().chain(outputs).map(first);
     let Some(Some(name)) = names.next() else { return false };
     names.all(|other| other.as_ref() == Some(&name))
 }
@@ -373,15 +382,18 @@ fn rows_are_apart(session: &Session) -> bool {
         tensors.collect::<Option<Vec<Values>>>()
     };
     let made = |seed| {
-        let ports = session.inputs().into_iter().filter(|port| !port.has_default);
         let input = |port: Port| {
             let value = hetra::made_up(&port.ty, &|_| 1, seed)?;
             Some((port.name, value.as_tensor()?.clone()))
         };
-        ports.map(input).collect::<Option<Vec<_>>>()
+        session.inputs().into_iter().map(input).collect::<Option<Vec<_>>>()
     };
     let tried = || {
         let [first, second] = [made(1)?, made(2)?];
+        // Rows that are the same say nothing of how they part.
+        if first.iter().zip(&second).any(|((_, a), (_, b))| a == b) {
+            return None;
+        }
         let pair = |((name, a), (_, b)): (&(String, Values), &(String, Values))| {
             Some((name.clone(), crate::tensors::join(&[a, b]).ok()?))
         };
@@ -508,6 +520,12 @@ mod tests {
             ("dynamic_batching { }", "needs a max_batch_size"),
             ("max_batch_size: 2 dynamic_batching { preferred_batch_size: 3 }", "1 to max_batch"),
             ("instance_group { count: 1000 }", "1 to 64"),
+            ("instance_group { kind: KIND_GPU }", "which one"),
+            (
+                "max_batch_size: 2 instance_group { count: 2 }
+                 dynamic_batching { preserve_ordering: true }",
+                "do not keep it",
+            ),
             ("parameters { key: \"q\" value { string_value: \"\" } }", "`q` is not known here"),
             (
                 "max_batch_size: 2 dynamic_batching { priority_levels: 2 }",

@@ -183,9 +183,16 @@ impl Core {
     pub(crate) async fn infer(&self, request: Request) -> Result<Response, Refusal> {
         let model = self.repository.get(&request.model, &request.version)?;
         let urgency = urgency(&request.parameters)?;
+        // Before anything is read or made for them: to repeat a name costs its sender little.
+        model.knows(request.inputs.iter().map(|input| input.name.as_str()))?;
         let inputs = request.inputs.into_iter().map(|input| self.tensor(input));
         let inputs = inputs.collect::<Result<Named, Refusal>>()?;
         let known = model.ports(false);
+        if request.outputs.len() > known.len() {
+            let (asked, known) = (request.outputs.len(), known.len());
+            let text = format!("{asked} outputs are asked for; it has {known}");
+            return Err(Refusal::invalid(format!("model `{}`: {text}", model.name)));
+        }
         for (name, parameters) in &request.outputs {
             if !known.iter().any(|(other, ..)| other == name) {
                 let known: Vec<&str> = known.iter().map(|(name, ..)| name.as_str()).collect();
@@ -197,7 +204,16 @@ impl Core {
                 return Err(Refusal::new(Kind::Unsupported, text));
             }
         }
-        let made = model.infer(inputs, urgency).await?;
+        let (made, model) = match model.infer(inputs.clone(), urgency).await {
+            // It was loaded anew in the meantime: the new one does it.
+            Err(refusal) if refusal.kind == Kind::Unavailable => {
+                let newer = self.repository.get(&request.model, &request.version);
+                let newer =
+                    newer.ok().filter(|newer| !Arc::ptr_eq(newer, &model)).ok_or(refusal)?;
+                (newer.infer(inputs, urgency).await?, newer)
+            }
+            made => (made?, model),
+        };
         let wanted = match request.outputs.is_empty() {
             true => made.iter().map(|(name, _)| (name.clone(), Parameters::new())).collect(),
             false => request.outputs,
@@ -225,6 +241,7 @@ impl Core {
         let (dtype, shape) = tensors::stated(&name, &datatype, &shape)?;
         let tensor = match (place(&parameters)?, data) {
             (Some(place), Data::Elsewhere) => {
+                tensors::check_size(&name, dtype, &shape, place.byte_size, self.options.body_max)?;
                 tensors::from_bytes(&name, dtype, &shape, self.regions.read(&place)?)?
             }
             (Some(_), _) => {

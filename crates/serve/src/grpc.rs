@@ -45,8 +45,12 @@ impl tower::Service<http::Request<Body>> for Service {
         let core = self.0.clone();
         Box::pin(async move {
             let header = request.headers().get(http::header::AUTHORIZATION);
-            if let Err(refusal) = core.admits(header.map(http::HeaderValue::as_bytes)) {
-                return Ok(Status::from(refusal).into_http());
+            let admits = core.admits(header.map(http::HeaderValue::as_bytes));
+            // Whether the server is up is told to everybody.
+            let is_health = ["ServerLive", "ServerReady"].contains(&method(&request));
+            match admits {
+                Err(refusal) if !is_health => return Ok(Status::from(refusal).into_http()),
+                _ => {}
             }
             Ok(answer(core, request).await)
         })
@@ -63,7 +67,7 @@ where
         .max_decoding_message_size(core.options.body_max)
         .max_encoding_message_size(usize::MAX);
     for encoding in [CompressionEncoding::Gzip, CompressionEncoding::Deflate] {
-        grpc = grpc.accept_compressed(encoding).send_compressed(encoding);
+        grpc = grpc.accept_compressed(encoding);
     }
     grpc
 }
@@ -96,12 +100,15 @@ async fn stream(core: Arc<Core>, request: http::Request<Body>) -> http::Response
         let responses = request.into_inner().then(move |one| {
             let core = core.clone();
             async move {
-                let response = infer(core, one?).await;
-                let (error, response) = match response {
-                    Ok(response) => (String::new(), Some(response)),
-                    Err(refusal) => (refusal.text, None),
+                let one = one?;
+                // A client finds what it asked by its id, also where that failed.
+                let (id, model_name) = (one.id.clone(), one.model_name.clone());
+                let failed = InferResponse { id, model_name, ..InferResponse::default() };
+                let (error, response) = match infer(core, one).await {
+                    Ok(response) => (String::new(), response),
+                    Err(refusal) => (refusal.text, failed),
                 };
-                Ok(wire::StreamResponse { error, response })
+                Ok(wire::StreamResponse { error, response: Some(response) })
             }
         });
         let responses: Responses = Box::pin(responses);
@@ -110,8 +117,13 @@ async fn stream(core: Arc<Core>, request: http::Request<Body>) -> http::Response
     grpc.streaming(service, request).await
 }
 
+/// The call that a request is.
+fn method(request: &http::Request<Body>) -> &str {
+    request.uri().path().rsplit('/').next().unwrap_or_default()
+}
+
 async fn answer(core: Arc<Core>, request: http::Request<Body>) -> http::Response<Body> {
-    let method = request.uri().path().rsplit('/').next().unwrap_or_default().to_string();
+    let method = method(&request).to_string();
     match method.as_str() {
         "ServerLive" => {
             unary(core, request, |_, _: wire::Empty| async { Ok(wire::Live { live: true }) }).await
@@ -197,6 +209,10 @@ async fn answer_of_control(
                 Ok(wire::Empty {})
             })
             .await
+        }
+        // No region is ever registered: a client that cleans up has nothing to be refused.
+        "CudaSharedMemoryStatus" | "CudaSharedMemoryUnregister" => {
+            unary(core, request, |_, _: wire::Empty| async { Ok(wire::Empty {}) }).await
         }
         method => {
             let text = format!("`{method}` is not done here");

@@ -72,6 +72,9 @@ pub(crate) fn router(core: Arc<Core>) -> Router {
         .route(&format!("{shared}/region/{{name}}/register"), post(register))
         .route(&format!("{shared}/region/{{name}}/unregister"), post(unregister))
         .route(&format!("{shared}/unregister"), post(unregister_all))
+        // No region is ever registered: a client that cleans up has nothing to be refused.
+        .route("/v2/cudasharedmemory/status", get(|| async { axum::Json(json!([])) }))
+        .route("/v2/cudasharedmemory/unregister", post(|| async { StatusCode::OK }))
         .fallback(|request: Request| async move {
             let text = format!("there is no `{} {}`", request.method(), request.uri().path());
             Refusal::new(Kind::NotFound, text)

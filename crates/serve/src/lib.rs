@@ -32,8 +32,10 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::header;
 use axum::routing::get;
+use axum::serve::ListenerExt;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio_stream::StreamExt;
 use tokio_stream::wrappers::TcpListenerStream;
 
 use crate::core::Core;
@@ -155,7 +157,12 @@ pub async fn serve(
         let core = core.clone();
         move || load_all(&core)
     });
-    let moments = loading.await.map_err(|error| ServeError::Connections(error.to_string()))??;
+    let mut end = std::pin::pin!(end);
+    let moments = tokio::select! {
+        moments = loading => moments,
+        () = &mut end => return Ok(()),
+    };
+    let moments = moments.map_err(|error| ServeError::Connections(error.to_string()))??;
     moments.into_iter().for_each(&told);
     told(Moment::Listening(http_at, grpc_at, metrics_at));
     let (ending, ended) = watch::channel(());
@@ -163,19 +170,28 @@ pub async fn serve(
         let mut ended = ended.clone();
         async move { drop(ended.changed().await) }
     };
+    // Small answers are sent at once.
+    let http = http.tap_io(|stream| drop(stream.set_nodelay(true)));
+    let grpc = TcpListenerStream::new(grpc)
+        .map(|stream| stream.inspect(|stream| drop(stream.set_nodelay(true))));
     let http = axum::serve(http, http::router(core.clone())).with_graceful_shutdown(wait());
     let metrics = axum::serve(metrics, metrics_router(core.clone())).with_graceful_shutdown(wait());
     let grpc = tonic::transport::Server::builder()
         .add_service(grpc::Service(core.clone()))
-        .serve_with_incoming_shutdown(TcpListenerStream::new(grpc), wait());
-    let all = tokio::spawn(async move {
+        .serve_with_incoming_shutdown(grpc, wait());
+    let mut all = tokio::spawn(async move {
         let text = |error: &dyn std::fmt::Display| ServeError::Connections(error.to_string());
         let http = async { http.await.map_err(|error| text(&error)) };
         let metrics = async { metrics.await.map_err(|error| text(&error)) };
         let grpc = async { grpc.await.map_err(|error| text(&error)) };
         tokio::try_join!(http, metrics, grpc).map(drop)
     });
-    end.await;
+    tokio::select! {
+        () = &mut end => {}
+        ended = &mut all => {
+            return ended.unwrap_or_else(|error| Err(ServeError::Connections(error.to_string())));
+        }
+    }
     told(Moment::Ending);
     let _ = ending.send(());
     let result = match tokio::time::timeout(drain, all).await {

@@ -118,10 +118,12 @@ impl Model {
         let ports = self.session.inputs().into_iter().filter(|port| !port.has_default);
         let made = ports.map(|port| Some((port.name, hetra::made_up(&port.ty, &|_| 1, 1)?)));
         let Some(inputs) = made.collect::<Option<Vec<(String, Value)>>>() else { return };
-        for _ in 0..2 {
+        // The first run makes what later ones find: it tells nothing of them.
+        for is_first in [true, false] {
             let from = Instant::now();
             if catch_unwind(AssertUnwindSafe(|| self.session.run(inputs.clone()).is_ok()))
                 .unwrap_or(false)
+                && !is_first
             {
                 lock(&self.shared).queue.curve.add(1, from.elapsed());
             }
@@ -152,20 +154,32 @@ impl Model {
         self.config.max_batch_size > 0
     }
 
-    /// Refuses inputs that do not fit; how many rows they have, where rows of requests may run
-    /// together, else 0.
-    fn check(&self, inputs: &Named) -> Result<usize, Refusal> {
-        let mut rows = None;
-        for (index, (name, tensor)) in inputs.iter().enumerate() {
-            let known = self.config.input.iter().find(|one| one.name == *name);
-            let Some(known) = known else {
+    /// Refuses inputs that the model does not have, or that are given twice.
+    pub(crate) fn knows<'a>(&self, names: impl Iterator<Item = &'a str>) -> Result<(), Refusal> {
+        let mut given: Vec<&str> = Vec::new();
+        for name in names {
+            if !self.config.input.iter().any(|one| one.name == name) {
                 let known: Vec<&str> = self.config.input.iter().map(|one| &*one.name).collect();
                 let text = format!("no input `{name}`; there are {}", known.join(", "));
                 return Err(self.invalid(&text));
-            };
-            if inputs[..index].iter().any(|(other, _)| other == name) {
+            }
+            if given.contains(&name) {
                 return Err(self.invalid(&format!("the input `{name}` is given twice")));
             }
+            given.push(name);
+        }
+        Ok(())
+    }
+
+    /// Refuses inputs that do not fit; how many rows they have, 1 where the model has none.
+    fn check(&self, inputs: &Named) -> Result<usize, Refusal> {
+        let mut rows = None;
+        self.knows(inputs.iter().map(|(name, _)| name.as_str()))?;
+        for known in &self.config.input {
+            let name = &known.name;
+            let Some((_, tensor)) = inputs.iter().find(|(other, _)| other == name) else {
+                continue;
+            };
             let (dtype, shape) = (tensor.dtype(), tensor.shape());
             if crate::dtypes::config_name(dtype) != Some(&*known.data_type) {
                 let text = format!("the input `{name}` is {}, not {dtype:?}", known.data_type);
@@ -201,8 +215,7 @@ impl Model {
         if let Some(missing) = self.config.input.iter().find(is_missing) {
             return Err(self.invalid(&format!("the input `{}` is missing", missing.name)));
         }
-        let together = self.config.dynamic_batching.is_some();
-        Ok(if together { rows.unwrap_or(0) } else { 0 })
+        Ok(rows.unwrap_or(1))
     }
 
     fn has_shape(&self, name: &str) -> bool {
@@ -224,7 +237,7 @@ impl Model {
         let delays = policy.timeout_action == config::TimeoutAction::Delay;
         let (reply, result) = oneshot::channel();
         let deadline = timeout.and_then(|timeout| since.checked_add(timeout));
-        let kind = kind(&inputs);
+        let kind = self.config.dynamic_batching.as_ref().map(|_| kind(&inputs));
         let job = Job { inputs, reply };
         self.push(level, Waiting { item: job, rows, kind, since, deadline, delays })?;
         let result = match deadline.filter(|_| !delays) {
@@ -269,7 +282,11 @@ impl Model {
             return Err(Refusal::new(Kind::Unavailable, format!("`{}` is unloaded", self.name)));
         }
         let instances = self.config.instances();
-        let backlog = Duration::from_secs_f64(shared.queue.backlog_s(instances));
+        if one.deadline.is_some() {
+            // Some may wait for clients that have gone.
+            self.sift(&mut shared.queue, one.since);
+        }
+        let backlog = Duration::from_secs_f64(shared.queue.backlog_s(level, instances));
         let deadline = one.deadline.filter(|_| !one.delays);
         let refused = match deadline {
             Some(deadline) if backlog > deadline.saturating_duration_since(one.since) => {
@@ -346,20 +363,26 @@ impl Model {
             self.wake.notify_one();
             let started = Instant::now();
             let mut times = Times::default();
-            let ran = catch_unwind(AssertUnwindSafe(|| self.run(&batch, &mut times)));
-            let failed = || Refusal::new(Kind::Failed, format!("model `{}` failed", self.name));
-            let result = ran.unwrap_or_else(|_| Err(failed()));
-            let rows = batch.iter().map(|one| one.rows).sum::<usize>().max(1);
+            let rows = batch.iter().map(|one| one.rows).sum::<usize>();
+            let together = self.attempt(&batch, &mut times);
+            let is_good = together.is_ok();
+            let answers: Vec<Result<Named, Refusal>> = match together {
+                Ok(answers) => answers.into_iter().map(Ok).collect(),
+                // One's values are no other's fault.
+                Err(_) if batch.len() > 1 => {
+                    let alone = |one: &Waiting<Job>| {
+                        let mut answers = self.attempt(std::slice::from_ref(one), &mut times)?;
+                        Ok(answers.pop().unwrap_or_default())
+                    };
+                    batch.iter().map(alone).collect()
+                }
+                Err(refusal) => vec![Err(refusal)],
+            };
             let mut stats = lock(&self.stats);
-            if result.is_ok() {
+            if is_good {
                 stats.ran(rows, times);
             }
-            let mut answers = result.map(Vec::into_iter);
-            for one in batch {
-                let answer = match &mut answers {
-                    Ok(answers) => Ok(answers.next().unwrap_or_default()),
-                    Err(refusal) => Err(refusal.clone()),
-                };
+            for (one, answer) in batch.into_iter().zip(answers) {
                 match answer.is_ok() {
                     true => stats.answered(started - one.since, times),
                     false => stats.failed(one.since.elapsed()),
@@ -367,10 +390,17 @@ impl Model {
                 let _ = one.item.reply.send(answer);
             }
             drop(stats);
-            if answers.is_ok() {
+            if is_good {
                 lock(&self.shared).queue.curve.add(rows, started.elapsed());
             }
         }
+    }
+
+    /// As [`Model::run`]; a panic in the model is a failure of the run.
+    fn attempt(&self, batch: &[Waiting<Job>], times: &mut Times) -> Result<Vec<Named>, Refusal> {
+        let ran = catch_unwind(AssertUnwindSafe(|| self.run(batch, times)));
+        let failed = || Refusal::new(Kind::Failed, format!("model `{}` failed", self.name));
+        ran.unwrap_or_else(|_| Err(failed()))
     }
 
     /// Runs requests together; the outputs of each.

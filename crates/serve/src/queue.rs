@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 #[derive(Debug)]
 pub(crate) struct Waiting<T> {
     pub(crate) item: T,
-    /// Its part of a batch; 0 where it must run alone.
+    /// Its part of a batch, at least 1.
     pub(crate) rows: usize,
-    /// Requests of the same kind may run together.
-    pub(crate) kind: u64,
+    /// Requests of the same kind may run together; one of none runs alone.
+    pub(crate) kind: Option<u64>,
     pub(crate) since: Instant,
     /// After this nobody wants the result.
     pub(crate) deadline: Option<Instant>,
@@ -105,15 +105,11 @@ impl<T> Queue<T> {
         self.levels.iter().map(VecDeque::len).sum::<usize>() + self.late.len()
     }
 
-    fn rows(&self) -> usize {
-        let waiting = self.levels.iter().flatten().chain(&self.late);
-        waiting.map(|one| one.rows.max(1)).sum()
-    }
-
-    /// Seconds until so many instances have done what waits; 0 before the first run.
-    pub(crate) fn backlog_s(&self, instances: usize) -> f64 {
+    /// Seconds until so many instances have done what waits and runs before a new request of a
+    /// level; 0 before the first run.
+    pub(crate) fn backlog_s(&self, level: usize, instances: usize) -> f64 {
         let full = self.rules.batch_max.max(1);
-        let rows = self.rows();
+        let rows: usize = self.levels.iter().take(level + 1).flatten().map(|one| one.rows).sum();
         let runs = rows.div_ceil(full).div_ceil(instances.max(1)) as f64;
         runs * self.curve.seconds(rows.min(full).max(1)).unwrap_or(0.0)
     }
@@ -167,9 +163,9 @@ impl<T> Queue<T> {
         let first = &lane[0];
         let (kind, most) = (first.kind, self.rules.batch_max);
         let mut size = Batch { rows: first.rows, count: 1, deadline: first.deadline };
-        if first.rows > 0 && most > 0 {
+        if kind.is_some() && most > 0 {
             // Only those right behind it: a request does not overtake another one.
-            for one in lane.iter().skip(1).take_while(|one| one.kind == kind && one.rows > 0) {
+            for one in lane.iter().skip(1).take_while(|one| one.kind == kind) {
                 let more = size.with(one);
                 if more.rows > most || !more.is_in_time(&self.curve, now) {
                     break;
@@ -237,9 +233,10 @@ impl Batch {
         self.latest(curve).is_none_or(|latest| latest >= now)
     }
 
-    /// When it must start.
+    /// When it must start, with as much time again as it should take: half of all runs take
+    /// longer than usual.
     fn latest(&self, curve: &Curve) -> Option<Instant> {
-        let took = Duration::from_secs_f64(curve.seconds(self.rows).unwrap_or(0.0));
+        let took = Duration::from_secs_f64(2.0 * curve.seconds(self.rows).unwrap_or(0.0));
         // Where there is no time at all any more, it starts at once.
         self.deadline.map(|deadline| deadline.checked_sub(took).unwrap_or(deadline))
     }
@@ -256,7 +253,7 @@ mod tests {
     }
 
     fn waiting(item: u32, rows: usize, since: Instant) -> Waiting<u32> {
-        Waiting { item, rows, kind: 0, since, deadline: None, delays: false }
+        Waiting { item, rows, kind: Some(0), since, deadline: None, delays: false }
     }
 
     fn run(queue: &mut Queue<u32>, now: Instant) -> Vec<u32> {
@@ -272,13 +269,14 @@ mod tests {
         for item in 0..3 {
             queue.push(1, waiting(item, 1, now)).unwrap();
         }
-        queue.push(1, Waiting { kind: 7, ..waiting(3, 1, now) }).unwrap();
+        queue.push(1, Waiting { kind: Some(7), ..waiting(3, 1, now) }).unwrap();
         queue.push(1, waiting(4, 3, now)).unwrap();
         queue.push(1, waiting(5, 2, now)).unwrap();
-        queue.push(0, waiting(6, 0, now)).unwrap();
-        // The urgent one first, alone; those of another kind, or too many rows, are the next run's.
-        let runs: Vec<Vec<u32>> = (0..5).map(|_| run(&mut queue, now)).collect();
-        assert_eq!(runs, [vec![6], vec![0, 1, 2], vec![3], vec![4], vec![5]]);
+        queue.push(0, Waiting { kind: None, ..waiting(6, 1, now) }).unwrap();
+        queue.push(0, Waiting { kind: None, ..waiting(7, 1, now) }).unwrap();
+        // The urgent ones first, alone; of another kind, or too many: those are the next run's.
+        let runs: Vec<Vec<u32>> = (0..6).map(|_| run(&mut queue, now)).collect();
+        assert_eq!(runs, [vec![6], vec![7], vec![0, 1, 2], vec![3], vec![4], vec![5]]);
         assert!(matches!(queue.next(now), Next::Idle));
     }
 
@@ -314,13 +312,13 @@ mod tests {
     #[test]
     fn batches_are_as_large_as_deadlines_allow() {
         let (mut queue, now) = (Queue::new(Rules { delay: 50 * MS, ..rules() }), Instant::now());
-        queue.curve.add(1, 10 * MS);
-        queue.curve.add(3, 30 * MS);
+        queue.curve.add(1, 5 * MS);
+        queue.curve.add(3, 15 * MS);
         for item in 0..3 {
             let deadline = Some(now + 25 * MS);
             queue.push(1, Waiting { deadline, ..waiting(item, 1, now) }).unwrap();
         }
-        // Two take 20 ms, three 30; and for two it is not to wait longer than 5 ms.
+        // Two take 10 ms, three 15, and as much is left again: three would be too late.
         assert_eq!(run(&mut queue, now), [0, 1]);
         assert!(matches!(queue.next(now), Next::Until(at) if at == now + 15 * MS));
         assert_eq!(run(&mut queue, now + 15 * MS), [2]);
@@ -359,6 +357,8 @@ mod tests {
         for item in 0..8 {
             queue.push(1, waiting(item, 1, now)).unwrap();
         }
-        assert_eq!((queue.backlog_s(1), queue.backlog_s(2)), (0.04, 0.02));
+        assert_eq!((queue.backlog_s(1, 1), queue.backlog_s(1, 2)), (0.04, 0.02));
+        // They are no more urgent than what comes to the first level.
+        assert_eq!(queue.backlog_s(0, 1), 0.0);
     }
 }

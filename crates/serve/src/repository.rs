@@ -238,7 +238,9 @@ fn chosen(there: Vec<u64>, policy: Option<&VersionPolicy>) -> Result<Vec<u64>, S
     match policy {
         Some(VersionPolicy::All(_)) => Ok(there),
         Some(VersionPolicy::Specific(one)) => {
-            let wanted: Vec<u64> = one.versions.iter().map(|&version| version as u64).collect();
+            let mut wanted: Vec<u64> = one.versions.iter().map(|&version| version as u64).collect();
+            wanted.sort_unstable();
+            wanted.dedup();
             match wanted.iter().find(|version| !there.contains(version)) {
                 Some(missing) => Err(format!("there is no version {missing}")),
                 None if wanted.is_empty() => Err("`specific` names no version".into()),
@@ -270,7 +272,7 @@ mod tests {
             let versions = versions.to_vec();
             chosen(there(), Some(&VersionPolicy::Specific(Specific { versions })))
         };
-        assert_eq!(specific(&[1, 5]), Ok(vec![1, 5]));
+        assert_eq!(specific(&[5, 1, 5]), Ok(vec![1, 5]));
         assert!(specific(&[3]).unwrap_err().contains("no version 3"));
         assert!(chosen(Vec::new(), None).is_err());
     }

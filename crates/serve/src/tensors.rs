@@ -35,6 +35,25 @@ fn count(name: &str, shape: &[usize]) -> Result<usize, Refusal> {
     product.ok_or_else(|| Refusal::invalid(format!("input `{name}`: the shape is too large")))
 }
 
+/// Refuses bytes that lie elsewhere, before they are read: of another size than the type and the
+/// shape need, or more than a request may have.
+pub(crate) fn check_size(
+    name: &str,
+    dtype: DType,
+    shape: &[usize],
+    bytes: u64,
+    most: usize,
+) -> Result<(), Refusal> {
+    let wanted = dtype.bytes(count(name, shape)?).unwrap_or(usize::MAX) as u64;
+    if bytes > most as u64 {
+        return Err(misfit(name, &format!("{bytes} bytes; a request has {most} at most")));
+    }
+    if dtype != DType::String && bytes != wanted {
+        return Err(misfit(name, &format!("wanted {wanted} bytes for {shape:?}, got {bytes}")));
+    }
+    Ok(())
+}
+
 /// A tensor of bytes, little endian and row-major; they are not copied. Strings have their lengths
 /// before them, 32 bits each.
 pub(crate) fn from_bytes(
@@ -323,6 +342,10 @@ mod tests {
         assert_eq!(json(DType::U8, json!([256])), "input `x`: `256` is no UINT8 (in JSON)");
         assert!(json(DType::F16, json!([1])).contains("no FP16"));
         assert!(json(DType::I32, json!([1, 2])).contains("wanted 1 elements for [1], got 2"));
+        let size = |bytes| check_size("x", DType::F32, &[2], bytes, 16);
+        assert!(size(8).is_ok());
+        assert!(error(size(4)).contains("wanted 8 bytes for [2], got 4"));
+        assert!(error(size(17)).contains("16 at most"));
         assert!(error(stated("x", "FP8", &[1])).contains("no datatype `FP8`"));
         assert!(error(stated("x", "FP32", &[-1])).contains("the shape [-1] is none"));
     }

@@ -65,7 +65,7 @@ class Server:
 def repository(tmp_path_factory):
     """Models: `add` adds and subtracts rows, `twice` has two versions and is in halves, `texts` passes
     strings on, `scale` has a configuration, `share` has rows that
-    are not of their own, `broken` is none."""
+    are not of their own, `pick` looks numbers up, `broken` is none."""
     root = tmp_path_factory.mktemp("repository")
     row = ["n", 4]
     saved(root / "add", [node("Add", ["a", "b"], ["sum"]), node("Sub", ["a", "b"], ["difference"])],
@@ -86,6 +86,11 @@ def repository(tmp_path_factory):
     """)
     saved(root / "share", [node("Softmax", ["x"], ["y"], axis=0)],
           [("x", numpy.float32, row)], [("y", numpy.float32, row)])
+    table = node("Constant", [], ["table"], value_ints=[10, 20, 30])
+    saved(root / "pick", [table, node("Gather", ["table", "x"], ["y"])],
+          [("x", numpy.int64, ["n", 1])], [("y", numpy.int64, ["n", 1])])
+    (root / "pick" / "config.pbtxt").write_text(
+        "max_batch_size: 4 dynamic_batching { max_queue_delay_microseconds: 100000 }")
     (root / "broken" / "1").mkdir(parents=True)
     (root / "broken" / "1" / "model.onnx").write_bytes(b"no model")
     return root

@@ -111,6 +111,10 @@ def test_wrong_requests_are_refused(api, client):
             client.infer(model, given)
     with pytest.raises(InferenceServerException, match="no output `z`"):
         client.infer("add", inputs(api, a=a, b=b), outputs=[api.InferRequestedOutput("z")])
+    with pytest.raises(InferenceServerException, match="3 outputs are asked for; it has 2"):
+        client.infer("add", inputs(api, a=a, b=b), outputs=[api.InferRequestedOutput("sum")] * 3)
+    with pytest.raises(InferenceServerException, match="given twice"):
+        client.infer("add", inputs(api, a=a) * 2)
     with pytest.raises(InferenceServerException, match="keeps state"):
         client.infer("add", inputs(api, a=a, b=b), sequence_id=3, sequence_start=True)
 
@@ -155,9 +159,23 @@ def test_rows_that_are_not_of_their_own_do_not(api, client):
     assert sizes == {"add": 8, "share": 0}
 
 
+def test_one_request_does_not_spoil_another(server):
+    """Requests that run together: one has an index that there is none of."""
+    def one(index):
+        with http.InferenceServerClient(server.http) as client:
+            x = numpy.array([[index]], dtype=numpy.int64)
+            try:
+                return client.infer("pick", inputs(http, x=x)).as_numpy("y").tolist()
+            except InferenceServerException as error:
+                return str(error)
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+        good, bad, other = pool.map(one, (1, 99, 2))
+    assert (good, other) == ([[20]], [[30]]) and "pick" in bad
+
+
 def test_statistics_of_all(api, client):
     names = {one["name"] for one in as_dict(client.get_inference_statistics())["model_stats"]}
-    assert names == {"add", "twice", "texts", "scale", "share"}
+    assert names == {"add", "twice", "texts", "scale", "share", "pick"}
 
 
 @pytest.mark.parametrize("algorithm", ["gzip", "deflate"])
