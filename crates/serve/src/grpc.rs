@@ -252,6 +252,8 @@ async fn infer(core: Arc<Core>, request: InferRequest) -> Result<InferResponse, 
                 if place.offset > 0 {
                     add("shared_memory_offset", Choice::Int(place.offset as i64));
                 }
+                // Clients count contents by outputs, also by those that lie elsewhere.
+                raw.push(bytes::Bytes::new());
             }
             None => raw.push(tensors::to_bytes(&tensor)?),
         }

@@ -288,12 +288,8 @@ async fn infer(
             "datatype": dtypes::name(tensor.dtype()),
             "shape": tensor.shape(),
         });
-        if let Some(place) = place {
-            one["parameters"] = json!({
-                "shared_memory_region": place.region,
-                "shared_memory_offset": place.offset,
-                "shared_memory_byte_size": place.byte_size,
-            });
+        if place.is_some() {
+            // Whoever asked knows where it is. Clients take parameters for those of bytes behind.
         } else if wants {
             let bytes = tensors::to_bytes(&tensor)?;
             one["parameters"] = json!({"binary_data_size": bytes.len()});
