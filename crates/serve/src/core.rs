@@ -138,13 +138,22 @@ impl Core {
         Ok(wire::Statistics { model_stats: models.iter().map(told).collect() })
     }
 
-    /// Loads a model; `config` is one in JSON that counts instead of its own.
+    /// Loads a model. Of the parameters, those of text have it; `config` is a configuration in JSON
+    /// that counts instead of the model's own.
     pub(crate) async fn load(
         self: &Arc<Core>,
         name: String,
-        config: Option<String>,
+        parameters: impl IntoIterator<Item = (String, Option<String>)>,
     ) -> Result<(), Refusal> {
         self.may_control()?;
+        let mut config = None;
+        for (name, value) in parameters {
+            if name != "config" || value.is_none() {
+                let text = format!("the parameter `{name}` of a load is not taken here");
+                return Err(Refusal::new(Kind::Unsupported, text));
+            }
+            config = value;
+        }
         self.blocking(move |core| core.repository.load(&name, config.as_deref())).await
     }
 
@@ -187,15 +196,15 @@ impl Core {
         model.knows(request.inputs.iter().map(|input| input.name.as_str()))?;
         let inputs = request.inputs.into_iter().map(|input| self.tensor(input));
         let inputs = inputs.collect::<Result<Named, Refusal>>()?;
-        let known = model.ports(false);
+        let known = &model.config.output;
         if request.outputs.len() > known.len() {
             let (asked, known) = (request.outputs.len(), known.len());
             let text = format!("{asked} outputs are asked for; it has {known}");
             return Err(Refusal::invalid(format!("model `{}`: {text}", model.name)));
         }
         for (name, parameters) in &request.outputs {
-            if !known.iter().any(|(other, ..)| other == name) {
-                let known: Vec<&str> = known.iter().map(|(name, ..)| name.as_str()).collect();
+            if !known.iter().any(|one| one.name == *name) {
+                let known: Vec<&str> = known.iter().map(|one| one.name.as_str()).collect();
                 let text = format!("no output `{name}`; there are {}", known.join(", "));
                 return Err(Refusal::invalid(format!("model `{}`: {text}", model.name)));
             }

@@ -222,17 +222,12 @@ async fn answer_of_control(
 }
 
 async fn load(core: Arc<Core>, one: wire::LoadRequest) -> Result<wire::Empty, Refusal> {
-    let mut config = None;
-    for (name, value) in one.parameters {
-        match (name.as_str(), value.choice) {
-            ("config", Some(LoadChoice::Text(text))) => config = Some(text),
-            _ => {
-                let text = format!("the parameter `{name}` of a load is not taken here");
-                return Err(Refusal::new(Kind::Unsupported, text));
-            }
-        }
-    }
-    core.load(one.model_name, config).await.map(|()| wire::Empty {})
+    let text = |value: wire::LoadParameter| match value.choice {
+        Some(LoadChoice::Text(text)) => Some(text),
+        _ => None,
+    };
+    let parameters = one.parameters.into_iter().map(|(name, value)| (name, text(value)));
+    core.load(one.model_name, parameters).await.map(|()| wire::Empty {})
 }
 
 async fn infer(core: Arc<Core>, request: InferRequest) -> Result<InferResponse, Refusal> {

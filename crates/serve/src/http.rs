@@ -34,7 +34,8 @@ impl IntoResponse for Refusal {
     }
 }
 
-type Core_ = State<Arc<Core>>;
+/// What each path is given.
+type Served = State<Arc<Core>>;
 type Answer = Result<Response, Refusal>;
 
 fn json<T: Serialize>(value: &T) -> Answer {
@@ -57,8 +58,8 @@ pub(crate) fn router(core: Arc<Core>) -> Router {
     };
     let shared = "/v2/systemsharedmemory";
     Router::new()
-        .route("/v2", get(|State(core): Core_| async move { json(&core.server_metadata()) }))
-        .route("/v2/", get(|State(core): Core_| async move { json(&core.server_metadata()) }))
+        .route("/v2", get(|State(core): Served| async move { json(&core.server_metadata()) }))
+        .route("/v2/", get(|State(core): Served| async move { json(&core.server_metadata()) }))
         .route("/v2/health/live", get(|| async { StatusCode::OK }))
         .route("/v2/health/ready", get(|| async { StatusCode::OK }))
         .route("/v2/models/stats", get(all_statistics))
@@ -87,7 +88,7 @@ pub(crate) fn router(core: Arc<Core>) -> Router {
 }
 
 /// Whether the server is up is told to everybody.
-async fn admitted(State(core): Core_, request: Request, next: Next) -> Response {
+async fn admitted(State(core): Served, request: Request, next: Next) -> Response {
     let header = request.headers().get(header::AUTHORIZATION);
     let admits = core.admits(header.map(axum::http::HeaderValue::as_bytes));
     match admits {
@@ -104,30 +105,30 @@ struct Which {
     version: String,
 }
 
-async fn metadata(State(core): Core_, Path(which): Path<Which>) -> Answer {
+async fn metadata(State(core): Served, Path(which): Path<Which>) -> Answer {
     json(&core.model_metadata(&which.model, &which.version)?)
 }
 
-async fn ready(State(core): Core_, Path(which): Path<Which>) -> Answer {
+async fn ready(State(core): Served, Path(which): Path<Which>) -> Answer {
     // A client asks whether, not why: no model is 400 here, as Triton has it.
     let found = core.repository.get(&which.model, &which.version);
     found.map_err(|refusal| Refusal::invalid(refusal.text))?;
     Ok(StatusCode::OK.into_response())
 }
 
-async fn config(State(core): Core_, Path(which): Path<Which>) -> Answer {
+async fn config(State(core): Served, Path(which): Path<Which>) -> Answer {
     json(&core.repository.get(&which.model, &which.version)?.config)
 }
 
-async fn statistics(State(core): Core_, Path(which): Path<Which>) -> Answer {
+async fn statistics(State(core): Served, Path(which): Path<Which>) -> Answer {
     json(&core.statistics(&which.model, &which.version)?)
 }
 
-async fn all_statistics(State(core): Core_) -> Answer {
+async fn all_statistics(State(core): Served) -> Answer {
     json(&core.statistics("", "")?)
 }
 
-async fn index(State(core): Core_, headers: HeaderMap, body: Body) -> Answer {
+async fn index(State(core): Served, headers: HeaderMap, body: Body) -> Answer {
     #[derive(Default, Deserialize)]
     struct Ask {
         #[serde(default)]
@@ -139,7 +140,7 @@ async fn index(State(core): Core_, headers: HeaderMap, body: Body) -> Answer {
 }
 
 async fn load(
-    State(core): Core_,
+    State(core): Served,
     Path(which): Path<Which>,
     headers: HeaderMap,
     body: Body,
@@ -151,35 +152,27 @@ async fn load(
     }
     let body = whole(&core, &headers, body).await?;
     let ask: Ask = if body.is_empty() { Ask::default() } else { parsed(&body)? };
-    let mut config = None;
-    for (name, value) in ask.parameters {
-        match (name.as_str(), value) {
-            ("config", Value::String(text)) => config = Some(text),
-            _ => {
-                let text = format!("the parameter `{name}` of a load is not taken here");
-                return Err(Refusal::new(Kind::Unsupported, text));
-            }
-        }
-    }
-    core.load(which.model, config).await?;
+    let text = |value: Value| value.as_str().map(str::to_string);
+    let parameters = ask.parameters.into_iter().map(|(name, value)| (name, text(value)));
+    core.load(which.model, parameters).await?;
     Ok(StatusCode::OK.into_response())
 }
 
-async fn unload(State(core): Core_, Path(which): Path<Which>) -> Answer {
+async fn unload(State(core): Served, Path(which): Path<Which>) -> Answer {
     core.unload(which.model).await?;
     Ok(StatusCode::OK.into_response())
 }
 
-async fn all_regions(State(core): Core_) -> Answer {
+async fn all_regions(State(core): Served) -> Answer {
     json(&core.regions("")?)
 }
 
-async fn region(State(core): Core_, Path(name): Path<String>) -> Answer {
+async fn region(State(core): Served, Path(name): Path<String>) -> Answer {
     json(&core.regions(&name)?)
 }
 
 async fn register(
-    State(core): Core_,
+    State(core): Served,
     Path(name): Path<String>,
     headers: HeaderMap,
     body: Body,
@@ -196,12 +189,12 @@ async fn register(
     Ok(StatusCode::OK.into_response())
 }
 
-async fn unregister(State(core): Core_, Path(name): Path<String>) -> Answer {
+async fn unregister(State(core): Served, Path(name): Path<String>) -> Answer {
     core.regions.unregister(&name);
     Ok(StatusCode::OK.into_response())
 }
 
-async fn unregister_all(State(core): Core_) -> Answer {
+async fn unregister_all(State(core): Served) -> Answer {
     core.regions.unregister("");
     Ok(StatusCode::OK.into_response())
 }
@@ -268,7 +261,7 @@ struct AskOutput {
 }
 
 async fn infer(
-    State(core): Core_,
+    State(core): Served,
     Path(which): Path<Which>,
     headers: HeaderMap,
     body: Body,

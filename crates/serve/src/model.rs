@@ -42,6 +42,8 @@ pub(crate) struct Model {
     pub(crate) name: String,
     pub(crate) version: u64,
     pub(crate) config: Config,
+    /// Whether the model says a shape, of each of the configuration's inputs.
+    has_shape: Vec<bool>,
     session: Session,
     shared: Mutex<Shared>,
     wake: Condvar,
@@ -86,11 +88,13 @@ impl Model {
         }
         let session = builder.build().map_err(|error| error.to_string())?;
         let config = config.completed(name, &session).map_err(|error| error.to_string())?;
+        let has_shape = session.inputs().iter().map(|port| port.ty.dims().is_some()).collect();
         let queue = Queue::new(rules(&config));
         let model = Arc::new(Model {
             name: name.to_string(),
             version,
             config,
+            has_shape,
             session,
             shared: Mutex::new(Shared { queue, closing: false }),
             wake: Condvar::new(),
@@ -171,11 +175,11 @@ impl Model {
         Ok(())
     }
 
-    /// Refuses inputs that do not fit; how many rows they have, 1 where the model has none.
+    /// Refuses inputs that do not fit, of which [`Model::knows`] the names; how many rows they have,
+    /// 1 where the model has none.
     fn check(&self, inputs: &Named) -> Result<usize, Refusal> {
         let mut rows = None;
-        self.knows(inputs.iter().map(|(name, _)| name.as_str()))?;
-        for known in &self.config.input {
+        for (known, &has_shape) in self.config.input.iter().zip(&self.has_shape) {
             let name = &known.name;
             let Some((_, tensor)) = inputs.iter().find(|(other, _)| other == name) else {
                 continue;
@@ -188,7 +192,6 @@ impl Model {
             let batch = usize::from(self.batches());
             let fits = |(&has, &wanted): (&usize, &i64)| wanted < 0 || has as i64 == wanted;
             let inner = shape.get(batch..).unwrap_or_default();
-            let has_shape = self.has_shape(name);
             if has_shape
                 && (shape.len() != known.dims.len() + batch
                     || !inner.iter().zip(&known.dims).all(fits))
@@ -218,16 +221,11 @@ impl Model {
         Ok(rows.unwrap_or(1))
     }
 
-    fn has_shape(&self, name: &str) -> bool {
-        let mut ports = self.session.inputs().into_iter();
-        ports.any(|port| port.name == name && port.ty.dims().is_some())
-    }
-
     fn invalid(&self, text: &str) -> Refusal {
         Refusal::invalid(format!("model `{}`: {text}", self.name))
     }
 
-    /// Waits until the request has run.
+    /// Waits until the request has run; [`Model::knows`] the names of its inputs.
     pub(crate) async fn infer(&self, inputs: Named, urgency: Urgency) -> Result<Named, Refusal> {
         let rows = self.check(&inputs)?;
         let level = self.level(urgency.priority)?;
@@ -282,25 +280,15 @@ impl Model {
             return Err(Refusal::new(Kind::Unavailable, format!("`{}` is unloaded", self.name)));
         }
         let instances = self.config.instances();
-        if one.deadline.is_some() {
-            // Some may wait for clients that have gone.
-            self.sift(&mut shared.queue, one.since);
-        }
+        // Some may wait for clients that have gone: they take no place, and no time.
+        self.sift(&mut shared.queue, one.since);
         let backlog = Duration::from_secs_f64(shared.queue.backlog_s(level, instances));
         let deadline = one.deadline.filter(|_| !one.delays);
         let refused = match deadline {
             Some(deadline) if backlog > deadline.saturating_duration_since(one.since) => {
                 Some("what waits already takes longer than the request may")
             }
-            _ => {
-                let full = shared.queue.push(level, one).err();
-                // Some may wait for clients that have gone.
-                let full = full.and_then(|one| {
-                    self.sift(&mut shared.queue, one.since);
-                    shared.queue.push(level, one).err()
-                });
-                full.map(|_| "too many requests wait")
-            }
+            _ => shared.queue.push(level, one).is_err().then_some("too many requests wait"),
         };
         drop(shared);
         match refused {

@@ -346,9 +346,15 @@ pub(crate) struct ModelConfig {
     #[prost(message, optional, tag = "11")]
     pub(crate) dynamic_batching: Option<ConfigBatching>,
     #[prost(btree_map = "string, message", tag = "14")]
-    pub(crate) parameters: BTreeMap<String, RegionName>,
+    pub(crate) parameters: BTreeMap<String, ConfigParameter>,
     #[prost(string, tag = "17")]
     pub(crate) backend: String,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct ConfigParameter {
+    #[prost(string, tag = "1")]
+    pub(crate) string_value: String,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -463,7 +469,7 @@ impl From<&crate::config::Config> for ModelConfig {
             kind: one.kind as i32,
         };
         let parameter = |(key, one): (&String, &crate::config::Parameter)| {
-            (key.clone(), RegionName { name: one.string_value.clone() })
+            (key.clone(), ConfigParameter { string_value: one.string_value.clone() })
         };
         ModelConfig {
             name: config.name.clone(),
