@@ -175,8 +175,8 @@ impl Model {
         Ok(())
     }
 
-    /// Refuses inputs that do not fit, of which [`Model::knows`] the names; how many rows they have,
-    /// 1 where the model has none.
+    /// Refuses inputs that do not fit, of which [`Model::knows`] the names; how many rows they
+    /// have, 1 where the model has none.
     fn check(&self, inputs: &Named) -> Result<usize, Refusal> {
         let mut rows = None;
         for (known, &has_shape) in self.config.input.iter().zip(&self.has_shape) {
