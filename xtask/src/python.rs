@@ -84,7 +84,7 @@ fn suite(
 /// Puts the package together as a wheel has it: what `build_hetra` compiled, beside what is in
 /// Python. (maturin makes the same, of a build of its own.)
 fn assemble(workspace: &Workspace, package: &Path) -> Result<PathBuf> {
-    let folder = workspace.scratch()?.join("python-package");
+    let folder = workspace.scratch()?.join("python-wheel");
     if folder.is_dir() {
         fs::remove_dir_all(&folder)?;
     }
